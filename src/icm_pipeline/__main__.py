@@ -1,0 +1,130 @@
+"""`python -m icm_pipeline`: compose the configuration, check it, run the stage, print what came out."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from icm_pipeline.artifacts import Artifact, ArtifactError
+from icm_pipeline.config import Settings, conf_path, register_schema, to_settings
+from icm_pipeline.pipeline import Pipeline, check_stage
+from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
+
+log = logging.getLogger(__name__)
+
+# What a user can mend: bad values, damaged or missing artifacts, files and folders that cannot be used.
+USER_ERRORS = (ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError)
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
+def main(cfg: Any) -> float | None:
+    """Run one job; return FD of an evaluated job, which a sweeper can minimise."""
+    with _clear_errors():
+        settings = to_settings(cfg)
+        check_stage(settings.stage, ("pretrain",))
+        if settings.stage == "pretrain":
+            _pretrain(settings)
+            return None
+        hydra_config = HydraConfig.get()
+        tracker = make_tracker(settings, Path(hydra_config.runtime.output_dir))
+        try:
+            pipeline = Pipeline(settings, list(hydra_config.overrides.task), tracker)
+            artifact = pipeline.run(settings.stage)
+        finally:
+            tracker.close()
+        return _show(pipeline, artifact)
+
+
+class _clear_errors:
+    """End a single job with one message and exit code 1; let a sweep see the exception and go on with other jobs."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            log.error("stopped; what is done is kept, run the same command again to go on")
+            sys.exit(130)
+        if isinstance(error, USER_ERRORS) and HydraConfig.get().mode == RunMode.RUN:
+            log.debug("details", exc_info=error)
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+
+def make_tracker(settings: Settings, folder: Path) -> Tracker:
+    """Return the configured tracker; its run shares a group with all runs of the model and attribute or the sweep."""
+    from omegaconf import OmegaConf
+
+    tracker = settings.tracker
+    if tracker.name == "none" or tracker.mode == "disabled":
+        return NoTracker()
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    subject = f"{settings.model.name}-{settings.attribute.name}"
+    return WandbTracker(
+        mode=tracker.mode,
+        project=tracker.project,
+        entity=tracker.entity,
+        group=tracker.group or (Path(HydraConfig.get().sweep.dir).name if sweep else subject),
+        name=f"{settings.stage}-{subject}",
+        tags=[settings.model.name, settings.attribute.name, settings.stage],
+        folder=folder,
+        config=OmegaConf.to_container(OmegaConf.structured(settings), resolve=True),  # type: ignore[arg-type]
+    )
+
+
+def _show(pipeline: Pipeline, artifact: Artifact) -> float | None:
+    """Print the results' place after `all`, `report` or `evaluate`, and return FD if the job has one."""
+    stage = artifact.manifest["stage"]
+    if stage not in ("evaluate", "report"):
+        return None
+    metrics_from = artifact if stage == "evaluate" else pipeline.find("evaluate")
+    assert metrics_from is not None
+    metrics = metrics_from.read_json("metrics.json")
+    if stage == "report":
+        from icm_pipeline.stages.evaluate import print_metrics
+
+        print_metrics(metrics)
+        for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):
+            print(artifact.folder / name)
+    return float(metrics["fd"]["mean"])
+
+
+def _pretrain(settings: Settings) -> None:
+    from icm_pipeline.pretrain.parts import PretrainPlan, pretrain
+
+    config = settings.pretrain
+    folder = Path(config.folder)
+    plan = PretrainPlan(
+        folder=folder,
+        zoo=Path(__file__).parent / "zoo" if config.install else folder / "zoo",
+        device=config.device,
+        seed=settings.seed,
+        num_portraits=config.num_portraits,
+        num_held_out=config.num_held_out,
+        num_quality_images=config.num_quality_images,
+        steps=config.steps,
+        batch_sizes=config.batch_sizes,
+        learning_rates=config.learning_rates,
+        compile=config.compile,
+        family=settings.model.family,
+        num_steps=settings.model.num_steps,
+        guidance_scale=settings.model.guidance_scale,
+        sites=settings.model.sites,
+        attributes={other.name: other.options for other in settings.evaluate.drift.values()},
+    )
+    pretrain(config.part, plan)
+
+
+def run() -> None:
+    """Entry point of the `icm` command."""
+    register_schema()
+    entry: Callable[[], None] = main
+    entry()
+
+
+if __name__ == "__main__":
+    run()

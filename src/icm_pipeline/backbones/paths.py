@@ -1,0 +1,24 @@
+"""What a model path means: a local folder, a hub id, or `embedded:<name>` for what the package ships."""
+
+from pathlib import Path
+
+ZOO = Path(__file__).resolve().parents[1] / "zoo"
+
+
+def local_folder(path: str) -> Path | None:
+    """Return the folder or file a path means, None for a hub id or tag; raises ValueError for an unknown embedded name."""
+    if path.startswith("embedded:"):
+        return embedded_folder(path.removeprefix("embedded:"))
+    local = Path(path).expanduser()
+    if local.is_absolute() or local.exists() or path.startswith("."):
+        return local
+    return None
+
+
+def embedded_folder(name: str) -> Path:
+    """Return the folder of an embedded model or judge; raises ValueError listing what the package ships."""
+    folder = ZOO / name
+    if not (folder / "README.md").is_file():
+        shipped = sorted(card.parent.name for card in ZOO.glob("*/README.md"))
+        raise ValueError(f"No embedded model is called {name!r}; the package ships: {', '.join(shipped) or 'none'}.")
+    return folder

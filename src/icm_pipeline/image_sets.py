@@ -1,0 +1,158 @@
+"""Sets of images on disk, made shard by shard: PNG files, a table of what they are, and pooled activations if recorded.
+
+A shard counts as done once its small table is there, which is written last; a killed job makes only missing shards.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.prompts import Job
+from icm_pipeline.sampling import Sample, batches
+
+TABLE = "images.csv"
+COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
+ACTIVATION_FOLDER = "activations"
+LAYERS = "layers.json"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch produced; `samples` is empty where only activations are wanted."""
+
+    samples: list[Sample]
+    activations: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One line of an image table; `option` is what the image was steered to, empty if it was not."""
+
+    image_id: str
+    prompt: str
+    prompt_index: int
+    seed: int
+    option: str
+    path: Path
+
+
+def make_image_set(
+    folder: Path,
+    jobs: list[Job],
+    make_batch: Callable[[list[Job]], Batch],
+    batch_size: int,
+    shard_size: int,
+    title: str,
+    options: Sequence[str] = (),
+) -> None:
+    """Make every job's image (and activations) in `folder`, going on from whole shards that are already there.
+
+    options: for each job, what it is steered to; empty for unsteered sets.
+    """
+    shards = folder / "shards"
+    shards.mkdir(exist_ok=True)
+    images = folder / "images"
+    with tqdm(total=len(jobs), desc=title, unit="image", mininterval=1) as bar:
+        for number, shard in enumerate(batches(jobs, shard_size)):
+            done, record = shards / f"{number:05d}.json", shards / f"{number:05d}.safetensors"
+            if not done.exists():
+                recorded: list[dict[str, Tensor]] = []
+                for batch in batches(shard, batch_size):
+                    made = make_batch(batch)
+                    for sample in made.samples:
+                        images.mkdir(exist_ok=True)
+                        _save_png(sample.image, images / f"{sample.job.image_id}.png")
+                    recorded.append(made.activations)
+                    bar.update(len(batch))
+                if recorded[0]:
+                    joined = {layer: torch.cat([part[layer] for part in recorded]) for layer in recorded[0]}
+                    save_file(joined, record)
+                write_json(done, [job.image_id for job in shard])
+            else:
+                bar.update(len(shard))
+    _join_activations(folder, sorted(shards.glob("*.safetensors")))
+    shutil.rmtree(shards)
+    if images.exists():
+        _write_table(folder, jobs, list(options) or [""] * len(jobs))
+
+
+def _save_png(image: Any, path: Path) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    image.save(partial, format="PNG")
+    partial.replace(path)
+
+
+def _write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for job, option in zip(jobs, options, strict=True):
+            path = f"images/{job.image_id}.png"
+            writer.writerow([job.image_id, job.prompt, job.prompt_index, job.seed, option, path])
+
+
+def _join_activations(folder: Path, records: list[Path]) -> None:
+    """Turn shards with all layers into one file per layer, holding one layer in memory at a time."""
+    if not records:
+        return
+    target = folder / ACTIVATION_FOLDER
+    target.mkdir(exist_ok=True)
+    with safe_open(records[0], framework="pt") as file:
+        layers = list(file.keys())
+    names = {layer: f"{ACTIVATION_FOLDER}/{number:04d}.safetensors" for number, layer in enumerate(layers)}
+    for layer, name in names.items():
+        parts = []
+        for record in records:
+            with safe_open(record, framework="pt") as file:
+                parts.append(file.get_tensor(layer))
+        save_file({"pooled": torch.cat(parts)}, folder / name)
+    write_json(folder / LAYERS, names)
+
+
+def read_table(artifact: Artifact) -> list[ImageRow]:
+    with artifact.path(TABLE).open(newline="", encoding="utf-8") as file:
+        return [
+            ImageRow(
+                row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"],
+                artifact.folder / row["path"],
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def read_images(rows: list[ImageRow]) -> list[Image.Image]:
+    """Open every picture of a table; raises OSError naming a file that cannot be read."""
+    pictures = []
+    for row in rows:
+        with Image.open(row.path) as image:
+            pictures.append(image.convert("RGB"))
+    return pictures
+
+
+def read_activations(artifact: Artifact, layer: str) -> NDArray[np.float32]:
+    """Return one layer's pooled activations [n, T, d], in the order of the jobs."""
+    name = activation_files(artifact)[layer]
+    with safe_open(artifact.path(name), framework="np") as file:
+        pooled: NDArray[np.float32] = file.get_tensor("pooled")
+    return pooled
+
+
+def activation_files(artifact: Artifact) -> dict[str, str]:
+    """Return {layer: file name} of the recorded layers; raises ArtifactError if nothing was recorded."""
+    files: dict[str, str] = json.loads(artifact.path(LAYERS).read_text("utf-8"))
+    return files

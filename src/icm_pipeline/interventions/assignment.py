@@ -1,0 +1,36 @@
+"""Which option each image is steered to: drawn per image, per batch (the paper's way), or by exact quotas."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def assign_options(
+    prompt_indices: list[int], shares: list[float], how: str, batch_size: int, seed: int
+) -> NDArray[np.int64]:
+    """Return an option index per image [n].
+
+    `image` draws each image's option from `shares`, `batch` draws one for every `batch_size` consecutive images,
+    `quota` gives every prompt its exact share of each option (largest remainders) in random order.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(prompt_indices)
+    if how == "image":
+        return rng.choice(len(shares), n, p=shares)
+    if how == "batch":
+        drawn = rng.choice(len(shares), -(-n // batch_size), p=shares)
+        return np.repeat(drawn, batch_size)[:n]
+    if how == "quota":
+        options = np.empty(n, np.int64)
+        for prompt in sorted(set(prompt_indices)):
+            members = np.flatnonzero(np.array(prompt_indices) == prompt)
+            options[members] = rng.permutation(_quota(len(members), shares))
+        return options
+    raise ValueError(f"method.assignment={how} is not known; choose from quota, image, batch.")
+
+
+def _quota(n: int, shares: list[float]) -> NDArray[np.int64]:
+    exact = n * np.array(shares)
+    counts = np.floor(exact).astype(np.int64)
+    order = np.argsort(-(exact - counts), kind="stable")
+    counts[order[: n - counts.sum()]] += 1
+    return np.repeat(np.arange(len(shares)), counts)

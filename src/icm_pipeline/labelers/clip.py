@@ -1,0 +1,67 @@
+"""open_clip as a labeler (zero-shot) and as the image encoder of CLIP-I.
+
+An option may have several texts; its logit is the best of them (the paper's protocol). The temperature is the model's.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from icm_pipeline.backbones.paths import local_folder
+
+
+class ClipJudge:
+    """Any open_clip model: `path` is a safetensors file, a folder with `<model>.json` and its weights, or a hub tag."""
+
+    def __init__(self, model: str, path: str, batch_size: int, device: str) -> None:
+        import open_clip
+
+        weights = path
+        folder = local_folder(path)
+        if folder is not None and folder.exists():
+            if folder.is_dir():
+                open_clip.add_model_config(folder / f"{model}.json")
+                folder = folder / f"{model}.safetensors"
+            weights = str(folder)
+        elif path.startswith(("/", ".", "embedded:")):
+            raise ValueError(f"labeler.path={path} does not exist; give a checkpoint, a folder or an open_clip tag.")
+        try:
+            self._model, _, self._transform = open_clip.create_model_and_transforms(
+                model, pretrained=weights, device=device, weights_only=True
+            )
+        except (RuntimeError, OSError) as error:
+            raise ValueError(
+                f"open_clip could not load {model!r} with {path!r} ({str(error).splitlines()[0]}). Without a network, "
+                "set labeler.path to a local checkpoint file."
+            ) from error
+        self._model.eval()
+        self._tokenizer = open_clip.get_tokenizer(model)
+        self._batch_size = batch_size
+        self._device = device
+
+    @torch.inference_mode()
+    def embed_images(self, images: list[Any]) -> NDArray[np.float64]:
+        """Return unit-length embeddings [n, d] of PIL images."""
+        parts = []
+        for start in range(0, len(images), self._batch_size):
+            batch = [self._transform(image.convert("RGB")) for image in images[start : start + self._batch_size]]
+            features = self._model.encode_image(torch.stack(batch).to(self._device), normalize=True)
+            parts.append(features.double().cpu().numpy())
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: list[str]) -> NDArray[np.float64]:
+        """Return unit-length embeddings [n, d] of texts."""
+        features = self._model.encode_text(self._tokenizer(texts).to(self._device), normalize=True)
+        result: NDArray[np.float64] = features.double().cpu().numpy()
+        return result
+
+    def label(self, images: list[Any], attribute: str, options: dict[str, list[str]]) -> NDArray[np.float64]:
+        scale = float(self._model.logit_scale.exp())
+        embedded = self.embed_images(images)
+        logits = np.stack([(scale * embedded @ self.embed_texts(texts).T).max(1) for texts in options.values()], axis=1)
+        shifted = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities: NDArray[np.float64] = shifted / shifted.sum(1, keepdims=True)
+        return probabilities

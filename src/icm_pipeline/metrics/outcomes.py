@@ -1,0 +1,23 @@
+"""What became of the images: did they show the option they were steered to, and did other attributes change?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def hard_labels(probabilities: Floats) -> Ints:
+    """Return the most probable option of each image [n], -1 where the judge saw nothing (NaN)."""
+    unseen = np.isnan(probabilities).any(1)
+    return np.where(unseen, -1, np.where(unseen[:, None], 0.0, probabilities).argmax(1))
+
+
+def share_obeying(probabilities: Floats, wanted: Ints) -> float:
+    """Return the share of images that show the option they were steered to; an image nobody can read does not."""
+    return float((hard_labels(probabilities) == wanted).mean())
+
+
+def share_kept(before: Floats, after: Floats) -> float:
+    """Return the share of pairs whose most probable option stayed the same."""
+    return float((hard_labels(before) == hard_labels(after)).mean())

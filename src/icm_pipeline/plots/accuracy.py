@@ -1,0 +1,58 @@
+"""Where the choice is readable: probe accuracy over layer and timestep, and the layers ranked."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icm_pipeline.plots.style import KIND_COLORS, KIND_NAMES, figure, short_name
+
+
+def plot_heat_map(path: Path, scores: dict[str, Any], chosen: list[str], attribute: str) -> Path:
+    """Draw held-out accuracy, layers in the network's order against denoising steps, one panel per site kind."""
+    layers, steps = scores["layers"], scores["steps"]
+    kinds = list(dict.fromkeys(row["kind"] for row in layers.values()))
+    counts = [sum(row["kind"] == kind for row in layers.values()) for kind in kinds]
+    height = 1.2 + 0.2 * sum(counts)
+    options = {"squeeze": False, "sharex": True, "height_ratios": counts}
+    with figure(path, (6.4, height), len(kinds), 1, **options) as (drawing, axes):
+        for axis, kind in zip(axes[:, 0], kinds, strict=True):
+            names = [layer for layer, row in layers.items() if row["kind"] == kind]
+            values = np.array([layers[layer]["accuracy"] for layer in names])
+            drawn = axis.imshow(values, aspect="auto", vmin=scores["chance"], vmax=1, cmap="viridis")
+            axis.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=7)
+            for tick, name in zip(axis.get_yticklabels(), names, strict=True):
+                if name in chosen:
+                    tick.set_color(KIND_COLORS[kind])
+                    tick.set_fontweight("bold")
+            axis.set_title(KIND_NAMES[kind])
+            axis.spines[:].set_visible(False)
+            axis.tick_params(length=0)
+        last = axes[-1, 0]
+        shown = range(0, len(steps), max(1, len(steps) // 10))
+        last.set_xticks(list(shown), [str(steps[slot]) for slot in shown])
+        last.set_xlabel("denoising step (noise on the left, picture on the right)")
+        drawing.colorbar(drawn, ax=axes[:, 0].tolist(), label="held-out accuracy (from chance)", shrink=0.6, aspect=30)
+        drawing.suptitle(f"Where {attribute} can be read; steered layers in bold", x=0.01, ha="left", fontsize=11)
+    return path
+
+
+def plot_ranking(path: Path, scores: dict[str, Any], chosen: list[str], attribute: str) -> Path:
+    """Draw every layer's mean held-out accuracy over timesteps, best first, coloured by site kind."""
+    rows = sorted(scores["layers"].items(), key=lambda item: item[1]["score"])
+    with figure(path, (6.4, 1.2 + 0.17 * len(rows))) as (_, axis):
+        for position, (layer, row) in enumerate(rows):
+            color = KIND_COLORS[row["kind"]]
+            axis.plot([scores["chance"], row["score"]], [position] * 2, color=color, lw=1.2, alpha=0.45)
+            filled = color if layer in chosen else "white"
+            axis.plot(row["score"], position, "o", ms=5.5, mfc=filled, mec=color, mew=1.4)
+        axis.set_yticks(range(len(rows)), [short_name(layer) for layer, _ in rows], fontsize=7)
+        axis.axvline(scores["chance"], color="black", lw=0.8, ls=":")
+        axis.text(scores["chance"], len(rows) - 0.2, " chance", fontsize=7, va="bottom")
+        axis.set_xlabel("mean held-out accuracy over timesteps")
+        axis.set_title(f"Layers ranked by how well they tell {attribute} (filled: steered)")
+        for kind in dict.fromkeys(row["kind"] for row in scores["layers"].values()):
+            axis.plot([], [], "o", color=KIND_COLORS[kind], label=KIND_NAMES[kind])
+        axis.legend(frameon=False, loc="lower right")
+        axis.set_ylim(-1, len(rows) + 0.6)
+    return path

@@ -1,0 +1,47 @@
+"""One look for all figures: names, colours and how a figure is written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+KIND_COLORS = {"self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f"}
+KIND_NAMES = {"self_attention": "self-attention", "cross_attention": "cross-attention", "feed_forward": "feed-forward"}
+ORIGINAL_COLOR, STEERED_COLOR = "#9aa5b1", "#0072b2"
+
+
+def short_name(layer: str) -> str:
+    """Return a layer's name as short as a tick label needs: down_blocks.1.attentions.0...attn1 -> down 1.0."""
+    words = layer.split(".")
+    stage = words[0].split("_")[0]
+    numbers = [word for word in words[1:] if word.isdigit()]
+    place = numbers[:-1] if "transformer_blocks" in words else numbers
+    last = numbers[-1] if "transformer_blocks" in words and numbers[-1] != "0" else ""
+    return " ".join(part for part in (stage, ".".join(place), last and f"block {last}") if part)
+
+
+@contextmanager
+def figure(path: Path, size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> Iterator[Any]:
+    """Yield (figure, axes) in the project's style and write the PNG on exit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    style = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "savefig.dpi": 200,
+        "font.family": "DejaVu Sans",
+    }
+    with plt.rc_context(style):
+        drawing, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
+        try:
+            yield drawing, axes
+            drawing.savefig(path, metadata={"Software": None})
+        finally:
+            plt.close(drawing)

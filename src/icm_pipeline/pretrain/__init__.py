@@ -1,0 +1,1 @@
+"""The code that made the embedded model and its judges."""

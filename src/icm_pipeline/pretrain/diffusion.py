@@ -1,0 +1,173 @@
+"""Train the text encoder and the UNet on the autoencoder's latents: v-prediction, zero terminal SNR.
+
+Zero terminal SNR (Lin et al. 2024, arXiv 2305.08891) matters here: with the usual schedule the last training step still
+shows the mean colour, so a sampler that starts from pure noise would not draw backgrounds at their training odds.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from icm_pipeline.artifacts import make_key
+from icm_pipeline.pretrain.autoencoder import encode_portraits
+from icm_pipeline.pretrain.captions import write_caption
+from icm_pipeline.pretrain.dataset import Portraits, caption_rng
+from icm_pipeline.pretrain.training import TrainingPlan, train
+
+MAX_TOKENS = 32
+VOCABULARY_SIZE = 900
+EMPTY_CAPTION_SHARE = 0.1  # trains the unconditional half of classifier-free guidance
+
+
+def build_tokenizer(captions: list[str]) -> CLIPTokenizer:
+    """Learn CLIP-style byte-pair merges on the captions, so that every common word is one token."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(captions, trainer)
+    merges = [tuple(line.split(" ")) for line in _merges(bpe)]
+    tokens = alphabet + [f"{letter}</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def _merges(bpe: object) -> list[str]:
+    import json
+
+    merges = json.loads(bpe.to_str())["model"]["merges"]  # type: ignore[attr-defined]
+    return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            projection_dim=128,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(96, 128),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=2,
+        attention_head_dim=4,
+        cross_attention_dim=128,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+class TextToLatent(nn.Module):
+    """Text encoder and UNet as one module, so that they train together."""
+
+    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.unet = unet
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, token_ids: Tensor) -> Tensor:
+        return self.unet(noisy, timesteps, self.text_encoder(token_ids)[0]).sample
+
+
+def _cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Path) -> Tensor:
+    """Return the scaled latents of every portrait, encoded once per autoencoder and kept on disk."""
+    weights = torch.cat([value.flatten()[:64].double() for value in autoencoder.state_dict().values()])
+    stamp = make_key([len(portraits), float(weights.sum()), autoencoder.config.scaling_factor])
+    path = folder / f"latents-{stamp}.safetensors"
+    if not path.exists():
+        latents = encode_portraits(autoencoder, torch.from_numpy(portraits.pixels)) * autoencoder.config.scaling_factor
+        partial = path.with_suffix(".tmp")
+        save_file({"latents": latents}, partial)
+        partial.replace(path)
+    return load_file(path)["latents"]
+
+
+def train_diffusion(
+    portraits: Portraits, autoencoder: AutoencoderKL, plan: TrainingPlan, folder: Path
+) -> StableDiffusionPipeline:
+    """Train on cached latents with a fresh caption for every picture at every step; return the whole pipeline."""
+    samples = [write_caption(person, caption_rng(plan.seed, i, 0)).text for i, person in enumerate(portraits.people)]
+    tokenizer = build_tokenizer(samples)
+    torch.manual_seed(plan.seed)
+    model = TextToLatent(build_text_encoder(tokenizer), build_unet())
+    model.unet.set_attn_processor(AttnProcessor())  # plain products: on a CPU far faster backwards than flash attention
+    scheduler = build_scheduler()
+    latents = _cached_latents(portraits, autoencoder, folder).to(plan.device)
+    signal = scheduler.alphas_cumprod.sqrt().to(plan.device)
+    noise_level = (1 - scheduler.alphas_cumprod).sqrt().to(plan.device)
+
+    def captions(rows: Tensor, stamp: int, silent: Tensor) -> Tensor:
+        texts = [
+            "" if drop else write_caption(portraits.people[row], caption_rng(plan.seed, row, 1 + stamp)).text
+            for row, drop in zip(rows.tolist(), silent.tolist(), strict=True)
+        ]
+        return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(plan.device)
+
+    def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        size = plan.batch_size
+        rows = torch.randint(len(latents), (size,), generator=generator)
+        stamp = int(torch.randint(2**31, (1,), generator=generator))
+        silent = torch.rand(size, generator=generator) < EMPTY_CAPTION_SHARE
+        spread = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
+        timesteps = (spread * scheduler.config.num_train_timesteps).long().to(plan.device)
+        noise = torch.randn(size, *latents.shape[1:], generator=generator).to(plan.device)
+        clean = latents[rows]
+        a, s = signal[timesteps].view(-1, 1, 1, 1), noise_level[timesteps].view(-1, 1, 1, 1)
+        predicted = model(a * clean + s * noise, timesteps, captions(rows, stamp, silent)).float()
+        return (predicted - (a * noise - s * clean)).square().mean(), {}
+
+    train("diffusion", model, loss, plan, folder)
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=model.text_encoder,
+        tokenizer=tokenizer,
+        unet=model.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

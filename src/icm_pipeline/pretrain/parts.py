@@ -1,0 +1,148 @@
+"""`stage=pretrain`: train each embedded part from nothing, resumable, and put it where the package finds it.
+
+Order: portraits, autoencoder, classifier, clip, diffusion, quality. A part that is done is not trained again; delete its
+checkpoint in the pretrain folder to start over.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
+from icm_pipeline.pretrain.training import TrainingPlan
+
+log = logging.getLogger(__name__)
+
+MODEL_FOLDER = "tiny"
+CLASSIFIER_FOLDER = "tiny-classifier"
+CLIP_FOLDER = "tiny-clip"
+
+
+@dataclass(frozen=True)
+class PretrainPlan:
+    """Where to work, where weights go, how long each part trains, and how the quality script samples and asks."""
+
+    folder: Path
+    zoo: Path
+    device: str
+    seed: int
+    num_portraits: int
+    num_held_out: int
+    num_quality_images: int
+    steps: dict[str, int]
+    batch_sizes: dict[str, int]
+    learning_rates: dict[str, float]
+    compile: bool
+    family: str
+    num_steps: int
+    guidance_scale: float
+    sites: dict[str, str]
+    attributes: dict[str, dict[str, list[str]]]
+
+    def training(self, part: str) -> TrainingPlan:
+        return TrainingPlan(
+            num_steps=self.steps[part],
+            batch_size=self.batch_sizes[part],
+            learning_rate=self.learning_rates[part],
+            seed=self.seed,
+            device=self.device,
+            ema_decay=0.9995 if part == "diffusion" else 0.995,
+            checkpoint_every=250,
+            compile=self.compile and part == "diffusion",
+        )
+
+
+def portraits(plan: PretrainPlan, split: str) -> Portraits:
+    """Render what is missing of a split and return it whole."""
+    count = plan.num_portraits if split == "train" else plan.num_held_out
+    paths = []
+    for path in render_portraits(plan.folder / "portraits", split, count, plan.seed):
+        log.info("portraits: %s", path.name)
+        paths.append(path)
+    return load_portraits(paths)
+
+
+def make_portraits(plan: PretrainPlan) -> None:
+    for split in ("train", "held_out"):
+        portraits(plan, split)
+
+
+def make_autoencoder(plan: PretrainPlan) -> None:
+    from icm_pipeline.pretrain.autoencoder import train_autoencoder
+
+    model = train_autoencoder(portraits(plan, "train"), plan.training("autoencoder"), plan.folder)
+    model.save_pretrained(plan.folder / "autoencoder")
+
+
+def make_classifier(plan: PretrainPlan) -> None:
+    from icm_pipeline.pretrain.classifier import train_classifier
+
+    model = train_classifier(portraits(plan, "train"), plan.training("classifier"), plan.folder)
+    model.save(plan.zoo / CLASSIFIER_FOLDER)
+
+
+def make_clip(plan: PretrainPlan) -> None:
+    from icm_pipeline.pretrain.clip import MODEL_NAME, train_clip, write_config
+
+    model = train_clip(portraits(plan, "train"), plan.training("clip"), plan.folder)
+    write_config(plan.zoo / CLIP_FOLDER)
+    save_file(_half(model), plan.zoo / CLIP_FOLDER / f"{MODEL_NAME}.safetensors")
+
+
+def make_diffusion(plan: PretrainPlan) -> None:
+    from diffusers import AutoencoderKL
+
+    from icm_pipeline.pretrain.diffusion import train_diffusion
+
+    autoencoder = AutoencoderKL.from_pretrained(plan.folder / "autoencoder").eval().to(plan.device)
+    pipe = train_diffusion(portraits(plan, "train"), autoencoder, plan.training("diffusion"), plan.folder)
+    pipe.to(torch.float16).save_pretrained(plan.zoo / MODEL_FOLDER, safe_serialization=True)
+
+
+def measure_quality(plan: PretrainPlan) -> None:
+    from icm_pipeline.backbones.registry import load_backbone
+    from icm_pipeline.labelers import load_labeler
+    from icm_pipeline.pretrain.clip import MODEL_NAME
+    from icm_pipeline.pretrain.quality import Judges, measure, write_figures
+
+    folder = str((plan.zoo / MODEL_FOLDER).resolve())
+
+    def model(guidance_scale: float) -> Backbone:
+        return load_backbone(
+            "tiny", plan.family, folder, "float32", plan.device, plan.num_steps, guidance_scale, plan.sites
+        )
+
+    judges = Judges(
+        classifier=load_labeler("tiny", "", str((plan.zoo / CLASSIFIER_FOLDER).resolve()), 64, plan.device),
+        clip=load_labeler("clip", MODEL_NAME, str((plan.zoo / CLIP_FOLDER).resolve()), 64, plan.device),
+        attributes=plan.attributes,
+    )
+    held_out = portraits(plan, "held_out")
+    figures = measure(model(plan.guidance_scale), model(1.0), judges, held_out, plan.num_quality_images, plan.seed)
+    write_figures(figures, plan.zoo / MODEL_FOLDER / "quality.json")
+
+
+PARTS: dict[str, Callable[[PretrainPlan], None]] = {
+    "portraits": make_portraits,
+    "autoencoder": make_autoencoder,
+    "classifier": make_classifier,
+    "clip": make_clip,
+    "diffusion": make_diffusion,
+    "quality": measure_quality,
+}
+
+
+def pretrain(part: str, plan: PretrainPlan) -> None:
+    """Make one part, or with `all` every part in order."""
+    for name in PARTS if part == "all" else (part,):
+        PARTS[name](plan)
+
+
+def _half(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.half().contiguous() for key, value in model.state_dict().items()}

@@ -1,0 +1,110 @@
+"""One resumable training loop for every part: AdamW, warm-up and cosine decay, an exponential average of the weights.
+
+Step `i` draws everything random from a generator seeded with (seed, i), and a checkpoint holds weights, average and
+optimizer, so a killed training goes on where its last checkpoint left it.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how hard to train. `ema_decay` is the most the average remembers, `checkpoint_every` in steps."""
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    device: str = "cpu"
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    checkpoint_every: int = 500
+    bf16: bool = True
+    compile: bool = False
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate factor of a step: linear warm-up, then cosine to 1 % of the peak."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def train(
+    name: str,
+    model: nn.Module,
+    loss: Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]],
+    plan: TrainingPlan,
+    folder: Path,
+) -> nn.Module:
+    """Train `model` in place and return it holding the averaged weights.
+
+    `loss(model, generator)` draws a batch and returns the scalar to minimise and figures to show. The checkpoint
+    `<folder>/<name>.checkpoint.pt` is read back if it is there (tensors only) and stays after the last step.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"{name}.checkpoint.pt"
+    model.to(plan.device).train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+    average = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    first, seconds = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=plan.device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, first, seconds = state["average"], state["step"], state["seconds"]
+        log.info("%s: going on from step %d of %d", name, first, plan.num_steps)
+    device_type = torch.device(plan.device).type
+    runner: nn.Module = torch.compile(model) if plan.compile else model  # type: ignore[assignment]
+    shown: dict[str, float] = {}
+    started = time.monotonic()
+    bar = tqdm(range(first, plan.num_steps), initial=first, total=plan.num_steps, desc=name, mininterval=5)
+    for step in bar:
+        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate * plan.rate(step)
+        with torch.autocast(device_type, torch.bfloat16, enabled=plan.bf16):
+            value, figures = loss(runner, generator)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        decay = min(plan.ema_decay, (step + 1) / (step + 10))
+        live = model.state_dict()
+        with torch.no_grad():
+            for key, mean in average.items():
+                if mean.is_floating_point():
+                    mean.lerp_(live[key], 1 - decay)
+                else:
+                    mean.copy_(live[key])
+        for key, figure in {"loss": float(value.detach()), **figures}.items():
+            shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
+        if step % 50 == 0:
+            bar.set_postfix({key: f"{figure:.4f}" for key, figure in shown.items()})
+        if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.num_steps:
+            spent = seconds + time.monotonic() - started
+            done = {"model": live, "average": average, "optimizer": optimizer.state_dict()}
+            _save(checkpoint, {**done, "step": step + 1, "seconds": spent})
+            log.info("%s: step %d of %d, %s, %.0f s", name, step + 1, plan.num_steps, bar.postfix, spent)
+    model.load_state_dict(average)
+    return model.eval()

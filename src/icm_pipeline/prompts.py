@@ -1,0 +1,36 @@
+"""From an attribute to jobs: one image each, with its prompt and its own seed."""
+
+from dataclasses import dataclass
+
+SEED_STREAMS = {"probe": 0, "evaluation": 1}  # keeps the two datasets' seeds apart
+SEEDS_PER_STREAM = 1_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to make: `image_id` names it in every table, `prompt_index` groups it."""
+
+    image_id: str
+    prompt: str
+    prompt_index: int
+    seed: int
+
+
+def fill_templates(templates: list[str], subjects: list[str]) -> list[str]:
+    """Return every template with every subject put where {} stands, in order, without repeats."""
+    return list(dict.fromkeys(template.replace("{}", subject) for template in templates for subject in subjects))
+
+
+def make_jobs(prompts: list[str], images_per_prompt: int, seed: int, stream: str) -> list[Job]:
+    """Return one job per prompt and seed, interleaved so that any leading part covers the prompts evenly.
+
+    Seeds are consecutive from `seed` and the stream's offset; no two jobs share one.
+    """
+    base = (2 * seed + SEED_STREAMS[stream]) * SEEDS_PER_STREAM
+    num_jobs = len(prompts) * images_per_prompt
+    if num_jobs > SEEDS_PER_STREAM:
+        raise ValueError(f"{num_jobs} images need more than {SEEDS_PER_STREAM} seeds; lower images_per_prompt.")
+    return [
+        Job(f"{index:06d}", prompts[index % len(prompts)], index % len(prompts), base + index)
+        for index in range(num_jobs)
+    ]

@@ -1,0 +1,43 @@
+"""Pooled activations: the mean over image tokens of a layer's output, for the conditional half, at recorded steps.
+
+The paper's section on probing; buffers live on the device and leave it once per batch.
+"""
+
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Site
+from icm_pipeline.hooks import StepClock
+
+
+class Recorder:
+    """A hook that pools what it sees and changes nothing; one Recorder per batch.
+
+    A step in which the denoiser runs more than once (Heun) keeps its last call.
+    """
+
+    def __init__(self, steps: list[int]) -> None:
+        self._slots = {step: slot for slot, step in enumerate(steps)}
+        self._buffers: dict[str, Tensor] = {}
+
+    def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
+        slot = self._slots.get(clock.step)
+        if slot is None:
+            return
+        buffer = self._buffers.get(site.layer)
+        if buffer is None:
+            n, _, d = tokens.shape
+            buffer = torch.full((n, len(self._slots), d), float("nan"), device=tokens.device)
+            self._buffers[site.layer] = buffer
+        buffer[:, slot] = tokens.mean(dim=1, dtype=torch.float32)
+
+    def activations(self) -> dict[str, Tensor]:
+        """Return pooled activations per layer [n, T, d] in float32 on the CPU; raises if a step was never reached."""
+        recorded = {layer: buffer.cpu() for layer, buffer in self._buffers.items()}
+        for layer, values in recorded.items():
+            if not torch.isfinite(values).all():
+                raise FloatingPointError(
+                    f"The activations of {layer} are not finite or some recorded steps were never reached: check "
+                    "model.dtype and that timesteps lie within model.num_steps."
+                )
+        return recorded

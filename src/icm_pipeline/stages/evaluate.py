@@ -1,0 +1,152 @@
+"""Judge the steered images and their unsteered twins: FD per prompt, CLIP-I, obedience, drift of other attributes."""
+
+import csv
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from icm_pipeline.artifacts import write_json
+from icm_pipeline.image_sets import ImageRow, read_images, read_table
+from icm_pipeline.labelers.clip import ClipJudge
+from icm_pipeline.metrics.fairness import bootstrap_interval, discrepancy_by_prompt, expected_floor
+from icm_pipeline.metrics.outcomes import hard_labels, share_kept, share_obeying
+from icm_pipeline.metrics.similarity import mapped_cosine, pair_by_id
+from icm_pipeline.pipeline import StageContext
+from icm_pipeline.stages.models import labeler_of
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+
+def run(context: StageContext) -> None:
+    settings = context.settings
+    attribute, options = settings.attribute, list(settings.attribute.options)
+    rows, twins = read_table(context.parents["steer"]), read_table(context.parents["originals"])
+    twins = [twins[index] for index in pair_by_id([row.image_id for row in rows], [twin.image_id for twin in twins])]
+    steered, originals = read_images(rows), read_images(twins)
+    judge = labeler_of(settings.judge)
+    after = judge.label(steered, attribute.name, attribute.options)
+    before = judge.label(originals, attribute.name, attribute.options)
+    clip = settings.evaluate.clip
+    encoder = ClipJudge(clip.model, clip.path, clip.batch_size, clip.device)
+    similarity = mapped_cosine(encoder.embed_images(steered), encoder.embed_images(originals))
+    drift = {
+        name: share_kept(
+            judge.label(originals, other.name, other.options), judge.label(steered, other.name, other.options)
+        )
+        for name, other in settings.evaluate.drift.items()
+        if other.name != attribute.name
+    }
+    wanted = np.array([options.index(row.option) for row in rows])
+    target = np.array(settings.method.target_shares or np.full(len(options), 1 / len(options)))
+    prompts = [row.prompt for row in rows]
+    rng = np.random.default_rng(settings.seed)
+
+    def discrepancy(probabilities: Floats) -> dict[str, Any]:
+        by_prompt = discrepancy_by_prompt(probabilities, prompts, target)
+        interval = bootstrap_interval(probabilities, prompts, settings.evaluate.bootstrap, rng, target)
+        return {"mean": float(np.mean(list(by_prompt.values()))), "interval_95": interval, "by_prompt": by_prompt}
+
+    floor = expected_floor(
+        settings.evaluate.images_per_prompt, target, settings.method.assignment, settings.model.batch_size, rng
+    )
+    metrics: dict[str, Any] = {
+        "model": settings.model.name,
+        "attribute": attribute.name,
+        "layers": {"kind": settings.layers.kind, "rule": settings.layers.rule, "k": settings.layers.k},
+        "direction": settings.method.direction,
+        "alpha": settings.alpha,
+        "alpha_unit": settings.method.alpha_unit,
+        "assignment": settings.method.assignment,
+        "num_images": len(rows),
+        "unseen": {"originals": int((hard_labels(before) < 0).sum()), "steered": int((hard_labels(after) < 0).sum())},
+        "fd_original": discrepancy(before),
+        "fd": discrepancy(after),
+        "fd_floor": floor,
+        "clip_i": float(similarity.mean()),
+        "obeyed": share_obeying(after, wanted),
+        "obeyed_by_option": {
+            option: share_obeying(after[wanted == index], wanted[wanted == index])
+            for index, option in enumerate(options)
+            if (wanted == index).any()
+        },
+        "kept": drift,
+        "shares": {"original": _shares(before, prompts, options), "steered": _shares(after, prompts, options)},
+    }
+    write_json(context.folder / "metrics.json", metrics)
+    _write_images_table(context, rows, options, before, after, similarity)
+    table = _metrics_rows(metrics)
+    with (context.folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["metric", "value"], *table])
+    log.info(
+        "evaluate: FD %.3f to %.3f, CLIP-I %.3f, obeyed %.1f %%", metrics["fd_original"]["mean"],
+        metrics["fd"]["mean"], metrics["clip_i"], 100 * metrics["obeyed"],
+    )  # fmt: skip
+    _track(context, metrics, table)
+
+
+def _shares(probabilities: Floats, prompts: list[str], options: list[str]) -> dict[str, dict[str, float]]:
+    """Return the share of images that show each option, per prompt."""
+    labels, rows = hard_labels(probabilities), np.array(prompts)
+    return {
+        prompt: {option: float((labels[rows == prompt] == i).mean()) for i, option in enumerate(options)}
+        for prompt in dict.fromkeys(prompts)
+    }
+
+
+def _write_images_table(
+    context: StageContext, rows: list[ImageRow], options: list[str], before: Floats, after: Floats, clip_i: Floats
+) -> None:
+    with (context.folder / "images.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        names = [f"{when}_{option}" for when in ("original", "steered") for option in options]
+        writer.writerow(["id", "prompt", "seed", "steered_to", "clip_i", *names])
+        for row, p, q, similarity in zip(rows, before, after, clip_i, strict=True):
+            numbers = [f"{value:.6f}" for value in (similarity, *p, *q)]
+            writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers])
+
+
+def _metrics_rows(metrics: dict[str, Any]) -> list[list[Any]]:
+    rows: list[list[Any]] = [
+        ["fd_original/mean", metrics["fd_original"]["mean"]],
+        ["fd/mean", metrics["fd"]["mean"]],
+        ["fd/floor", metrics["fd_floor"]],
+        ["clip_i/mean", metrics["clip_i"]],
+        ["obeyed/mean", metrics["obeyed"]],
+    ]
+    for name in ("fd_original", "fd"):
+        rows += [[f"{name}/{prompt}", value] for prompt, value in metrics[name]["by_prompt"].items()]
+    rows += [[f"obeyed/{option}", value] for option, value in metrics["obeyed_by_option"].items()]
+    return rows + [[f"kept/{name}", value] for name, value in metrics["kept"].items()]
+
+
+def _track(context: StageContext, metrics: dict[str, Any], rows: list[list[Any]]) -> None:
+    context.tracker.metrics({name: float(value) for name, value in rows})
+    context.tracker.table("evaluate/metrics", ["metric", "value"], rows)
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Print the table of one evaluation, originals beside steered."""
+    table = Table(
+        title=f"{metrics['attribute']} on {metrics['model']}, alpha {metrics['alpha']:g} ({metrics['alpha_unit']})"
+    )
+    for title in ("", "original", "steered"):
+        table.add_column(title, justify="left" if not title else "right")
+    for prompt, value in metrics["fd_original"]["by_prompt"].items():
+        table.add_row(f"FD  {prompt}", f"{value:.3f}", f"{metrics['fd']['by_prompt'][prompt]:.3f}")
+    original, steered = metrics["fd_original"], metrics["fd"]
+    table.add_section()
+    table.add_row("FD  mean", f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
+    table.add_row("    95 % interval", *("{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
+    table.add_row(f"    of a perfect steerer ({metrics['assignment']})", "", f"{metrics['fd_floor']:.3f}")
+    table.add_section()
+    table.add_row("CLIP-I", "", f"{metrics['clip_i']:.3f}")
+    table.add_row("show the option they were steered to", "", f"{metrics['obeyed']:.1%}")
+    for name, value in metrics["kept"].items():
+        table.add_row(f"kept their {name.replace('_', ' ')}", "", f"{value:.1%}")
+    Console().print(table)

@@ -1,0 +1,8 @@
+"""Record pooled activations of the probe dataset on their own; the numbers equal those recorded by `generate`."""
+
+from icm_pipeline.pipeline import StageContext
+from icm_pipeline.stages.generate import make_probe_dataset
+
+
+def run(context: StageContext) -> None:
+    make_probe_dataset(context, images=False, record=True)

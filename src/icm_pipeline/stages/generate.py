@@ -1,0 +1,37 @@
+"""Make the probe dataset: ambiguous prompts, one seed per image, activations pooled in the same denoising pass."""
+
+from icm_pipeline.hooks import hooked
+from icm_pipeline.image_sets import Batch, make_image_set
+from icm_pipeline.pipeline import StageContext
+from icm_pipeline.prompts import Job
+from icm_pipeline.recording import Recorder
+from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.stages.models import backbone_of, probe_jobs, recorded_steps
+
+
+def run(context: StageContext) -> None:
+    make_probe_dataset(context, images=True, record=context.settings.generate.record)
+
+
+def make_probe_dataset(context: StageContext, images: bool, record: bool) -> None:
+    """Denoise every probe job; write its image, its pooled activations, or both."""
+    settings = context.settings
+    backbone = backbone_of(settings)
+    layers = [site.layer for site in backbone.sites] if record else []
+    steps = recorded_steps(settings)
+
+    def make_batch(jobs: list[Job]) -> Batch:
+        recorder = Recorder(steps)
+        with hooked(backbone, layers, recorder, len(jobs)):
+            latents = denoise(backbone, jobs)
+        samples = decode(backbone, jobs, latents) if images else []
+        return Batch(samples, recorder.activations())
+
+    make_image_set(
+        context.folder,
+        probe_jobs(settings),
+        make_batch,
+        settings.model.batch_size,
+        settings.generate.shard_size,
+        title="generate" if images else "extract",
+    )

@@ -1,0 +1,110 @@
+"""Fit a linear probe per layer and timestep, and turn the probes into steering vectors."""
+
+import csv
+import logging
+
+import numpy as np
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from icm_pipeline.artifacts import write_json
+from icm_pipeline.backbones.base import find_kind
+from icm_pipeline.image_sets import activation_files, read_activations, read_table
+from icm_pipeline.pipeline import StageContext
+from icm_pipeline.probes import LayerProbes, fit_layer, split_samples
+from icm_pipeline.stages.models import recorded_steps
+from icm_pipeline.vectors import SteeringVectors, save_vectors
+
+log = logging.getLogger(__name__)
+
+DIRECTIONS = ("probe", "mean_difference", "pattern")
+
+
+def run(context: StageContext) -> None:
+    settings = context.settings
+    options = list(settings.attribute.options)
+    source = context.parents["generate" if settings.generate.record else "extract"]
+    labels, prompts = _labels(context, options)
+    seen = np.flatnonzero(labels >= 0)
+    _check_counts(labels[seen], options, settings.probe.min_per_option)
+    rng = np.random.default_rng(settings.seed)
+    split = split_samples(
+        labels[seen], settings.probe.test_share, rng, prompts[seen] if settings.probe.group_by_prompt else None
+    )
+    used = rng.permutation(labels[seen]) if settings.probe.shuffle_labels else labels[seen]
+    steps = recorded_steps(settings)
+    fitted: dict[str, LayerProbes] = {}
+    for layer in tqdm(activation_files(source), desc="probe", unit="layer", mininterval=1):
+        activations = read_activations(source, layer)[seen]
+        fitted[layer] = fit_layer(activations, used, split, settings.probe.C, settings.probe.max_iter)
+    majority = float(np.bincount(used[split.train]).argmax())
+    chance = float((used[split.test] == majority).mean())
+    kinds = {layer: find_kind(layer, settings.model.sites) for layer in fitted}
+    _write(context, fitted, kinds, steps, options, chance, len(split.train), len(split.test))
+
+
+def _labels(context: StageContext, options: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the option index (-1: not recognisable) and the prompt index of every image, in the images' order."""
+    with context.parents["label"].path("labels.csv").open(newline="", encoding="utf-8") as file:
+        found = {row["id"]: row["option"] for row in csv.DictReader(file)}
+    rows = read_table(context.parents["generate"])
+    labels = [options.index(found[row.image_id]) if found[row.image_id] else -1 for row in rows]
+    return np.array(labels), np.array([row.prompt_index for row in rows])
+
+
+def _check_counts(labels: np.ndarray, options: list[str], least: int) -> None:
+    counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
+    rare = [option for option, count in counts.items() if count < least]
+    if rare:
+        raise ValueError(
+            f"A probe needs at least {least} images of every option, found {counts}: too few of {', '.join(rare)}. "
+            "Generate more images (generate.images_per_prompt) or use prompts that show it (attribute.probe_subjects)."
+        )
+
+
+def _write(
+    context: StageContext,
+    fitted: dict[str, LayerProbes],
+    kinds: dict[str, str],
+    steps: list[int],
+    options: list[str],
+    chance: float,
+    num_train: int,
+    num_test: int,
+) -> None:
+    import torch
+
+    settings = context.settings
+    weights = {f"weights/{layer}": p.weights.astype(np.float32) for layer, p in fitted.items()}
+    weights |= {f"bias/{layer}": p.bias.astype(np.float32) for layer, p in fitted.items()}
+    save_file(weights, context.folder / "probes.safetensors")
+    for direction in DIRECTIONS:
+        vectors = SteeringVectors(
+            directions={layer: torch.from_numpy(p.directions[direction]).float() for layer, p in fitted.items()},
+            mean_norms={layer: torch.from_numpy(p.mean_norm).float() for layer, p in fitted.items()},
+            steps=tuple(steps),
+            options=tuple(options),
+            model=settings.model.name,
+            attribute=settings.attribute.name,
+        )
+        save_vectors(vectors, context.folder / f"vectors-{direction}.safetensors")
+    scores = {
+        layer: {"kind": kinds[layer], "score": float(p.accuracy.mean()), "accuracy": p.accuracy.tolist()}
+        for layer, p in fitted.items()
+    }
+    content = {"steps": steps, "chance": chance, "num_train": num_train, "num_test": num_test, "layers": scores}
+    write_json(context.folder / "scores.json", content)
+    rows = [[layer, row["kind"], row["score"]] for layer, row in scores.items()]
+    with (context.folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["layer", "kind", "accuracy"], *rows])
+    by_kind = {
+        kind: np.mean([row["score"] for row in scores.values() if row["kind"] == kind])
+        for kind in dict.fromkeys(kinds.values())
+    }
+    log.info(
+        "probe: %d layers x %d steps on %d + %d images, chance %.3f, mean accuracy %s", len(fitted), len(steps),
+        num_train, num_test, chance, {kind: f"{value:.3f}" for kind, value in by_kind.items()},
+    )  # fmt: skip
+    context.tracker.metrics({f"probe/accuracy/{layer}": float(row["score"]) for layer, row in scores.items()})
+    context.tracker.metrics({"probe/chance": chance, **{f"probe/mean/{kind}": float(v) for kind, v in by_kind.items()}})
+    context.tracker.table("probe/scores", ["layer", "kind", "accuracy"], rows)

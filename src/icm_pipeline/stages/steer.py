@@ -1,0 +1,60 @@
+"""Make the evaluation images again with the chosen layers shifted, each image towards the option it was assigned."""
+
+import logging
+from collections import Counter
+
+from icm_pipeline.hooks import hooked
+from icm_pipeline.image_sets import Batch, make_image_set
+from icm_pipeline.interventions.assignment import assign_options
+from icm_pipeline.interventions.shift import Shift
+from icm_pipeline.pipeline import StageContext
+from icm_pipeline.prompts import Job
+from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.stages.models import backbone_of, evaluation_jobs
+from icm_pipeline.vectors import load_vectors
+
+log = logging.getLogger(__name__)
+
+
+def run(context: StageContext) -> None:
+    settings = context.settings
+    method, names = settings.method, list(settings.attribute.options)
+    layers = context.parents["select"].read_json("selection.json")["layers"] if method.name == "icm" else []
+    vectors = load_vectors(context.parents["probe"].path(f"vectors-{method.direction}.safetensors"), layers)
+    if method.vector == "mean":
+        vectors = vectors.averaged()
+    jobs = evaluation_jobs(settings)
+    shares = method.target_shares or [1 / len(names)] * len(names)
+    assigned = assign_options(
+        [job.prompt_index for job in jobs], shares, method.assignment, settings.model.batch_size, settings.seed
+    )
+    option_of = {job.image_id: int(option) for job, option in zip(jobs, assigned, strict=True)}
+    log.info(
+        "steer: %s at alpha %g (%s) in %d layers: %s", method.name, settings.alpha, method.alpha_unit, len(layers),
+        dict(Counter(names[option] for option in assigned)),
+    )  # fmt: skip
+    backbone = backbone_of(settings)
+
+    def make_batch(batch: list[Job]) -> Batch:
+        shift = Shift(
+            vectors,
+            [option_of[job.image_id] for job in batch],
+            settings.alpha,
+            relative=method.alpha_unit == "relative",
+            first_step=method.first_step,
+            last_step=method.last_step,
+            norm_preserving=method.norm_preserving,
+        )
+        with hooked(backbone, layers, shift, len(batch)):
+            latents = denoise(backbone, batch)
+        return Batch(decode(backbone, batch, latents), {})
+
+    make_image_set(
+        context.folder,
+        jobs,
+        make_batch,
+        settings.model.batch_size,
+        settings.generate.shard_size,
+        title="steer",
+        options=[names[option] for option in assigned],
+    )
