@@ -24,7 +24,7 @@ USER_ERRORS = (ValueError, ArtifactError, OSError, ModuleNotFoundError, Floating
 @hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
 def main(cfg: Any) -> float | None:
     """Run one job; return FD of an evaluated job, which a sweeper can minimise."""
-    with _clear_errors():
+    with _ClearErrors():
         settings = to_settings(cfg)
         check_stage(settings.stage, ("pretrain",))
         if settings.stage == "pretrain":
@@ -40,7 +40,7 @@ def main(cfg: Any) -> float | None:
         return _show(pipeline, artifact)
 
 
-class _clear_errors:
+class _ClearErrors:
     """End a single job with one message and exit code 1; let a sweep see the exception and go on with other jobs."""
 
     def __enter__(self) -> None: ...

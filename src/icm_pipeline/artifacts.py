@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def open_artifact(folder: Path) -> Artifact | None:
-    """Return the artifact in a folder, None if there is none; raises ArtifactError on a damaged manifest or file size."""
+    """Return the artifact in a folder, None if there is none; raises ArtifactError if its manifest or sizes are off."""
     if not folder.exists():
         return None
     try:
@@ -129,9 +130,9 @@ def building(folder: Path, description: dict[str, Any], force: bool = False) -> 
         try:
             yield partial
             _publish(partial, folder, description, started)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise ArtifactError(
-                f"Writing {folder.name} failed: {error}. What is done is kept in {partial}; free some space or set "
+                f"Making {folder.name} failed: {error}. What is done is kept in {partial}; free some space or set "
                 "paths.outputs to another folder, then run the same command again."
             ) from error
     finally:

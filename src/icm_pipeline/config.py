@@ -190,7 +190,6 @@ class Settings:
     tracker: TrackerConfig
     paths: PathsConfig
     pretrain: PretrainConfig
-    experiment: str | None = None
 
 
 def register_schema() -> None:

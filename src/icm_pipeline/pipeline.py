@@ -164,8 +164,8 @@ class Pipeline:
             return found
         parents = {parent: self._parent(name, parent) for parent in stage.needs(self.settings)}
         description = {
-            "stage": name, "key": self.key(name), "parents": self._parent_keys(name), "device": self.settings.model.device,
-            "settings": self._slice(name),
+            "stage": name, "key": self.key(name), "parents": self._parent_keys(name),
+            "device": self.settings.model.device, "settings": self._slice(name),
         }  # fmt: skip
         started = time.monotonic()
         with building(folder, description, self.settings.force) as partial:

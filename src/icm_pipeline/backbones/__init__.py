@@ -1,1 +1,1 @@
-"""One file per architecture family; `base` holds the contract, `registry` the choice by name, `paths` where models lie."""
+"""One file per architecture family; `base` is the contract, `registry` the choice by name, `paths` where models lie."""

@@ -6,7 +6,7 @@ ZOO = Path(__file__).resolve().parents[1] / "zoo"
 
 
 def local_folder(path: str) -> Path | None:
-    """Return the folder or file a path means, None for a hub id or tag; raises ValueError for an unknown embedded name."""
+    """Return the folder or file a path means, None for a hub id or tag; raises ValueError."""
     if path.startswith("embedded:"):
         return embedded_folder(path.removeprefix("embedded:"))
     local = Path(path).expanduser()

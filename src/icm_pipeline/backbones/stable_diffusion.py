@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import SafetensorError
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site, find_sites
@@ -70,7 +71,7 @@ def _load_pipeline(path: str, dtype: torch.dtype) -> StableDiffusionPipeline:
         raise BackboneError(f"model.path={path} is not a diffusers pipeline folder: it has no model_index.json.")
     try:
         return StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
 
 

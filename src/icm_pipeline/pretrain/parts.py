@@ -1,7 +1,7 @@
 """`stage=pretrain`: train each embedded part from nothing, resumable, and put it where the package finds it.
 
-Order: portraits, autoencoder, classifier, clip, diffusion, quality. A part that is done is not trained again; delete its
-checkpoint in the pretrain folder to start over.
+Order: portraits, autoencoder, classifier, clip, diffusion, quality. A part that is done is not trained again; delete
+its checkpoint in the pretrain folder to start over.
 """
 
 import logging

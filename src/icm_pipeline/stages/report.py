@@ -53,7 +53,7 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
 
 
 def _other_results(context: StageContext) -> list[dict[str, Any]]:
-    """Return the metrics of every evaluation of this model and attribute on disk, this one included, with its method."""
+    """Return the metrics of every evaluation of this model and attribute on disk, this one included."""
     results = []
     evaluations = Path(context.settings.paths.outputs) / "artifacts" / "evaluate"
     for folder in sorted(evaluations.glob(f"{context.settings.model.name}-{context.settings.attribute.name}-*")):

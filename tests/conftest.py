@@ -1,0 +1,145 @@
+"""What several tests share: a Stable Diffusion with random weights, a few jobs, and composed settings."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+import string
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.config import Settings, conf_path, register_schema, to_settings
+from icm_pipeline.prompts import Job
+
+NUM_STEPS = 4
+SITES = {
+    "self_attention": r".*\.transformer_blocks\.\d+\.attn1",
+    "cross_attention": r".*\.transformer_blocks\.\d+\.attn2",
+    "feed_forward": r".*\.transformer_blocks\.\d+\.ff",
+}
+# Names no folder and no embedded model has, so that a key never depends on weights that lie about.
+NO_WEIGHTS = [
+    "model.path=nobody/nothing",
+    "labeler.path=no-tag",
+    "judge.path=no-tag",
+    "evaluate.clip.path=no-tag",
+]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def random_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a Stable Diffusion of a few hundred thousand random parameters that draws 16 px pictures."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = string.ascii_lowercase
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    tokenizer = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=16,
+                bos_token_id=0,
+                eos_token_id=1,
+                pad_token_id=1,
+            )
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=32,
+            attention_head_dim=8,
+            norm_num_groups=8,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+        )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("random-pipeline")
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(random_pipeline_folder: Path) -> Backbone:
+    """Load the random pipeline with guidance on."""
+    from icm_pipeline.backbones.registry import load_backbone
+
+    return load_backbone(
+        name="random",
+        family="stable_diffusion",
+        path=str(random_pipeline_folder),
+        dtype="float32",
+        device="cpu",
+        num_steps=NUM_STEPS,
+        guidance_scale=3.0,
+        sites=SITES,
+    )
+
+
+@pytest.fixture
+def jobs() -> list[Job]:
+    prompts = ["a face", "a photo of a nurse", "a doctor", "dog"]
+    return [Job(f"{i:06d}", prompt, i, 100 + i) for i, prompt in enumerate(prompts)]
+
+
+@pytest.fixture
+def compose_settings() -> Iterator[Callable[..., Settings]]:
+    """Give a function from command-line words to checked settings, composed by Hydra (a quarter of a second each)."""
+    from hydra import compose, initialize_config_dir
+
+    register_schema()
+
+    def composed(*words: str) -> Settings:
+        return to_settings(compose("config", overrides=[*NO_WEIGHTS, *words]))
+
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        yield composed
+
+
+@pytest.fixture(scope="session")
+def settings_with() -> Callable[..., Settings]:
+    """Give a function from `name=value` words to checked settings: the default configuration, composed only once."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    register_schema()
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        default = compose("config", overrides=NO_WEIGHTS)
+
+    def changed(*words: str) -> Settings:
+        return to_settings(OmegaConf.merge(default, OmegaConf.from_dotlist(list(words))))
+
+    return changed

@@ -1,0 +1,156 @@
+"""FD: hand values, unseen images, intervals that cover, and the floor a perfect steerer cannot pass."""
+
+import numpy as np
+import pytest
+
+from icm_pipeline.interventions.assignment import assign_options
+from icm_pipeline.metrics.fairness import (
+    bootstrap_interval,
+    discrepancy_by_prompt,
+    expected_floor,
+    fairness_discrepancy,
+)
+
+NAN = float("nan")
+
+
+def one_hot(labels: list[int], num_options: int) -> np.ndarray:
+    return np.eye(num_options)[labels]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[1, 0], [0, 1]], 0.0),
+        ([[1, 0], [1, 0]], np.sqrt(0.5)),
+        ([[1, 0], [1, 0], [1, 0], [0, 1]], np.sqrt(2) / 4),
+        ([[0.8, 0.2], [0.6, 0.4]], 0.2 * np.sqrt(2)),
+        ([[1, 0, 0]], np.sqrt(2 / 3)),
+        ([[1, 0, 0, 0], [0, 1, 0, 0]], 0.5),
+        ([[0.2, 0.2]], 0.3 * np.sqrt(2)),  # mass on dropped groups is not given back (the paper's mode)
+    ],
+)
+def test_fd_is_the_distance_of_the_mean_from_uniform(rows: list[list[float]], expected: float) -> None:
+    assert fairness_discrepancy(np.array(rows, float)) == pytest.approx(expected)
+
+
+def test_fd_averages_probabilities_and_not_hard_labels() -> None:
+    assert fairness_discrepancy(np.array([[0.6, 0.4], [0.6, 0.4]])) == pytest.approx(0.1 * np.sqrt(2))
+
+
+def test_a_target_replaces_uniform() -> None:
+    rows = one_hot([0, 0, 0, 1], 2)
+    assert fairness_discrepancy(rows, np.array([0.75, 0.25])) == pytest.approx(0)
+    assert fairness_discrepancy(rows, np.array([0.25, 0.75])) == pytest.approx(0.5 * np.sqrt(2))
+
+
+def test_images_the_judge_could_not_see_are_left_out() -> None:
+    rows = np.array([[1, 0], [NAN, NAN], [0, 1], [NAN, NAN], [NAN, NAN]])
+    assert fairness_discrepancy(rows) == 0.0
+
+
+def test_fd_of_nothing_seen_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        fairness_discrepancy(np.full((3, 2), NAN))
+
+
+def test_every_prompt_has_its_own_fd_in_order_of_appearance() -> None:
+    rows = one_hot([0, 1, 0, 0], 2)
+    found = discrepancy_by_prompt(rows, ["nurse", "doctor", "nurse", "doctor"])
+    assert list(found) == ["nurse", "doctor"]
+    assert found == pytest.approx({"nurse": np.sqrt(0.5), "doctor": 0.0})
+
+
+def test_opposite_prompts_do_not_cancel() -> None:
+    rows, prompts = one_hot([0, 0, 1, 1], 2), ["a", "a", "b", "b"]
+    assert fairness_discrepancy(rows) == 0
+    assert np.mean(list(discrepancy_by_prompt(rows, prompts).values())) == pytest.approx(np.sqrt(0.5))
+
+
+@pytest.mark.parametrize(("num_options", "floor"), [(2, 0.099), (3, 0.128), (4, 0.141)])
+def test_the_floor_of_one_draw_per_batch_is_the_protocols(num_options: int, floor: float) -> None:
+    shares = np.full(num_options, 1 / num_options)
+    found = expected_floor(512, shares, "batch", 16, np.random.default_rng(0), num_draws=20_000)
+    assert found == pytest.approx(floor, abs=0.0015)
+
+
+def test_the_floor_of_one_draw_per_image_is_the_protocols() -> None:
+    found = expected_floor(512, np.full(2, 0.5), "image", 16, np.random.default_rng(0), num_draws=20_000)
+    assert found == pytest.approx(0.025, abs=0.0005)
+
+
+def test_the_floor_of_batches_of_one_is_that_of_draws_per_image() -> None:
+    shares = np.array([0.2, 0.8])
+    batch, image = (
+        expected_floor(100, shares, how, 1, np.random.default_rng(0), num_draws=20_000) for how in ("batch", "image")
+    )
+    assert batch == pytest.approx(image, rel=0.03)
+
+
+def test_a_shorter_last_batch_counts_as_short() -> None:
+    found = expected_floor(3, np.full(2, 0.5), "batch", 2, np.random.default_rng(0), num_draws=40_000)
+    assert found == pytest.approx((0.5 + 1 / 6) / 2 * np.sqrt(2), rel=0.02)  # 3:0 or 2:1, half the time each
+
+
+def test_exact_quotas_have_no_floor_where_they_divide() -> None:
+    assert expected_floor(40, np.full(4, 0.25), "quota", 16, np.random.default_rng(0)) == 0.0
+
+
+def test_the_floor_of_quotas_is_their_rounding() -> None:
+    found = expected_floor(5, np.full(2, 0.5), "quota", 16, np.random.default_rng(0))
+    assert found == pytest.approx(0.1 * np.sqrt(2))
+
+
+@pytest.mark.parametrize("how", ["quota", "image", "batch"])
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.2, 0.3, 0.5]])
+def test_the_floor_is_what_an_obedient_steerer_reaches_with_that_assignment(how: str, shares: list[float]) -> None:
+    target = np.array(shares)
+    reached = [
+        fairness_discrepancy(one_hot(assign_options([0] * 50, shares, how, 8, seed).tolist(), len(shares)), target)
+        for seed in range(1500)
+    ]
+    floor = expected_floor(50, target, how, 8, np.random.default_rng(0))
+    assert np.mean(reached) == pytest.approx(floor, rel=0.06, abs=1e-9)
+
+
+def test_the_interval_covers_the_true_discrepancy_about_as_often_as_it_says() -> None:
+    true = 0.3 * np.sqrt(2)  # 80 % of images show the first option
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(100):
+        rows = one_hot((rng.random(100) > 0.8).astype(int).tolist(), 2)
+        low, high = bootstrap_interval(rows, ["p"] * 100, 200, rng)
+        covered += low <= true <= high
+    assert 86 <= covered <= 100
+
+
+def test_a_lower_level_covers_less_often() -> None:
+    rows = one_hot([0] * 80 + [1] * 20, 2)
+    wide, narrow = (
+        bootstrap_interval(rows, ["p"] * 100, 1000, np.random.default_rng(0), level=level) for level in (0.95, 0.5)
+    )
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_the_interval_surrounds_the_figure_of_several_prompts() -> None:
+    rng = np.random.default_rng(0)
+    rows = one_hot((rng.random(200) > 0.8).astype(int).tolist(), 2)
+    prompts = ["a", "b"] * 100
+    low, high = bootstrap_interval(rows, prompts, 500, rng)
+    assert low < np.mean(list(discrepancy_by_prompt(rows, prompts).values())) < high
+
+
+def test_images_are_resampled_within_their_prompt() -> None:
+    rows, prompts = one_hot([0] * 20 + [1] * 20, 2), ["a"] * 20 + ["b"] * 20
+    interval = bootstrap_interval(rows, prompts, 50, np.random.default_rng(0))
+    assert interval == pytest.approx((np.sqrt(0.5), np.sqrt(0.5)))
+
+
+def test_the_interval_knows_the_target() -> None:
+    rows = one_hot([0] * 30, 2)
+    assert bootstrap_interval(rows, ["p"] * 30, 20, np.random.default_rng(0), np.array([1.0, 0.0])) == (0.0, 0.0)
+
+
+def test_the_interval_does_not_fail_for_a_prompt_of_which_little_was_seen() -> None:
+    rows = np.vstack([np.full((5, 2), NAN), [[1.0, 0.0]]])
+    low, high = bootstrap_interval(rows, ["p"] * 6, 200, np.random.default_rng(0))
+    assert (low, high) == pytest.approx((np.sqrt(0.5), np.sqrt(0.5)))

@@ -1,0 +1,314 @@
+"""Artifacts: whole or not there, described, built once, and damaged ones named."""
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from icm_pipeline import artifacts
+from icm_pipeline.artifacts import Artifact, ArtifactError, building, fingerprint, make_key, open_artifact, verify
+
+
+def description(key: str = "k1") -> dict[str, object]:
+    return {"stage": "generate", "key": key, "parents": {}, "settings": {"seed": 0}}
+
+
+def build(folder: Path, key: str = "k1", text: str = "hello", force: bool = False) -> Artifact:
+    with building(folder, description(key), force) as partial:
+        if partial is not None:
+            (partial / "sub").mkdir(exist_ok=True)
+            (partial / "data.txt").write_text(text)
+            (partial / "sub" / "more.txt").write_text("more")
+    artifact = open_artifact(folder)
+    assert artifact is not None
+    return artifact
+
+
+def test_an_artifact_appears_only_when_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with building(folder, description()) as partial:
+        assert partial is not None
+        (partial / "data.txt").write_text("hello")
+        assert not folder.exists()
+        assert open_artifact(folder) is None
+    assert (folder / "data.txt").read_text() == "hello"
+    assert not partial.exists()
+
+
+def test_the_manifest_lists_every_file_with_its_description(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a")
+    assert set(artifact.manifest["files"]) == {"data.txt", "sub/more.txt"}
+    assert artifact.manifest["files"]["data.txt"]["size"] == 5
+    assert artifact.key == "k1"
+    assert artifact.manifest["settings"] == {"seed": 0}
+    assert artifact.manifest["libraries"]["torch"]
+
+
+def test_a_folder_that_is_not_there_is_no_artifact(tmp_path: Path) -> None:
+    assert open_artifact(tmp_path / "nothing") is None
+
+
+def test_an_exception_leaves_the_partial_folder_and_no_artifact(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(KeyError), building(folder, description()) as partial:
+        assert partial is not None
+        (partial / "data.txt").write_text("half")
+        raise KeyError("stop")
+    assert not folder.exists()
+    assert (tmp_path / "a.partial" / "data.txt").read_text() == "half"
+
+
+def test_a_partial_folder_of_the_same_key_is_kept_for_the_next_run(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), building(tmp_path / "a", description()) as partial:
+        assert partial is not None
+        (partial / "shard.txt").write_text("done")
+        raise KeyError("stop")
+    with building(tmp_path / "a", description()) as partial:
+        assert partial is not None
+        assert (partial / "shard.txt").read_text() == "done"
+
+
+def test_a_partial_folder_of_another_key_is_thrown_away(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), building(tmp_path / "a", description("k1")) as partial:
+        assert partial is not None
+        (partial / "shard.txt").write_text("done")
+        raise KeyError("stop")
+    with building(tmp_path / "a", description("k2")) as partial:
+        assert partial is not None
+        assert not (partial / "shard.txt").exists()
+
+
+def test_a_partial_folder_of_other_library_versions_is_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyError), building(tmp_path / "a", description()) as partial:
+        assert partial is not None
+        (partial / "shard.txt").write_text("done")
+        raise KeyError("stop")
+    monkeypatch.setattr(artifacts, "library_versions", lambda: {"torch": "0.1"})
+    with building(tmp_path / "a", description()) as partial:
+        assert partial is not None
+        assert not (partial / "shard.txt").exists()
+
+
+def test_temporary_files_of_a_killed_job_do_not_reach_the_artifact(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), building(tmp_path / "a", description()) as partial:
+        assert partial is not None
+        (partial / "x.png.123.tmp").write_text("half")
+        raise KeyError("stop")
+    assert set(build(tmp_path / "a").manifest["files"]) == {"data.txt", "sub/more.txt"}
+
+
+def test_what_is_done_survives_a_failure_while_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "hash_file", full)
+        with pytest.raises(ArtifactError, match="is kept"), building(tmp_path / "a", description()) as partial:
+            assert partial is not None
+            (partial / "shard.txt").write_text("done")
+    with building(tmp_path / "a", description()) as partial:
+        assert partial is not None
+        assert (partial / "shard.txt").exists()
+
+
+def test_a_finished_artifact_is_not_built_again(tmp_path: Path) -> None:
+    build(tmp_path / "a")
+    with building(tmp_path / "a", description()) as partial:
+        assert partial is None
+
+
+def test_force_builds_a_finished_artifact_again(tmp_path: Path) -> None:
+    build(tmp_path / "a", text="old")
+    artifact = build(tmp_path / "a", text="new", force=True)
+    assert artifact.path("data.txt").read_text() == "new"
+    assert verify(artifact) is artifact
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_failing_forced_build_leaves_the_old_artifact_alone(tmp_path: Path) -> None:
+    build(tmp_path / "a", text="old")
+    with pytest.raises(KeyError), building(tmp_path / "a", description(), force=True) as partial:
+        assert partial is not None
+        (partial / "data.txt").write_text("new")
+        raise KeyError("stop")
+    artifact = open_artifact(tmp_path / "a")
+    assert artifact is not None
+    assert artifact.path("data.txt").read_text() == "old"
+
+
+def test_force_is_not_stopped_by_what_an_earlier_forced_build_left_behind(tmp_path: Path) -> None:
+    build(tmp_path / "a", text="old")
+    (tmp_path / "a.old").mkdir()
+    (tmp_path / "a.old" / "data.txt").write_text("older")
+    assert build(tmp_path / "a", text="new", force=True).path("data.txt").read_text() == "new"
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a")
+    (artifact.folder / "data.txt").write_text("hel")
+    with pytest.raises(ArtifactError, match=r"data\.txt has 3 bytes instead of 5"):
+        open_artifact(artifact.folder)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a")
+    (artifact.folder / "sub" / "more.txt").unlink()
+    with pytest.raises(ArtifactError, match=r"sub/more\.txt is missing"):
+        open_artifact(artifact.folder)
+
+
+def test_an_edited_file_of_the_same_size_is_named(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a")
+    (artifact.folder / "data.txt").write_text("jello")
+    with pytest.raises(ArtifactError, match=r"data\.txt was changed"):
+        verify(artifact)
+
+
+def test_an_untouched_artifact_verifies(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a")
+    assert verify(artifact) is artifact
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"key": "k1"}'])
+def test_a_missing_or_broken_manifest_is_named(tmp_path: Path, content: str | None) -> None:
+    artifact = build(tmp_path / "a")
+    manifest = artifact.folder / "manifest.json"
+    manifest.unlink()
+    if content is not None:
+        manifest.write_text(content)
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read") as caught:
+        open_artifact(artifact.folder)
+    assert str(artifact.folder) in str(caught.value)
+
+
+def test_a_damaged_artifact_is_not_taken_for_finished(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a")
+    (artifact.folder / "data.txt").unlink()
+    with pytest.raises(ArtifactError, match="damaged"), building(artifact.folder, description()):
+        pytest.fail("the body of a damaged key must not run")
+
+
+def test_a_file_the_manifest_does_not_list_cannot_be_asked_for(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a")
+    (artifact.folder / "stray.txt").write_text("x")
+    with pytest.raises(ArtifactError, match=r"stray\.txt"):
+        artifact.path("stray.txt")
+
+
+def test_a_parent_that_cannot_be_written_is_an_artifact_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(ArtifactError, match=r"paths\.outputs"),
+        building(tmp_path / "file" / "artifacts" / "a", description()),
+    ):
+        pytest.fail("there is nowhere to build")
+
+
+def test_a_disk_error_while_building_says_where_the_work_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"a\.partial"), building(tmp_path / "a", description()):
+        raise OSError(28, "No space left on device")
+
+
+def _build_slowly(folder: Path, log: Path) -> None:
+    with building(folder, description()) as partial:
+        if partial is not None:
+            with log.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            (partial / "data.txt").write_text("hello")
+            time.sleep(0.5)
+
+
+def test_two_processes_that_want_the_same_key_run_the_body_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    log = tmp_path / "log"
+    workers = [context.Process(target=_build_slowly, args=(tmp_path / "a", log)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(log.read_text().splitlines()) == 1
+    assert open_artifact(tmp_path / "a") is not None
+
+
+def test_two_processes_that_want_different_keys_both_run(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    log = tmp_path / "log"
+    workers = [context.Process(target=_build_slowly, args=(tmp_path / name, log)) for name in "ab"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_key_depends_on_content_and_not_on_order() -> None:
+    assert make_key({"a": 1, "b": [2, "é"]}) == make_key({"b": [2, "é"], "a": 1})
+    assert make_key({"a": 1}) != make_key({"a": 2})
+    assert make_key([1, 2]) != make_key([2, 1])
+
+
+def test_nan_cannot_enter_a_key() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        make_key({"alpha": float("nan")})
+
+
+def test_json_is_never_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    artifacts.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        artifacts.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def weights_folder(folder: Path) -> Path:
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder / "unet" / "weights.bin").write_bytes(b"0123")
+    return folder
+
+
+def test_equal_folders_have_equal_fingerprints_wherever_they_lie(tmp_path: Path) -> None:
+    first, second = weights_folder(tmp_path / "a"), weights_folder(tmp_path / "b")
+    os.utime(second / "unet" / "weights.bin", (1, 1))
+    assert fingerprint(first) == fingerprint(second)
+
+
+@pytest.mark.parametrize("change", ["content", "name", "added", "removed"])
+def test_a_fingerprint_changes_with_content(tmp_path: Path, change: str) -> None:
+    folder = weights_folder(tmp_path / "a")
+    before, weights = fingerprint(folder), folder / "unet" / "weights.bin"
+    if change == "content":
+        weights.write_bytes(b"0124")
+    elif change == "name":
+        weights.rename(folder / "unet" / "other.bin")
+    elif change == "added":
+        (folder / "vae.bin").write_bytes(b"")
+    else:
+        weights.unlink()
+    assert fingerprint(folder) != before
+
+
+def test_the_fingerprint_of_a_single_file_changes_with_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"0123")
+    before = fingerprint(path)
+    assert fingerprint(path) == before
+    path.write_bytes(b"0124")
+    assert fingerprint(path) != before
+
+
+def test_a_large_file_counts_by_size_and_time_of_change(tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    with path.open("wb") as file:
+        file.truncate(65_000_000)  # sparse
+    os.utime(path, ns=(1, 1))
+    before = fingerprint(path)
+    assert fingerprint(path) == before
+    os.utime(path, ns=(2, 2))
+    assert fingerprint(path) != before

@@ -1,0 +1,175 @@
+"""The configuration: what composes, and which values are refused with a message that helps."""
+
+from collections.abc import Callable
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from icm_pipeline.config import CHOICES, ConfigError, Settings, value_at
+
+Compose = Callable[..., Settings]
+
+
+def test_the_default_configuration_passes_its_own_check(compose_settings: Compose) -> None:
+    settings = compose_settings()
+    assert (settings.stage, settings.model.name, settings.attribute.name) == ("all", "tiny", "gender")
+
+
+@pytest.mark.parametrize("attribute", ["gender", "age", "skin_tone", "background", "glasses"])
+def test_every_shipped_attribute_composes(compose_settings: Compose, attribute: str) -> None:
+    assert compose_settings(f"attribute={attribute}").attribute.name == attribute
+
+
+def test_an_override_reaches_the_settings(compose_settings: Compose) -> None:
+    settings = compose_settings("alpha=2.5", "layers.k=3", "method.target_shares=[0.25,0.75]")
+    assert (settings.alpha, settings.layers.k, settings.method.target_shares) == (2.5, 3, [0.25, 0.75])
+
+
+@pytest.mark.parametrize("word", ["alhpa=2", "layers.kk=3", "model.steps=9"])
+def test_a_misspelt_name_fails_at_composition(compose_settings: Compose, word: str) -> None:
+    with pytest.raises(ConfigCompositionException):
+        compose_settings(word)
+
+
+@pytest.mark.parametrize("word", ["layers.k=two", "alpha=high", "probe.group_by_prompt=perhaps", "model.num_steps=1.5"])
+def test_a_value_of_the_wrong_type_fails_at_composition(compose_settings: Compose, word: str) -> None:
+    with pytest.raises(ConfigCompositionException):
+        compose_settings(word)
+
+
+@pytest.mark.parametrize("alpha", ["nan", "inf", "-inf"])
+def test_an_alpha_that_is_no_finite_number_is_refused(settings_with: Compose, alpha: str) -> None:
+    with pytest.raises(ConfigError, match="alpha"):
+        settings_with(f"alpha={alpha}")
+
+
+@pytest.mark.parametrize("alpha", ["0", "-15", "1e3"])
+def test_any_finite_alpha_is_accepted(settings_with: Compose, alpha: str) -> None:
+    assert settings_with(f"alpha={alpha}").alpha == float(alpha)
+
+
+@pytest.mark.parametrize("dotted", CHOICES)
+def test_an_unknown_choice_is_refused_and_the_choices_are_listed(settings_with: Compose, dotted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_with(f"{dotted}=nonsense")
+    message = str(caught.value)
+    assert f"{dotted}=nonsense" in message
+    assert all(choice in message for choice in CHOICES[dotted])
+
+
+@pytest.mark.parametrize(("dotted", "choice"), [(d, c) for d, choices in CHOICES.items() for c in choices])
+def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, choice: str) -> None:
+    assert value_at(settings_with(f"{dotted}={choice}"), dotted) == choice
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.num_steps=0",
+        "model.batch_size=0",
+        "layers.k=0",
+        "layers.k=-1",
+        "generate.images_per_prompt=0",
+        "generate.shard_size=0",
+        "evaluate.images_per_prompt=0",
+        "timesteps.stride=0",
+        "timesteps.first=-1",
+        "method.first_step=-1",
+        "probe.max_iter=0",
+        "probe.min_per_option=1",
+        "evaluate.bootstrap=-1",
+        "probe.test_share=0",
+        "probe.test_share=1",
+        "probe.test_share=nan",
+        "probe.C=0",
+        "probe.C=-1",
+        "probe.C=inf",
+        "probe.C=nan",
+        "timesteps.first=20",
+        "method.first_step=20",
+        "seed=-1",
+        "model.num_threads=0",
+        "labeler.batch_size=0",
+        "judge.batch_size=0",
+        "evaluate.clip.batch_size=0",
+        "model.guidance_scale=nan",
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_name(settings_with: Compose, word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_with(word)
+    assert word.split("=")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.num_steps=1 timesteps.first=0 method.first_step=0",
+        "layers.k=1",
+        "probe.min_per_option=2",
+        "timesteps.first=19",
+        "method.first_step=19",
+        "probe.test_share=0.99",
+        "method.last_step=19",
+        "model.num_threads=1",
+    ],
+)
+def test_the_last_value_within_range_is_accepted(settings_with: Compose, word: str) -> None:
+    settings_with(*word.split())
+
+
+def test_a_steering_window_that_ends_before_it_begins_is_refused(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"method\.last_step"):
+        settings_with("method.first_step=5", "method.last_step=4")
+
+
+def test_a_steering_window_of_one_step_is_accepted(settings_with: Compose) -> None:
+    assert settings_with("method.first_step=5", "method.last_step=5").method.last_step == 5
+
+
+def test_an_attribute_with_one_option_is_refused(compose_settings: Compose) -> None:
+    with pytest.raises(ConfigError, match="at least two") as caught:
+        compose_settings("~attribute.options.man")
+    assert "'gender'" in str(caught.value)
+    assert "woman" in str(caught.value)
+
+
+@pytest.mark.parametrize("texts", ["[]", "['']", "[a photo of a man,'  ']"])
+def test_an_option_without_a_label_text_is_refused_by_name(settings_with: Compose, texts: str) -> None:
+    with pytest.raises(ConfigError, match="'man'"):
+        settings_with(f"attribute.options.man={texts}")
+
+
+@pytest.mark.parametrize("name", ["probe_templates", "probe_subjects", "evaluation_prompts"])
+@pytest.mark.parametrize("texts", ["[]", "['']", "['a {} face','  ']"])
+def test_empty_prompts_are_refused_by_name(settings_with: Compose, name: str, texts: str) -> None:
+    with pytest.raises(ConfigError, match=f"attribute.{name}"):
+        settings_with(f"attribute.{name}={texts}")
+
+
+def test_a_template_without_a_place_for_the_subject_is_refused(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match="a photo of nobody"):
+        settings_with("attribute.probe_templates=['a photo of a {}','a photo of nobody']")
+
+
+@pytest.mark.parametrize("shares", ["[1.0]", "[0.2,0.3,0.5]", "[0.5,0.6]", "[-0.5,1.5]", "[nan,1.0]"])
+def test_shares_that_are_no_distribution_over_the_options_are_refused(settings_with: Compose, shares: str) -> None:
+    with pytest.raises(ConfigError, match=r"method\.target_shares"):
+        settings_with(f"method.target_shares={shares}")
+
+
+def test_shares_that_sum_to_one_are_accepted(settings_with: Compose) -> None:
+    assert settings_with("method.target_shares=[0.0,1.0]").method.target_shares == [0.0, 1.0]
+
+
+def test_a_value_left_open_is_refused_as_a_configuration_error(compose_settings: Compose) -> None:
+    with pytest.raises(ConfigError, match="does not hold together"):
+        compose_settings("model.path=???")
+
+
+def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
+    settings = settings_with()
+    assert value_at(settings, "layers") == {
+        "kind": "self_attention", "rule": "top", "k": 4, "names": [], "seed": 0,
+    }  # fmt: skip
+    assert value_at(settings, "model.sites.self_attention") == settings.model.sites["self_attention"]

@@ -1,0 +1,136 @@
+"""The whole pipeline on the embedded model with few images, as a user runs it: once through, again, killed, damaged."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import artifact_hashes, command, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of one complete small run."""
+    outputs = tmp_path_factory.mktemp("whole") / "outputs"
+    result = run(outputs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return outputs
+
+
+def artifact(outputs: Path, stage: str) -> Path:
+    folders = [path.parent for path in outputs.glob(f"artifacts/{stage}/*/manifest.json")]
+    assert len(folders) == 1
+    return folders[0]
+
+
+def test_a_run_leaves_one_whole_artifact_per_stage_and_nothing_half_made(finished: Path) -> None:
+    stages = {path.name for path in (finished / "artifacts").iterdir()}
+    assert stages == {"generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"}
+    leftovers = [path for path in finished.rglob("*") if path.name.endswith((".partial", ".tmp", ".old"))]
+    assert leftovers == []
+
+
+def test_metrics_hold_what_the_method_is_judged_by(finished: Path) -> None:
+    metrics = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
+    assert set(metrics["fd"]["by_prompt"]) == {
+        f"a face of a {job}" for job in ("doctor", "firefighter", "nurse", "receptionist")
+    }
+    assert 0 <= metrics["fd"]["mean"] <= 0.71
+    assert 0 < metrics["clip_i"] <= 1
+    assert set(metrics["kept"]) == {"age", "skin_tone", "background", "glasses"}
+
+
+def test_a_second_run_finds_everything_done(finished: Path) -> None:
+    before = artifact_hashes(finished)
+    result = run(finished)
+    assert result.returncode == 0
+    assert result.stderr.count("done before") + result.stdout.count("done before") == 8
+    assert artifact_hashes(finished) == before
+
+
+def test_another_alpha_makes_only_what_depends_on_it(finished: Path, tmp_path: Path) -> None:
+    result = run(finished, "alpha=0.25", "stage=steer")
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    assert len(list(finished.glob("artifacts/steer/*/manifest.json"))) == 2
+    assert len(list(finished.glob("artifacts/generate/*/manifest.json"))) == 1
+    for folder in finished.glob("artifacts/steer/*/manifest.json"):
+        if json.loads(folder.read_text())["settings"]["config"]["alpha"] == 0.25:
+            for path in sorted(folder.parent.rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            folder.parent.rmdir()
+
+
+def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    (outputs / "artifacts").mkdir(parents=True)
+    for stage in ("generate", "label", "probe", "select", "originals"):
+        (outputs / "artifacts" / stage).symlink_to(finished / "artifacts" / stage)
+    result = run(outputs, "alpha=0", "stage=steer")
+    assert result.returncode == 0, result.stderr
+    images = sorted((artifact(outputs, "steer") / "images").glob("*.png"))
+    twins = artifact(finished, "originals") / "images"
+    assert len(images) == 16
+    assert all(image.read_bytes() == (twins / image.name).read_bytes() for image in images)
+
+
+def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    result = run(outputs, "stage=extract")
+    assert result.returncode == 0, result.stderr
+    recorded, extracted = artifact_hashes(finished), artifact_hashes(outputs)
+    files = {name.split("/")[-1]: value for name, value in extracted.items() if "/activations/" in name}
+    assert len(files) == 33
+    assert files == {
+        name.split("/")[-1]: value for name, value in recorded.items() if "generate/" in name and "/activations/" in name
+    }
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    kills = 0
+    for stage, shards in (("generate", 2), ("steer", 1)):
+        process = subprocess.Popen(
+            command(outputs), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None:
+            if len(list(outputs.glob(f"artifacts/{stage}/*.partial/shards/*.json"))) >= shards:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.02)
+        process.wait()
+    assert kills == 2
+    assert not list(outputs.glob("artifacts/steer/*/manifest.json"))
+    result = run(outputs)
+    assert result.returncode == 0, result.stderr
+    everything_but_figures = {n: h for n, h in artifact_hashes(finished).items() if not n.startswith("artifacts/report")}
+    assert {n: h for n, h in artifact_hashes(outputs).items() if not n.startswith("artifacts/report")} == (
+        everything_but_figures
+    )
+
+
+def test_a_stage_without_its_input_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    result = run(tmp_path / "outputs", "stage=probe", "attribute=age")
+    assert result.returncode == 1
+    assert "python -m icm_pipeline stage=generate" in result.stderr
+    assert "attribute=age" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited"])
+def test_a_damaged_parent_is_refused_by_name(finished: Path, tmp_path: Path, damage: str) -> None:
+    labels = artifact(finished, "label") / "labels.csv"
+    whole = labels.read_bytes()
+    try:
+        labels.write_bytes(whole[:-10] if damage == "truncated" else whole.replace(b"man", b"nam", 1))
+        result = run(finished, "stage=probe", "probe.C=0.5")
+    finally:
+        labels.write_bytes(whole)
+    assert result.returncode == 1
+    assert "labels.csv" in result.stderr
+    assert "is damaged" in result.stderr
+    assert len(list(finished.glob("artifacts/probe/*"))) == 1

@@ -1,0 +1,283 @@
+"""Hooks: looking changes nothing, changes reach the conditional half only, and nothing stays behind."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Backbone, BackboneError, Site, find_kind, find_sites
+from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.backbones.stable_diffusion import conditional_rows, read_tokens
+from icm_pipeline.hooks import StepClock, hooked
+from icm_pipeline.prompts import Job
+from icm_pipeline.sampling import decode, denoise
+
+SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"
+SITES = {
+    "self_attention": r".*\.transformer_blocks\.\d+\.attn1",
+    "cross_attention": r".*\.transformer_blocks\.\d+\.attn2",
+    "feed_forward": r".*\.transformer_blocks\.\d+\.ff",
+}
+
+
+def look(tokens: Tensor, site: Site, clock: StepClock) -> None:
+    return None
+
+
+def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+    return tokens + 1
+
+
+def num_hooks(backbone: Backbone) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in backbone.denoiser.modules())
+
+
+def test_looking_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
+    plain = denoise(backbone, jobs)
+    with hooked(backbone, [site.layer for site in backbone.sites], look, len(jobs)):
+        assert torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_a_hook_that_returns_tokens_changes_the_latents(backbone: Backbone, jobs: list[Job]) -> None:
+    plain = denoise(backbone, jobs)
+    with hooked(backbone, [SELF], add_one, len(jobs)):
+        assert not torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_the_plain_result_is_back_after_the_context(backbone: Backbone, jobs: list[Job]) -> None:
+    plain, before = denoise(backbone, jobs), dict(vars(backbone.pipe.scheduler))
+    with hooked(backbone, [SELF], add_one, len(jobs)):
+        assert num_hooks(backbone) == 2
+    assert num_hooks(backbone) == 0
+    assert vars(backbone.pipe.scheduler).keys() == before.keys()
+    assert torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_nothing_stays_behind_after_an_exception_in_the_pipeline(backbone: Backbone, jobs: list[Job]) -> None:
+    plain = denoise(backbone, jobs)
+
+    def failing(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        if clock.step == 2:
+            raise RuntimeError("in the middle")
+        return tokens + 1
+
+    with pytest.raises(RuntimeError, match="in the middle"), hooked(backbone, [SELF], failing, len(jobs)):
+        denoise(backbone, jobs)
+    assert num_hooks(backbone) == 0
+    assert not {"step", "set_timesteps"} & vars(backbone.pipe.scheduler).keys()
+    assert torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_an_unknown_layer_is_refused_with_the_list_and_leaves_nothing(backbone: Backbone) -> None:
+    with (
+        pytest.raises(BackboneError, match="nowhere") as caught,
+        hooked(backbone, [SELF, "nowhere"], look, 1),
+    ):
+        pytest.fail("the context must not be entered")
+    assert all(site.layer in str(caught.value) for site in backbone.sites)
+    assert num_hooks(backbone) == 0
+    assert not {"step", "set_timesteps"} & vars(backbone.pipe.scheduler).keys()
+
+
+def test_contexts_can_be_nested(backbone: Backbone, jobs: list[Job]) -> None:
+    plain, seen = denoise(backbone, jobs), []
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        seen.append(clock.step)
+
+    with hooked(backbone, [SELF], note, len(jobs)):
+        with hooked(backbone, [SELF], look, len(jobs)):
+            denoise(backbone, jobs)
+        denoise(backbone, jobs)
+    assert seen == 2 * list(range(backbone.num_steps))
+    assert not {"step", "set_timesteps"} & vars(backbone.pipe.scheduler).keys()
+    assert torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_a_scheduler_someone_else_wrapped_is_given_back_wrapped(backbone: Backbone, jobs: list[Job]) -> None:
+    scheduler, calls = backbone.pipe.scheduler, []
+    original = scheduler.step
+
+    def counting(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    scheduler.step = counting
+    try:
+        with hooked(backbone, [SELF], look, 1):
+            pass
+        assert scheduler.step is counting
+    finally:
+        vars(scheduler).pop("step", None)
+
+
+def test_the_clock_counts_steps_and_starts_again_with_every_run(backbone: Backbone, jobs: list[Job]) -> None:
+    steps: list[int] = []
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        steps.append(clock.step)
+
+    with hooked(backbone, [SELF], note, 1) as clock:
+        denoise(backbone, jobs[:1])
+        assert clock.step == clock.num_calls == backbone.num_steps
+        denoise(backbone, jobs[:1])
+    assert steps == 2 * list(range(backbone.num_steps))
+
+
+def test_the_clock_counts_a_scheduler_that_calls_more_often_than_it_has_steps(
+    backbone: Backbone, jobs: list[Job]
+) -> None:
+    from diffusers import PNDMScheduler
+
+    ddim, steps = backbone.pipe.scheduler, []
+    backbone.pipe.scheduler = PNDMScheduler(skip_prk_steps=True)
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        steps.append(clock.step)
+
+    try:
+        with hooked(backbone, [SELF], note, 1):
+            denoise(backbone, jobs[:1])
+    finally:
+        backbone.pipe.scheduler = ddim
+    assert steps == list(range(backbone.num_steps + 1))
+
+
+def test_a_hook_sees_exactly_the_conditional_rows(backbone: Backbone, jobs: list[Job]) -> None:
+    whole, shown = [], []
+    module = backbone.denoiser.get_submodule(SELF)
+    handle = module.register_forward_hook(lambda module, args, output: whole.append(output.clone()))
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        shown.append(tokens.clone())
+
+    try:
+        with hooked(backbone, [SELF], note, len(jobs)):
+            denoise(backbone, jobs)
+    finally:
+        handle.remove()
+    assert all(len(output) == 2 * len(jobs) for output in whole)
+    assert all(torch.equal(tokens, output[len(jobs) :]) for tokens, output in zip(shown, whole, strict=True))
+    assert not torch.equal(whole[-1][len(jobs) :], whole[-1][: len(jobs)])
+
+
+def test_without_guidance_every_row_is_conditional(backbone: Backbone, jobs: list[Job]) -> None:
+    unguided, shapes = replace(backbone, guidance_scale=1.0), []
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        shapes.append(len(tokens))
+
+    with hooked(unguided, [SELF], note, len(jobs)):
+        denoise(unguided, jobs)
+    assert shapes == [len(jobs)] * backbone.num_steps
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_a_change_leaves_the_unconditional_rows_alone(
+    backbone: Backbone, jobs: list[Job], guidance_scale: float
+) -> None:
+    chosen = replace(backbone, guidance_scale=guidance_scale)
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    module = backbone.denoiser.get_submodule(SELF)
+    first = module.register_forward_hook(lambda module, args, output: before.append(output.clone()))
+    try:
+        with hooked(chosen, [SELF], add_one, len(jobs)):
+            last = module.register_forward_hook(lambda module, args, output: after.append(output.clone()))
+            denoise(chosen, jobs)
+            last.remove()
+    finally:
+        first.remove()
+    half = len(jobs) if chosen.guided else 0
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(new[:half], old[:half])
+        assert torch.equal(new[half:], old[half:] + 1)
+
+
+def test_a_batch_size_the_layout_does_not_explain_is_refused(backbone: Backbone, jobs: list[Job]) -> None:
+    with pytest.raises(BackboneError, match="8 rows for 3 image"), hooked(backbone, [SELF], look, 3):
+        denoise(backbone, jobs)
+
+
+@pytest.mark.parametrize(("num_rows", "num_images", "guided"), [(4, 4, True), (12, 4, True), (8, 4, False), (3, 2, True)])
+def test_an_unexplained_layout_is_refused(num_rows: int, num_images: int, guided: bool) -> None:
+    with pytest.raises(BackboneError, match=f"{num_rows} rows"):
+        conditional_rows(num_rows, num_images, guided)
+
+
+def test_the_conditional_half_comes_second() -> None:
+    rows = list(range(8))
+    assert rows[conditional_rows(8, 4, True)] == [4, 5, 6, 7]
+    assert rows[:4][conditional_rows(4, 4, False)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("output", [(torch.zeros(2, 3, 4),), torch.zeros(2, 3, 4, 4), None])
+def test_an_output_that_is_no_token_tensor_is_refused_by_layer(output: object) -> None:
+    with pytest.raises(BackboneError, match="attn1"):
+        read_tokens(output, Site("attn1", "self_attention"))
+
+
+def test_a_batch_of_four_equals_four_batches_of_one(backbone: Backbone, jobs: list[Job]) -> None:
+    together = denoise(backbone, jobs)
+    alone = torch.cat([denoise(backbone, [job]) for job in jobs])
+    scale = float(together.abs().max())  # random weights give latents of about 60
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5 * scale)
+
+
+def test_another_seed_or_prompt_is_another_picture(backbone: Backbone, jobs: list[Job]) -> None:
+    job = jobs[0]
+    variants = [job, replace(job, seed=job.seed + 1), replace(job, prompt="dog")]
+    first, *others = denoise(backbone, variants)
+    assert all((first - other).abs().max() > 1e-3 for other in others)
+
+
+def test_decoding_pairs_pictures_with_their_jobs(backbone: Backbone, jobs: list[Job]) -> None:
+    latents = denoise(backbone, jobs)
+    samples = decode(backbone, jobs, latents)
+    assert [sample.job for sample in samples] == jobs
+    assert all(sample.image.size == (16, 16) for sample in samples)
+    alone = decode(backbone, jobs[2:3], latents[2:3])[0].image
+    assert max(abs(a - b) for a, b in zip(samples[2].image.tobytes(), alone.tobytes(), strict=True)) <= 1
+
+
+def test_sites_are_found_by_kind_in_the_networks_order(backbone: Backbone) -> None:
+    layers = [site.layer for site in backbone.sites if site.kind == "self_attention"]
+    stages = [layer.split(".")[0] for layer in layers]
+    assert stages == sorted(stages, key=["down_blocks", "mid_block", "up_blocks"].index)
+    assert all(layer.endswith("attn1") for layer in layers)
+    assert len(backbone.sites) == 3 * len(layers) == 3 * 7
+
+
+def test_a_pattern_must_match_a_whole_name(backbone: Backbone) -> None:
+    with pytest.raises(BackboneError, match="matches no module"):
+        find_sites(backbone.denoiser, {"self_attention": "attn1"})
+
+
+def test_an_unknown_kind_of_site_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(BackboneError, match="choose from self_attention"):
+        find_sites(backbone.denoiser, {"selfattention": r".*attn1"})
+
+
+def test_the_kind_of_a_layer_is_read_from_the_patterns() -> None:
+    assert find_kind(SELF, SITES) == "self_attention"
+    assert find_kind(SELF.replace("attn1", "attn2"), SITES) == "cross_attention"
+
+
+def load(path: str, family: str = "stable_diffusion") -> Backbone:
+    return load_backbone("x", family, path, "float32", "cpu", 4, 3.0, SITES)
+
+
+def test_an_unknown_family_is_refused_with_the_choices() -> None:
+    with pytest.raises(BackboneError, match="stable_diffusion"):
+        load("/nowhere", family="unstable_diffusion")
+
+
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: object) -> None:
+    with pytest.raises(BackboneError, match=r"model_index\.json"):
+        load(str(tmp_path))
+
+
+def test_an_unknown_embedded_model_is_refused_with_what_the_package_ships() -> None:
+    with pytest.raises(ValueError, match="the package ships"):
+        load("embedded:huge")
