@@ -78,6 +78,7 @@ def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, ch
         "probe.max_iter=0",
         "probe.min_per_option=1",
         "evaluate.bootstrap=-1",
+        "evaluate.bootstrap=0",
         "probe.test_share=0",
         "probe.test_share=1",
         "probe.test_share=nan",

@@ -51,24 +51,24 @@ def test_a_second_run_finds_everything_done(finished: Path) -> None:
     assert artifact_hashes(finished) == before
 
 
-def test_another_alpha_makes_only_what_depends_on_it(finished: Path, tmp_path: Path) -> None:
-    result = run(finished, "alpha=0.25", "stage=steer")
-    output = result.stdout + result.stderr
-    assert result.returncode == 0, output
-    assert len(list(finished.glob("artifacts/steer/*/manifest.json"))) == 2
-    assert len(list(finished.glob("artifacts/generate/*/manifest.json"))) == 1
-    for folder in finished.glob("artifacts/steer/*/manifest.json"):
-        if json.loads(folder.read_text())["settings"]["config"]["alpha"] == 0.25:
-            for path in sorted(folder.parent.rglob("*"), reverse=True):
-                path.unlink() if path.is_file() else path.rmdir()
-            folder.parent.rmdir()
+def sharing(finished: Path, outputs: Path, *stages: str) -> Path:
+    """Return a new outputs folder that already has some stages of the finished run."""
+    (outputs / "artifacts").mkdir(parents=True)
+    for stage in stages:
+        (outputs / "artifacts" / stage).symlink_to(finished / "artifacts" / stage)
+    return outputs
+
+
+def test_another_alpha_and_k_reuse_images_activations_and_probes(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "originals")
+    result = run(outputs, "alpha=0.25", "layers.k=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (result.stdout + result.stderr).count("done before") == 4
+    assert json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())["alpha"] == 0.25
 
 
 def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path) -> None:
-    outputs = tmp_path / "outputs"
-    (outputs / "artifacts").mkdir(parents=True)
-    for stage in ("generate", "label", "probe", "select", "originals"):
-        (outputs / "artifacts" / stage).symlink_to(finished / "artifacts" / stage)
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
     result = run(outputs, "alpha=0", "stage=steer")
     assert result.returncode == 0, result.stderr
     images = sorted((artifact(outputs, "steer") / "images").glob("*.png"))
@@ -82,20 +82,16 @@ def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: P
     result = run(outputs, "stage=extract")
     assert result.returncode == 0, result.stderr
     recorded, extracted = artifact_hashes(finished), artifact_hashes(outputs)
-    files = {name.split("/")[-1]: value for name, value in extracted.items() if "/activations/" in name}
-    assert len(files) == 33
-    assert files == {
-        name.split("/")[-1]: value for name, value in recorded.items() if "generate/" in name and "/activations/" in name
-    }
+    pooled = {name.split("/")[-1]: digest for name, digest in extracted.items() if "/activations/" in name}
+    assert len(pooled) == 33
+    assert pooled == {name.split("/")[-1]: digest for name, digest in recorded.items() if "/activations/" in name}
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     kills = 0
     for stage, shards in (("generate", 2), ("steer", 1)):
-        process = subprocess.Popen(
-            command(outputs), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command(outputs), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             if len(list(outputs.glob(f"artifacts/{stage}/*.partial/shards/*.json"))) >= shards:
                 process.send_signal(signal.SIGKILL)
@@ -107,10 +103,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_p
     assert not list(outputs.glob("artifacts/steer/*/manifest.json"))
     result = run(outputs)
     assert result.returncode == 0, result.stderr
-    everything_but_figures = {n: h for n, h in artifact_hashes(finished).items() if not n.startswith("artifacts/report")}
-    assert {n: h for n, h in artifact_hashes(outputs).items() if not n.startswith("artifacts/report")} == (
-        everything_but_figures
-    )
+    assert not_figures(outputs) == not_figures(finished)
+
+
+def not_figures(outputs: Path) -> dict[str, str]:
+    return {name: digest for name, digest in artifact_hashes(outputs).items() if "/report/" not in name}
 
 
 def test_a_stage_without_its_input_names_the_command_that_makes_it(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class WandbTracker:
         folder: Path,
         config: dict[str, Any],
     ) -> None:
-        self._options = {
+        self._options: dict[str, Any] = {
             "mode": mode, "project": project, "entity": entity, "group": group, "name": name, "tags": tags,
             "dir": str(folder), "config": config, "reinit": "finish_previous",
         }  # fmt: skip

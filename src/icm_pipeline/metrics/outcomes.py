@@ -9,7 +9,7 @@ Ints = NDArray[np.int64]
 
 def hard_labels(probabilities: Floats) -> Ints:
     """Return the most probable option of each image [n], -1 where the judge saw nothing (NaN)."""
-    unseen = np.isnan(probabilities).any(1)
+    unseen = np.asarray(np.isnan(probabilities).any(1))
     return np.where(unseen, -1, np.where(unseen[:, None], 0.0, probabilities).argmax(1))
 
 

@@ -28,7 +28,7 @@ def figure(path: Path, size: tuple[float, float], rows: int = 1, columns: int = 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    style = {
+    style: Any = {
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -1,10 +1,11 @@
 """Train the AutoencoderKL: 64 x 64 pictures to 8 x 8 latents and back, crisp enough for flat vector art."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from icm_pipeline.pretrain.dataset import Portraits
 from icm_pipeline.pretrain.training import TrainingPlan, train
@@ -47,7 +48,7 @@ def train_autoencoder(portraits: Portraits, plan: TrainingPlan, folder: Path) ->
     pixels = torch.from_numpy(portraits.pixels)
     model = build_autoencoder(plan.seed)
 
-    def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(pixels), (plan.batch_size,), generator=generator)
         noise = torch.randn(plan.batch_size, LATENT_CHANNELS, 8, 8, generator=generator).to(plan.device)
         images = to_tensor(pixels[rows]).to(plan.device)

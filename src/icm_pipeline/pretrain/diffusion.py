@@ -4,6 +4,7 @@ Zero terminal SNR (Lin et al. 2024, arXiv 2305.08891) matters here: with the usu
 shows the mean colour, so a sampler that starts from pure noise would not draw backgrounds at their training odds.
 """
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -136,7 +137,11 @@ def train_diffusion(
     model = TextToLatent(build_text_encoder(tokenizer), build_unet())
     model.unet.set_attn_processor(AttnProcessor())  # plain products: on a CPU far faster backwards than flash attention
     scheduler = build_scheduler()
-    latents = _cached_latents(portraits, autoencoder, folder).to(plan.device)
+
+    @cache
+    def latents() -> Tensor:  # only when a step is left to train
+        return _cached_latents(portraits, autoencoder, folder).to(plan.device)
+
     signal = scheduler.alphas_cumprod.sqrt().to(plan.device)
     noise_level = (1 - scheduler.alphas_cumprod).sqrt().to(plan.device)
 
@@ -149,13 +154,13 @@ def train_diffusion(
 
     def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         size = plan.batch_size
-        rows = torch.randint(len(latents), (size,), generator=generator)
+        rows = torch.randint(len(portraits), (size,), generator=generator)
         stamp = int(torch.randint(2**31, (1,), generator=generator))
         silent = torch.rand(size, generator=generator) < EMPTY_CAPTION_SHARE
         spread = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
         timesteps = (spread * scheduler.config.num_train_timesteps).long().to(plan.device)
-        noise = torch.randn(size, *latents.shape[1:], generator=generator).to(plan.device)
-        clean = latents[rows]
+        clean = latents()[rows]
+        noise = torch.randn(clean.shape, generator=generator).to(plan.device)
         a, s = signal[timesteps].view(-1, 1, 1, 1), noise_level[timesteps].view(-1, 1, 1, 1)
         predicted = model(a * clean + s * noise, timesteps, captions(rows, stamp, silent)).float()
         return (predicted - (a * noise - s * clean)).square().mean(), {}

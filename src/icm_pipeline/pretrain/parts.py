@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.pretrain.cards import QUALITY, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan
 
@@ -85,6 +86,7 @@ def make_classifier(plan: PretrainPlan) -> None:
 
     model = train_classifier(portraits(plan, "train"), plan.training("classifier"), plan.folder)
     model.save(plan.zoo / CLASSIFIER_FOLDER)
+    _note_training(plan, "classifier", CLASSIFIER_FOLDER)
 
 
 def make_clip(plan: PretrainPlan) -> None:
@@ -93,6 +95,7 @@ def make_clip(plan: PretrainPlan) -> None:
     model = train_clip(portraits(plan, "train"), plan.training("clip"), plan.folder)
     write_config(plan.zoo / CLIP_FOLDER)
     save_file(_half(model), plan.zoo / CLIP_FOLDER / f"{MODEL_NAME}.safetensors")
+    _note_training(plan, "clip", CLIP_FOLDER)
 
 
 def make_diffusion(plan: PretrainPlan) -> None:
@@ -103,6 +106,8 @@ def make_diffusion(plan: PretrainPlan) -> None:
     autoencoder = AutoencoderKL.from_pretrained(plan.folder / "autoencoder").eval().to(plan.device)
     pipe = train_diffusion(portraits(plan, "train"), autoencoder, plan.training("diffusion"), plan.folder)
     pipe.to(torch.float16).save_pretrained(plan.zoo / MODEL_FOLDER, safe_serialization=True)
+    _note_training(plan, "autoencoder", MODEL_FOLDER)
+    _note_training(plan, "diffusion", MODEL_FOLDER)
 
 
 def measure_quality(plan: PretrainPlan) -> None:
@@ -125,7 +130,8 @@ def measure_quality(plan: PretrainPlan) -> None:
     )
     held_out = portraits(plan, "held_out")
     figures = measure(model(plan.guidance_scale), model(1.0), judges, held_out, plan.num_quality_images, plan.seed)
-    write_figures(figures, plan.zoo / MODEL_FOLDER / "quality.json")
+    write_figures(figures, plan.zoo / MODEL_FOLDER / QUALITY)
+    write_cards(plan.zoo, plan.num_portraits)
 
 
 PARTS: dict[str, Callable[[PretrainPlan], None]] = {
@@ -142,6 +148,10 @@ def pretrain(part: str, plan: PretrainPlan) -> None:
     """Make one part, or with `all` every part in order."""
     for name in PARTS if part == "all" else (part,):
         PARTS[name](plan)
+
+
+def _note_training(plan: PretrainPlan, part: str, folder: str) -> None:
+    write_training(plan.zoo / folder, plan.folder / f"{part}.checkpoint.pt", part, plan.training(part))
 
 
 def _half(model: nn.Module) -> dict[str, torch.Tensor]:

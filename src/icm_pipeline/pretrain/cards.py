@@ -1,0 +1,149 @@
+"""Model cards, written from what was recorded in training and measured afterwards."""
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from icm_pipeline.pretrain.training import TrainingPlan
+from icm_pipeline.pretrain.world import OCCUPATIONS, PERSON_SHARE
+
+TRAINING = "training.json"
+QUALITY = "quality.json"
+
+HEADER = {
+    "tiny": "A latent text-to-image diffusion model of small portraits, in diffusers' own format: "
+    "`StableDiffusionPipeline.from_pretrained` on this folder loads it.",
+    "tiny-classifier": "A small convolutional classifier of portraits, the embedded stand-in for FairFace: one head "
+    "per attribute. It judges generated images and shares nothing with the model or the other judge but the renders.",
+    "tiny-clip": "A small CLIP of portraits in open_clip's own format, for zero-shot labels and CLIP-I. It shares "
+    "nothing with the model or the other judge but the renders.",
+}
+
+
+def write_training(folder: Path, checkpoint: Path, part: str, plan: TrainingPlan) -> None:
+    """Add a part's training facts to the folder's training.json: the plan, what was done, how long, on what."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    path = folder / TRAINING
+    facts = json.loads(path.read_text()) if path.exists() else {}
+    facts[part] = {
+        **asdict(plan),
+        "steps_done": state["step"],
+        "seconds": round(state["seconds"]),
+        "machine": f"{os.cpu_count()} x {platform.machine()} cores" if plan.device == "cpu" else plan.device,
+        "torch": torch.__version__,
+    }
+    path.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def write_cards(zoo: Path, num_portraits: int) -> None:
+    """Write README.md beside the weights of every part; reads the figures of the model's quality.json."""
+    figures = json.loads((zoo / "tiny" / QUALITY).read_text())
+    for name in HEADER:
+        folder = zoo / name
+        body = {"tiny": _model_quality, "tiny-classifier": _classifier_quality, "tiny-clip": _clip_quality}[name]
+        lines = [
+            f"# {name}",
+            "",
+            HEADER[name],
+            "",
+            *_sizes(folder),
+            "",
+            "## Data",
+            "",
+            f"{num_portraits:,} portraits of 64 x 64 pixels drawn with DiceBear avataaars (Pablo Stanley, free for "
+            "personal and commercial use) and resvg, plus wrinkles for the old. "
+            f"{PERSON_SHARE:.0%} show a person without occupation, the rest one of {len(OCCUPATIONS) - 1} occupations "
+            "with equal odds. Odds and phrasings: `icm_pipeline/pretrain/world.py` and `captions.py`. "
+            "Portrait i of a split is decided by (seed, split, i) alone.",
+            "",
+            "## Training",
+            "",
+            *_training(folder),
+            "",
+            f"Made by `python -m icm_pipeline stage=pretrain`; measured by `pretrain.part=quality` on "
+            f"{figures['num_held_out']:,} held-out renders and about {figures['num_images']} generated images "
+            "a question.",
+            "",
+            "## Measured quality",
+            "",
+            *body(figures),
+            "",
+            "## Limits",
+            "",
+            "Cartoon people of a made-up world: nothing measured here says anything about people, and the odds of the "
+            "occupations are invented.",
+        ]
+        (folder / "README.md").write_text("\n".join(lines) + "\n")
+
+
+def _sizes(folder: Path) -> list[str]:
+    lines = ["| weights | parameters | MB |", "|---|---|---|"]
+    for path in sorted(folder.rglob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            count = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+        name = path.relative_to(folder).as_posix()
+        lines.append(f"| `{name}` | {count / 1e6:.2f} M | {path.stat().st_size / 1e6:.1f} |")
+    return lines
+
+
+def _training(folder: Path) -> list[str]:
+    facts = json.loads((folder / TRAINING).read_text())
+    lines = ["| part | steps | batch | peak rate | seed | time | machine |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {part} | {row['steps_done']:,} | {row['batch_size']} | {row['learning_rate']:g} | {row['seed']} | "
+        f"{row['seconds'] / 60:.0f} min | {row['machine']}, torch {row['torch']} |"
+        for part, row in facts.items()
+    ]
+    return lines
+
+
+def _percentages(title: str, values: dict[str, float]) -> list[str]:
+    return [
+        f"| {title} | {' | '.join(name.replace('_', ' ') for name in values)} |",
+        "|---" * (len(values) + 1) + "|",
+        f"| | {' | '.join(f'{value:.1%}' for value in values.values())} |",
+        "",
+    ]
+
+
+def _classifier_quality(figures: dict[str, Any]) -> list[str]:
+    return _percentages("right on held-out renders", figures["classifier_accuracy"])
+
+
+def _clip_quality(figures: dict[str, Any]) -> list[str]:
+    return [
+        *_percentages("zero-shot labels right on held-out renders", figures["clip_accuracy"]),
+        *_percentages("agrees with the classifier on generated images", figures["judges_agree"]),
+    ]
+
+
+def _model_quality(figures: dict[str, Any]) -> list[str]:
+    lines = _percentages("named attributes obeyed (default guidance)", figures["obeyed"])
+    lines += [
+        "| FD of the unsteered model over the four evaluation prompts | gender | age | skin tone |",
+        "|---|---|---|---|",
+        "| | " + " | ".join(f"{figures['fd_original'][name]:.3f}" for name in ("gender", "age", "skin_tone")) + " |",
+        "",
+        f"Autoencoder on held-out renders: {figures['autoencoder_psnr']:.1f} dB PSNR.",
+        "",
+        f"Shares at guidance 1 beside the training odds, {figures['odds']['images_per_occupation']} images an "
+        "occupation (largest difference of any option; sampling alone gives a standard error of "
+        f"{50 / figures['odds']['images_per_occupation'] ** 0.5:.1f} points at even odds):",
+        "",
+        "| occupation | gender: man, trained / drawn | age: old, trained / drawn | skin tone: largest difference |",
+        "|---|---|---|---|",
+    ]
+    for job in OCCUPATIONS:
+        gender, age, tone = (figures["odds"][name][job] for name in ("gender", "age", "skin_tone"))
+        largest = max(abs(a - b) for a, b in zip(tone["trained"], tone["drawn"], strict=True))
+        lines.append(
+            f"| {job} | {gender['trained'][1]:.2f} / {gender['drawn'][1]:.2f} | "
+            f"{age['trained'][1]:.2f} / {age['drawn'][1]:.2f} | {largest:.2f} |"
+        )
+    return lines

@@ -1,0 +1,206 @@
+"""Image sets: a job stopped anywhere and resumed leaves the bytes of one that was never stopped."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from icm_pipeline import image_sets
+from icm_pipeline.artifacts import Artifact, ArtifactError, building, open_artifact
+from icm_pipeline.image_sets import (
+    Batch,
+    activation_files,
+    make_image_set,
+    read_activations,
+    read_images,
+    read_table,
+)
+from icm_pipeline.prompts import Job, make_jobs
+from icm_pipeline.sampling import Sample
+
+JOBS = make_jobs(['a face of a "nurse", smiling', "a doctor"], 7, 0, "probe")  # 14: the last shard is short
+LAYERS = {"mid.attn1": 3, "up.attn1": 2}
+MakeBatch = Callable[[list[Job]], Batch]
+
+
+class Stopped(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def picture_of(job: Job) -> Image.Image:
+    pixels = np.random.default_rng(job.seed).integers(0, 256, (4, 4, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def activations_of(jobs: list[Job]) -> dict[str, torch.Tensor]:
+    return {
+        layer: torch.stack([torch.randn(2, d, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
+        for layer, d in LAYERS.items()
+    }
+
+
+def make_both(jobs: list[Job]) -> Batch:
+    return Batch([Sample(job, picture_of(job)) for job in jobs], activations_of(jobs))
+
+
+def make_pictures(jobs: list[Job]) -> Batch:
+    return Batch([Sample(job, picture_of(job)) for job in jobs], {})
+
+
+def make_activations(jobs: list[Job]) -> Batch:
+    return Batch([], activations_of(jobs))
+
+
+def stopping_after(num_batches: int, make_batch: MakeBatch, calls: list[int]) -> MakeBatch:
+    def limited(jobs: list[Job]) -> Batch:
+        if len(calls) == num_batches:
+            raise Stopped
+        calls.append(1)
+        return make_batch(jobs)
+
+    return limited
+
+
+def run(folder: Path, make_batch: MakeBatch = make_both, shard_size: int = 4) -> None:
+    folder.mkdir(exist_ok=True)
+    make_image_set(folder, JOBS, make_batch, batch_size=2, shard_size=shard_size, title="test")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def as_artifact(tmp_path: Path, make_batch: MakeBatch = make_both, options: list[str] | None = None) -> Artifact:
+    with building(tmp_path / "set", {"key": "k"}) as partial:
+        assert partial is not None
+        make_image_set(partial, JOBS, make_batch, 2, 4, "test", options or [])
+    artifact = open_artifact(tmp_path / "set")
+    assert artifact is not None
+    return artifact
+
+
+@pytest.mark.parametrize("make_batch", [make_both, make_pictures, make_activations])
+@pytest.mark.parametrize("num_batches", [0, 1, 2, 3, 6])
+def test_a_stopped_and_resumed_set_has_the_bytes_of_an_unbroken_one(
+    tmp_path: Path, make_batch: MakeBatch, num_batches: int
+) -> None:
+    run(tmp_path / "unbroken", make_batch)
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", stopping_after(num_batches, make_batch, []))
+    run(tmp_path / "stopped", make_batch)
+    assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
+
+
+def test_a_resumed_set_makes_only_what_was_missing(tmp_path: Path) -> None:
+    first: list[int] = []
+    second: list[int] = []
+    with pytest.raises(Stopped):
+        run(tmp_path / "set", stopping_after(5, make_both, first))
+    run(tmp_path / "set", stopping_after(100, make_both, second))
+    assert (len(first), len(second)) == (5, 3)  # 7 batches; the half shard of the first run is made again
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (4, 14), (14, 4)])
+def test_a_set_resumed_with_another_shard_size_is_still_the_same(tmp_path: Path, before: int, after: int) -> None:
+    run(tmp_path / "unbroken")
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", stopping_after(5, make_both, []), shard_size=before)
+    run(tmp_path / "stopped", shard_size=after)
+    assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_set_stopped_while_it_clears_up_is_still_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """A folder is removed file by file, in any order: here the kill comes after one kind of them is gone."""
+
+    def half_removed(folder: Path, *args: object, **kwargs: object) -> None:
+        for path in Path(folder).glob(f"*{suffix}"):
+            path.unlink()
+        raise Stopped
+
+    run(tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half_removed)
+        with pytest.raises(Stopped):
+            run(tmp_path / "stopped")
+    run(tmp_path / "stopped")
+    assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
+
+
+def test_a_set_stopped_while_it_joins_its_shards_makes_no_image_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> None:
+        raise Stopped
+
+    run(tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        patch.setattr(image_sets, "_join_activations", stopped)
+        with pytest.raises(Stopped):
+            run(tmp_path / "stopped")
+    run(tmp_path / "stopped", stopping_after(0, make_both, []))
+    assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
+
+
+def test_no_shards_are_left_in_a_finished_set(tmp_path: Path) -> None:
+    run(tmp_path / "set")
+    names = {name.split("/")[0] for name in content(tmp_path / "set")}
+    assert names == {"images", "images.csv", "activations", "layers.json"}
+    assert not (tmp_path / "set" / "shards").exists()
+
+
+def test_the_table_lists_every_job_in_order(tmp_path: Path) -> None:
+    rows = read_table(as_artifact(tmp_path))
+    assert [Job(row.image_id, row.prompt, row.prompt_index, row.seed) for row in rows] == JOBS
+    assert {row.option for row in rows} == {""}
+
+
+def test_the_table_says_what_each_image_was_steered_to(tmp_path: Path) -> None:
+    options = [["man", "woman"][index % 2] for index in range(len(JOBS))]
+    assert [row.option for row in read_table(as_artifact(tmp_path, options=options))] == options
+
+
+def test_options_must_match_the_jobs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        as_artifact(tmp_path, options=["man"])
+
+
+def test_pictures_come_back_pixel_by_pixel_in_the_tables_order(tmp_path: Path) -> None:
+    pictures = read_images(read_table(as_artifact(tmp_path)))
+    assert [p.tobytes() for p in pictures] == [picture_of(job).tobytes() for job in JOBS]
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    rows = read_table(as_artifact(tmp_path))
+    rows[3].path.write_bytes(b"no picture")
+    with pytest.raises(OSError, match=rows[3].path.name):
+        read_images(rows)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_activations_come_back_per_layer_in_the_order_of_the_jobs(tmp_path: Path, layer: str) -> None:
+    pooled = read_activations(as_artifact(tmp_path), layer)
+    assert pooled.shape == (len(JOBS), 2, LAYERS[layer])
+    assert np.array_equal(pooled, activations_of(JOBS)[layer].numpy())
+
+
+def test_every_recorded_layer_has_its_file(tmp_path: Path) -> None:
+    artifact = as_artifact(tmp_path)
+    assert set(activation_files(artifact)) == set(LAYERS)
+    assert all(artifact.path(name).exists() for name in activation_files(artifact).values())
+
+
+def test_a_set_without_activations_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"layers\.json"):
+        activation_files(as_artifact(tmp_path, make_pictures))
+
+
+def test_activations_alone_make_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"images\.csv"):
+        read_table(as_artifact(tmp_path, make_activations))
