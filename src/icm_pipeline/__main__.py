@@ -13,9 +13,10 @@ from hydra.types import RunMode
 from icm_pipeline.artifacts import Artifact, ArtifactError
 from icm_pipeline.config import Settings, conf_path, register_schema, to_settings
 from icm_pipeline.pipeline import Pipeline, check_stage
+from icm_pipeline.tables import print_metrics
 from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("icm_pipeline")
 
 # What a user can mend: bad values, damaged or missing artifacts, files and folders that cannot be used.
 USER_ERRORS = (ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError)
@@ -85,8 +86,6 @@ def _show(pipeline: Pipeline, artifact: Artifact) -> float | None:
     assert metrics_from is not None
     metrics = metrics_from.read_json("metrics.json")
     if stage == "report":
-        from icm_pipeline.stages.evaluate import print_metrics
-
         print_metrics(metrics)
         for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):
             print(artifact.folder / name)

@@ -121,7 +121,7 @@ def building(folder: Path, description: dict[str, Any], force: bool = False) -> 
             f"Cannot write to {folder.parent}: {error}. Set paths.outputs to a writable folder."
         ) from error
     try:
-        if open_artifact(folder) is not None and not force:
+        if not force and open_artifact(folder) is not None:
             yield None
             return
         partial = folder.with_name(f"{folder.name}.partial")

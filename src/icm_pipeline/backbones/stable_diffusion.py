@@ -4,9 +4,13 @@ All three give tokens [b, s, d] before the residual is added. With guidance the 
 [unconditional..., conditional...]; without, it is conditional only.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 from torch import Tensor
@@ -27,7 +31,8 @@ def load(
     site_patterns: dict[str, str],
 ) -> Backbone:
     """Load a Stable Diffusion pipeline from a local folder or hub id, safetensors only; raises BackboneError."""
-    pipe = _load_pipeline(path, DTYPES[dtype]).to(device)
+    with _quiet_loading():
+        pipe = _load_pipeline(path, DTYPES[dtype]).to(device)
     pipe.set_progress_bar_config(disable=True)
     shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
 
@@ -54,6 +59,21 @@ def load(
         draw_latents=draw_latents,
         decode=decode,
     )
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep the libraries' loading bars out of the log; they are put back on afterwards."""
+    modules = (diffusers.utils.logging, transformers.utils.logging)
+    shown = [module.is_progress_bar_enabled() for module in modules]
+    for module in modules:
+        module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module, was_shown in zip(modules, shown, strict=True):
+            if was_shown:
+                module.enable_progress_bar()
 
 
 def _load_pipeline(path: str, dtype: torch.dtype) -> StableDiffusionPipeline:

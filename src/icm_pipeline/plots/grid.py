@@ -2,40 +2,46 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from icm_pipeline.image_sets import ImageRow, read_images
 from icm_pipeline.plots.style import STEERED_COLOR, figure
 
+SHOWN_SIZE = 128  # pixels a picture is brought to, so that the figure's own scaling does not blur small ones
+GAP = 4  # white pixels between an original and its twin
+
 
 def plot_twins(path: Path, steered: list[ImageRow], originals: list[ImageRow], title: str) -> Path:
-    """Draw two rows of pictures per prompt, originals above, what each was steered to below it."""
+    """Draw one row of twins per prompt: the original above, below it the same seed and what it was steered to."""
     prompts = list(dict.fromkeys(row.prompt for row in steered))
-    width = max(sum(row.prompt == prompt for row in steered) for prompt in prompts)
-    size = (0.72 * width + 0.2, 1.9 * len(prompts) + 0.4)
-    options = {"squeeze": False, "gridspec_kw": {"wspace": 0.02, "hspace": 0.02}}
-    with figure(path, size, 2 * len(prompts), width, **options) as (drawing, axes):
+    members = {prompt: [i for i, row in enumerate(steered) if row.prompt == prompt] for prompt in prompts}
+    width = max(len(indices) for indices in members.values())
+    size = (0.75 * width, 1.92 * len(prompts) + 0.35)
+    with figure(path, size, len(prompts), width, squeeze=False) as (drawing, axes):
+        drawing.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0, hspace=0)
         for axis in axes.flat:
             axis.set_axis_off()
-        for number, prompt in enumerate(prompts):
-            members = [index for index, row in enumerate(steered) if row.prompt == prompt]
-            above = read_images([originals[index] for index in members])
-            below = read_images([steered[index] for index in members])
-            for column, index in enumerate(members):
-                axes[2 * number, column].imshow(_enlarged(above[column]))
-                axes[2 * number + 1, column].imshow(_enlarged(below[column]))
-                axes[2 * number + 1, column].set_title(
-                    f"\N{RIGHTWARDS ARROW} {steered[index].option}", fontsize=6.5, color=STEERED_COLOR, loc="center",
-                    fontweight="normal", pad=2,
+        for row, (prompt, indices) in enumerate(members.items()):
+            above = read_images([originals[index] for index in indices])
+            below = read_images([steered[index] for index in indices])
+            for axis, index, original, twin in zip(axes[row], indices, above, below, strict=False):
+                axis.imshow(_stacked(original, twin))
+                axis.text(
+                    0.5, -0.01, steered[index].option, transform=axis.transAxes, ha="center", va="top", fontsize=7,
+                    color=STEERED_COLOR,
                 )  # fmt: skip
-            axes[2 * number, 0].set_title(f"\u201c{prompt}\u201d", fontsize=8, loc="left")
-        drawing.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+            heading = axes[row, 0].text(
+                0, 1.02, f"\N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}",
+                transform=axes[row, 0].transAxes, fontsize=8.5, fontweight="bold",
+            )  # fmt: skip
+            heading.set_in_layout(False)
+            axes[row, 0].set_title(" ", fontsize=8.5)  # keeps room for the heading, which is wider than its picture
+        drawing.suptitle(title, x=0.01, ha="left", fontsize=10)
     return path
 
 
-def _enlarged(image: Image.Image, least: int = 128) -> Image.Image:
-    """Return small pictures enlarged, so that the figure's own scaling does not blur them."""
-    if image.width >= least:
-        return image
-    factor = -(-least // image.width)
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+def _stacked(above: Image.Image, below: Image.Image) -> np.ndarray:
+    """Return two pictures one above the other with a white gap, uint8 [2 * size + gap, size, 3]."""
+    parts = [np.asarray(image.resize((SHOWN_SIZE, SHOWN_SIZE), Image.Resampling.BICUBIC)) for image in (above, below)]
+    return np.concatenate([parts[0], np.full((GAP, SHOWN_SIZE, 3), 255, np.uint8), parts[1]])

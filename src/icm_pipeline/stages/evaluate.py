@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from icm_pipeline.artifacts import write_json
 from icm_pipeline.image_sets import ImageRow, read_images, read_table
@@ -128,25 +126,3 @@ def _metrics_rows(metrics: dict[str, Any]) -> list[list[Any]]:
 def _track(context: StageContext, metrics: dict[str, Any], rows: list[list[Any]]) -> None:
     context.tracker.metrics({name: float(value) for name, value in rows})
     context.tracker.table("evaluate/metrics", ["metric", "value"], rows)
-
-
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """Print the table of one evaluation, originals beside steered."""
-    table = Table(
-        title=f"{metrics['attribute']} on {metrics['model']}, alpha {metrics['alpha']:g} ({metrics['alpha_unit']})"
-    )
-    for title in ("", "original", "steered"):
-        table.add_column(title, justify="left" if not title else "right")
-    for prompt, value in metrics["fd_original"]["by_prompt"].items():
-        table.add_row(f"FD  {prompt}", f"{value:.3f}", f"{metrics['fd']['by_prompt'][prompt]:.3f}")
-    original, steered = metrics["fd_original"], metrics["fd"]
-    table.add_section()
-    table.add_row("FD  mean", f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
-    table.add_row("    95 % interval", *("{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
-    table.add_row(f"    of a perfect steerer ({metrics['assignment']})", "", f"{metrics['fd_floor']:.3f}")
-    table.add_section()
-    table.add_row("CLIP-I", "", f"{metrics['clip_i']:.3f}")
-    table.add_row("show the option they were steered to", "", f"{metrics['obeyed']:.1%}")
-    for name, value in metrics["kept"].items():
-        table.add_row(f"kept their {name.replace('_', ' ')}", "", f"{value:.1%}")
-    Console().print(table)

@@ -26,7 +26,9 @@ def run(context: StageContext) -> None:
     attribute = settings.attribute.name.replace("_", " ")
     figures: dict[str, Path] = {
         "twins": plot_twins(
-            folder / "twins.png", *_first_twins(parents), title=f"Originals (top) and steered in {attribute} (bottom)"
+            folder / "twins.png",
+            *_first_twins(parents),
+            f"Above: original. Below: the same seed, steered to the {attribute} named under it.",
         ),
         "discrepancy": plot_discrepancy(folder / "discrepancy.png", metrics),
         "heat_map": plot_heat_map(folder / "heat_map.png", scores, selection["layers"], attribute),

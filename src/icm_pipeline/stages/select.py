@@ -2,12 +2,10 @@
 
 import logging
 
-from rich.console import Console
-from rich.table import Table
-
 from icm_pipeline.artifacts import write_json
 from icm_pipeline.pipeline import StageContext
 from icm_pipeline.selection import LayerScore, rank, select_layers
+from icm_pipeline.tables import print_ranking
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +16,7 @@ def run(context: StageContext) -> None:
     scores = [LayerScore(layer, row["kind"], row["score"]) for layer, row in table.items()]
     chosen = select_layers(scores, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
     ranking = rank(scores)
-    _print_ranking(ranking, chosen)
+    print_ranking([(row.layer, row.kind, row.score) for row in ranking], chosen)
     write_json(
         context.folder / "selection.json",
         {
@@ -31,12 +29,3 @@ def run(context: StageContext) -> None:
     log.info("select: %s", ", ".join(chosen))
     rows = [[row.layer, row.kind, row.score, row.layer in chosen] for row in ranking]
     context.tracker.table("select/ranking", ["layer", "kind", "accuracy", "chosen"], rows)
-
-
-def _print_ranking(ranking: list[LayerScore], chosen: list[str]) -> None:
-    table = Table(title="Layers by mean held-out accuracy over timesteps")
-    for title in ("", "layer", "kind", "accuracy"):
-        table.add_column(title, justify="right" if title == "accuracy" else "left")
-    for row in ranking:
-        table.add_row("*" if row.layer in chosen else "", row.layer, row.kind, f"{row.score:.3f}")
-    Console().print(table)
