@@ -1,0 +1,54 @@
+"""The training loop: it learns, and a killed training ends with the weights of one that was not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from icm_pipeline.pretrain.training import TrainingPlan, train
+
+PLAN = TrainingPlan(
+    num_steps=60, batch_size=16, learning_rate=0.05, seed=1, warmup_steps=5, checkpoint_every=20, bf16=False
+)
+
+
+def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    x = torch.randn(16, 3, generator=generator)
+    return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+
+def new_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    before = loss(new_model(), torch.Generator().manual_seed(5))[0].item()
+    model = train("part", new_model(), loss, PLAN, tmp_path)
+    assert loss(model, torch.Generator().manual_seed(5))[0].item() < before / 10
+
+
+def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = train("part", new_model(), loss, PLAN, tmp_path / "whole")
+    steps = iter(range(1000))
+
+    def dying(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        if next(steps) == 33:
+            raise KeyboardInterrupt
+        return loss(model, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        train("part", new_model(), dying, PLAN, tmp_path / "killed")
+    resumed = train("part", new_model(), loss, PLAN, tmp_path / "killed")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
+    first = train("part", new_model(), loss, PLAN, tmp_path)
+
+    def never(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        raise AssertionError("a step was trained")
+
+    again = train("part", new_model(), never, PLAN, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
