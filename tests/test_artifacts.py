@@ -130,6 +130,12 @@ def test_force_builds_a_finished_artifact_again(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("a.*"))
 
 
+def test_force_rebuilds_a_damaged_artifact(tmp_path: Path) -> None:
+    artifact = build(tmp_path / "a", text="old")
+    (artifact.folder / "data.txt").unlink()
+    assert build(tmp_path / "a", text="new", force=True).path("data.txt").read_text() == "new"
+
+
 def test_a_failing_forced_build_leaves_the_old_artifact_alone(tmp_path: Path) -> None:
     build(tmp_path / "a", text="old")
     with pytest.raises(KeyError), building(tmp_path / "a", description(), force=True) as partial:

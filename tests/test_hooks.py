@@ -200,7 +200,9 @@ def test_a_batch_size_the_layout_does_not_explain_is_refused(backbone: Backbone,
         denoise(backbone, jobs)
 
 
-@pytest.mark.parametrize(("num_rows", "num_images", "guided"), [(4, 4, True), (12, 4, True), (8, 4, False), (3, 2, True)])
+@pytest.mark.parametrize(
+    ("num_rows", "num_images", "guided"), [(4, 4, True), (12, 4, True), (8, 4, False), (3, 2, True)]
+)
 def test_an_unexplained_layout_is_refused(num_rows: int, num_images: int, guided: bool) -> None:
     with pytest.raises(BackboneError, match=f"{num_rows} rows"):
         conditional_rows(num_rows, num_images, guided)

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
 LIBRARIES = ("torch", "diffusers", "transformers", "scikit-learn", "numpy", "open_clip_torch", "safetensors")
 
 
@@ -141,7 +142,7 @@ def building(folder: Path, description: dict[str, Any], force: bool = False) -> 
 
 def _prepare(partial: Path, description: dict[str, Any]) -> None:
     """Keep an earlier partial folder of the same key and code version, start afresh otherwise."""
-    stamp = partial / ".building.json"
+    stamp = partial / STAMP
     origin = {"key": description["key"], "format": FORMAT_VERSION, "libraries": library_versions()}
     try:
         kept = stamp.exists() and json.loads(stamp.read_text("utf-8")) == origin
@@ -156,8 +157,8 @@ def _prepare(partial: Path, description: dict[str, Any]) -> None:
 
 
 def _publish(partial: Path, folder: Path, description: dict[str, Any], started: float) -> None:
-    (partial / ".building.json").unlink()
-    paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST)
+    own = (MANIFEST, STAMP)
+    paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.name not in own)
     files = {
         path.relative_to(partial).as_posix(): {"size": path.stat().st_size, "sha256": hash_file(path)} for path in paths
     }
@@ -174,8 +175,10 @@ def _publish(partial: Path, folder: Path, description: dict[str, Any], started: 
             "seconds": round(time.time() - started, 3),
         },
     )
+    (partial / STAMP).unlink()
     if folder.exists():
         old = folder.with_name(f"{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
         partial.rename(folder)
         shutil.rmtree(old)

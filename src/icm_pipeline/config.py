@@ -232,10 +232,22 @@ def check(settings: Settings) -> None:
     for dotted, least in {
         "model.num_steps": 1, "model.batch_size": 1, "layers.k": 1, "generate.images_per_prompt": 1,
         "generate.shard_size": 1, "evaluate.images_per_prompt": 1, "timesteps.stride": 1, "timesteps.first": 0,
-        "method.first_step": 0, "probe.max_iter": 1, "probe.min_per_option": 2, "evaluate.bootstrap": 0,
+        "method.first_step": 0, "probe.max_iter": 1, "probe.min_per_option": 2, "evaluate.bootstrap": 1,
+        "seed": 0, "layers.seed": 0, "labeler.batch_size": 1, "judge.batch_size": 1, "evaluate.clip.batch_size": 1,
     }.items():  # fmt: skip
         if value_at(settings, dotted) < least:
             raise ConfigError(f"{dotted}={value_at(settings, dotted)} must be at least {least}.")
+    if settings.model.num_threads is not None and settings.model.num_threads < 1:
+        raise ConfigError(
+            f"model.num_threads={settings.model.num_threads} must be at least 1, or null for torch's choice."
+        )
+    if not math.isfinite(settings.model.guidance_scale):
+        raise ConfigError(f"model.guidance_scale={settings.model.guidance_scale} is not a finite number.")
+    last = settings.method.last_step
+    if last is not None and last < settings.method.first_step:
+        raise ConfigError(
+            f"method.last_step={last} lies before method.first_step={settings.method.first_step}: nothing would be steered."
+        )
     steps = settings.model.num_steps
     for dotted in ("timesteps.first", "method.first_step"):
         if value_at(settings, dotted) >= steps:

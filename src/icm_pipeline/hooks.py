@@ -76,6 +76,7 @@ def _forward_hook(backbone: Backbone, site: Site, hook: Hook, clock: StepClock) 
 def _driving(scheduler: Any, clock: StepClock) -> Iterator[None]:
     """Let the scheduler drive the clock; `functools.wraps` keeps the signatures that pipelines inspect."""
     set_timesteps, step = scheduler.set_timesteps, scheduler.step
+    own = {name: vars(scheduler)[name] for name in ("set_timesteps", "step") if name in vars(scheduler)}
 
     @functools.wraps(set_timesteps)
     def starting(*args: Any, **kwargs: Any) -> Any:
@@ -93,3 +94,4 @@ def _driving(scheduler: Any, clock: StepClock) -> Iterator[None]:
         yield
     finally:
         del scheduler.set_timesteps, scheduler.step
+        vars(scheduler).update(own)  # wrappers that were there before, as of an outer hooked()

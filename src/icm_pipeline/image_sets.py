@@ -64,13 +64,14 @@ def make_image_set(
 
     options: for each job, what it is steered to; empty for unsteered sets.
     """
-    shards = folder / "shards"
+    shards, images = folder / "shards", folder / "images"
     shards.mkdir(exist_ok=True)
-    images = folder / "images"
+    records: list[Path] = []
     with tqdm(total=len(jobs), desc=title, unit="image", mininterval=1) as bar:
         for number, shard in enumerate(batches(jobs, shard_size)):
             done, record = shards / f"{number:05d}.json", shards / f"{number:05d}.safetensors"
-            if not done.exists():
+            if not _is_whole(done, shard):
+                done.unlink(missing_ok=True)
                 recorded: list[dict[str, Tensor]] = []
                 for batch in batches(shard, batch_size):
                     made = make_batch(batch)
@@ -82,13 +83,23 @@ def make_image_set(
                 if recorded[0]:
                     joined = {layer: torch.cat([part[layer] for part in recorded]) for layer in recorded[0]}
                     save_file(joined, record)
-                write_json(done, [job.image_id for job in shard])
+                write_json(done, {"ids": [job.image_id for job in shard], "recorded": bool(recorded[0])})
             else:
                 bar.update(len(shard))
-    _join_activations(folder, sorted(shards.glob("*.safetensors")))
-    shutil.rmtree(shards)
+            records.append(record)
+    _join_activations(folder, [record for record in records if record.exists()])
     if images.exists():
         _write_table(folder, jobs, list(options) or [""] * len(jobs))
+    shutil.rmtree(shards)
+
+
+def _is_whole(done: Path, shard: list[Job]) -> bool:
+    """Say whether a shard's table names exactly these jobs and its activations, if it recorded any, are there."""
+    if not done.exists():
+        return False
+    table = json.loads(done.read_text("utf-8"))
+    whole: bool = table["ids"] == [job.image_id for job in shard]
+    return whole and (not table["recorded"] or done.with_suffix(".safetensors").exists())
 
 
 def _save_png(image: Any, path: Path) -> None:

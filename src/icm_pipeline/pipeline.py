@@ -49,6 +49,7 @@ class Stage:
     needs: Callable[[Settings], tuple[str, ...]]
     reads: tuple[str, ...]
     weights: tuple[str, ...] = ()
+    reads_to_record: tuple[str, ...] = ()  # read besides, if the stage records activations
 
     @property
     def run(self) -> Callable[[StageContext], None]:
@@ -73,7 +74,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage(
             "generate", "make the probe dataset, and record pooled activations in the same pass",
-            lambda s: (), (*PROBE_DATASET, "generate.record", *RECORDING), ("model.path",),
+            lambda s: (), (*PROBE_DATASET, "generate.record"), ("model.path",), RECORDING,
         ),
         Stage("extract", "record pooled activations of the probe dataset on its own",
               lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",)),
@@ -90,7 +91,8 @@ STAGES: dict[str, Stage] = {
               (*EVALUATION_SET, "alpha", "method", "model.batch_size", "attribute.name"), ("model.path",)),
         Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
               lambda s: ("originals", "steer"),
-              ("judge.kind", "judge.model", "judge.path", "evaluate", "attribute.name", "attribute.options"),
+              ("judge.kind", "judge.model", "judge.path", "evaluate.clip.kind", "evaluate.clip.model", "evaluate.clip.path",
+              "evaluate.drift", "evaluate.bootstrap", "evaluate.images_per_prompt", "attribute.name", "attribute.options"),
               ("judge.path", "evaluate.clip.path")),
         Stage("report", "draw the figures and write the page",
               lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"), ()),
@@ -145,7 +147,8 @@ class Pipeline:
 
     def _slice(self, name: str) -> dict[str, Any]:
         stage = STAGES[name]
-        values = {dotted: value_at(self.settings, dotted) for dotted in stage.reads}
+        reads = stage.reads + (stage.reads_to_record if self.settings.generate.record else ())
+        values = {dotted: value_at(self.settings, dotted) for dotted in reads}
         weights = {}
         for dotted in stage.weights:
             folder = local_folder(value_at(self.settings, dotted))

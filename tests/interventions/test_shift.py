@@ -1,4 +1,4 @@
-"""The shift: exactly alpha times each image's own direction, on the conditional rows, in the asked steps, or nothing."""
+"""The shift: alpha times each image's own direction, on the conditional rows, in the asked steps, and nothing else."""
 
 from dataclasses import replace
 

@@ -58,6 +58,7 @@ class ClipJudge:
         result: NDArray[np.float64] = features.double().cpu().numpy()
         return result
 
+    @torch.inference_mode()
     def label(self, images: list[Any], attribute: str, options: dict[str, list[str]]) -> NDArray[np.float64]:
         scale = float(self._model.logit_scale.exp())
         embedded = self.embed_images(images)

@@ -36,9 +36,9 @@ def bootstrap_interval(
     target: Floats | None = None,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the percentile interval of mean FD under resampling images within each prompt."""
-    rows = np.array(prompts)
-    groups = [np.flatnonzero(rows == prompt) for prompt in dict.fromkeys(prompts)]
+    """Return the percentile interval of mean FD under resampling the recognisable images within each prompt."""
+    rows, seen = np.array(prompts), ~np.isnan(probabilities).any(1)
+    groups = [np.flatnonzero((rows == prompt) & seen) for prompt in dict.fromkeys(prompts)]
     values = [
         np.mean([fairness_discrepancy(probabilities[rng.choice(g, len(g))], target) for g in groups])
         for _ in range(num_resamples)

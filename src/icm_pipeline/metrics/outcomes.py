@@ -19,5 +19,9 @@ def share_obeying(probabilities: Floats, wanted: Ints) -> float:
 
 
 def share_kept(before: Floats, after: Floats) -> float:
-    """Return the share of pairs whose most probable option stayed the same."""
-    return float((hard_labels(before) == hard_labels(after)).mean())
+    """Return the share of pairs whose most probable option stayed the same; a pair nobody can read does not count."""
+    a, b = hard_labels(before), hard_labels(after)
+    seen = (a >= 0) | (b >= 0)
+    if not seen.any():
+        raise ValueError("No pair has an image the judge could read.")
+    return float((a == b)[seen].mean())

@@ -65,9 +65,25 @@ def train_autoencoder(portraits: Portraits, plan: TrainingPlan, folder: Path) ->
         }
 
     train("autoencoder", model, loss, plan, folder)
-    scale = 1 / float(encode_portraits(model, pixels[:2000]).std())
-    model.register_to_config(scaling_factor=scale)
+    standardise_latents(model, pixels[:2000])
     return model
+
+
+@torch.no_grad()
+def standardise_latents(model: AutoencoderKL, pixels: Tensor) -> None:
+    """Give every latent channel mean 0 and variance 1 by folding the affine map into the model's 1 x 1 convolutions.
+
+    What the autoencoder computes from picture to picture stays the same; the scaling factor becomes 1.
+    """
+    latents = encode_portraits(model, pixels).double()
+    mean, std = latents.mean((0, 2, 3)).to(model.device), latents.std((0, 2, 3)).to(model.device)
+    before, after, c = model.quant_conv, model.post_quant_conv, len(mean)
+    after.bias += (after.weight[:, :, 0, 0].double() @ mean).float()
+    after.weight *= std.float().view(1, -1, 1, 1)
+    before.weight[:c] /= std.float().view(-1, 1, 1, 1)
+    before.bias[:c] = ((before.bias[:c].double() - mean) / std).float()
+    before.bias[c:] -= 2 * std.log().float()
+    model.register_to_config(scaling_factor=1.0)
 
 
 @torch.no_grad()

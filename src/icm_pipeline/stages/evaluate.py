@@ -50,9 +50,8 @@ def run(context: StageContext) -> None:
         interval = bootstrap_interval(probabilities, prompts, settings.evaluate.bootstrap, rng, target)
         return {"mean": float(np.mean(list(by_prompt.values()))), "interval_95": interval, "by_prompt": by_prompt}
 
-    floor = expected_floor(
-        settings.evaluate.images_per_prompt, target, settings.method.assignment, settings.model.batch_size, rng
-    )
+    together = max(1, settings.model.batch_size // len(set(prompts)))  # a batch holds this many images of one prompt
+    floor = expected_floor(settings.evaluate.images_per_prompt, target, settings.method.assignment, together, rng)
     metrics: dict[str, Any] = {
         "model": settings.model.name,
         "attribute": attribute.name,

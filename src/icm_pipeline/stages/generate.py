@@ -18,7 +18,7 @@ def make_probe_dataset(context: StageContext, images: bool, record: bool) -> Non
     settings = context.settings
     backbone = backbone_of(settings)
     layers = [site.layer for site in backbone.sites] if record else []
-    steps = recorded_steps(settings)
+    steps = recorded_steps(settings) if record else []
 
     def make_batch(jobs: list[Job]) -> Batch:
         recorder = Recorder(steps)

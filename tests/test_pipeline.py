@@ -1,0 +1,265 @@
+"""The pipeline: which setting changes which key, what is missing is made in order, what is there is not made again."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from icm_pipeline import pipeline as pipeline_module
+from icm_pipeline.artifacts import ArtifactError
+from icm_pipeline.config import ConfigError, Settings
+from icm_pipeline.pipeline import STAGES, Pipeline, StageContext, check_stage, stages_of
+from icm_pipeline.tracking import NoTracker
+
+Compose = Callable[..., Settings]
+ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
+LATE = {"evaluate", "report"}
+STEERED = {"steer", *LATE}
+CHOSEN = {"select", *STEERED}
+PROBED = {"probe", *CHOSEN}
+LABELLED = {"label", *PROBED}
+RECORDED = {"generate", "extract", *LABELLED}
+
+
+def keys(settings: Settings) -> dict[str, str]:
+    found = Pipeline(settings, [], NoTracker())
+    return {name: found.key(name) for name in STAGES}
+
+
+@pytest.mark.parametrize(
+    ("word", "changed"),
+    [
+        ("alpha=2.5", STEERED),
+        ("method.first_step=5", STEERED),
+        ("method.direction=pattern", STEERED),
+        ("method.assignment=batch", STEERED),
+        ("model.batch_size=7", STEERED),  # draws per batch depend on it
+        ("layers.k=3", CHOSEN),
+        ("layers.kind=cross_attention", CHOSEN),
+        ("probe.C=0.5", PROBED),
+        ("probe.shuffle_labels=true", PROBED),
+        ("labeler.path=another-tag", LABELLED),
+        ("attribute.options.man=[a man]", LABELLED),
+        ("timesteps.stride=4", RECORDED),
+        ("generate.images_per_prompt=9", RECORDED),
+        ("attribute.probe_subjects=[person]", RECORDED),
+        ("judge.path=another-tag", LATE),
+        ("evaluate.bootstrap=10", LATE),
+        ("evaluate.images_per_prompt=9", {"originals", *STEERED}),
+        ("attribute.evaluation_prompts=[a face]", {"originals", *STEERED}),
+        ("seed=1", set(STAGES)),
+        ("model.num_steps=19", set(STAGES)),
+        ("model.dtype=bfloat16", set(STAGES)),
+        ("model.path=nobody/other", set(STAGES)),
+    ],
+)
+def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
+    settings_with: Compose, word: str, changed: set[str]
+) -> None:
+    before, after = keys(settings_with()), keys(settings_with(word))
+    assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.device=cuda",
+        "model.num_threads=2",
+        "model.name=other",
+        "labeler.device=cuda",
+        "labeler.batch_size=5",
+        "judge.device=cuda",
+        "judge.batch_size=5",
+        "evaluate.clip.device=cuda",
+        "evaluate.clip.batch_size=5",
+        "generate.shard_size=8",
+        "tracker.mode=disabled",
+        "paths.outputs=/elsewhere",
+        "force=true",
+        "stage=probe",
+        "timesteps.name=other",
+    ],
+)
+def test_where_and_how_fast_something_runs_changes_no_key(settings_with: Compose, word: str) -> None:
+    assert keys(settings_with(word)) == keys(settings_with())
+
+
+def test_two_stages_never_share_a_key(settings_with: Compose) -> None:
+    assert len(set(keys(settings_with()).values())) == len(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "changed"),
+    [
+        ("model.path", set(STAGES)),
+        ("labeler.path", LABELLED),
+        ("judge.path", LATE),
+        ("evaluate.clip.path", LATE),
+    ],
+)
+def test_other_weights_at_the_same_path_are_another_key(
+    settings_with: Compose, tmp_path: Path, dotted: str, changed: set[str]
+) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"0123")
+    before = keys(settings_with(f"{dotted}={tmp_path}"))
+    assert keys(settings_with(f"{dotted}={tmp_path}")) == before
+    (tmp_path / "weights.bin").write_bytes(b"0124")
+    after = keys(settings_with(f"{dotted}={tmp_path}"))
+    assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
+    apart = settings_with("generate.record=false")
+    assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
+    assert stages_of(apart) == tuple(sorted(STAGES, key=list(STAGES).index))
+
+
+def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:
+    assert list(stages_of(settings_with())) == ORDER
+
+
+def test_every_stage_comes_after_what_it_needs(settings_with: Compose) -> None:
+    for record in ("true", "false"):
+        settings = settings_with(f"generate.record={record}")
+        order = stages_of(settings)
+        for position, name in enumerate(order):
+            assert set(STAGES[name].needs(settings)) <= set(order[:position])
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace the stages by ones that write one file; return the list of those that ran."""
+    ran: list[str] = []
+
+    def fake(module: str) -> SimpleNamespace:
+        name = module.split(".")[-1]
+
+        def run(context: StageContext) -> None:
+            ran.append(name)
+            parents = {parent: artifact.read_json("out.json") for parent, artifact in context.parents.items()}
+            (context.folder / "out.json").write_text(f'"{name} of {sorted(parents)}"')
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(pipeline_module, "import_module", fake)
+    return ran
+
+
+@pytest.fixture
+def pipeline_of(settings_with: Compose, tmp_path: Path) -> Callable[..., Pipeline]:
+    def made_from(*words: str) -> Pipeline:
+        words = (*words, f"paths.outputs={tmp_path}")
+        return Pipeline(settings_with(*words), list(words), NoTracker())
+
+    return made_from
+
+
+def test_all_runs_every_stage_in_order(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    artifact = pipeline_of().run("all")
+    assert made == ORDER
+    assert artifact.manifest["stage"] == "report"
+
+
+def test_a_second_run_makes_nothing(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    first = pipeline_of().run("all")
+    made.clear()
+    assert pipeline_of().run("all").folder == first.folder
+    assert made == []
+
+
+@pytest.mark.parametrize(("word", "expected"), [("alpha=3", STEERED), ("layers.k=2", CHOSEN)])
+def test_a_sweep_makes_only_what_the_swept_setting_changes(
+    pipeline_of: Callable[..., Pipeline], made: list[str], word: str, expected: set[str]
+) -> None:
+    pipeline_of().run("all")
+    made.clear()
+    pipeline_of(word).run("all")
+    assert made == [name for name in ORDER if name in expected]
+
+
+def test_force_makes_a_stage_again(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    pipeline_of().run("all")
+    made.clear()
+    pipeline_of("force=true").run("probe")
+    assert made == ["probe"]
+
+
+def test_a_stage_that_fails_leaves_no_artifact_and_runs_again(
+    pipeline_of: Callable[..., Pipeline], made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(context: StageContext) -> None:
+        raise RuntimeError("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_module, "import_module", lambda module: SimpleNamespace(run=failing))
+        with pytest.raises(RuntimeError, match="stop"):
+            pipeline_of().run("generate")
+    assert pipeline_of().find("generate") is None
+    pipeline_of().run("generate")
+    assert made == ["generate"]
+
+
+def test_a_missing_parent_is_refused_with_the_exact_command_that_makes_it(
+    pipeline_of: Callable[..., Pipeline], tmp_path: Path
+) -> None:
+    words = ["alpha=2", "attribute.options.man=[a man, a gentleman]"]
+    with pytest.raises(ArtifactError) as caught:
+        pipeline_of(*words, "stage=probe", "force=true").run("probe")
+    command = str(caught.value).split("Make it with: ")[1]
+    assert shlex.split(command) == [
+        "python", "-m", "icm_pipeline", "stage=generate", *words, f"paths.outputs={tmp_path}",
+    ]  # fmt: skip
+    assert "stage=probe needs the artifact of stage=generate" in str(caught.value)
+
+
+def test_the_missing_parent_that_comes_last_is_named_when_the_others_are_there(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline_of().run("generate")
+    with pytest.raises(ArtifactError, match="needs the artifact of stage=label"):
+        pipeline_of().run("probe")
+
+
+def test_a_damaged_artifact_is_refused_and_the_file_named(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    artifact = pipeline_of().run("generate")
+    (artifact.folder / "out.json").write_text("")
+    with pytest.raises(ArtifactError, match=r"out\.json has 0 bytes"):
+        pipeline_of().run("generate")
+
+
+def test_a_parent_edited_without_a_change_of_size_is_refused_and_the_file_named(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    artifact = pipeline_of().run("generate")
+    path = artifact.folder / "out.json"
+    path.write_text(path.read_text().replace("of", "fo"))
+    with pytest.raises(ArtifactError, match=r"out\.json was changed"):
+        pipeline_of().run("label")
+
+
+def test_a_manifest_tells_the_stage_its_parents_and_its_settings(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline = pipeline_of("alpha=3")
+    pipeline.run("all")
+    artifact = pipeline.find("steer")
+    assert artifact is not None
+    assert artifact.manifest["parents"] == {name: pipeline.key(name) for name in ("probe", "select")}
+    assert artifact.manifest["settings"]["config"]["alpha"] == 3
+    assert artifact.key == pipeline.key("steer")
+    assert artifact.folder.name == f"tiny-gender-{artifact.key}"
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "all", "pretrain"])
+def test_every_stage_there_is_passes_the_check(stage: str) -> None:
+    check_stage(stage, ("pretrain",))
+
+
+def test_an_unknown_stage_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="stage=prob ") as caught:
+        check_stage("prob", ("pretrain",))
+    assert all(name in str(caught.value) for name in (*STAGES, "all", "pretrain"))
