@@ -215,10 +215,10 @@ def to_settings(cfg: Any) -> Settings:
 
 def value_at(settings: Settings, dotted: str) -> Any:
     """Return a value or a whole group (as plain data) by its dotted name."""
-    value: Any = settings
+    value: Any = asdict(settings)
     for part in dotted.split("."):
-        value = value[part] if isinstance(value, dict) else getattr(value, part)
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+        value = value[part]
+    return value
 
 
 def check(settings: Settings) -> None:
@@ -237,16 +237,16 @@ def check(settings: Settings) -> None:
     }.items():  # fmt: skip
         if value_at(settings, dotted) < least:
             raise ConfigError(f"{dotted}={value_at(settings, dotted)} must be at least {least}.")
-    if settings.model.num_threads is not None and settings.model.num_threads < 1:
-        raise ConfigError(
-            f"model.num_threads={settings.model.num_threads} must be at least 1, or null for torch's choice."
-        )
+    threads = settings.model.num_threads
+    if threads is not None and threads < 1:
+        raise ConfigError(f"model.num_threads={threads} must be at least 1, or null for torch's own choice.")
     if not math.isfinite(settings.model.guidance_scale):
         raise ConfigError(f"model.guidance_scale={settings.model.guidance_scale} is not a finite number.")
     last = settings.method.last_step
     if last is not None and last < settings.method.first_step:
         raise ConfigError(
-            f"method.last_step={last} lies before method.first_step={settings.method.first_step}: nothing would be steered."
+            f"method.last_step={last} lies before method.first_step={settings.method.first_step}: "
+            "no step would be steered."
         )
     steps = settings.model.num_steps
     for dotted in ("timesteps.first", "method.first_step"):

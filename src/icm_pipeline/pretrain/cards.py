@@ -26,13 +26,14 @@ HEADER = {
 }
 
 
-def write_training(folder: Path, checkpoint: Path, part: str, plan: TrainingPlan) -> None:
+def write_training(folder: Path, checkpoint: Path, part: str, plan: TrainingPlan, num_portraits: int) -> None:
     """Add a part's training facts to the folder's training.json: the plan, what was done, how long, on what."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     path = folder / TRAINING
     facts = json.loads(path.read_text()) if path.exists() else {}
     facts[part] = {
         **asdict(plan),
+        "num_portraits": num_portraits,
         "steps_done": state["step"],
         "seconds": round(state["seconds"]),
         "machine": f"{os.cpu_count()} x {platform.machine()} cores" if plan.device == "cpu" else plan.device,
@@ -41,7 +42,7 @@ def write_training(folder: Path, checkpoint: Path, part: str, plan: TrainingPlan
     path.write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def write_cards(zoo: Path, num_portraits: int) -> None:
+def write_cards(zoo: Path) -> None:
     """Write README.md beside the weights of every part; reads the figures of the model's quality.json."""
     figures = json.loads((zoo / "tiny" / QUALITY).read_text())
     for name in HEADER:
@@ -56,7 +57,7 @@ def write_cards(zoo: Path, num_portraits: int) -> None:
             "",
             "## Data",
             "",
-            f"{num_portraits:,} portraits of 64 x 64 pixels drawn with DiceBear avataaars (Pablo Stanley, free for "
+            "Portraits of 64 x 64 pixels drawn with DiceBear avataaars (Pablo Stanley, free for "
             "personal and commercial use) and resvg, plus wrinkles for the old. "
             f"{PERSON_SHARE:.0%} show a person without occupation, the rest one of {len(OCCUPATIONS) - 1} occupations "
             "with equal odds. Odds and phrasings: `icm_pipeline/pretrain/world.py` and `captions.py`. "
@@ -94,12 +95,16 @@ def _sizes(folder: Path) -> list[str]:
 
 def _training(folder: Path) -> list[str]:
     facts = json.loads((folder / TRAINING).read_text())
-    lines = ["| part | steps | batch | peak rate | seed | time | machine |", "|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {part} | {row['steps_done']:,} | {row['batch_size']} | {row['learning_rate']:g} | {row['seed']} | "
-        f"{row['seconds'] / 60:.0f} min | {row['machine']}, torch {row['torch']} |"
-        for part, row in facts.items()
-    ]
+    columns = ("part", "portraits", "steps", "batch", "peak rate", "seed", "time", "machine")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for part, row in facts.items():
+        steps = f"{row['steps_done']:,} of {row['num_steps']:,}"
+        machine = f"{row['machine']}, torch {row['torch']}"
+        cells = (
+            part, f"{row['num_portraits']:,}", steps, row["batch_size"], f"{row['learning_rate']:g}", row["seed"],
+            f"{row['seconds'] / 60:.0f} min", machine,
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return lines
 
 

@@ -129,7 +129,7 @@ def _cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Pa
     if not path.exists():
         latents = encode_portraits(autoencoder, torch.from_numpy(portraits.pixels)) * autoencoder.config.scaling_factor
         partial = path.with_suffix(".tmp")
-        save_file({"latents": latents}, partial)
+        save_file({"latents": latents.contiguous()}, partial)
         partial.replace(path)
     return load_file(path)["latents"]
 

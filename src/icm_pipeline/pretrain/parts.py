@@ -131,7 +131,7 @@ def measure_quality(plan: PretrainPlan) -> None:
     held_out = portraits(plan, "held_out")
     figures = measure(model(plan.guidance_scale), model(1.0), judges, held_out, plan.num_quality_images, plan.seed)
     write_figures(figures, plan.zoo / MODEL_FOLDER / QUALITY)
-    write_cards(plan.zoo, plan.num_portraits)
+    write_cards(plan.zoo)
 
 
 PARTS: dict[str, Callable[[PretrainPlan], None]] = {
@@ -151,7 +151,9 @@ def pretrain(part: str, plan: PretrainPlan) -> None:
 
 
 def _note_training(plan: PretrainPlan, part: str, folder: str) -> None:
-    write_training(plan.zoo / folder, plan.folder / f"{part}.checkpoint.pt", part, plan.training(part))
+    write_training(
+        plan.zoo / folder, plan.folder / f"{part}.checkpoint.pt", part, plan.training(part), plan.num_portraits
+    )
 
 
 def _half(model: nn.Module) -> dict[str, torch.Tensor]:
