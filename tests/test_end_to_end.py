@@ -130,4 +130,4 @@ def test_a_damaged_parent_is_refused_by_name(finished: Path, tmp_path: Path, dam
     assert result.returncode == 1
     assert "labels.csv" in result.stderr
     assert "is damaged" in result.stderr
-    assert len(list(finished.glob("artifacts/probe/*"))) == 1
+    assert len(list(finished.glob("artifacts/probe/*/manifest.json"))) == 1
