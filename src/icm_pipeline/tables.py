@@ -32,10 +32,9 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 def print_ranking(ranking: list[tuple[str, str, float]], chosen: list[str]) -> None:
     """Print (layer, kind, accuracy) rows, best first, with the chosen layers marked."""
     table = Table(title="Layers by mean held-out accuracy over timesteps", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    table.add_column("layer", no_wrap=True, overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    table.add_column("accuracy", justify="right")
+    for title in ("", "accuracy", "kind"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("layer", overflow="fold")
     for layer, kind, score in ranking:
-        table.add_row("*" if layer in chosen else "", layer, kind.replace("_", "-"), f"{score:.3f}")
+        table.add_row("*" if layer in chosen else "", f"{score:.3f}", kind.replace("_", "-"), layer)
     Console().print(table)
