@@ -19,7 +19,7 @@ BAD = {
     "an empty prompt": (["attribute.evaluation_prompts=['  ']"], ["empty prompt"]),
     "no prompts": (["attribute.evaluation_prompts=[]"], ["evaluation_prompts is empty"]),
     "an embedded model that is not there": (["model.path=embedded:huge"], ["huge", "tiny"]),
-    "a folder that is no pipeline": (["model.path=/"], ["model_index.json"]),
+    "a folder that is no pipeline": (["model.path=./nothing-here"], ["model_index.json"]),
 }
 
 

@@ -171,6 +171,6 @@ def test_a_value_left_open_is_refused_as_a_configuration_error(compose_settings:
 def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
     settings = settings_with()
     assert value_at(settings, "layers") == {
-        "kind": "self_attention", "rule": "top", "k": 4, "names": [], "seed": 0,
+        "kind": "self_attention", "rule": "top", "k": 6, "names": [], "seed": 0,
     }  # fmt: skip
     assert value_at(settings, "model.sites.self_attention") == settings.model.sites["self_attention"]
