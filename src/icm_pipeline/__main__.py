@@ -96,10 +96,10 @@ def _pretrain(settings: Settings) -> None:
     from icm_pipeline.pretrain.parts import PretrainPlan, pretrain
 
     config = settings.pretrain
-    folder = Path(config.folder)
+    folder, shipped = Path(config.folder), Path(__file__).parent / "zoo"
     plan = PretrainPlan(
         folder=folder,
-        zoo=Path(__file__).parent / "zoo" if config.install else folder / "zoo",
+        zoo=shipped if config.install else folder / "zoo",
         device=config.device,
         seed=settings.seed,
         num_portraits=config.num_portraits,
@@ -109,6 +109,7 @@ def _pretrain(settings: Settings) -> None:
         batch_sizes=config.batch_sizes,
         learning_rates=config.learning_rates,
         compile=config.compile,
+        start_from=shipped if config.from_shipped else None,
         family=settings.model.family,
         num_steps=settings.model.num_steps,
         guidance_scale=settings.model.guidance_scale,

@@ -167,6 +167,7 @@ class PretrainConfig:
     batch_sizes: dict[str, int]
     learning_rates: dict[str, float]
     compile: bool
+    from_shipped: bool
 
 
 @dataclass

@@ -43,14 +43,22 @@ class Caption:
         return all(person.option(name) == option for name, option in self.named)
 
 
-def write_caption(person: Person, rng: np.random.Generator, unnamed_share: float = UNNAMED_SHARE) -> Caption:
-    """Write one caption that is true of the person; `unnamed_share` of them name nothing but the occupation."""
+def write_caption(
+    person: Person,
+    rng: np.random.Generator,
+    named_share: dict[str, float] = NAMED_SHARE,
+    unnamed_share: float = UNNAMED_SHARE,
+) -> Caption:
+    """Write one caption that is true of the person.
+
+    `unnamed_share` of the captions name nothing but the occupation, the others each attribute with its `named_share`.
+    """
 
     def pick(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]
 
     silent = rng.random() < unnamed_share
-    named = {name for name, share in NAMED_SHARE.items() if rng.random() < share and not silent}
+    named = {name for name, share in named_share.items() if rng.random() < share and not silent}
     adjectives, details = [], []
     if "age" in named:
         adjectives.append(pick(ADJECTIVES[person.age]))

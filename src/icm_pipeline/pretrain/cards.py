@@ -26,12 +26,23 @@ HEADER = {
 }
 
 
-def write_training(folder: Path, checkpoint: Path, part: str, plan: TrainingPlan, num_portraits: int) -> None:
-    """Add a part's training facts to the folder's training.json: the plan, what was done, how long, on what."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+def read_training(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what is known of the trainings behind a folder's weights, {part: [one entry per run, oldest first]}."""
     path = folder / TRAINING
-    facts = json.loads(path.read_text()) if path.exists() else {}
-    facts[part] = {
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_training(
+    folder: Path,
+    checkpoint: Path,
+    part: str,
+    plan: TrainingPlan,
+    num_portraits: int,
+    earlier: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Write the folder's training.json: the history of the weights it began with, and what this training did."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    entry = {
         **asdict(plan),
         "num_portraits": num_portraits,
         "steps_done": state["step"],
@@ -39,7 +50,8 @@ def write_training(folder: Path, checkpoint: Path, part: str, plan: TrainingPlan
         "machine": f"{os.cpu_count()} x {platform.machine()} cores" if plan.device == "cpu" else plan.device,
         "torch": torch.__version__,
     }
-    path.write_text(json.dumps(facts, indent=2) + "\n")
+    history = {**earlier, part: [*earlier.get(part, []), entry]}
+    (folder / TRAINING).write_text(json.dumps(history, indent=2) + "\n")
 
 
 def write_cards(zoo: Path) -> None:
@@ -97,7 +109,7 @@ def _training(folder: Path) -> list[str]:
     facts = json.loads((folder / TRAINING).read_text())
     columns = ("part", "portraits", "steps", "batch", "peak rate", "seed", "time", "machine")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for part, row in facts.items():
+    for part, row in ((part, row) for part, rows in facts.items() for row in rows):
         steps = f"{row['steps_done']:,} of {row['num_steps']:,}"
         machine = f"{row['machine']}, torch {row['torch']}"
         cells = (

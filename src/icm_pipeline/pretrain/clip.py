@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from icm_pipeline.pretrain.augment import augment
@@ -24,6 +25,7 @@ CONFIG: dict[str, Any] = {
 }
 CAPTION_STAMP = 1_000_000  # keeps the judge's captions apart from the generator's
 UNNAMED_SHARE = 0.05
+NAMED_SHARE = {"gender": 0.5, "age": 0.5, "skin_tone": 0.5, "background": 0.5, "glasses": 0.6, "expression": 0.25}
 
 
 def clip_mean_std() -> tuple[Tensor, Tensor]:
@@ -40,13 +42,16 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def train_clip(portraits: Portraits, plan: TrainingPlan, folder: Path) -> nn.Module:
-    """Return the trained open_clip model."""
+def train_clip(portraits: Portraits, plan: TrainingPlan, folder: Path, start_from: Path | None = None) -> nn.Module:
+    """Return the trained open_clip model; `start_from` is a folder with weights to begin with."""
     import open_clip
 
     open_clip.add_model_config(write_config(folder))
     torch.manual_seed(plan.seed)
     model = open_clip.create_model(MODEL_NAME, pretrained=None)
+    if start_from:
+        shipped = load_file(start_from / f"{MODEL_NAME}.safetensors")
+        model.load_state_dict({key: value.float() for key, value in shipped.items()})
     tokenizer = open_clip.get_tokenizer(MODEL_NAME)
     pixels = torch.from_numpy(portraits.pixels)
     mean, std = clip_mean_std()
@@ -56,7 +61,7 @@ def train_clip(portraits: Portraits, plan: TrainingPlan, folder: Path) -> nn.Mod
         stamp = CAPTION_STAMP + int(torch.randint(2**31, (1,), generator=generator))
         people = [portraits.people[row] for row in rows.tolist()]
         captions = [
-            write_caption(person, caption_rng(plan.seed, row, stamp), UNNAMED_SHARE)
+            write_caption(person, caption_rng(plan.seed, row, stamp), NAMED_SHARE, UNNAMED_SHARE)
             for person, row in zip(people, rows.tolist(), strict=True)
         ]
         true = torch.tensor([[caption.is_true_of(person) for caption in captions] for person in people]).float()

@@ -134,20 +134,35 @@ def _cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Pa
     return load_file(path)["latents"]
 
 
-def train_diffusion(
-    portraits: Portraits, autoencoder: AutoencoderKL, plan: TrainingPlan, folder: Path
-) -> StableDiffusionPipeline:
-    """Train on cached latents with a fresh caption for every picture at every step; return the whole pipeline."""
-    samples = [write_caption(person, caption_rng(plan.seed, i, 0)).text for i, person in enumerate(portraits.people)]
+def _new_model(portraits: Portraits, seed: int) -> tuple[TextToLatent, CLIPTokenizer]:
+    samples = [write_caption(person, caption_rng(seed, i, 0)).text for i, person in enumerate(portraits.people)]
     tokenizer = build_tokenizer(samples)
-    torch.manual_seed(plan.seed)
-    model = TextToLatent(build_text_encoder(tokenizer), build_unet())
+    torch.manual_seed(seed)
+    return TextToLatent(build_text_encoder(tokenizer), build_unet()), tokenizer
+
+
+def _trained_model(folder: Path) -> tuple[TextToLatent, CLIPTokenizer]:
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32)
+    return TextToLatent(text_encoder, unet), CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def train_diffusion(
+    portraits: Portraits, autoencoder: AutoencoderKL, plan: TrainingPlan, folder: Path, start_from: Path | None = None
+) -> StableDiffusionPipeline:
+    """Train on cached latents with a fresh caption for every picture at every step; return the whole pipeline.
+
+    start_from: a pipeline folder of the same architecture whose weights and tokenizer the training begins with.
+    """
+    model, tokenizer = _trained_model(start_from) if start_from else _new_model(portraits, plan.seed)
     model.unet.set_attn_processor(AttnProcessor())  # plain products: on a CPU far faster backwards than flash attention
+    model.unet.to(memory_format=torch.channels_last)
     scheduler = build_scheduler()
 
     @cache
     def latents() -> Tensor:  # only when a step is left to train
-        return _cached_latents(portraits, autoencoder, folder).to(plan.device)
+        cached = _cached_latents(portraits, autoencoder, folder)
+        return cached.to(plan.device, memory_format=torch.channels_last)
 
     signal = scheduler.alphas_cumprod.sqrt().to(plan.device)
     noise_level = (1 - scheduler.alphas_cumprod).sqrt().to(plan.device)
@@ -173,6 +188,7 @@ def train_diffusion(
         return (predicted - (a * noise - s * clean)).square().mean(), {}
 
     train("diffusion", model, loss, plan, folder)
+    model.unet.to(memory_format=torch.contiguous_format)
     return StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=model.text_encoder,

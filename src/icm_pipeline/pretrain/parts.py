@@ -8,15 +8,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.pretrain.cards import QUALITY, write_cards, write_training
+from icm_pipeline.pretrain.cards import QUALITY, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
-from icm_pipeline.pretrain.training import TrainingPlan
+from icm_pipeline.pretrain.training import TrainingPlan, has_quick_bf16
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,11 @@ CLIP_FOLDER = "tiny-clip"
 
 @dataclass(frozen=True)
 class PretrainPlan:
-    """Where to work, where weights go, how long each part trains, and how the quality script samples and asks."""
+    """Where to work, where weights go, how long each part trains, and how the quality script samples and asks.
+
+    start_from: a zoo folder whose CLIP and diffusion weights are trained further, and whose autoencoder is kept; None
+    trains from nothing.
+    """
 
     folder: Path
     zoo: Path
@@ -40,6 +45,7 @@ class PretrainPlan:
     batch_sizes: dict[str, int]
     learning_rates: dict[str, float]
     compile: bool
+    start_from: Path | None
     family: str
     num_steps: int
     guidance_scale: float
@@ -55,6 +61,7 @@ class PretrainPlan:
             device=self.device,
             ema_decay=0.9995 if part == "diffusion" else 0.995,
             checkpoint_every=250,
+            bf16=has_quick_bf16(self.device),
             compile=self.compile and part == "diffusion",
         )
 
@@ -79,6 +86,7 @@ def make_autoencoder(plan: PretrainPlan) -> None:
 
     model = train_autoencoder(portraits(plan, "train"), plan.training("autoencoder"), plan.folder)
     model.save_pretrained(plan.folder / "autoencoder")
+    _note_training(plan, "autoencoder", plan.folder / "autoencoder", {})
 
 
 def make_classifier(plan: PretrainPlan) -> None:
@@ -86,16 +94,18 @@ def make_classifier(plan: PretrainPlan) -> None:
 
     model = train_classifier(portraits(plan, "train"), plan.training("classifier"), plan.folder)
     model.save(plan.zoo / CLASSIFIER_FOLDER)
-    _note_training(plan, "classifier", CLASSIFIER_FOLDER)
+    _note_training(plan, "classifier", plan.zoo / CLASSIFIER_FOLDER, {})
 
 
 def make_clip(plan: PretrainPlan) -> None:
     from icm_pipeline.pretrain.clip import MODEL_NAME, train_clip, write_config
 
-    model = train_clip(portraits(plan, "train"), plan.training("clip"), plan.folder)
+    start = plan.start_from / CLIP_FOLDER if plan.start_from else None
+    earlier = read_training(start) if start else {}
+    model = train_clip(portraits(plan, "train"), plan.training("clip"), plan.folder, start)
     write_config(plan.zoo / CLIP_FOLDER)
     save_file(_half(model), plan.zoo / CLIP_FOLDER / f"{MODEL_NAME}.safetensors")
-    _note_training(plan, "clip", CLIP_FOLDER)
+    _note_training(plan, "clip", plan.zoo / CLIP_FOLDER, earlier)
 
 
 def make_diffusion(plan: PretrainPlan) -> None:
@@ -103,11 +113,13 @@ def make_diffusion(plan: PretrainPlan) -> None:
 
     from icm_pipeline.pretrain.diffusion import train_diffusion
 
-    autoencoder = AutoencoderKL.from_pretrained(plan.folder / "autoencoder").eval().to(plan.device)
-    pipe = train_diffusion(portraits(plan, "train"), autoencoder, plan.training("diffusion"), plan.folder)
+    start = plan.start_from / MODEL_FOLDER if plan.start_from else None
+    source = start / "vae" if start else plan.folder / "autoencoder"
+    earlier = read_training(start or source)
+    autoencoder = AutoencoderKL.from_pretrained(source, torch_dtype=torch.float32).eval().to(plan.device)
+    pipe = train_diffusion(portraits(plan, "train"), autoencoder, plan.training("diffusion"), plan.folder, start)
     pipe.to(torch.float16).save_pretrained(plan.zoo / MODEL_FOLDER, safe_serialization=True)
-    _note_training(plan, "autoencoder", MODEL_FOLDER)
-    _note_training(plan, "diffusion", MODEL_FOLDER)
+    _note_training(plan, "diffusion", plan.zoo / MODEL_FOLDER, earlier)
 
 
 def measure_quality(plan: PretrainPlan) -> None:
@@ -150,10 +162,9 @@ def pretrain(part: str, plan: PretrainPlan) -> None:
         PARTS[name](plan)
 
 
-def _note_training(plan: PretrainPlan, part: str, folder: str) -> None:
-    write_training(
-        plan.zoo / folder, plan.folder / f"{part}.checkpoint.pt", part, plan.training(part), plan.num_portraits
-    )
+def _note_training(plan: PretrainPlan, part: str, folder: Path, earlier: dict[str, list[dict[str, Any]]]) -> None:
+    checkpoint = plan.folder / f"{part}.checkpoint.pt"
+    write_training(folder, checkpoint, part, plan.training(part), plan.num_portraits, earlier)
 
 
 def _half(model: nn.Module) -> dict[str, torch.Tensor]:

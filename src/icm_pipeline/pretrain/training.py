@@ -45,6 +45,14 @@ class TrainingPlan:
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def has_quick_bf16(device: str) -> bool:
+    """Say whether bfloat16 products run in hardware there; a CPU that only emulates them is twice as slow as float32."""
+    if torch.device(device).type != "cpu":
+        return True
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def _save(path: Path, state: dict[str, object]) -> None:
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     torch.save(state, partial)
@@ -54,6 +62,15 @@ def _save(path: Path, state: dict[str, object]) -> None:
 def _quick_attention(device_type: str) -> AbstractContextManager[None]:
     """On a CPU use plain products: the fused attention's backward pass is several times slower at these sizes."""
     return sdpa_kernel(SDPBackend.MATH) if device_type == "cpu" else nullcontext()
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], live: dict[str, Tensor], weight: float) -> None:
+    """Move the averaged weights towards the live ones in place; counters are copied."""
+    floating = [key for key, mean in average.items() if mean.is_floating_point()]
+    torch._foreach_lerp_([average[key] for key in floating], [live[key] for key in floating], weight)
+    for key in average.keys() - set(floating):
+        average[key].copy_(live[key])
 
 
 def train(
@@ -99,12 +116,7 @@ def train(
         optimizer.step()
         decay = min(plan.ema_decay, (step + 1) / (step + 10))
         live = model.state_dict()
-        with torch.no_grad():
-            for key, mean in average.items():
-                if mean.is_floating_point():
-                    mean.lerp_(live[key], 1 - decay)
-                else:
-                    mean.copy_(live[key])
+        _average(average, live, 1 - decay)
         for key, figure in {"loss": float(value.detach()), **figures}.items():
             shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
         if step % 50 == 0:
