@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config import Settings, conf_path, register_schema, to_settings
+from icm_pipeline.config import Settings, conf_path, register_schema
 from icm_pipeline.prompts import Job
+from icm_pipeline.validation import to_settings
 
 NUM_STEPS = 4
 SITES = {
@@ -144,7 +145,7 @@ def compose_settings() -> Iterator[Callable[..., Settings]]:
 
 @pytest.fixture(scope="session")
 def settings_with() -> Callable[..., Settings]:
-    """Give a function from `name=value` words to checked settings: the default configuration, composed only once, with pinned values."""
+    """Give a function from `name=value` words to checked settings: the defaults with pinned values, composed once."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 

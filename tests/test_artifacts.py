@@ -318,3 +318,12 @@ def test_a_large_file_counts_by_size_and_time_of_change(tmp_path: Path) -> None:
     assert fingerprint(path) == before
     os.utime(path, ns=(2, 2))
     assert fingerprint(path) != before
+
+
+def test_a_folder_with_thousands_of_files_is_no_folder_of_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = weights_folder(tmp_path / "a")
+    monkeypatch.setattr(artifacts, "MOST_WEIGHT_FILES", 1)
+    with pytest.raises(ValueError, match="no folder of weights"):
+        fingerprint(folder)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from icm_pipeline.config import CHOICES, ConfigError, Settings, value_at
+from icm_pipeline.config import Settings, value_at
+from icm_pipeline.validation import CHOICES, ConfigError
 
 Compose = Callable[..., Settings]
 

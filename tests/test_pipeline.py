@@ -9,9 +9,10 @@ import pytest
 
 from icm_pipeline import pipeline as pipeline_module
 from icm_pipeline.artifacts import ArtifactError
-from icm_pipeline.config import ConfigError, Settings
+from icm_pipeline.config import Settings
 from icm_pipeline.pipeline import STAGES, Pipeline, StageContext, check_stage, stages_of
 from icm_pipeline.tracking import NoTracker
+from icm_pipeline.validation import ConfigError
 
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]

@@ -11,10 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from icm_pipeline.artifacts import Artifact, ArtifactError
-from icm_pipeline.config import Settings, conf_path, register_schema, to_settings
+from icm_pipeline.config import Settings, conf_path, register_schema
 from icm_pipeline.pipeline import Pipeline, check_stage
 from icm_pipeline.tables import print_metrics
 from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
+from icm_pipeline.validation import to_settings
 
 log = logging.getLogger("icm_pipeline")
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
+MOST_WEIGHT_FILES = 2000
 LIBRARIES = ("torch", "diffusers", "transformers", "scikit-learn", "numpy", "open_clip_torch", "safetensors")
 
 
@@ -199,9 +201,13 @@ def library_versions() -> dict[str, str]:
 def fingerprint(path: Path) -> str:
     """Return a short hash of a file's or folder's content, so that other weights at the same path are another key.
 
-    Files over 64 MB count by size and time of change instead of by content.
+    Files over 64 MB count by size and time of change instead of by content. Raises ValueError for a folder with so
+    many files that it is no folder of weights.
     """
-    paths = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else iter([path])
+    paths = sorted(islice(files, MOST_WEIGHT_FILES + 1))
+    if len(paths) > MOST_WEIGHT_FILES:
+        raise ValueError(f"{path} holds more than {MOST_WEIGHT_FILES} files, so it is no folder of weights.")
     entries = []
     for file in paths:
         stat = file.stat()

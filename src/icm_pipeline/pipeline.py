@@ -24,8 +24,9 @@ from icm_pipeline.artifacts import (
     verify,
 )
 from icm_pipeline.backbones.paths import local_folder
-from icm_pipeline.config import ConfigError, Settings, value_at
+from icm_pipeline.config import Settings, value_at
 from icm_pipeline.tracking import Tracker
+from icm_pipeline.validation import ConfigError
 
 log = logging.getLogger(__name__)
 

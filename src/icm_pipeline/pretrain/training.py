@@ -46,10 +46,10 @@ class TrainingPlan:
 
 
 def has_quick_bf16(device: str) -> bool:
-    """Say whether bfloat16 products run in hardware there; a CPU that only emulates them is twice as slow as float32."""
+    """Say whether bfloat16 products run in hardware there; a CPU that emulates them is slower than in float32."""
     if torch.device(device).type != "cpu":
         return True
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
