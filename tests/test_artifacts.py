@@ -136,6 +136,44 @@ def test_force_rebuilds_a_damaged_artifact(tmp_path: Path) -> None:
     assert build(tmp_path / "a", text="new", force=True).path("data.txt").read_text() == "new"
 
 
+def test_a_job_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refused"), building(tmp_path / "a", description()):
+        raise ValueError("refused")
+    assert not list(tmp_path.glob("a*"))
+
+
+def test_a_kill_right_after_publishing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt), building(tmp_path / "a", description()) as partial:
+            assert partial is not None
+            (partial / "data.txt").write_text("hello")
+            (partial / "shards").mkdir()
+            (partial / "shards" / "0.json").write_text("{}")
+            patch.setattr(artifacts, "replace_folder", lambda new, folder: new.rename(folder))
+    artifact = open_artifact(tmp_path / "a")
+    assert artifact is not None
+    assert list(verify(artifact).manifest["files"]) == ["data.txt"]
+
+
+@pytest.mark.parametrize("cut", ["files", "key", "stage"])
+def test_a_manifest_that_lacks_what_it_must_say_is_refused(tmp_path: Path, cut: str) -> None:
+    manifest = build(tmp_path / "a").folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content[cut] = type(content[cut])()
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="is damaged"):
+        open_artifact(tmp_path / "a")
+
+
+def test_an_error_that_is_not_about_the_disk_keeps_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="weights"), building(tmp_path / "a", description()):
+        raise FileNotFoundError("no weights")
+
+
 def test_a_failing_forced_build_leaves_the_old_artifact_alone(tmp_path: Path) -> None:
     build(tmp_path / "a", text="old")
     with pytest.raises(KeyError), building(tmp_path / "a", description(), force=True) as partial:
@@ -298,6 +336,14 @@ def test_a_fingerprint_changes_with_content(tmp_path: Path, change: str) -> None
     else:
         weights.unlink()
     assert fingerprint(folder) != before
+
+
+def test_a_model_card_changes_no_fingerprint(tmp_path: Path) -> None:
+    folder = weights_folder(tmp_path / "a")
+    before = fingerprint(folder)
+    (folder / "README.md").write_text("a card")
+    (folder / "quality.json").write_text("{}")
+    assert fingerprint(folder) == before
 
 
 def test_the_fingerprint_of_a_single_file_changes_with_its_content(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Image sets: a job stopped anywhere and resumed leaves the bytes of one that was never stopped."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,11 +70,13 @@ def run(folder: Path, make_batch: MakeBatch = make_both, shard_size: int = 4) ->
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Return every file that would be published."""
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in files.items() if not name.startswith("shards/")}
 
 
 def as_artifact(tmp_path: Path, make_batch: MakeBatch = make_both, options: list[str] | None = None) -> Artifact:
-    with building(tmp_path / "set", {"key": "k"}) as partial:
+    with building(tmp_path / "set", {"key": "k", "stage": "generate"}) as partial:
         assert partial is not None
         make_image_set(partial, JOBS, make_batch, 2, 4, "test", options or [])
     artifact = open_artifact(tmp_path / "set")
@@ -113,25 +114,6 @@ def test_a_set_resumed_with_another_shard_size_is_still_the_same(tmp_path: Path,
     assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
 
 
-@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
-def test_a_set_stopped_while_it_clears_up_is_still_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
-) -> None:
-    """A folder is removed file by file, in any order: here the kill comes after the first."""
-
-    def half_removed(folder: Path, *args: object, **kwargs: object) -> None:
-        min(Path(folder).glob(f"*{suffix}")).unlink()
-        raise Stopped
-
-    run(tmp_path / "unbroken")
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", half_removed)
-        with pytest.raises(Stopped):
-            run(tmp_path / "stopped")
-    run(tmp_path / "stopped")
-    assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
-
-
 def test_a_set_stopped_while_it_joins_its_shards_makes_no_image_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,10 +130,30 @@ def test_a_set_stopped_while_it_joins_its_shards_makes_no_image_again(
 
 
 def test_no_shards_are_left_in_a_finished_set(tmp_path: Path) -> None:
-    run(tmp_path / "set")
-    names = {name.split("/")[0] for name in content(tmp_path / "set")}
-    assert names == {"images", "images.csv", "activations", "layers.json"}
-    assert not (tmp_path / "set" / "shards").exists()
+    artifact = as_artifact(tmp_path)
+    assert {path.name for path in artifact.folder.iterdir()} == {
+        "images", "images.csv", "activations", "layers.json", "manifest.json",
+    }  # fmt: skip
+    assert not any("shards" in name for name in artifact.manifest["files"])
+
+
+def test_layers_keep_the_order_in_which_the_network_ran(tmp_path: Path) -> None:
+    def backwards(jobs: list[Job]) -> Batch:
+        return Batch([], dict(reversed(activations_of(jobs).items())))
+
+    assert list(activation_files(as_artifact(tmp_path, backwards))) == list(reversed(LAYERS))
+
+
+def test_a_batch_never_ends_early_at_the_edge_of_a_shard(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def counting(jobs: list[Job]) -> Batch:
+        sizes.append(len(jobs))
+        return make_pictures(jobs)
+
+    (tmp_path / "set").mkdir()
+    make_image_set(tmp_path / "set", JOBS, counting, batch_size=5, shard_size=4, title="test")
+    assert sizes == [5, 5, 4]
 
 
 def test_the_table_lists_every_job_in_order(tmp_path: Path) -> None:

@@ -208,11 +208,21 @@ def test_a_missing_parent_is_refused_with_the_exact_command_that_makes_it(
     words = ["alpha=2", "attribute.options.man=[a man, a gentleman]"]
     with pytest.raises(ArtifactError) as caught:
         pipeline_of(*words, "stage=probe", "force=true").run("probe")
-    command = str(caught.value).split("Make it with: ")[1]
+    command = str(caught.value).split("begin with: ")[1]
     assert shlex.split(command) == [
         "python", "-m", "icm_pipeline", "stage=generate", *words, f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     assert "stage=probe needs the artifact of stage=generate" in str(caught.value)
+
+
+def test_the_command_named_is_one_that_runs(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    with pytest.raises(ArtifactError, match="stage=steer needs the artifact of stage=probe") as caught:
+        pipeline_of().run("steer")
+    assert "stage=generate" in str(caught.value).split("begin with: ")[1]
+    pipeline_of().run("generate")
+    with pytest.raises(ArtifactError) as caught:
+        pipeline_of().run("steer")
+    assert "stage=label" in str(caught.value).split("begin with: ")[1]
 
 
 def test_the_missing_parent_that_comes_last_is_named_when_the_others_are_there(
@@ -240,6 +250,32 @@ def test_a_parent_edited_without_a_change_of_size_is_refused_and_the_file_named(
     path.write_text(path.read_text().replace("of", "fo"))
     with pytest.raises(ArtifactError, match=r"out\.json was changed"):
         pipeline_of().run("label")
+
+
+def test_a_finished_artifact_that_was_edited_is_refused(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    artifact = pipeline_of().run("all")
+    path = artifact.folder / "out.json"
+    path.write_text(path.read_text().replace("of", "fo"))
+    with pytest.raises(ArtifactError, match=r"out\.json was changed"):
+        pipeline_of().run("all")
+
+
+def test_an_artifact_moved_to_another_keys_place_is_refused(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    artifact = pipeline_of().run("generate")
+    other = pipeline_of("seed=1")
+    artifact.folder.rename(other.folder("generate"))
+    with pytest.raises(ArtifactError, match="another key"):
+        other.run("generate")
+
+
+def test_the_order_of_the_options_is_part_of_the_key(settings_with: Compose) -> None:
+    settings = settings_with()
+    before = keys(settings)
+    settings.attribute.options = dict(reversed(settings.attribute.options.items()))
+    after = keys(settings)
+    assert {name for name in STAGES if before[name] != after[name]} == LABELLED
 
 
 def test_a_manifest_tells_the_stage_its_parents_and_its_settings(

@@ -4,6 +4,7 @@ An artifact is built in `<folder>.partial`, which also survives a killed job so 
 whole shard, and becomes `<folder>` by one rename once every file is hashed into `manifest.json`.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
+SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no part of the artifact
+NO_WEIGHTS = (".md", "quality.json", "training.json")  # lie beside weights and change nothing about them
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 MOST_WEIGHT_FILES = 2000
 LIBRARIES = ("torch", "diffusers", "transformers", "scikit-learn", "numpy", "open_clip_torch", "safetensors")
 
@@ -80,10 +84,13 @@ def open_artifact(folder: Path) -> Artifact | None:
         return None
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        files = {name: entry["size"] for name, entry in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(_damaged(folder, f"its {MANIFEST} cannot be read ({error})")) from error
-    for name, size in files.items():
+        sizes = {name: entry["size"] for name, entry in manifest["files"].items() if entry["sha256"]}
+        complete = sizes and manifest["key"] and manifest["stage"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(_damaged(folder, f"its {MANIFEST} cannot be read ({error!r})")) from error
+    if not complete:
+        raise ArtifactError(_damaged(folder, f"its {MANIFEST} names no files, no key or no stage"))
+    for name, size in sizes.items():
         path = folder / name
         if not path.is_file():
             raise ArtifactError(_damaged(folder, f"{name} is missing"))
@@ -109,7 +116,7 @@ def building(folder: Path, description: dict[str, Any], force: bool = False) -> 
     """Yield the folder to build an artifact in and publish it on a clean exit; yield None if another job just did.
 
     Only one process builds a key at a time; the others wait here. On an exception the partial folder stays for the
-    next run. `description` (stage, key, configuration, parents) goes into the manifest.
+    next run, unless nothing was done in it. `description` (stage, key, configuration, parents) goes into the manifest.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,12 +141,29 @@ def building(folder: Path, description: dict[str, Any], force: bool = False) -> 
             yield partial
             _publish(partial, folder, description, started)
         except (OSError, SafetensorError) as error:
+            if not _is_about_storage(error):
+                raise
             raise ArtifactError(
                 f"Making {folder.name} failed: {error}. What is done is kept in {partial}; free some space or set "
                 "paths.outputs to another folder, then run the same command again."
             ) from error
+        finally:
+            _remove_if_empty(partial)
     finally:
         lock.release()
+
+
+def _is_about_storage(error: Exception) -> bool:
+    """Say whether an error comes from the disk; safetensors has an error of its own for that, with the system's words."""
+    if isinstance(error, OSError):
+        return error.errno in STORAGE_ERRORS
+    return any(os.strerror(number) in str(error) for number in STORAGE_ERRORS)
+
+
+def _remove_if_empty(partial: Path) -> None:
+    """Remove a partial folder in which nothing was done, so that a refused job leaves nothing behind."""
+    if partial.exists() and not any(path.is_file() and path.name != STAMP for path in partial.rglob("*")):
+        shutil.rmtree(partial)
 
 
 def _prepare(partial: Path, description: dict[str, Any]) -> None:
@@ -159,10 +183,11 @@ def _prepare(partial: Path, description: dict[str, Any]) -> None:
 
 
 def _publish(partial: Path, folder: Path, description: dict[str, Any], started: float) -> None:
-    own = (MANIFEST, STAMP)
-    paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.name not in own)
+    names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
     files = {
-        path.relative_to(partial).as_posix(): {"size": path.stat().st_size, "sha256": hash_file(path)} for path in paths
+        name: {"size": (partial / name).stat().st_size, "sha256": hash_file(partial / name)}
+        for name in names
+        if name not in (MANIFEST, STAMP) and not name.startswith(f"{SHARDS}/")
     }
     write_json(
         partial / MANIFEST,
@@ -177,15 +202,19 @@ def _publish(partial: Path, folder: Path, description: dict[str, Any], started: 
             "seconds": round(time.time() - started, 3),
         },
     )
-    (partial / STAMP).unlink()
+    replace_folder(partial, folder)
+    (folder / STAMP).unlink()
+    shutil.rmtree(folder / SHARDS, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Give a whole new folder the place of an old one, if there is one, by renames."""
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        old = folder.with_name(f"{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old)
-    else:
-        partial.rename(folder)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def library_versions() -> dict[str, str]:
@@ -201,10 +230,11 @@ def library_versions() -> dict[str, str]:
 def fingerprint(path: Path) -> str:
     """Return a short hash of a file's or folder's content, so that other weights at the same path are another key.
 
-    Files over 64 MB count by size and time of change instead of by content. Raises ValueError for a folder with so
-    many files that it is no folder of weights.
+    Model cards and measured figures do not count. Files over 64 MB count by size and time of change instead of by
+    content. Raises ValueError for a folder with so many files that it is no folder of weights.
     """
     files = (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else iter([path])
+    files = (p for p in files if not p.name.endswith(NO_WEIGHTS))
     paths = sorted(islice(files, MOST_WEIGHT_FILES + 1))
     if len(paths) > MOST_WEIGHT_FILES:
         raise ValueError(f"{path} holds more than {MOST_WEIGHT_FILES} files, so it is no folder of weights.")

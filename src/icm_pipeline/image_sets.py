@@ -1,12 +1,12 @@
 """Sets of images on disk, made shard by shard: PNG files, a table of what they are, and pooled activations if recorded.
 
 A shard counts as done once its small table is there, which is written last; a killed job makes only missing shards.
+Shards stay in the partial folder until the artifact is published.
 """
 
 import csv
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.artifacts import SHARDS, Artifact, write_json
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import Sample, batches
 
@@ -62,10 +62,12 @@ def make_image_set(
 ) -> None:
     """Make every job's image (and activations) in `folder`, going on from whole shards that are already there.
 
-    options: for each job, what it is steered to; empty for unsteered sets.
+    options: for each job, what it is steered to; empty for unsteered sets. `shard_size` is rounded up to whole batches,
+    so that a batch never ends early.
     """
-    shards, images = folder / "shards", folder / "images"
+    shards, images = folder / SHARDS, folder / "images"
     shards.mkdir(exist_ok=True)
+    shard_size = -(-shard_size // batch_size) * batch_size
     records: list[Path] = []
     with tqdm(total=len(jobs), desc=title, unit="image", mininterval=1) as bar:
         for number, shard in enumerate(batches(jobs, shard_size)):
@@ -83,14 +85,15 @@ def make_image_set(
                 if recorded[0]:
                     joined = {layer: torch.cat([part[layer] for part in recorded]) for layer in recorded[0]}
                     save_file(joined, record)
-                write_json(done, {"ids": [job.image_id for job in shard], "recorded": bool(recorded[0])})
+                write_json(done, {"ids": [job.image_id for job in shard], "layers": list(recorded[0])})
             else:
                 bar.update(len(shard))
             records.append(record)
-    _join_activations(folder, [record for record in records if record.exists()])
+    layers = json.loads(done.read_text("utf-8"))["layers"]
+    if layers:
+        _join_activations(folder, records, layers)
     if images.exists():
         _write_table(folder, jobs, list(options) or [""] * len(jobs))
-    shutil.rmtree(shards)
 
 
 def _is_whole(done: Path, shard: list[Job]) -> bool:
@@ -99,7 +102,7 @@ def _is_whole(done: Path, shard: list[Job]) -> bool:
         return False
     table = json.loads(done.read_text("utf-8"))
     whole: bool = table["ids"] == [job.image_id for job in shard]
-    return whole and (not table["recorded"] or done.with_suffix(".safetensors").exists())
+    return whole and (not table["layers"] or done.with_suffix(".safetensors").exists())
 
 
 def _save_png(image: Any, path: Path) -> None:
@@ -117,14 +120,13 @@ def _write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
             writer.writerow([job.image_id, job.prompt, job.prompt_index, job.seed, option, path])
 
 
-def _join_activations(folder: Path, records: list[Path]) -> None:
-    """Turn shards with all layers into one file per layer, holding one layer in memory at a time."""
-    if not records:
-        return
+def _join_activations(folder: Path, records: list[Path], layers: list[str]) -> None:
+    """Turn shards with all layers into one file per layer, holding one layer in memory at a time.
+
+    layers: in the network's order, which the table of layers keeps; a safetensors file does not.
+    """
     target = folder / ACTIVATION_FOLDER
     target.mkdir(exist_ok=True)
-    with safe_open(records[0], framework="pt") as file:
-        layers = list(file.keys())
     names = {layer: f"{ACTIVATION_FOLDER}/{number:04d}.safetensors" for number, layer in enumerate(layers)}
     for layer, name in names.items():
         parts = []

@@ -107,6 +107,11 @@ def stages_of(settings: Settings) -> tuple[str, ...]:
     return tuple(name for name in STAGES if name != "extract" or not settings.generate.record)
 
 
+def _ordered(value: Any) -> Any:
+    """Return plain data with every mapping as a list of pairs: the options' order is part of what a key stands for."""
+    return [[key, _ordered(inner)] for key, inner in value.items()] if isinstance(value, dict) else value
+
+
 class Pipeline:
     """The stages under one configuration, with their keys and folders.
 
@@ -131,8 +136,16 @@ class Pipeline:
         return Path(self.settings.paths.outputs) / "artifacts" / name / label
 
     def find(self, name: str) -> Artifact | None:
-        """Return a stage's artifact if it is done; raises ArtifactError if it is damaged."""
-        return open_artifact(self.folder(name))
+        """Return a stage's artifact if it is done; raises ArtifactError if it is damaged or was edited."""
+        artifact = open_artifact(self.folder(name))
+        if artifact is None or artifact.key in self._verified:
+            return artifact
+        if artifact.key != self.key(name):
+            raise ArtifactError(
+                f"{artifact.folder} holds the artifact of another key, {artifact.key}. Delete that folder and run again."
+            )
+        self._verified.add(verify(artifact).key)
+        return artifact
 
     def run(self, stage: str) -> Artifact:
         """Run one stage, or with `all` every missing one in order; return the last artifact."""
@@ -150,7 +163,7 @@ class Pipeline:
     def _slice(self, name: str) -> dict[str, Any]:
         stage = STAGES[name]
         reads = stage.reads + (stage.reads_to_record if self.settings.generate.record else ())
-        values = {dotted: value_at(self.settings, dotted) for dotted in reads}
+        values = {dotted: _ordered(value_at(self.settings, dotted)) for dotted in reads}
         weights = {}
         for dotted in stage.weights:
             folder = local_folder(value_at(self.settings, dotted))
@@ -163,7 +176,7 @@ class Pipeline:
 
     def _run_stage(self, name: str) -> Artifact:
         stage, folder = STAGES[name], self.folder(name)
-        found = None if self.settings.force else open_artifact(folder)
+        found = None if self.settings.force else self.find(name)
         if found is not None:
             log.info("%s: done before, %s", name, folder)
             return found
@@ -179,6 +192,7 @@ class Pipeline:
                 stage.run(StageContext(self.settings, parents, partial, self._tracker))
         artifact = open_artifact(folder)
         assert artifact is not None
+        self._verified.add(artifact.key)  # hashed a moment ago
         seconds = time.monotonic() - started
         log.info("%s: %.1f s, %s", name, seconds, folder)
         self._tracker.metrics({f"seconds/{name}": seconds})
@@ -187,14 +201,17 @@ class Pipeline:
     def _parent(self, name: str, parent: str) -> Artifact:
         artifact = self.find(parent)
         if artifact is None:
+            first = self._first_missing(parent)
             raise ArtifactError(
                 f"stage={name} needs the artifact of stage={parent}, which is not there ({self.folder(parent)}). "
-                f"Make it with: {self.command(parent)}"
+                f"Make everything up to it with stage=all, or begin with: {self.command(first)}"
             )
-        if artifact.key not in self._verified:
-            verify(artifact)
-            self._verified.add(artifact.key)
         return artifact
+
+    def _first_missing(self, name: str) -> str:
+        """Return the stage to run first: a missing one, this stage or above it, that lacks no parent."""
+        missing = [parent for parent in STAGES[name].needs(self.settings) if not self.folder(parent).exists()]
+        return self._first_missing(missing[0]) if missing else name
 
 
 def check_stage(stage: str, more: tuple[str, ...]) -> None:

@@ -21,6 +21,8 @@ def run(context: StageContext) -> None:
     method, names = settings.method, list(settings.attribute.options)
     layers = context.parents["select"].read_json("selection.json")["layers"] if method.name == "icm" else []
     vectors = load_vectors(context.parents["probe"].path(f"vectors-{method.direction}.safetensors"), layers)
+    if vectors.options != tuple(names):
+        raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {tuple(names)}.")
     if method.vector == "mean":
         vectors = vectors.averaged()
     jobs = evaluation_jobs(settings)
