@@ -154,7 +154,7 @@ def building(folder: Path, description: dict[str, Any], force: bool = False) -> 
 
 
 def _is_about_storage(error: Exception) -> bool:
-    """Say whether an error comes from the disk; safetensors has an error of its own for that, with the system's words."""
+    """Say whether an error comes from the disk; safetensors has an error of its own with the system's words."""
     if isinstance(error, OSError):
         return error.errno in STORAGE_ERRORS
     return any(os.strerror(number) in str(error) for number in STORAGE_ERRORS)

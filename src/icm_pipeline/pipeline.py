@@ -142,7 +142,7 @@ class Pipeline:
             return artifact
         if artifact.key != self.key(name):
             raise ArtifactError(
-                f"{artifact.folder} holds the artifact of another key, {artifact.key}. Delete that folder and run again."
+                f"{artifact.folder} holds the artifact of another key, {artifact.key}. Delete it and run again."
             )
         self._verified.add(verify(artifact).key)
         return artifact
