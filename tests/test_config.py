@@ -73,8 +73,8 @@ def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, ch
         "generate.images_per_prompt=0",
         "generate.shard_size=0",
         "evaluate.images_per_prompt=0",
-        "timesteps.stride=0",
-        "timesteps.first=-1",
+        "timesteps.count=0",
+        "timesteps.start=-0.1",
         "method.first_step=-1",
         "probe.max_iter=0",
         "probe.min_per_option=1",
@@ -87,7 +87,7 @@ def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, ch
         "probe.C=-1",
         "probe.C=inf",
         "probe.C=nan",
-        "timesteps.first=20",
+        "timesteps.start=1",
         "method.first_step=20",
         "seed=-1",
         "model.num_threads=0",
@@ -106,10 +106,10 @@ def test_a_number_out_of_range_is_refused_by_name(settings_with: Compose, word: 
 @pytest.mark.parametrize(
     "word",
     [
-        "model.num_steps=1 timesteps.first=0 method.first_step=0",
+        "model.num_steps=1 method.first_step=0",
         "layers.k=1",
         "probe.min_per_option=2",
-        "timesteps.first=19",
+        "timesteps.start=0.99",
         "method.first_step=19",
         "probe.test_share=0.99",
         "method.last_step=19",
@@ -172,6 +172,6 @@ def test_a_value_left_open_is_refused_as_a_configuration_error(compose_settings:
 def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
     settings = settings_with()
     assert value_at(settings, "layers") == {
-        "kind": "self_attention", "rule": "top", "k": 6, "names": [], "seed": 0,
+        "kind": "self_attention", "rule": "top", "k": 4, "names": [], "seed": 0,
     }  # fmt: skip
     assert value_at(settings, "model.sites.self_attention") == settings.model.sites["self_attention"]

@@ -12,10 +12,10 @@ from icm_pipeline import image_sets
 from icm_pipeline.artifacts import Artifact, ArtifactError, building, open_artifact
 from icm_pipeline.image_sets import (
     Batch,
+    Pictures,
     activation_files,
     make_image_set,
     read_activations,
-    read_images,
     read_table,
 )
 from icm_pipeline.prompts import Job, make_jobs
@@ -173,7 +173,7 @@ def test_options_must_match_the_jobs(tmp_path: Path) -> None:
 
 
 def test_pictures_come_back_pixel_by_pixel_in_the_tables_order(tmp_path: Path) -> None:
-    pictures = read_images(read_table(as_artifact(tmp_path)))
+    pictures = Pictures(read_table(as_artifact(tmp_path)))
     assert [p.tobytes() for p in pictures] == [picture_of(job).tobytes() for job in JOBS]
 
 
@@ -181,7 +181,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     rows = read_table(as_artifact(tmp_path))
     rows[3].path.write_bytes(b"no picture")
     with pytest.raises(OSError, match=rows[3].path.name):
-        read_images(rows)
+        list(Pictures(rows))
 
 
 @pytest.mark.parametrize("layer", LAYERS)

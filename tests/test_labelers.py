@@ -76,7 +76,7 @@ def test_a_saved_classifier_loads_as_it_was_up_to_half_precision(tmp_path: Path)
 
 
 def test_the_tiny_labeler_gives_a_distribution_over_the_options(tiny: TinyLabeler) -> None:
-    probabilities = tiny.label(pictures(5), "gender", GENDER)
+    probabilities = tiny.label(pictures(5), {"gender": GENDER})["gender"]
     assert probabilities.shape == (5, 2)
     assert probabilities.dtype == np.float64
     np.testing.assert_allclose(probabilities.sum(1), 1)
@@ -87,45 +87,47 @@ def test_the_tiny_labeler_agrees_with_its_network(tiny: TinyLabeler, classifier_
     picture = pictures(1)[0]
     pixels = torch.tensor(np.array(picture) / 127.5 - 1, dtype=torch.float32).permute(2, 0, 1)[None]
     expected = load_classifier(classifier_folder)(pixels)["gender"].softmax(1)
-    np.testing.assert_allclose(tiny.label([picture], "gender", GENDER), expected.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        tiny.label([picture], {"gender": GENDER})["gender"], expected.detach().numpy(), atol=1e-6
+    )
 
 
 def test_the_tiny_labelers_columns_follow_the_options_asked_for(tiny: TinyLabeler) -> None:
-    plain = tiny.label(pictures(4), "gender", GENDER)
-    turned = tiny.label(pictures(4), "gender", dict(reversed(GENDER.items())))
+    plain = tiny.label(pictures(4), {"gender": GENDER})["gender"]
+    turned = tiny.label(pictures(4), {"gender": dict(reversed(GENDER.items()))})["gender"]
     assert np.array_equal(plain, turned[:, ::-1])
 
 
 def test_a_subset_of_options_shares_the_whole_probability(tiny: TinyLabeler) -> None:
-    whole = tiny.label(pictures(4), "age", {option: [option] for option in ATTRIBUTES["age"]})
-    some = tiny.label(pictures(4), "age", {"old": ["old"], "young": ["young"]})
+    whole = tiny.label(pictures(4), {"age": {option: [option] for option in ATTRIBUTES["age"]}})["age"]
+    some = tiny.label(pictures(4), {"age": {"old": ["old"], "young": ["young"]}})["age"]
     np.testing.assert_allclose(some, whole[:, [2, 0]] / whole[:, [2, 0]].sum(1, keepdims=True))
 
 
 def test_the_tiny_labeler_does_not_depend_on_the_batch_size(tiny: TinyLabeler, classifier_folder: Path) -> None:
-    single = TinyLabeler(str(classifier_folder), 1, "cpu").label(pictures(7), "gender", GENDER)
-    np.testing.assert_allclose(tiny.label(pictures(7), "gender", GENDER), single, atol=1e-6)
+    single = TinyLabeler(str(classifier_folder), 1, "cpu").label(pictures(7), {"gender": GENDER})["gender"]
+    np.testing.assert_allclose(tiny.label(pictures(7), {"gender": GENDER})["gender"], single, atol=1e-6)
 
 
 def test_the_tiny_labeler_takes_pictures_of_any_size_and_mode(tiny: TinyLabeler) -> None:
     grey = pictures(1)[0].convert("L")
-    rows = tiny.label([grey, grey.convert("RGB"), pictures(1, 128)[0]], "gender", GENDER)
+    rows = tiny.label([grey, grey.convert("RGB"), pictures(1, 128)[0]], {"gender": GENDER})["gender"]
     assert np.array_equal(rows[0], rows[1])
     assert np.isfinite(rows).all()
 
 
 def test_an_attribute_the_classifier_does_not_know_is_refused_with_those_it_does(tiny: TinyLabeler) -> None:
     with pytest.raises(ValueError, match="gender, age"):
-        tiny.label(pictures(1), "beard", {"yes": ["x"], "no": ["y"]})
+        tiny.label(pictures(1), {"beard": {"yes": ["x"], "no": ["y"]}})["beard"]
 
 
 def test_an_option_the_classifier_does_not_know_is_refused_with_those_it_does(tiny: TinyLabeler) -> None:
     with pytest.raises(ValueError, match=r"\['robot'\].*woman, man"):
-        tiny.label(pictures(1), "gender", {**GENDER, "robot": ["a robot"]})
+        tiny.label(pictures(1), {"gender": {**GENDER, "robot": ["a robot"]}})["gender"]
 
 
 def test_a_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"labeler\.path"):
+    with pytest.raises(ValueError, match="attribute classifier"):
         TinyLabeler(str(tmp_path / "nothing"), 3, "cpu")
 
 
@@ -156,20 +158,20 @@ def test_the_score_of_an_option_is_its_best_text_at_the_models_temperature(judge
     scale = 1 / 0.07  # open_clip's initial temperature
     logits = np.stack([scale * values.max(1) for values in cosine.values()], axis=1)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(judge.label(pictures(6), "gender", TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(judge.label(pictures(6), {"gender": TEXTS})["gender"], expected, atol=1e-5)
 
 
 def test_a_second_text_can_raise_an_options_share_and_never_lower_it(judge: ClipJudge) -> None:
-    one = judge.label(pictures(6), "gender", {**TEXTS, "woman": TEXTS["woman"][:1]})[:, 0]
-    both = judge.label(pictures(6), "gender", TEXTS)[:, 0]
-    other = judge.label(pictures(6), "gender", {**TEXTS, "woman": TEXTS["woman"][1:]})[:, 0]
+    one = judge.label(pictures(6), {"gender": {**TEXTS, "woman": TEXTS["woman"][:1]}})["gender"][:, 0]
+    both = judge.label(pictures(6), {"gender": TEXTS})["gender"][:, 0]
+    other = judge.label(pictures(6), {"gender": {**TEXTS, "woman": TEXTS["woman"][1:]}})["gender"][:, 0]
     np.testing.assert_allclose(both, np.maximum(one, other), atol=1e-6)
     assert not np.allclose(one, other, atol=1e-4)
 
 
 def test_clips_columns_follow_the_options_asked_for(judge: ClipJudge) -> None:
-    plain = judge.label(pictures(4), "gender", TEXTS)
-    turned = judge.label(pictures(4), "gender", dict(reversed(TEXTS.items())))
+    plain = judge.label(pictures(4), {"gender": TEXTS})["gender"]
+    turned = judge.label(pictures(4), {"gender": dict(reversed(TEXTS.items()))})["gender"]
     np.testing.assert_allclose(plain, turned[:, ::-1], atol=1e-9)
 
 
@@ -198,3 +200,11 @@ def test_a_labeler_is_loaded_by_its_kind(kind: str, classifier_folder: Path, cli
 def test_an_unknown_kind_of_labeler_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="clip, tiny"):
         load_labeler("oracle", "", "", 1, "cpu")
+
+
+def test_one_look_answers_every_question(judge: ClipJudge, tiny: TinyLabeler) -> None:
+    age = {"old": ["an old person"], "young": ["a young person"]}
+    for labeler in (judge, tiny):
+        both = labeler.label(pictures(4), {"gender": GENDER, "age": age})
+        assert np.array_equal(both["gender"], labeler.label(pictures(4), {"gender": GENDER})["gender"])
+        assert np.array_equal(both["age"], labeler.label(pictures(4), {"age": age})["age"])

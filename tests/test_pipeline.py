@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from icm_pipeline import pipeline as pipeline_module
+from icm_pipeline import stage_table
 from icm_pipeline.artifacts import ArtifactError
 from icm_pipeline.config import Settings
-from icm_pipeline.pipeline import STAGES, Pipeline, StageContext, check_stage, stages_of
+from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.stage_table import STAGES, StageContext, check_stage, stages_of
 from icm_pipeline.tracking import NoTracker
 from icm_pipeline.validation import ConfigError
 
@@ -43,7 +44,7 @@ def keys(settings: Settings) -> dict[str, str]:
         ("probe.shuffle_labels=true", PROBED),
         ("labeler.path=another-tag", LABELLED),
         ("attribute.options.man=[a man]", LABELLED),
-        ("timesteps.stride=4", RECORDED),
+        ("timesteps.count=5", RECORDED),
         ("generate.images_per_prompt=9", RECORDED),
         ("attribute.probe_subjects=[person]", RECORDED),
         ("judge.path=another-tag", LATE),
@@ -53,6 +54,7 @@ def keys(settings: Settings) -> dict[str, str]:
         ("seed=1", set(STAGES)),
         ("model.num_steps=19", set(STAGES)),
         ("model.dtype=bfloat16", set(STAGES)),
+        ("model.scheduler=euler", set(STAGES)),
         ("model.path=nobody/other", set(STAGES)),
     ],
 )
@@ -144,7 +146,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return SimpleNamespace(run=run)
 
-    monkeypatch.setattr(pipeline_module, "import_module", fake)
+    monkeypatch.setattr(stage_table, "import_module", fake)
     return ran
 
 
@@ -194,7 +196,7 @@ def test_a_stage_that_fails_leaves_no_artifact_and_runs_again(
         raise RuntimeError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "import_module", lambda module: SimpleNamespace(run=failing))
+        patch.setattr(stage_table, "import_module", lambda module: SimpleNamespace(run=failing))
         with pytest.raises(RuntimeError, match="stop"):
             pipeline_of().run("generate")
     assert pipeline_of().find("generate") is None

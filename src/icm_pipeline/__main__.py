@@ -1,6 +1,7 @@
 """`python -m icm_pipeline`: compose the configuration, check it, run the stage, print what came out."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,19 +9,26 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 
-from icm_pipeline.artifacts import Artifact, ArtifactError
+from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
 from icm_pipeline.config import Settings, conf_path, register_schema
-from icm_pipeline.pipeline import Pipeline, check_stage
-from icm_pipeline.tables import print_metrics
+from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.stage_table import check_stage
+from icm_pipeline.tables import print_metrics, print_ranking
 from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
 from icm_pipeline.validation import to_settings
 
 log = logging.getLogger("icm_pipeline")
 
-# What a user can mend: bad values, damaged or missing artifacts, files and folders that cannot be used.
-USER_ERRORS = (ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError)
+# What a user can mend: bad values, damaged or missing artifacts, files that cannot be used, too big a batch.
+USER_ERRORS = (
+    ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError, SafetensorError,
+)  # fmt: skip
+RANKING_ROWS = 12  # of the ranking that a whole run prints
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
@@ -29,17 +37,25 @@ def main(cfg: Any) -> float | None:
     with _ClearErrors():
         settings = to_settings(cfg)
         check_stage(settings.stage, ("pretrain",))
-        if settings.stage == "pretrain":
-            _pretrain(settings)
-            return None
-        hydra_config = HydraConfig.get()
-        tracker = make_tracker(settings, Path(hydra_config.runtime.output_dir))
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        tracker = make_tracker(settings, folder)
         try:
-            pipeline = Pipeline(settings, list(hydra_config.overrides.task), tracker)
-            artifact = pipeline.run(settings.stage)
-        finally:
-            tracker.close()
-        return _show(pipeline, artifact)
+            result = _run(settings, tracker, folder)
+        except BaseException:
+            tracker.close(failed=True)
+            raise
+        tracker.close()
+        return result
+
+
+def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | None:
+    if settings.stage == "pretrain":
+        _pretrain(settings, tracker)
+        return None
+    pipeline = Pipeline(settings, list(HydraConfig.get().overrides.task), tracker)
+    artifact = pipeline.run(settings.stage)
+    write_json(folder / "artifacts.json", pipeline.folders())
+    return _show(pipeline, artifact)
 
 
 class _ClearErrors:
@@ -53,8 +69,7 @@ class _ClearErrors:
             sys.exit(130)
         if isinstance(error, USER_ERRORS) and HydraConfig.get().mode == RunMode.RUN:
             log.debug("details", exc_info=error)
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+            sys.exit(f"error: {error}")
 
 
 def make_tracker(settings: Settings, folder: Path) -> Tracker:
@@ -79,21 +94,24 @@ def make_tracker(settings: Settings, folder: Path) -> Tracker:
 
 
 def _show(pipeline: Pipeline, artifact: Artifact) -> float | None:
-    """Print the results' place after `all`, `report` or `evaluate`, and return FD if the job has one."""
+    """Print what a job is asked for: the ranking, the metrics, the figures' paths; return FD if the job has one."""
     stage = artifact.manifest["stage"]
+    if stage == "select":
+        print_ranking(artifact.read_json("selection.json"))
     if stage not in ("evaluate", "report"):
         return None
-    metrics_from = artifact if stage == "evaluate" else pipeline.find("evaluate")
-    assert metrics_from is not None
-    metrics = metrics_from.read_json("metrics.json")
+    evaluated, selected = pipeline.find("evaluate"), pipeline.find("select")
+    assert evaluated is not None and selected is not None
+    metrics = evaluated.read_json("metrics.json")
     if stage == "report":
-        print_metrics(metrics)
-        for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):
-            print(artifact.folder / name)
+        print_ranking(selected.read_json("selection.json"), RANKING_ROWS)
+    print_metrics(metrics)
+    for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):
+        print(artifact.folder / name)
     return float(metrics["fd"]["mean"])
 
 
-def _pretrain(settings: Settings) -> None:
+def _pretrain(settings: Settings, tracker: Tracker) -> None:
     from icm_pipeline.pretrain.parts import PretrainPlan, pretrain
 
     config = settings.pretrain
@@ -116,15 +134,23 @@ def _pretrain(settings: Settings) -> None:
         guidance_scale=settings.model.guidance_scale,
         sites=settings.model.sites,
         attributes={other.name: other.options for other in settings.evaluate.drift.values()},
+        evaluation_prompts=settings.attribute.evaluation_prompts,
+        tracker=tracker,
     )
     pretrain(config.part, plan)
 
 
 def run() -> None:
-    """Entry point of the `icm` command."""
+    """Entry point of the `icm` command: whatever a user can mend ends in one message and exit code 1."""
     register_schema()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing a traceback
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback
     entry: Callable[[], None] = main
-    entry()
+    try:
+        entry()
+    except (*USER_ERRORS, HydraException, OmegaConfBaseException) as error:
+        reason = f"\n{error.__cause__}" if error.__cause__ else ""
+        sys.exit(f"error: {error}{reason}")
 
 
 if __name__ == "__main__":

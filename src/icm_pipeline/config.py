@@ -11,7 +11,10 @@ from typing import Any
 
 @dataclass
 class ModelConfig:
-    """What to load and how to sample from it. `path` is a local folder, a hub id, or `embedded:<name>`."""
+    """What to load and how to sample from it.
+
+    path: a local folder, a hub id, or `embedded:<name>`; scheduler: the sampler by name, None keeps the pipeline's own.
+    """
 
     name: str
     family: str
@@ -22,6 +25,7 @@ class ModelConfig:
     batch_size: int
     device: str
     num_threads: int | None
+    scheduler: str | None
     sites: dict[str, str]
 
 
@@ -38,11 +42,11 @@ class AttributeConfig:
 
 @dataclass
 class TimestepsConfig:
-    """Which denoising steps are recorded (every `stride`-th from `first` on)."""
+    """Which denoising steps are recorded: from the share `start` of the run on, `count` of them (None: all)."""
 
     name: str
-    first: int
-    stride: int
+    start: float
+    count: int | None
 
 
 @dataclass

@@ -26,6 +26,9 @@ from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import Sample, batches
 
 TABLE = "images.csv"
+IMAGES = "images"
+SAMPLES = "samples.png"  # the first images side by side, to look at
+STEERING = "steering.json"  # in a steered set: what was done to its images
 COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 ACTIVATION_FOLDER = "activations"
 LAYERS = "layers.json"
@@ -65,7 +68,7 @@ def make_image_set(
     options: for each job, what it is steered to; empty for unsteered sets. `shard_size` is rounded up to whole batches,
     so that a batch never ends early.
     """
-    shards, images = folder / SHARDS, folder / "images"
+    shards, images = folder / SHARDS, folder / IMAGES
     shards.mkdir(exist_ok=True)
     shard_size = -(-shard_size // batch_size) * batch_size
     records: list[Path] = []
@@ -116,7 +119,7 @@ def _write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for job, option in zip(jobs, options, strict=True):
-            path = f"images/{job.image_id}.png"
+            path = f"{IMAGES}/{job.image_id}.png"
             writer.writerow([job.image_id, job.prompt, job.prompt_index, job.seed, option, path])
 
 
@@ -148,13 +151,20 @@ def read_table(artifact: Artifact) -> list[ImageRow]:
         ]  # fmt: skip
 
 
-def read_images(rows: list[ImageRow]) -> list[Image.Image]:
-    """Open every picture of a table; raises OSError naming a file that cannot be read."""
-    pictures = []
-    for row in rows:
-        with Image.open(row.path) as image:
-            pictures.append(image.convert("RGB"))
-    return pictures
+class Pictures(Sequence[Image.Image]):
+    """The pictures of a table, each opened when it is asked for; raises OSError naming a file that cannot be read."""
+
+    def __init__(self, rows: Sequence[ImageRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Pictures(self._rows[index])
+        with Image.open(self._rows[index].path) as image:
+            return image.convert("RGB")
 
 
 def read_activations(artifact: Artifact, layer: str) -> NDArray[np.float32]:

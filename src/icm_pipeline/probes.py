@@ -42,10 +42,16 @@ class LayerProbes:
     mean_norm: Floats
 
 
-def split_samples(labels: Ints, test_share: float, rng: np.random.Generator, groups: Ints | None = None) -> Split:
-    """Split samples so that every option keeps its share on both sides; whole groups stay together if given.
+def split_samples(
+    labels: Ints,
+    test_share: float,
+    rng: np.random.Generator,
+    groups: Ints | None = None,
+    names: list[str] | None = None,
+) -> Split:
+    """Split samples so that every option keeps its share on both sides, or, given groups, so that no group is cut.
 
-    Raises ValueError if an option would be absent from either side.
+    Raises ValueError if an option (called by its name if `names` are given) would be absent from either side.
     """
     test = np.zeros(len(labels), bool)
     if groups is None:
@@ -59,8 +65,9 @@ def split_samples(labels: Ints, test_share: float, rng: np.random.Generator, gro
     for option in np.unique(labels):
         for side, rows in (("training", split.train), ("held-out", split.test)):
             if not (labels[rows] == option).any():
+                name = names[option] if names else option
                 raise ValueError(
-                    f"No {side} sample shows option {option}: generate more images (generate.images_per_prompt) "
+                    f"No {side} sample shows option {name}: generate more images (generate.images_per_prompt) "
                     "or change probe.test_share."
                 )
     return split

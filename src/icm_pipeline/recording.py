@@ -34,7 +34,7 @@ class Recorder:
     def activations(self) -> dict[str, Tensor]:
         """Return pooled activations per layer [n, T, d] in float32 on the CPU; raises if a step was never reached."""
         if self._slots and not self._buffers:
-            raise ValueError(f"None of the recorded steps {sorted(self._slots)} was reached: check timesteps.first.")
+            raise ValueError(f"None of the recorded steps {sorted(self._slots)} was reached: check timesteps.start.")
         recorded = {layer: buffer.cpu() for layer, buffer in self._buffers.items()}
         for layer, values in recorded.items():
             if not torch.isfinite(values).all():

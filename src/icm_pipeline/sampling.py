@@ -28,18 +28,22 @@ def batches(jobs: list[Job], batch_size: int) -> Iterator[list[Job]]:
 def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     """Run the denoising loop for one batch of jobs and return its final latents [n, ...].
 
-    Noise is drawn in float32 from each job's own seed, so an image does not depend on what shares its batch.
+    Noise is drawn in float32 from each job's own seed, so an image does not depend on what shares its batch. Raises
+    MemoryError if the batch does not fit.
     """
     dtype = next(backbone.denoiser.parameters()).dtype
     latents = backbone.draw_latents([job.seed for job in jobs])
-    result: Tensor = backbone.pipe(
-        prompt=[job.prompt for job in jobs],
-        latents=latents.to(backbone.device, dtype),
-        num_inference_steps=backbone.num_steps,
-        guidance_scale=backbone.guidance_scale,
-        output_type="latent",
-        return_dict=False,
-    )[0]
+    try:
+        result: Tensor = backbone.pipe(
+            prompt=[job.prompt for job in jobs],
+            latents=latents.to(backbone.device, dtype),
+            num_inference_steps=backbone.num_steps,
+            guidance_scale=backbone.guidance_scale,
+            output_type="latent",
+            return_dict=False,
+        )[0]
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"{len(jobs)} images at once do not fit into memory: lower model.batch_size.") from error
     return result
 
 

@@ -9,8 +9,10 @@ from rich.table import Table
 
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Print the table of one evaluation, originals beside steered."""
+    steering = metrics["steering"]
     table = Table(
-        title=f"{metrics['attribute']} on {metrics['model']}, alpha {metrics['alpha']:g} ({metrics['alpha_unit']})"
+        title=f"{metrics['attribute']} on {metrics['model']}, {len(steering['layers'])} layers, "
+        f"alpha {steering['alpha']:g} ({steering['alpha_unit']})"
     )
     for title in ("", "original", "steered"):
         table.add_column(title, justify="left" if not title else "right")
@@ -20,7 +22,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     table.add_section()
     table.add_row("FD  mean", f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
     table.add_row("    95 % interval", *("{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
-    table.add_row(f"    of a perfect steerer ({metrics['assignment']})", "", f"{metrics['fd_floor']:.3f}")
+    table.add_row(f"    of a perfect steerer ({steering['assignment']})", "", f"{metrics['fd_floor']:.3f}")
     table.add_section()
     table.add_row("CLIP-I", "", f"{metrics['clip_i']:.3f}")
     table.add_row("show the option they were steered to", "", f"{metrics['obeyed']:.1%}")
@@ -29,12 +31,16 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def print_ranking(ranking: list[tuple[str, str, float]], chosen: list[str]) -> None:
-    """Print (layer, kind, accuracy) rows, best first, with the chosen layers marked."""
-    table = Table(title="Layers by mean held-out accuracy over timesteps", box=box.SIMPLE_HEAD)
+def print_ranking(selection: dict[str, Any], most: int | None = None) -> None:
+    """Print the layers, best first, with the chosen ones marked; `most` rows, but every chosen layer."""
+    rows, chosen = selection["ranking"], selection["layers"]
+    shown = [row for place, row in enumerate(rows) if most is None or place < most or row["layer"] in chosen]
+    title = "Layers by mean held-out accuracy over timesteps; * is steered"
+    table = Table(title=title, box=box.SIMPLE_HEAD, caption=f"{len(shown)} of {len(rows)} layers")
     for title in ("", "accuracy", "kind"):
         table.add_column(title, no_wrap=True)
     table.add_column("layer", overflow="fold")
-    for layer, kind, score in ranking:
-        table.add_row("*" if layer in chosen else "", f"{score:.3f}", kind.replace("_", "-"), layer)
+    for row in shown:
+        mark = "*" if row["layer"] in chosen else ""
+        table.add_row(mark, f"{row['score']:.3f}", row["kind"].replace("_", "-"), row["layer"])
     Console().print(table)

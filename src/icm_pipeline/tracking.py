@@ -17,8 +17,8 @@ class Tracker(Protocol):
     def image(self, name: str, path: Path) -> None:
         """Log a picture file."""
 
-    def close(self) -> None:
-        """Finish the run; the tracker cannot be used afterwards."""
+    def close(self, failed: bool = False) -> None:
+        """Finish the run, as failed or not; the tracker cannot be used afterwards."""
 
 
 class NoTracker:
@@ -30,11 +30,15 @@ class NoTracker:
 
     def image(self, name: str, path: Path) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, failed: bool = False) -> None: ...
 
 
 class WandbTracker:
-    """One W&B run per job, begun when the first value is logged, so that a job with nothing to do leaves no run."""
+    """One W&B run per job.
+
+    Offline it begins when the first value is logged, so that a job with nothing to do leaves no run; online it begins
+    at once, so that a missing login is noticed before anything is computed. Raises ValueError if W&B refuses.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,8 @@ class WandbTracker:
             "dir": str(folder), "config": config, "reinit": "finish_previous",
         }  # fmt: skip
         self._run: Any = None
+        if mode == "online":
+            self._begun()
 
     def _begun(self) -> Any:
         if self._run is None:
@@ -59,7 +65,13 @@ class WandbTracker:
 
             Path(str(self._options["dir"])).mkdir(parents=True, exist_ok=True)
             settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
-            self._run = wandb.init(**self._options, settings=settings)
+            try:
+                self._run = wandb.init(**self._options, settings=settings)
+            except wandb.errors.Error as error:
+                raise ValueError(
+                    f"W&B could not begin a run ({error}). Log in with `wandb login`, or set tracker.mode=offline or "
+                    "tracker=none."
+                ) from error
             log.info("wandb: %s run in %s", self._options["mode"], self._run.dir)
         return self._run
 
@@ -76,7 +88,7 @@ class WandbTracker:
 
         self._begun().log({name: wandb.Image(str(path))})
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         if self._run is not None:
-            self._run.finish()
+            self._run.finish(exit_code=1 if failed else 0)
             self._run = None

@@ -15,6 +15,7 @@ CHOICES = {
     "method.vector": ("per_step", "mean"),
     "labeler.kind": ("clip", "tiny"),
     "judge.kind": ("clip", "tiny"),
+    "evaluate.clip.kind": ("clip",),
     "model.dtype": ("float32", "float16", "bfloat16"),
     "tracker.name": ("wandb", "none"),
     "tracker.mode": ("offline", "online", "disabled"),
@@ -50,9 +51,9 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"alpha={settings.alpha} is not a finite number. Set alpha to a number such as alpha=1.0.")
     for dotted, least in {
         "model.num_steps": 1, "model.batch_size": 1, "layers.k": 1, "generate.images_per_prompt": 1,
-        "generate.shard_size": 1, "evaluate.images_per_prompt": 1, "timesteps.stride": 1, "timesteps.first": 0,
-        "method.first_step": 0, "probe.max_iter": 1, "probe.min_per_option": 2, "evaluate.bootstrap": 1,
-        "seed": 0, "layers.seed": 0, "labeler.batch_size": 1, "judge.batch_size": 1, "evaluate.clip.batch_size": 1,
+        "generate.shard_size": 1, "evaluate.images_per_prompt": 1, "method.first_step": 0, "probe.max_iter": 1,
+        "probe.min_per_option": 2, "evaluate.bootstrap": 1, "seed": 0, "layers.seed": 0, "labeler.batch_size": 1,
+        "judge.batch_size": 1, "evaluate.clip.batch_size": 1,
     }.items():  # fmt: skip
         if value_at(settings, dotted) < least:
             raise ConfigError(f"{dotted}={value_at(settings, dotted)} must be at least {least}.")
@@ -67,10 +68,14 @@ def check(settings: Settings) -> None:
             f"method.last_step={last} lies before method.first_step={settings.method.first_step}: "
             "no step would be steered."
         )
-    steps = settings.model.num_steps
-    for dotted in ("timesteps.first", "method.first_step"):
-        if value_at(settings, dotted) >= steps:
-            raise ConfigError(f"{dotted}={value_at(settings, dotted)} lies beyond the last of {steps} steps (0-based).")
+    steps, first = settings.model.num_steps, settings.method.first_step
+    if first >= steps:
+        raise ConfigError(f"method.first_step={first} lies beyond the last of {steps} steps (0-based).")
+    start, count = settings.timesteps.start, settings.timesteps.count
+    if not 0 <= start < 1:
+        raise ConfigError(f"timesteps.start={start} must be a share of the denoising steps, from 0 up to but not 1.")
+    if count is not None and count < 1:
+        raise ConfigError(f"timesteps.count={count} must be at least 1, or null for every step.")
     if not 0 < settings.probe.test_share < 1:
         raise ConfigError(f"probe.test_share={settings.probe.test_share} must lie between 0 and 1.")
     if not settings.probe.C > 0 or not math.isfinite(settings.probe.C):

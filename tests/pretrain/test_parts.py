@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.pretrain.parts import PretrainPlan, make_diffusion
+from icm_pipeline.tracking import NoTracker
 
 pytest.importorskip("dicebear")
 
@@ -31,6 +32,8 @@ PLAN = PretrainPlan(
     guidance_scale=1.0,
     sites={},
     attributes={},
+    evaluation_prompts=[],
+    tracker=NoTracker(),
 )
 UNET = "tiny/unet/diffusion_pytorch_model.safetensors"
 

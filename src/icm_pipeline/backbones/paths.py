@@ -17,8 +17,7 @@ def local_folder(path: str) -> Path | None:
 
 def embedded_folder(name: str) -> Path:
     """Return the folder of an embedded model or judge; raises ValueError listing what the package ships."""
-    folder = ZOO / name
-    if not (folder / "README.md").is_file():
-        shipped = sorted(card.parent.name for card in ZOO.glob("*/README.md"))
+    folder, shipped = ZOO / name, sorted(path.name for path in ZOO.iterdir() if path.is_dir())
+    if name not in shipped:
         raise ValueError(f"No embedded model is called {name!r}; the package ships: {', '.join(shipped) or 'none'}.")
     return folder

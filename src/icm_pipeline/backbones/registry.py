@@ -16,6 +16,7 @@ def load_backbone(
     num_steps: int,
     guidance_scale: float,
     sites: dict[str, str],
+    scheduler: str | None = None,
 ) -> Backbone:
     """Load a model by its family; raises BackboneError listing the families there are."""
     if family not in FAMILIES:
@@ -28,5 +29,6 @@ def load_backbone(
         num_steps=num_steps,
         guidance_scale=guidance_scale,
         site_patterns=sites,
+        scheduler=scheduler,
     )
     return backbone

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site, find_sites
 from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.backbones.schedulers import use_scheduler
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -29,10 +30,12 @@ def load(
     num_steps: int,
     guidance_scale: float,
     site_patterns: dict[str, str],
+    scheduler: str | None,
 ) -> Backbone:
     """Load a Stable Diffusion pipeline from a local folder or hub id, safetensors only; raises BackboneError."""
     with _quiet_loading():
         pipe = _load_pipeline(path, DTYPES[dtype]).to(device)
+    use_scheduler(pipe, scheduler)
     pipe.set_progress_bar_config(disable=True)
     shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
 

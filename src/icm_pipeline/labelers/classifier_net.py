@@ -6,8 +6,9 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from icm_pipeline.labelers.classifier_config import CONFIG_NAME, read_attributes
+
 WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
 
 
 class AttributeClassifier(nn.Module):
@@ -45,8 +46,7 @@ class AttributeClassifier(nn.Module):
 
 def load_classifier(folder: Path) -> AttributeClassifier:
     """Load the network from its folder in float32, ready to evaluate."""
-    config = json.loads((folder / CONFIG_NAME).read_text())
-    attributes = {name: tuple(options) for name, options in config["attributes"].items()}
-    model = AttributeClassifier(attributes, tuple(config["widths"]))
+    widths = json.loads((folder / CONFIG_NAME).read_text("utf-8"))["widths"]
+    model = AttributeClassifier(read_attributes(folder), tuple(widths))
     model.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS_NAME).items()})
     return model.eval()

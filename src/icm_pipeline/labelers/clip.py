@@ -3,13 +3,14 @@
 An option may have several texts; its logit is the best of them (the paper's protocol). The temperature is the model's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.labelers.base import Floats, Questions, image_batches
 
 
 class ClipJudge:
@@ -26,7 +27,7 @@ class ClipJudge:
                 folder = folder / f"{model}.safetensors"
             weights = str(folder)
         elif path.startswith(("/", ".", "embedded:")):
-            raise ValueError(f"labeler.path={path} does not exist; give a checkpoint, a folder or an open_clip tag.")
+            raise ValueError(f"{path} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")
         try:
             self._model, _, self._transform = open_clip.create_model_and_transforms(
                 model, pretrained=weights, device=device, weights_only=True
@@ -34,7 +35,7 @@ class ClipJudge:
         except (RuntimeError, OSError) as error:
             raise ValueError(
                 f"open_clip could not load {model!r} with {path!r} ({str(error).splitlines()[0]}). Without a network, "
-                "set labeler.path to a local checkpoint file."
+                "give the path of a local checkpoint file."
             ) from error
         self._model.eval()
         self._tokenizer = open_clip.get_tokenizer(model)
@@ -42,27 +43,30 @@ class ClipJudge:
         self._device = device
 
     @torch.inference_mode()
-    def embed_images(self, images: list[Any]) -> NDArray[np.float64]:
+    def embed_images(self, images: Sequence[Any]) -> Floats:
         """Return unit-length embeddings [n, d] of PIL images."""
         parts = []
-        for start in range(0, len(images), self._batch_size):
-            batch = [self._transform(image.convert("RGB")) for image in images[start : start + self._batch_size]]
-            features = self._model.encode_image(torch.stack(batch).to(self._device), normalize=True)
+        for batch in image_batches(images, self._batch_size, "CLIP"):
+            pixels = torch.stack([self._transform(image.convert("RGB")) for image in batch])
+            features = self._model.encode_image(pixels.to(self._device), normalize=True)
             parts.append(features.double().cpu().numpy())
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def embed_texts(self, texts: list[str]) -> NDArray[np.float64]:
+    def embed_texts(self, texts: list[str]) -> Floats:
         """Return unit-length embeddings [n, d] of texts."""
         features = self._model.encode_text(self._tokenizer(texts).to(self._device), normalize=True)
-        result: NDArray[np.float64] = features.double().cpu().numpy()
+        result: Floats = features.double().cpu().numpy()
         return result
 
-    @torch.inference_mode()
-    def label(self, images: list[Any], attribute: str, options: dict[str, list[str]]) -> NDArray[np.float64]:
-        scale = float(self._model.logit_scale.exp())
+    def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
         embedded = self.embed_images(images)
+        return {attribute: self._zero_shot(embedded, options) for attribute, options in questions.items()}
+
+    def _zero_shot(self, embedded: Floats, options: dict[str, list[str]]) -> Floats:
+        """Return probabilities [n, options] from image embeddings [n, d]: softmax over each option's best text."""
+        scale = float(self._model.logit_scale.exp())
         logits = np.stack([(scale * embedded @ self.embed_texts(texts).T).max(1) for texts in options.values()], axis=1)
         shifted = np.exp(logits - logits.max(1, keepdims=True))
-        probabilities: NDArray[np.float64] = shifted / shifted.sum(1, keepdims=True)
+        probabilities: Floats = shifted / shifted.sum(1, keepdims=True)
         return probabilities

@@ -28,45 +28,71 @@ def plot_discrepancy(path: Path, metrics: dict[str, Any]) -> Path:
     return path
 
 
-def describe(row: dict[str, Any]) -> str:
-    """Return a run's way of steering in a few words."""
-    layers = row["layers"]
-    kind = KIND_NAMES[layers["kind"]]
-    which = {"top": f"best {layers['k']}", "worst": f"worst {layers['k']}", "random": f"random {layers['k']}"}
-    where = f"{which.get(layers['rule'], layers['rule'])} {kind}"
-    extras = [row["direction"].replace("_", " ")] if row["direction"] != "probe" else []
-    return ", ".join([where, f"alpha {row['alpha']:g}", *extras])
+def describe(steering: dict[str, Any]) -> str:
+    """Return a way of steering in a few words: which layers, how far, and whatever is unusual about it."""
+    if steering["method"] == "none":
+        return "no steering"
+    unit = "" if steering["alpha_unit"] == "relative" else " (activation units)"
+    last = steering["last_step"]
+    window = f"steps {steering['first_step']} to {'the end' if last is None else last}"
+    unusual = {
+        f"{steering['direction'].replace('_', ' ')} direction": steering["direction"] != "probe",
+        window: steering["first_step"] > 0 or last is not None,
+        "one vector for all steps": steering["vector"] == "mean",
+        "norm-preserving": steering["norm_preserving"],
+        f"drawn per {steering['assignment']}": steering["assignment"] != "quota",
+        f"towards {steering['target_shares']}": steering["target_shares"] is not None,
+    }
+    words = [f"{_which_layers(steering)} {KIND_NAMES[steering['kind']]}", f"alpha {steering['alpha']:g}{unit}"]
+    return ", ".join(words + [word for word, applies in unusual.items() if applies])
 
 
-def plot_comparison(path: Path, results: list[dict[str, Any]], this: dict[str, Any]) -> Path:
-    """Draw every run as a point: FD against CLIP-I, labelled by what was steered; this run is filled."""
-    with figure(path, (6.4, 4.0)) as (_, axis):
-        original = this["fd_original"]["mean"]
+def _which_layers(steering: dict[str, Any]) -> str:
+    k = len(steering["layers"])
+    return {"top": f"best {k}", "all": f"all {k}", "named": f"{k} named"}.get(
+        steering["rule"], f"{steering['rule']} {k}"
+    )
+
+
+def plot_comparison(path: Path, results: list[dict[str, Any]], this_key: str) -> Path:
+    """Draw every run as a point: FD against CLIP-I, labelled by what was steered; the run of `this_key` is filled."""
+    with figure(path, (6.4, 4.2)) as (drawing, axis):
+        original = results[0]["fd_original"]["mean"]
         axis.axvline(original, color=ORIGINAL_COLOR, lw=1.2, ls="--")
         axis.text(
             original, 1.0, " original", color="#5b6570", fontsize=7, va="top", transform=axis.get_xaxis_transform()
         )
         seen: set[str] = set()
+        labels = []
         for row in results:
-            kind = row["layers"]["kind"]
-            same = row["layers"] == this["layers"] and row["alpha"] == this["alpha"]
+            kind = row["steering"]["kind"]
             color = KIND_COLORS[kind]
-            label = None if kind in seen else KIND_NAMES[kind]
+            place = (row["fd"]["mean"], row["clip_i"])
+            filled = color if row["key"] == this_key else "white"
+            axis.plot(*place, "o", ms=7, mfc=filled, mec=color, label=None if kind in seen else KIND_NAMES[kind])
             seen.add(kind)
-            axis.plot(
-                row["fd"]["mean"], row["clip_i"], "o", ms=7, mfc=color if same else "white", mec=color, label=label
-            )
-            axis.annotate(
-                describe(row).replace(f" {KIND_NAMES[kind]}", ""), (row["fd"]["mean"], row["clip_i"]),
-                xytext=(6, 3), textcoords="offset points", fontsize=6.5,
-            )  # fmt: skip
+            words = describe(row["steering"]).replace(f" {KIND_NAMES[kind]}", "")
+            labels.append(axis.annotate(words, place, xytext=(6, 3), textcoords="offset points", fontsize=6.5))
         axis.set_xlim(left=0)
-        axis.margins(x=0.15, y=0.1)
+        axis.margins(x=0.35, y=0.12)
         axis.set_xlabel("FD, mean over prompts (lower is better)")
         axis.set_ylabel("CLIP-I (higher is better)")
         axis.set_title("Ways of steering: how fair against how much of the picture stays")
-        axis.legend(frameon=False, loc="lower right")
+        axis.legend(frameon=False, fontsize=7, loc="best")
+        drawing.draw_without_rendering()
+        _spread(labels)
     return path
+
+
+def _spread(labels: list[Any]) -> None:
+    """Move labels up where they would cover one another, from the lowest to the highest."""
+    placed: list[Any] = []
+    for label in sorted(labels, key=lambda label: label.get_window_extent().y0):
+        x, y = label.get_position()
+        while any(label.get_window_extent().overlaps(other.get_window_extent()) for other in placed):
+            y += 2
+            label.set_position((x, y))
+        placed.append(label)
 
 
 def _wrapped(prompt: str) -> str:

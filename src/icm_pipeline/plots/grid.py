@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from icm_pipeline.image_sets import ImageRow, read_images
+from icm_pipeline.image_sets import ImageRow, Pictures
 from icm_pipeline.plots.style import STEERED_COLOR, figure
 
 SHOWN_SIZE = 128  # pixels a picture is brought to, so that the figure's own scaling does not blur small ones
 GAP = 4  # white pixels between an original and its twin
+SHEET_COLUMNS, SHEET_ROWS = 8, 4
 
 
 def plot_twins(path: Path, steered: list[ImageRow], originals: list[ImageRow], title: str) -> Path:
@@ -23,8 +24,8 @@ def plot_twins(path: Path, steered: list[ImageRow], originals: list[ImageRow], t
         for axis in axes.flat:
             axis.set_axis_off()
         for row, (prompt, indices) in enumerate(members.items()):
-            above = read_images([originals[index] for index in indices])
-            below = read_images([steered[index] for index in indices])
+            above = Pictures([originals[index] for index in indices])
+            below = Pictures([steered[index] for index in indices])
             for axis, index, original, twin in zip(axes[row], indices, above, below, strict=False):
                 axis.imshow(_stacked(original, twin))
                 axis.text(
@@ -38,6 +39,19 @@ def plot_twins(path: Path, steered: list[ImageRow], originals: list[ImageRow], t
             heading.set_in_layout(False)
             axes[row, 0].set_title(" ", fontsize=8.5)  # keeps room for the heading, which is wider than its picture
         drawing.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return path
+
+
+def draw_sheet(path: Path, images: Path) -> Path:
+    """Draw the first pictures of a folder side by side, at most 32, and return the sheet's path."""
+    chosen = sorted(images.glob("*.png"))[: SHEET_COLUMNS * SHEET_ROWS]
+    sheet = Image.new("RGB", (SHEET_COLUMNS * SHOWN_SIZE, -(-len(chosen) // SHEET_COLUMNS) * SHOWN_SIZE), "white")
+    for place, source in enumerate(chosen):
+        row, column = divmod(place, SHEET_COLUMNS)
+        with Image.open(source) as image:
+            shown = image.convert("RGB").resize((SHOWN_SIZE, SHOWN_SIZE), Image.Resampling.BICUBIC)
+        sheet.paste(shown, (column * SHOWN_SIZE, row * SHOWN_SIZE))
+    sheet.save(path)
     return path
 
 

@@ -19,13 +19,13 @@ def write_page(
     metrics: dict[str, Any],
     selection: dict[str, Any],
     figures: dict[str, Path],
-    others: list[dict[str, Any]],
+    results: list[dict[str, Any]],
 ) -> Path:
-    """Write the page beside its figures and return its path."""
+    """Write the page beside its figures and return its path; `results` are this evaluation and those it compares to."""
     kept = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in metrics["kept"].items())
     low, high = metrics["fd"]["interval_95"]
     lines = [
-        f"# {metrics['attribute'].replace('_', ' ')} on {metrics['model']}: {describe(metrics)}",
+        f"# {metrics['attribute'].replace('_', ' ')} on {metrics['model']}: {describe(metrics['steering'])}",
         "",
         "| | original | steered |",
         "|---|---|---|",
@@ -35,7 +35,7 @@ def write_page(
         ),
         f"| **FD, mean** | {metrics['fd_original']['mean']:.3f} | **{metrics['fd']['mean']:.3f}** |",
         f"| FD, 95 % interval | | {low:.3f} to {high:.3f} |",
-        f"| FD of a perfect steerer ({metrics['assignment']}) | | {metrics['fd_floor']:.3f} |",
+        f"| FD of a perfect steerer ({metrics['steering']['assignment']}) | | {metrics['fd_floor']:.3f} |",
         f"| CLIP-I | | {metrics['clip_i']:.3f} |",
         f"| show the option they were steered to | | {metrics['obeyed']:.1%} |",
         f"| kept | | {kept} |",
@@ -45,11 +45,11 @@ def write_page(
     ]
     for name, figure in figures.items():
         lines += [f"## {TITLES[name]}", "", f"![{TITLES[name]}]({figure.name})", ""]
-    if len(others) > 1:
+    if len(results) > 1:
         lines += ["| way of steering | FD | CLIP-I | obeyed |", "|---|---|---|---|"]
         lines += [
-            f"| {describe(row)} | {row['fd']['mean']:.3f} | {row['clip_i']:.3f} | {row['obeyed']:.1%} |"
-            for row in others
+            f"| {describe(row['steering'])} | {row['fd']['mean']:.3f} | {row['clip_i']:.3f} | {row['obeyed']:.1%} |"
+            for row in results
         ]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path

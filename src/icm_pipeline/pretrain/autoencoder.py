@@ -1,6 +1,5 @@
 """Train the AutoencoderKL: 64 x 64 pictures to 8 x 8 latents and back, crisp enough for flat vector art."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from icm_pipeline.pretrain.dataset import Portraits
-from icm_pipeline.pretrain.training import TrainingPlan, train
+from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
 
 LATENT_CHANNELS = 8
 KL_WEIGHT = 2e-4
@@ -43,7 +42,7 @@ def edge_distance(a: Tensor, b: Tensor) -> Tensor:
     return across.abs().mean() + down.abs().mean()
 
 
-def train_autoencoder(portraits: Portraits, plan: TrainingPlan, folder: Path) -> AutoencoderKL:
+def train_autoencoder(portraits: Portraits, plan: TrainingPlan, run: TrainingRun) -> AutoencoderKL:
     """Minimise L1 + edge L1 + a small KL term; the latents' scale is measured afterwards and kept in the config."""
     pixels = torch.from_numpy(portraits.pixels)
     model = build_autoencoder(plan.seed)
@@ -64,7 +63,7 @@ def train_autoencoder(portraits: Portraits, plan: TrainingPlan, folder: Path) ->
             "kl": float(kl.detach()),
         }
 
-    train("autoencoder", model, loss, plan, folder)
+    train("autoencoder", model, loss, plan, run)
     standardise_latents(model, pixels[:2000])
     return model
 

@@ -4,6 +4,7 @@ What a caption leaves out is what the model must choose by itself, so each attri
 value: the training odds given a caption are then exactly the world's odds given what the caption names.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,9 @@ UNNAMED_SHARE = 0.45  # captions that name nothing but the occupation
 NAMED_SHARE = {"gender": 0.5, "age": 0.5, "skin_tone": 0.5, "background": 0.35, "glasses": 0.35, "expression": 0.25}
 
 
-def _article(phrase: str) -> str:
-    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
+def with_article(text: str) -> str:
+    """Return the text with "an" for "a" where a vowel follows."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def write_caption(
     closing = pick(CLOSINGS)
     if closing and not (closing.endswith("background") and "background" in named):
         details.append(closing)
-    subject = _article(" ".join([*adjectives, noun]))
+    subject = with_article(" ".join(["a", *adjectives, noun]))
     text = " ".join(part for part in (pick(OPENINGS), subject, *details) if part)
     facts = {(name, person.option(name)) for name in named}
     if person.occupation != "person":

@@ -56,7 +56,7 @@ def write_training(
 
 def write_cards(zoo: Path) -> None:
     """Write README.md beside the weights of every part; reads the figures of the model's quality.json."""
-    figures = json.loads((zoo / "tiny" / QUALITY).read_text())
+    figures = json.loads((zoo / "tiny" / QUALITY).read_text("utf-8"))
     for name in HEADER:
         folder = zoo / name
         body = {"tiny": _model_quality, "tiny-classifier": _classifier_quality, "tiny-clip": _clip_quality}[name]

@@ -1,7 +1,5 @@
 """Train the attribute classifier, the embedded stand-in for FairFace: cross-entropy per attribute on renders."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +7,11 @@ from icm_pipeline.labelers.classifier_net import AttributeClassifier
 from icm_pipeline.pretrain.augment import augment
 from icm_pipeline.pretrain.autoencoder import to_tensor
 from icm_pipeline.pretrain.dataset import Portraits
-from icm_pipeline.pretrain.training import TrainingPlan, train
+from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
 from icm_pipeline.pretrain.world import ATTRIBUTES, OCCUPATIONS
 
 
-def train_classifier(portraits: Portraits, plan: TrainingPlan, folder: Path) -> AttributeClassifier:
+def train_classifier(portraits: Portraits, plan: TrainingPlan, run: TrainingRun) -> AttributeClassifier:
     """Train on the world's attributes and, as one more head, the occupation (the clothes)."""
     attributes = {**ATTRIBUTES, "occupation": tuple(OCCUPATIONS)}
     pixels = torch.from_numpy(portraits.pixels)
@@ -31,5 +29,5 @@ def train_classifier(portraits: Portraits, plan: TrainingPlan, folder: Path) -> 
         }
         return torch.stack(list(losses.values())).sum(), {name: float(v.detach()) for name, v in losses.items()}
 
-    train("classifier", model, loss, plan, folder)
+    train("classifier", model, loss, plan, run)
     return model

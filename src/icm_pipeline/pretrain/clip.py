@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from icm_pipeline.pretrain.augment import augment
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
-from icm_pipeline.pretrain.training import TrainingPlan, train
+from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
 
 MODEL_NAME = "icm-tiny-clip"
 CONFIG: dict[str, Any] = {
@@ -42,11 +42,11 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def train_clip(portraits: Portraits, plan: TrainingPlan, folder: Path, start_from: Path | None = None) -> nn.Module:
+def train_clip(portraits: Portraits, plan: TrainingPlan, run: TrainingRun, start_from: Path | None = None) -> nn.Module:
     """Return the trained open_clip model; `start_from` is a folder with weights to begin with."""
     import open_clip
 
-    open_clip.add_model_config(write_config(folder))
+    open_clip.add_model_config(write_config(run.folder))
     torch.manual_seed(plan.seed)
     model = open_clip.create_model(MODEL_NAME, pretrained=None)
     if start_from:
@@ -75,4 +75,4 @@ def train_clip(portraits: Portraits, plan: TrainingPlan, folder: Path, start_fro
         by_text = -(true / true.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
         return (by_image + by_text) / 2, {"scale": float(scale.detach())}
 
-    return train("clip", model, loss, plan, folder)
+    return train("clip", model, loss, plan, run)

@@ -1,17 +1,20 @@
 """Portraits on disk: rendered once in shards, every picture decided by (seed, split, index) alone."""
 
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from icm_pipeline.pretrain import portraits, world
 from icm_pipeline.pretrain.world import PERSON_FIELDS, Person, draw_person
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,11 @@ class Portraits:
     def __len__(self) -> int:
         return len(self.people)
 
+    @cached_property
+    def digest(self) -> str:
+        """Return a short hash of the pictures."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16]
+
     def labels(self, attribute: str, options: tuple[str, ...]) -> np.ndarray:
         """Return the option index of every portrait [n]."""
         return np.array([options.index(person.option(attribute)) for person in self.people])
@@ -44,11 +52,15 @@ def caption_rng(seed: int, index: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, CAPTION_STREAM, index, epoch])
 
 
-def _render_shard(path: Path, seed: int, split: str, start: int, stop: int) -> Path:
-    from icm_pipeline.pretrain.portraits import draw_portrait
+def _drawing_digest() -> str:
+    """Return a short hash of the code that decides what a portrait looks like."""
+    sources = [Path(str(module.__file__)).read_bytes() for module in (world, portraits)]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:8]
 
+
+def _render_shard(path: Path, seed: int, split: str, start: int, stop: int) -> Path:
     people = [person_at(seed, split, index) for index in range(start, stop)]
-    pixels = np.stack([draw_portrait(person) for person in people])
+    pixels = np.stack([portraits.draw_portrait(person) for person in people])
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     save_file({"pixels": pixels}, partial, metadata={"people": json.dumps([asdict(person) for person in people])})
     partial.replace(path)
@@ -61,7 +73,7 @@ def render_portraits(folder: Path, split: str, num_portraits: int, seed: int) ->
     jobs = []
     for start in range(0, num_portraits, SHARD_SIZE):
         stop = min(start + SHARD_SIZE, num_portraits)
-        path = folder / f"{split}-seed{seed}-{start:06d}-{stop:06d}.safetensors"
+        path = folder / f"{split}-seed{seed}-{_drawing_digest()}-{start:06d}-{stop:06d}.safetensors"
         jobs.append((path, seed, split, start, stop))
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         waiting = [None if job[0].exists() else pool.submit(_render_shard, *job) for job in jobs]

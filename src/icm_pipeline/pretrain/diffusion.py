@@ -18,7 +18,7 @@ from icm_pipeline.artifacts import make_key
 from icm_pipeline.pretrain.autoencoder import encode_portraits
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
-from icm_pipeline.pretrain.training import TrainingPlan, train
+from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
 
 MAX_TOKENS = 32
 VOCABULARY_SIZE = 900
@@ -124,7 +124,7 @@ class TextToLatent(nn.Module):
 def _cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Path) -> Tensor:
     """Return the scaled latents of every portrait, encoded once per autoencoder and kept on disk."""
     weights = torch.cat([value.flatten()[:64].double() for value in autoencoder.state_dict().values()])
-    stamp = make_key([len(portraits), float(weights.sum()), autoencoder.config.scaling_factor])
+    stamp = make_key([portraits.digest, float(weights.sum()), autoencoder.config.scaling_factor])
     path = folder / f"latents-{stamp}.safetensors"
     if not path.exists():
         latents = encode_portraits(autoencoder, torch.from_numpy(portraits.pixels)) * autoencoder.config.scaling_factor
@@ -148,7 +148,11 @@ def _trained_model(folder: Path) -> tuple[TextToLatent, CLIPTokenizer]:
 
 
 def train_diffusion(
-    portraits: Portraits, autoencoder: AutoencoderKL, plan: TrainingPlan, folder: Path, start_from: Path | None = None
+    portraits: Portraits,
+    autoencoder: AutoencoderKL,
+    plan: TrainingPlan,
+    run: TrainingRun,
+    start_from: Path | None = None,
 ) -> StableDiffusionPipeline:
     """Train on cached latents with a fresh caption for every picture at every step; return the whole pipeline.
 
@@ -161,7 +165,7 @@ def train_diffusion(
 
     @cache
     def latents() -> Tensor:  # only when a step is left to train
-        cached = _cached_latents(portraits, autoencoder, folder)
+        cached = _cached_latents(portraits, autoencoder, run.folder)
         return cached.to(plan.device, memory_format=torch.channels_last)
 
     signal = scheduler.alphas_cumprod.sqrt().to(plan.device)
@@ -187,7 +191,7 @@ def train_diffusion(
         predicted = model(a * clean + s * noise, timesteps, captions(rows, stamp, silent)).float()
         return (predicted - (a * noise - s * clean)).square().mean(), {}
 
-    train("diffusion", model, loss, plan, folder)
+    train("diffusion", model, loss, plan, run)
     model.unet.to(memory_format=torch.contiguous_format)
     return StableDiffusionPipeline(
         vae=autoencoder,

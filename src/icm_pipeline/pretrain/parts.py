@@ -5,7 +5,9 @@ its checkpoint in the pretrain folder to start over.
 """
 
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from icm_pipeline.artifacts import fingerprint, replace_folder
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.pretrain.cards import QUALITY, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
-from icm_pipeline.pretrain.training import TrainingPlan, has_quick_bf16
+from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
+from icm_pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class PretrainPlan:
     guidance_scale: float
     sites: dict[str, str]
     attributes: dict[str, dict[str, list[str]]]
+    evaluation_prompts: list[str]
+    tracker: Tracker
 
     def training(self, part: str) -> TrainingPlan:
         return TrainingPlan(
@@ -84,17 +90,24 @@ def make_portraits(plan: PretrainPlan) -> None:
 def make_autoencoder(plan: PretrainPlan) -> None:
     from icm_pipeline.pretrain.autoencoder import train_autoencoder
 
-    model = train_autoencoder(portraits(plan, "train"), plan.training("autoencoder"), plan.folder)
-    model.save_pretrained(plan.folder / "autoencoder")
-    _note_training(plan, "autoencoder", plan.folder / "autoencoder", {})
+    if plan.start_from:
+        log.info("autoencoder: the shipped one is kept")
+        return
+    pictures = portraits(plan, "train")
+    model = train_autoencoder(pictures, plan.training("autoencoder"), _training_run(plan, pictures))
+    with _new_folder(plan.folder / "autoencoder") as folder:
+        model.save_pretrained(folder)
+        _note_training(plan, "autoencoder", folder, {})
 
 
 def make_classifier(plan: PretrainPlan) -> None:
     from icm_pipeline.pretrain.classifier import train_classifier
 
-    model = train_classifier(portraits(plan, "train"), plan.training("classifier"), plan.folder)
-    model.save(plan.zoo / CLASSIFIER_FOLDER)
-    _note_training(plan, "classifier", plan.zoo / CLASSIFIER_FOLDER, {})
+    pictures = portraits(plan, "train")
+    model = train_classifier(pictures, plan.training("classifier"), _training_run(plan, pictures))
+    with _new_folder(plan.zoo / CLASSIFIER_FOLDER) as folder:
+        model.save(folder)
+        _note_training(plan, "classifier", folder, {})
 
 
 def make_clip(plan: PretrainPlan) -> None:
@@ -102,10 +115,12 @@ def make_clip(plan: PretrainPlan) -> None:
 
     start = plan.start_from / CLIP_FOLDER if plan.start_from else None
     earlier = read_training(start) if start else {}
-    model = train_clip(portraits(plan, "train"), plan.training("clip"), plan.folder, start)
-    write_config(plan.zoo / CLIP_FOLDER)
-    save_file(_half(model), plan.zoo / CLIP_FOLDER / f"{MODEL_NAME}.safetensors")
-    _note_training(plan, "clip", plan.zoo / CLIP_FOLDER, earlier)
+    pictures = portraits(plan, "train")
+    model = train_clip(pictures, plan.training("clip"), _training_run(plan, pictures, start), start)
+    with _new_folder(plan.zoo / CLIP_FOLDER) as folder:
+        write_config(folder)
+        save_file(_half(model), folder / f"{MODEL_NAME}.safetensors")
+        _note_training(plan, "clip", folder, earlier)
 
 
 def make_diffusion(plan: PretrainPlan) -> None:
@@ -116,17 +131,20 @@ def make_diffusion(plan: PretrainPlan) -> None:
     start = plan.start_from / MODEL_FOLDER if plan.start_from else None
     source = start / "vae" if start else plan.folder / "autoencoder"
     earlier = read_training(start or source)
-    autoencoder = AutoencoderKL.from_pretrained(source, torch_dtype=torch.float32).eval().to(plan.device)
-    pipe = train_diffusion(portraits(plan, "train"), autoencoder, plan.training("diffusion"), plan.folder, start)
-    pipe.to(torch.float16).save_pretrained(plan.zoo / MODEL_FOLDER, safe_serialization=True)
-    _note_training(plan, "diffusion", plan.zoo / MODEL_FOLDER, earlier)
+    autoencoder = AutoencoderKL.from_pretrained(source, dtype=torch.float32).eval().to(plan.device)
+    pictures = portraits(plan, "train")
+    run = _training_run(plan, pictures, start or source)
+    pipe = train_diffusion(pictures, autoencoder, plan.training("diffusion"), run, start)
+    with _new_folder(plan.zoo / MODEL_FOLDER) as folder:
+        pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+        _note_training(plan, "diffusion", folder, earlier)
 
 
 def measure_quality(plan: PretrainPlan) -> None:
     from icm_pipeline.backbones.registry import load_backbone
     from icm_pipeline.labelers import load_labeler
     from icm_pipeline.pretrain.clip import MODEL_NAME
-    from icm_pipeline.pretrain.quality import Judges, measure, write_figures
+    from icm_pipeline.pretrain.quality import Judges, flat_figures, measure, write_figures
 
     folder = str((plan.zoo / MODEL_FOLDER).resolve())
 
@@ -139,11 +157,13 @@ def measure_quality(plan: PretrainPlan) -> None:
         classifier=load_labeler("tiny", "", str((plan.zoo / CLASSIFIER_FOLDER).resolve()), 64, plan.device),
         clip=load_labeler("clip", MODEL_NAME, str((plan.zoo / CLIP_FOLDER).resolve()), 64, plan.device),
         attributes=plan.attributes,
+        evaluation_prompts=plan.evaluation_prompts,
     )
     held_out = portraits(plan, "held_out")
     figures = measure(model(plan.guidance_scale), model(1.0), judges, held_out, plan.num_quality_images, plan.seed)
     write_figures(figures, plan.zoo / MODEL_FOLDER / QUALITY)
     write_cards(plan.zoo)
+    plan.tracker.metrics(flat_figures(figures))
 
 
 PARTS: dict[str, Callable[[PretrainPlan], None]] = {
@@ -160,6 +180,22 @@ def pretrain(part: str, plan: PretrainPlan) -> None:
     """Make one part, or with `all` every part in order."""
     for name in PARTS if part == "all" else (part,):
         PARTS[name](plan)
+
+
+def _training_run(plan: PretrainPlan, pictures: Portraits, start: Path | None = None) -> TrainingRun:
+    """Return where a part trains; its data are the pictures and the weights it begins with."""
+    data = pictures.digest + (f" from {fingerprint(start)}" if start else "")
+    return TrainingRun(plan.folder, data, plan.tracker.metrics)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` when it is whole, so that weights are never mixed."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    replace_folder(partial, folder)
 
 
 def _note_training(plan: PretrainPlan, part: str, folder: Path, earlier: dict[str, list[dict[str, Any]]]) -> None:

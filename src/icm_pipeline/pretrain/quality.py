@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ from icm_pipeline.labelers import Labeler
 from icm_pipeline.metrics.fairness import fairness_discrepancy
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pretrain.autoencoder import encode_portraits, to_tensor
-from icm_pipeline.pretrain.captions import NAMED_SHARE
+from icm_pipeline.pretrain.captions import NAMED_SHARE, with_article
 from icm_pipeline.pretrain.dataset import Portraits
 from icm_pipeline.pretrain.world import ATTRIBUTES, OCCUPATIONS, odds
 from icm_pipeline.prompts import make_jobs
@@ -48,11 +49,12 @@ JUDGED = ("gender", "age", "skin_tone")
 
 @dataclass(frozen=True)
 class Judges:
-    """The two judges and the label texts they are asked with, {attribute: {option: texts}}."""
+    """The two judges, the label texts they are asked with, {attribute: {option: texts}}, and the prompts of FD."""
 
     classifier: Labeler
     clip: Labeler
     attributes: dict[str, dict[str, list[str]]]
+    evaluation_prompts: list[str]
 
 
 def measure(
@@ -65,8 +67,9 @@ def measure(
     renders = [Image.fromarray(pixels) for pixels in held_out.pixels]
     figures: dict[str, Any] = {"num_held_out": len(renders), "num_images": num_images}
     for name, judge in (("classifier", judges.classifier), ("clip", judges.clip)):
+        read = _read(judge, renders, judges)
         figures[f"{name}_accuracy"] = {
-            attribute: float((_read(judge, renders, judges, attribute) == held_out.labels(attribute, options)).mean())
+            attribute: float((read[attribute] == held_out.labels(attribute, options)).mean())
             for attribute, options in ATTRIBUTES.items()
         }
     figures["autoencoder_psnr"] = _psnr(model.pipe.vae, held_out)
@@ -74,36 +77,22 @@ def measure(
         name: _obeyed(model, judges, name, num_images, seed) for name in NAMED_SHARE if name in ATTRIBUTES
     }
     figures["odds"] = _odds(unguided, judges, num_images, seed)
-    prompts = [f"a face of a {job}" for job in ("doctor", "firefighter", "nurse", "receptionist")]
-    images = _generate(model, prompts, max(1, num_images // len(prompts)), seed)
+    images = _generate(model, judges.evaluation_prompts, max(1, num_images // len(judges.evaluation_prompts)), seed)
+    by_prompt = [judges.classifier.label(group, judges.attributes) for group in images.values()]
     figures["fd_original"] = {
-        attribute: float(
-            np.mean(
-                [
-                    fairness_discrepancy(
-                        judges.classifier.label(images[prompt], attribute, judges.attributes[attribute])
-                    )
-                    for prompt in prompts
-                ]
-            )
-        )
+        attribute: float(np.mean([fairness_discrepancy(probabilities[attribute]) for probabilities in by_prompt]))
         for attribute in JUDGED
     }
     everything = [image for group in images.values() for image in group]
-    figures["judges_agree"] = {
-        attribute: float(
-            (
-                _read(judges.classifier, everything, judges, attribute)
-                == _read(judges.clip, everything, judges, attribute)
-            ).mean()
-        )
-        for attribute in JUDGED
-    }
+    first, second = (_read(judge, everything, judges) for judge in (judges.classifier, judges.clip))
+    figures["judges_agree"] = {attribute: float((first[attribute] == second[attribute]).mean()) for attribute in JUDGED}
     return figures
 
 
-def _read(judge: Labeler, images: list[Any], judges: Judges, attribute: str) -> np.ndarray:
-    return hard_labels(judge.label(images, attribute, judges.attributes[attribute]))
+def _read(judge: Labeler, images: list[Any], judges: Judges) -> dict[str, NDArray[np.int64]]:
+    """Return what a judge sees, {attribute: index among the world's options [n]}."""
+    questions = {name: {option: judges.attributes[name][option] for option in ATTRIBUTES[name]} for name in ATTRIBUTES}
+    return {name: hard_labels(probabilities) for name, probabilities in judge.label(images, questions).items()}
 
 
 def _psnr(autoencoder: Any, held_out: Portraits) -> float:
@@ -128,27 +117,27 @@ def _obeyed(model: Backbone, judges: Judges, attribute: str, num_images: int, se
     """Return the share of images that show the option their prompt names."""
     options = ATTRIBUTES[attribute]
     wanted = {
-        template.replace("{}", WORDS.get(option, option) if attribute == "glasses" else option): index
+        with_article(template.replace("{}", WORDS.get(option, option) if attribute == "glasses" else option)): index
         for index, option in enumerate(options)
         for template in NAMING_PROMPTS[attribute]
     }
     images = _generate(model, list(wanted), max(1, num_images // len(wanted)), seed)
-    hits = [_read(judges.classifier, group, judges, attribute) == wanted[prompt] for prompt, group in images.items()]
+    hits = [_read(judges.classifier, group, judges)[attribute] == wanted[prompt] for prompt, group in images.items()]
     return float(np.concatenate(hits).mean())
 
 
 def _odds(model: Backbone, judges: Judges, num_images: int, seed: int) -> dict[str, Any]:
     """Return the shares at guidance 1 beside the training odds, and their largest and mean distance."""
     per_job = max(1, num_images // 2)
-    prompts = {f"a photo of a {job}": job for job in OCCUPATIONS}
-    prompts = {prompt.replace("a e", "an e"): job for prompt, job in prompts.items()}
+    prompts = {with_article(f"a photo of a {job}"): job for job in OCCUPATIONS}
     images = _generate(model, list(prompts), per_job, seed + 1)
+    read = {prompt: _read(judges.classifier, group, judges) for prompt, group in images.items()}
     rows: dict[str, Any] = {}
     for attribute in JUDGED:
         options = ATTRIBUTES[attribute]
         rows[attribute] = {}
         for prompt, job in prompts.items():
-            labels = _read(judges.classifier, images[prompt], judges, attribute)
+            labels = read[prompt][attribute]
             shares = np.bincount(labels, minlength=len(options)) / len(labels)
             rows[attribute][job] = {"trained": odds(job, attribute).tolist(), "drawn": shares.tolist()}
         distances = [np.abs(np.subtract(row["trained"], row["drawn"])).max() for row in rows[attribute].values()]
@@ -170,3 +159,9 @@ def write_figures(figures: dict[str, Any], path: Path) -> None:
             row["largest_distance"],
             row["mean_distance"],
         )
+
+
+def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
+    """Return the scalars among the figures under names such as `quality/obeyed/gender`."""
+    names = ("classifier_accuracy", "clip_accuracy", "obeyed", "fd_original", "judges_agree")
+    return {f"quality/{name}/{key}": value for name in names for key, value in figures[name].items()}

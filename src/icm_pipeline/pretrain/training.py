@@ -45,6 +45,37 @@ class TrainingPlan:
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where a training keeps its checkpoint, what it learns from, and who hears of its figures.
+
+    data: names the training data and the weights it began with; a checkpoint of other data is refused.
+    """
+
+    folder: Path
+    data: str
+    report: Callable[[dict[str, float]], None]
+
+
+# What a checkpoint must share with the plan that goes on from it; a plan may be made longer or shorter.
+FIXED = ("batch_size", "learning_rate", "seed", "warmup_steps", "weight_decay", "ema_decay")
+
+
+def _origin(plan: TrainingPlan, run: TrainingRun) -> dict[str, object]:
+    return {**{name: getattr(plan, name) for name in FIXED}, "data": run.data}
+
+
+def _check_origin(checkpoint: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
+    differing = [
+        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{checkpoint} belongs to another training ({'; '.join(differing)}). Delete it to start over, or set "
+            "pretrain.folder to another folder."
+        )
+
+
 def has_quick_bf16(device: str) -> bool:
     """Say whether bfloat16 products run in hardware there; a CPU that emulates them is slower than in float32."""
     if torch.device(device).type != "cpu":
@@ -55,7 +86,11 @@ def has_quick_bf16(device: str) -> bool:
 
 def _save(path: Path, state: dict[str, object]) -> None:
     partial = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(state, partial)
+    try:
+        torch.save(state, partial)
+    except RuntimeError as error:  # what torch makes of a full disk
+        partial.unlink(missing_ok=True)
+        raise OSError(f"The checkpoint {path} could not be written ({error}). The one before it is kept.") from error
     partial.replace(path)
 
 
@@ -78,15 +113,16 @@ def train(
     model: nn.Module,
     loss: Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]],
     plan: TrainingPlan,
-    folder: Path,
+    run: TrainingRun,
 ) -> nn.Module:
     """Train `model` in place and return it holding the averaged weights.
 
     `loss(model, generator)` draws a batch and returns the scalar to minimise and figures to show. The checkpoint
-    `<folder>/<name>.checkpoint.pt` is read back if it is there (tensors only) and stays after the last step.
+    `<name>.checkpoint.pt` in the run's folder is read back if it is there (tensors only) and stays after the last step.
+    Raises ValueError if it belongs to another training.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{name}.checkpoint.pt"
+    run.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, origin = run.folder / f"{name}.checkpoint.pt", _origin(plan, run)
     model.to(plan.device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
@@ -94,6 +130,7 @@ def train(
     first, seconds = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=plan.device, weights_only=True)
+        _check_origin(checkpoint, state["origin"], origin)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, first, seconds = state["average"], state["step"], state["seconds"]
@@ -121,9 +158,10 @@ def train(
             shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
         if step % 50 == 0:
             bar.set_postfix({key: f"{figure:.4f}" for key, figure in shown.items()})
+            run.report({f"pretrain/{name}/step": step, **{f"pretrain/{name}/{key}": v for key, v in shown.items()}})
         if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.num_steps:
             spent = seconds + time.monotonic() - started
-            done = {"model": live, "average": average, "optimizer": optimizer.state_dict()}
+            done = {"origin": origin, "model": live, "average": average, "optimizer": optimizer.state_dict()}
             _save(checkpoint, {**done, "step": step + 1, "seconds": spent})
             log.info("%s: step %d of %d, %s, %.0f s", name, step + 1, plan.num_steps, bar.postfix, spent)
     model.load_state_dict(average)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm_pipeline.artifacts import write_json
-from icm_pipeline.image_sets import ImageRow, read_images, read_table
+from icm_pipeline.image_sets import STEERING, ImageRow, Pictures, read_table
 from icm_pipeline.labelers.clip import ClipJudge
 from icm_pipeline.metrics.fairness import bootstrap_interval, discrepancy_by_prompt, expected_floor
 from icm_pipeline.metrics.outcomes import hard_labels, share_kept, share_obeying
 from icm_pipeline.metrics.similarity import mapped_cosine, pair_by_id
-from icm_pipeline.pipeline import StageContext
-from icm_pipeline.stages.models import labeler_of
+from icm_pipeline.stage_table import StageContext
+from icm_pipeline.stages.models import check_device, labeler_of
 
 log = logging.getLogger(__name__)
 
@@ -26,20 +26,17 @@ def run(context: StageContext) -> None:
     attribute, options = settings.attribute, list(settings.attribute.options)
     rows, twins = read_table(context.parents["steer"]), read_table(context.parents["originals"])
     twins = [twins[index] for index in pair_by_id([row.image_id for row in rows], [twin.image_id for twin in twins])]
-    steered, originals = read_images(rows), read_images(twins)
-    judge = labeler_of(settings.judge)
-    after = judge.label(steered, attribute.name, attribute.options)
-    before = judge.label(originals, attribute.name, attribute.options)
+    steered, originals = Pictures(rows), Pictures(twins)
+    judge = labeler_of(settings.judge, "judge")
+    questions = {other.name: other.options for other in settings.evaluate.drift.values()}
+    questions[attribute.name] = attribute.options
+    judged_before, judged_after = judge.label(originals, questions), judge.label(steered, questions)
+    before, after = judged_before[attribute.name], judged_after[attribute.name]
     clip = settings.evaluate.clip
+    check_device(clip.device, "evaluate.clip.device")
     encoder = ClipJudge(clip.model, clip.path, clip.batch_size, clip.device)
     similarity = mapped_cosine(encoder.embed_images(steered), encoder.embed_images(originals))
-    drift = {
-        name: share_kept(
-            judge.label(originals, other.name, other.options), judge.label(steered, other.name, other.options)
-        )
-        for name, other in settings.evaluate.drift.items()
-        if other.name != attribute.name
-    }
+    kept = {name: share_kept(judged_before[name], judged_after[name]) for name in questions if name != attribute.name}
     wanted = np.array([options.index(row.option) for row in rows])
     target = np.array(settings.method.target_shares or np.full(len(options), 1 / len(options)))
     prompts = [row.prompt for row in rows]
@@ -55,11 +52,7 @@ def run(context: StageContext) -> None:
     metrics: dict[str, Any] = {
         "model": settings.model.name,
         "attribute": attribute.name,
-        "layers": {"kind": settings.layers.kind, "rule": settings.layers.rule, "k": settings.layers.k},
-        "direction": settings.method.direction,
-        "alpha": settings.alpha,
-        "alpha_unit": settings.method.alpha_unit,
-        "assignment": settings.method.assignment,
+        "steering": context.parents["steer"].read_json(STEERING),
         "num_images": len(rows),
         "unseen": {"originals": int((hard_labels(before) < 0).sum()), "steered": int((hard_labels(after) < 0).sum())},
         "fd_original": discrepancy(before),
@@ -72,7 +65,7 @@ def run(context: StageContext) -> None:
             for index, option in enumerate(options)
             if (wanted == index).any()
         },
-        "kept": drift,
+        "kept": kept,
         "shares": {"original": _shares(before, prompts, options), "steered": _shares(after, prompts, options)},
     }
     write_json(context.folder / "metrics.json", metrics)

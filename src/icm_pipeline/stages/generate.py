@@ -1,22 +1,25 @@
 """Make the probe dataset: ambiguous prompts, one seed per image, activations pooled in the same denoising pass."""
 
 from icm_pipeline.hooks import hooked
-from icm_pipeline.image_sets import Batch, make_image_set
-from icm_pipeline.pipeline import StageContext
+from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
+from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import decode, denoise
-from icm_pipeline.stages.models import backbone_of, probe_jobs, recorded_steps
+from icm_pipeline.stage_table import StageContext
+from icm_pipeline.stages.models import backbone_of, probe_jobs, recorded_steps, refuse_early
 
 
 def run(context: StageContext) -> None:
     make_probe_dataset(context, images=True, record=context.settings.generate.record)
+    context.tracker.image("generate/samples", draw_sheet(context.folder / SAMPLES, context.folder / IMAGES))
 
 
 def make_probe_dataset(context: StageContext, images: bool, record: bool) -> None:
     """Denoise every probe job; write its image, its pooled activations, or both."""
     settings = context.settings
     backbone = backbone_of(settings)
+    refuse_early(settings, backbone)
     layers = [site.layer for site in backbone.sites] if record else []
     steps = recorded_steps(settings) if record else []
 

@@ -5,9 +5,9 @@ import logging
 
 import numpy as np
 
-from icm_pipeline.image_sets import read_images, read_table
+from icm_pipeline.image_sets import Pictures, read_table
 from icm_pipeline.metrics.outcomes import hard_labels
-from icm_pipeline.pipeline import StageContext
+from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import labeler_of
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,8 @@ LABELS = "labels.csv"
 def run(context: StageContext) -> None:
     settings, attribute = context.settings, context.settings.attribute
     rows = read_table(context.parents["generate"])
-    probabilities = labeler_of(settings.labeler).label(read_images(rows), attribute.name, attribute.options)
+    questions = {attribute.name: attribute.options}
+    probabilities = labeler_of(settings.labeler, "labeler").label(Pictures(rows), questions)[attribute.name]
     options = list(attribute.options)
     labels = hard_labels(probabilities)
     with (context.folder / LABELS).open("w", newline="", encoding="utf-8") as file:

@@ -3,10 +3,13 @@
 import logging
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import LabelerConfig, Settings
 from icm_pipeline.labelers import Labeler, load_labeler
+from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
+from icm_pipeline.selection import LayerScore, select_layers
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +17,7 @@ log = logging.getLogger(__name__)
 def backbone_of(settings: Settings) -> Backbone:
     """Load the configured model and say what was loaded."""
     model = settings.model
+    check_device(model.device, "model.device")
     if model.num_threads is not None:
         import torch
 
@@ -27,12 +31,15 @@ def backbone_of(settings: Settings) -> Backbone:
         num_steps=model.num_steps,
         guidance_scale=model.guidance_scale,
         sites=model.sites,
+        scheduler=model.scheduler,
     )
     log.info("%s loaded from %s on %s: %d sites", model.name, model.path, model.device, len(backbone.sites))
     return backbone
 
 
-def labeler_of(config: LabelerConfig) -> Labeler:
+def labeler_of(config: LabelerConfig, setting: str) -> Labeler:
+    """Load a labeler; `setting` is the name of its group, for messages."""
+    check_device(config.device, f"{setting}.device")
     return load_labeler(config.kind, config.model, config.path, config.batch_size, config.device)
 
 
@@ -51,4 +58,35 @@ def evaluation_jobs(settings: Settings) -> list[Job]:
 
 def recorded_steps(settings: Settings) -> list[int]:
     """Return the denoising steps whose activations are recorded."""
-    return list(range(settings.timesteps.first, settings.model.num_steps, settings.timesteps.stride))
+    num_steps, count = settings.model.num_steps, settings.timesteps.count
+    steps = range(int(settings.timesteps.start * num_steps), num_steps)
+    if count is None or count >= len(steps):
+        return list(steps)
+    return [steps[slot * len(steps) // count] for slot in range(count)]
+
+
+def check_device(device: str, setting: str) -> None:
+    """Raise ValueError if tensors cannot live on a device."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{setting}={device} cannot be used here ({reason}). Set {setting}=cpu.") from error
+
+
+def refuse_early(settings: Settings, backbone: Backbone) -> None:
+    """Raise ValueError, before hours of generating, for layers that do not exist and options a judge cannot tell."""
+    layers = settings.layers
+    unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]
+    select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
+    attributes = [settings.attribute, *settings.evaluate.drift.values()]
+    for judge, asked in ((settings.labeler, attributes[:1]), (settings.judge, attributes)):
+        folder = local_folder(judge.path)
+        if judge.kind == "tiny" and folder is not None:
+            known = read_attributes(folder)
+            for attribute in asked:
+                option_columns(known, attribute.name, attribute.options)

@@ -1,9 +1,10 @@
 """Make the unsteered evaluation images: the twins of every steered set with the same model, prompts and seeds."""
 
-from icm_pipeline.image_sets import Batch, make_image_set
-from icm_pipeline.pipeline import StageContext
+from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
+from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import backbone_of, evaluation_jobs
 
 
@@ -22,3 +23,4 @@ def run(context: StageContext) -> None:
         settings.generate.shard_size,
         title="originals",
     )
+    context.tracker.image("originals/samples", draw_sheet(context.folder / SAMPLES, context.folder / IMAGES))

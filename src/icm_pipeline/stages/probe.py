@@ -10,8 +10,8 @@ from tqdm import tqdm
 from icm_pipeline.artifacts import write_json
 from icm_pipeline.backbones.base import find_kind
 from icm_pipeline.image_sets import activation_files, read_activations, read_table
-from icm_pipeline.pipeline import StageContext
 from icm_pipeline.probes import LayerProbes, fit_layer, split_samples
+from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import recorded_steps
 from icm_pipeline.vectors import SteeringVectors, save_vectors
 
@@ -28,9 +28,8 @@ def run(context: StageContext) -> None:
     seen = np.flatnonzero(labels >= 0)
     _check_counts(labels[seen], options, settings.probe.min_per_option)
     rng = np.random.default_rng(settings.seed)
-    split = split_samples(
-        labels[seen], settings.probe.test_share, rng, prompts[seen] if settings.probe.group_by_prompt else None
-    )
+    groups = prompts[seen] if settings.probe.group_by_prompt else None
+    split = split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
     used = rng.permutation(labels[seen]) if settings.probe.shuffle_labels else labels[seen]
     steps = recorded_steps(settings)
     fitted: dict[str, LayerProbes] = {}

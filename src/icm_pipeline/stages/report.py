@@ -1,19 +1,16 @@
 """Draw the figures of one run and a page that shows them: heat map, ranking, grids of twins, FD before and after."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.artifacts import Artifact, ArtifactError, open_artifact
+from icm_pipeline.artifacts import Artifact
 from icm_pipeline.image_sets import ImageRow, read_table
-from icm_pipeline.pipeline import StageContext
 from icm_pipeline.plots.accuracy import plot_heat_map, plot_ranking
 from icm_pipeline.plots.comparison import plot_comparison, plot_discrepancy
 from icm_pipeline.plots.grid import plot_twins
 from icm_pipeline.plots.page import write_page
-
-log = logging.getLogger(__name__)
+from icm_pipeline.stage_table import StageContext
 
 IMAGES_PER_PROMPT = 10
 
@@ -34,10 +31,10 @@ def run(context: StageContext) -> None:
         "heat_map": plot_heat_map(folder / "heat_map.png", scores, selection["layers"], attribute),
         "ranking": plot_ranking(folder / "ranking.png", scores, selection["layers"], attribute),
     }
-    others = _other_results(context)
-    if len(others) > 1:
-        figures["comparison"] = plot_comparison(folder / "comparison.png", others, metrics)
-    write_page(folder / "report.md", metrics, selection, figures, others)
+    results = _results(context.compared)
+    if len(results) > 1:
+        figures["comparison"] = plot_comparison(folder / "comparison.png", results, parents["evaluate"].key)
+    write_page(folder / "report.md", metrics, selection, figures, results)
     for name, path in figures.items():
         context.tracker.image(f"report/{name}", path)
 
@@ -54,18 +51,7 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
     return chosen, [originals[row.image_id] for row in chosen]
 
 
-def _other_results(context: StageContext) -> list[dict[str, Any]]:
-    """Return the metrics of every evaluation of this model and attribute on disk, this one included."""
-    results = []
-    evaluations = Path(context.settings.paths.outputs) / "artifacts" / "evaluate"
-    for folder in sorted(evaluations.glob(f"{context.settings.model.name}-{context.settings.attribute.name}-*")):
-        if not folder.is_dir() or folder.name.endswith((".partial", ".old")):
-            continue
-        try:
-            artifact = open_artifact(folder)
-        except ArtifactError as error:
-            log.warning("left out of the comparison: %s", error)
-            continue
-        if artifact is not None:
-            results.append({**artifact.read_json("metrics.json"), "key": artifact.key})
-    return sorted(results, key=lambda row: json.dumps([row.get("layers", {}), row["alpha"]], sort_keys=True))
+def _results(compared: tuple[Artifact, ...]) -> list[dict[str, Any]]:
+    """Return the metrics of evaluations, each with its artifact's key, similar ways of steering side by side."""
+    results = [{**artifact.read_json("metrics.json"), "key": artifact.key} for artifact in compared]
+    return sorted(results, key=lambda row: json.dumps([row["steering"]["layers"], row["steering"]], sort_keys=True))

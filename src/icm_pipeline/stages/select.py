@@ -3,9 +3,8 @@
 import logging
 
 from icm_pipeline.artifacts import write_json
-from icm_pipeline.pipeline import StageContext
 from icm_pipeline.selection import LayerScore, rank, select_layers
-from icm_pipeline.tables import print_ranking
+from icm_pipeline.stage_table import StageContext
 
 log = logging.getLogger(__name__)
 
@@ -16,13 +15,13 @@ def run(context: StageContext) -> None:
     scores = [LayerScore(layer, row["kind"], row["score"]) for layer, row in table.items()]
     chosen = select_layers(scores, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
     ranking = rank(scores)
-    print_ranking([(row.layer, row.kind, row.score) for row in ranking], chosen)
+    kinds = {row.kind for row in scores if row.layer in chosen}
     write_json(
         context.folder / "selection.json",
         {
             "layers": chosen,
             "rule": layers.rule,
-            "kind": layers.kind,
+            "kind": kinds.pop() if len(kinds) == 1 else "mixed",
             "ranking": [{"layer": row.layer, "kind": row.kind, "score": row.score} for row in ranking],
         },
     )

@@ -2,14 +2,17 @@
 
 import logging
 from collections import Counter
+from dataclasses import asdict
 
+from icm_pipeline.artifacts import write_json
 from icm_pipeline.hooks import hooked
-from icm_pipeline.image_sets import Batch, make_image_set
+from icm_pipeline.image_sets import IMAGES, SAMPLES, STEERING, Batch, make_image_set
 from icm_pipeline.interventions.assignment import assign_options
 from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.pipeline import StageContext
+from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import backbone_of, evaluation_jobs
 from icm_pipeline.vectors import load_vectors
 
@@ -19,7 +22,8 @@ log = logging.getLogger(__name__)
 def run(context: StageContext) -> None:
     settings = context.settings
     method, names = settings.method, list(settings.attribute.options)
-    layers = context.parents["select"].read_json("selection.json")["layers"] if method.name == "icm" else []
+    selection = context.parents["select"].read_json("selection.json")
+    layers = selection["layers"] if method.name == "icm" else []
     vectors = load_vectors(context.parents["probe"].path(f"vectors-{method.direction}.safetensors"), layers)
     if vectors.options != tuple(names):
         raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {tuple(names)}.")
@@ -60,3 +64,7 @@ def run(context: StageContext) -> None:
         title="steer",
         options=[names[option] for option in assigned],
     )
+    steering = asdict(method)
+    steering |= {"method": steering.pop("name"), "alpha": settings.alpha, "layers": layers}
+    write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
+    context.tracker.image("steer/samples", draw_sheet(context.folder / SAMPLES, context.folder / IMAGES))

@@ -1,0 +1,112 @@
+"""The stages: what each needs and which part of the configuration changes its result.
+
+alpha enters only at `steer` and k only at `select`, so a sweep over both shares images, activations and probes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from icm_pipeline.artifacts import Artifact
+from icm_pipeline.config import Settings
+from icm_pipeline.tracking import Tracker
+from icm_pipeline.validation import ConfigError
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's function gets: the settings, its whole parents by stage name, and the folder to fill."""
+
+    settings: Settings
+    parents: dict[str, Artifact]
+    folder: Path
+    tracker: Tracker
+    compared: tuple[Artifact, ...] = ()
+    """For a stage that compares: the evaluations that share this one's originals and judges."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    reads: dotted names of the settings that change the result; weights: those among them that point to weights on disk;
+    device: the setting that says where it computes; compares: whether it shows other evaluations beside its own.
+    """
+
+    name: str
+    summary: str
+    needs: Callable[[Settings], tuple[str, ...]]
+    reads: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+    reads_to_record: tuple[str, ...] = ()  # read besides, if the stage records activations
+    device: str | None = None  # None: on the CPU
+    compares: bool = False
+
+    @property
+    def run(self) -> Callable[[StageContext], None]:
+        function: Callable[[StageContext], None] = import_module(f"icm_pipeline.stages.{self.name}").run
+        return function
+
+
+MODEL = (
+    "model.family", "model.path", "model.dtype", "model.num_steps", "model.guidance_scale", "model.scheduler",
+)  # fmt: skip
+PROBE_DATASET = (
+    *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",
+)  # fmt: skip
+EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
+JUDGING = (
+    "judge.kind", "judge.model", "judge.path", "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift",
+    "evaluate.bootstrap", "evaluate.images_per_prompt", "attribute.name", "attribute.options",
+)  # fmt: skip
+RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
+
+
+def _activations(settings: Settings) -> str:
+    return "generate" if settings.generate.record else "extract"
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "generate", "make the probe dataset, and record pooled activations in the same pass",
+            lambda s: (), (*PROBE_DATASET, "generate.record"), ("model.path",), RECORDING, device="model.device",
+        ),
+        Stage("extract", "record pooled activations of the probe dataset on its own",
+              lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device"),
+        Stage("label", "say what every probe image shows",
+              lambda s: ("generate",), ("labeler.kind", "labeler.model", "labeler.path", "attribute.name",
+              "attribute.options"), ("labeler.path",), device="labeler.device"),
+        Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
+              lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
+              ("probe", "attribute.name", "seed")),
+        Stage("select", "rank the layers and choose those to steer", lambda s: ("probe",), ("layers",)),
+        Stage("originals", "make the unsteered evaluation images", lambda s: (), EVALUATION_SET, ("model.path",),
+              device="model.device"),
+        Stage("steer", "make the evaluation images again, steered",
+              lambda s: ("probe", "select"),
+              (*EVALUATION_SET, "alpha", "method", "model.batch_size", "attribute.name"), ("model.path",),
+              device="model.device"),
+        Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
+              lambda s: ("originals", "steer"),
+              JUDGING,
+              ("judge.path", "evaluate.clip.path"), device="judge.device"),
+        Stage("report", "draw the figures and write the page",
+              lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"), (),
+              compares=True),
+    )
+}  # fmt: skip
+
+
+def stages_of(settings: Settings) -> tuple[str, ...]:
+    """Return the stages that `stage=all` runs, in order."""
+    return tuple(name for name in STAGES if name != "extract" or not settings.generate.record)
+
+
+def check_stage(stage: str, more: tuple[str, ...]) -> None:
+    """Raise ConfigError listing the stages if there is none of this name."""
+    known = (*STAGES, "all", *more)
+    if stage not in known:
+        raise ConfigError(f"stage={stage} is not known. Choose one of: {', '.join(known)}.")
