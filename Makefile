@@ -6,7 +6,8 @@ STAMP := $(VENV)/.icm-installed
 DEV_STAMP := $(VENV)/.icm-dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo results test test-slow lint clean
+ROWS := gender,worst_k,random_k,all_layers,cross_attention,feed_forward,age,skin_tone
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,9 +17,13 @@ setup: $(STAMP)  ## make the environment in .venv and install the package
 demo: $(STAMP)  ## run the whole method on the embedded model (gender) and print the result
 	$(BIN)/python -m icm_pipeline
 
+results: $(STAMP)  ## run every row of the README's table and print it (about 15 minutes)
+	$(BIN)/python -m icm_pipeline --multirun experiment=$(ROWS)
+	$(BIN)/python benchmarks/results_table.py
+
 test: $(DEV_STAMP)  ## lint, types, import rules and the quick tests
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest

@@ -1,10 +1,12 @@
 """Bad input on the command line: one clear message, an exit code that is not zero, nothing half-written."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.command_line import run
+from tests.command_line import command, run
 
 BAD = {
     "an unknown stage": (["stage=probes"], ["stage=probes", "steer", "evaluate"]),
@@ -18,6 +20,10 @@ BAD = {
     "an attribute with one option": (["~attribute.options.man"], ["at least two"]),
     "an empty prompt": (["attribute.evaluation_prompts=['  ']"], ["empty prompt"]),
     "no prompts": (["attribute.evaluation_prompts=[]"], ["evaluation_prompts is empty"]),
+    "an unknown layer": (["layers=named", "layers.names=[mid.attn9]"], ["mid.attn9", "mid_block"]),
+    "an option the judge does not know": (["+attribute.options.robot=[a robot]"], ["robot", "woman, man"]),
+    "a device that is not there": (["model.device=cuda:7"], ["model.device=cuda:7", "model.device=cpu"]),
+    "an unknown scheduler": (["model.scheduler=best"], ["model.scheduler=best", "ddim"]),
     "an embedded model that is not there": (["model.path=embedded:huge"], ["huge", "tiny"]),
     "a folder that is no pipeline": (["model.path=./nothing-here"], ["model_index.json"]),
 }
@@ -29,7 +35,46 @@ def test_bad_input_is_refused_in_words(overrides: list[str], words: list[str], t
     assert result.returncode != 0
     assert all(word in result.stderr for word in words), result.stderr
     assert "Traceback" not in result.stderr
-    assert not list(tmp_path.glob("outputs/artifacts/*/*/manifest.json"))
+    assert [path for path in tmp_path.glob("outputs/artifacts/*/*") if not path.name.endswith(".lock")] == []
+
+
+@pytest.mark.parametrize("where", ["a file", "a read-only place"])
+def test_outputs_that_cannot_be_written_are_refused_in_words(tmp_path: Path, where: str) -> None:
+    outputs = tmp_path / "outputs" if where == "a file" else Path("/proc/nothing/outputs")
+    (tmp_path / "outputs").write_text("in the way")
+    result = subprocess.run(command(outputs), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
+    assert result.returncode == 1
+    assert "error:" in result.stderr
+    assert str(outputs) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_sweep_with_a_bad_job_does_the_others_and_ends_in_one_message(tmp_path: Path) -> None:
+    result = run(tmp_path / "outputs", "--multirun", "stage=select,originals", "layers.k=2")
+    assert result.returncode == 1
+    assert "stage=select needs the artifact of stage=probe" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(list(tmp_path.glob("outputs/artifacts/originals/*/manifest.json"))) == 1
+
+
+def test_more_layers_than_there_are_is_refused_before_an_image_is_made(tmp_path: Path) -> None:
+    result = run(tmp_path / "outputs", "layers.k=99")
+    assert result.returncode == 1
+    assert "layers.k=99 is more than the 12 self_attention layers" in result.stderr
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_online_tracking_without_a_login_is_refused_before_an_image_is_made(tmp_path: Path) -> None:
+    words = [*command(tmp_path / "outputs"), "tracker=wandb", "tracker.mode=online"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    result = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert result.returncode == 1
+    assert "tracker.mode=offline" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_a_file_where_the_outputs_should_go_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole pipeline on the embedded model with few images, as a user runs it: once through, again, killed, damaged."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.command_line import artifact_hashes, command, run
 
@@ -35,12 +37,35 @@ def test_a_run_leaves_one_whole_artifact_per_stage_and_nothing_half_made(finishe
 
 def test_metrics_hold_what_the_method_is_judged_by(finished: Path) -> None:
     metrics = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
-    assert set(metrics["fd"]["by_prompt"]) == {
-        f"a face of a {job}" for job in ("doctor", "firefighter", "nurse", "receptionist")
-    }
-    assert 0 <= metrics["fd"]["mean"] <= 0.71
-    assert 0 < metrics["clip_i"] <= 1
+    with (artifact(finished, "evaluate") / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    prompts = {f"a face of a {job}" for job in ("doctor", "firefighter", "nurse", "receptionist")}
+    assert {row["prompt"] for row in rows} == set(metrics["fd"]["by_prompt"]) == prompts
+    for when, name in (("original", "fd_original"), ("steered", "fd")):
+        for prompt in prompts:  # || mean probabilities - (1/2, 1/2) ||, by hand
+            man = [float(row[f"{when}_man"]) for row in rows if row["prompt"] == prompt]
+            expected = 2**0.5 * abs(sum(man) / len(man) - 0.5)
+            assert metrics[name]["by_prompt"][prompt] == pytest.approx(expected, abs=1e-5)
+        by_prompt = metrics[name]["by_prompt"].values()
+        assert metrics[name]["mean"] == pytest.approx(sum(by_prompt) / 4)
+    assert metrics["clip_i"] == pytest.approx(sum(float(row["clip_i"]) for row in rows) / len(rows), abs=1e-5)
+    obeyed = [float(row[f"steered_{row['steered_to']}"]) > 0.5 for row in rows]
+    assert metrics["obeyed"] == pytest.approx(sum(obeyed) / len(obeyed))
     assert set(metrics["kept"]) == {"age", "skin_tone", "background", "glasses"}
+
+
+def test_the_report_shows_its_figures_and_the_figures_show_something(finished: Path) -> None:
+    folder = artifact(finished, "report")
+    page = (folder / "report.md").read_text()
+    metrics = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
+    assert f"**{metrics['fd']['mean']:.3f}**" in page
+    for name in ("twins", "discrepancy", "heat_map", "ranking"):
+        assert f"({name}.png)" in page
+        with Image.open(folder / f"{name}.png") as image:
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").getcolors(1 << 24) or []) > 20
+    with Image.open(artifact(finished, "originals") / "samples.png") as sheet:
+        assert sheet.size == (8 * 128, 2 * 128)  # 16 images
 
 
 def test_a_second_run_finds_everything_done(finished: Path) -> None:
@@ -65,6 +90,27 @@ def test_another_alpha_and_k_reuse_images_activations_and_probes(finished: Path,
     assert result.returncode == 0, result.stdout + result.stderr
     assert (result.stdout + result.stderr).count("done before") == 4
     assert json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())["alpha"] == 0.25
+
+
+def test_the_opposite_alpha_steers_the_other_way(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
+    result = run(outputs, "alpha=-3")
+    assert result.returncode == 0, result.stdout + result.stderr
+    away = json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())
+    towards = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
+    assert towards["obeyed"] > away["obeyed"] + 0.3
+
+
+def test_the_report_compares_other_ways_of_steering_the_same_originals(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "originals")
+    for words in (["layers.k=2"], ["method=none"]):
+        result = run(outputs, *words)
+        assert result.returncode == 0, result.stdout + result.stderr
+    newest = max(outputs.glob("artifacts/report/*/report.md"), key=lambda path: path.stat().st_mtime)
+    page = newest.read_text()
+    assert "| best 2 self-attention" in page
+    assert "| no steering" in page
+    assert (newest.parent / "comparison.png").exists()
 
 
 def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path) -> None:

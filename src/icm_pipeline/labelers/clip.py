@@ -65,7 +65,7 @@ class ClipJudge:
 
     def _zero_shot(self, embedded: Floats, options: dict[str, list[str]]) -> Floats:
         """Return probabilities [n, options] from image embeddings [n, d]: softmax over each option's best text."""
-        scale = float(self._model.logit_scale.exp())
+        scale = float(self._model.logit_scale.detach().exp())
         logits = np.stack([(scale * embedded @ self.embed_texts(texts).T).max(1) for texts in options.values()], axis=1)
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: Floats = shifted / shifted.sum(1, keepdims=True)

@@ -79,6 +79,9 @@ def write_cards(zoo: Path) -> None:
             "",
             *_training(folder),
             "",
+            "A part with several rows was trained in several goes, each from the averaged half-precision weights of "
+            "the one before; the learning rate rises and falls in each.",
+            "",
             f"Made by `python -m icm_pipeline stage=pretrain`; measured by `pretrain.part=quality` on "
             f"{figures['num_held_out']:,} held-out renders and about {figures['num_images']} generated images "
             "a question.",
