@@ -54,8 +54,11 @@ class Pipeline:
         return self._keys[name]
 
     def folder(self, name: str) -> Path:
+        """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
+        stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
         label = f"{self.settings.model.name}-{self.settings.attribute.name}-{self.key(name)}"
-        return Path(self.settings.paths.outputs) / "artifacts" / name / label
+        made_by_another = sorted(stage_folder.glob(f"*-{self.key(name)}"))
+        return made_by_another[0] if made_by_another else stage_folder / label
 
     def find(self, name: str) -> Artifact | None:
         """Return a stage's artifact if it is done; raises ArtifactError if it is damaged or was edited."""

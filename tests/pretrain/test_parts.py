@@ -43,6 +43,7 @@ def test_training_on_begins_with_the_shipped_weights_and_remembers_their_history
     make_diffusion(plan)
     before, after = load_file(ZOO / UNET), load_file(plan.zoo / UNET)
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
+    assert not [path for path in plan.zoo.rglob("*.json") if "_name_or_path" in path.read_text()]
     shipped = json.loads((ZOO / "tiny" / "training.json").read_text())
     history = json.loads((plan.zoo / "tiny" / "training.json").read_text())
     assert history["autoencoder"] == shipped["autoencoder"]

@@ -4,6 +4,7 @@ Order: portraits, autoencoder, classifier, clip, diffusion, quality. A part that
 its checkpoint in the pretrain folder to start over.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from icm_pipeline.artifacts import fingerprint, replace_folder
+from icm_pipeline.artifacts import fingerprint, replace_folder, write_json
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.pretrain.cards import QUALITY, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
@@ -137,6 +138,7 @@ def make_diffusion(plan: PretrainPlan) -> None:
     pipe = train_diffusion(pictures, autoencoder, plan.training("diffusion"), run, start)
     with _new_folder(plan.zoo / MODEL_FOLDER) as folder:
         pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+        _forget_origin(folder)
         _note_training(plan, "diffusion", folder, earlier)
 
 
@@ -201,6 +203,14 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 def _note_training(plan: PretrainPlan, part: str, folder: Path, earlier: dict[str, list[dict[str, Any]]]) -> None:
     checkpoint = plan.folder / f"{part}.checkpoint.pt"
     write_training(folder, checkpoint, part, plan.training(part), plan.num_portraits, earlier)
+
+
+def _forget_origin(folder: Path) -> None:
+    """Take out of the saved configurations where on this machine the weights were loaded from."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text("utf-8"))
+        config.pop("_name_or_path", None)
+        write_json(path, config)
 
 
 def _half(model: nn.Module) -> dict[str, torch.Tensor]:
