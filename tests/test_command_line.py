@@ -45,12 +45,12 @@ def test_outputs_that_cannot_be_written_are_refused_in_words(tmp_path: Path, whe
     result = subprocess.run(command(outputs), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 1
     assert "error:" in result.stderr
-    assert str(outputs) in result.stderr
+    assert "paths.outputs" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_a_sweep_with_a_bad_job_does_the_others_and_ends_in_one_message(tmp_path: Path) -> None:
-    result = run(tmp_path / "outputs", "--multirun", "stage=select,originals", "layers.k=2")
+    result = run(tmp_path / "outputs", "stage=select,originals", "layers.k=2", "--multirun")
     assert result.returncode == 1
     assert "stage=select needs the artifact of stage=probe" in result.stderr
     assert "Traceback" not in result.stderr

@@ -89,7 +89,7 @@ def test_another_alpha_and_k_reuse_images_activations_and_probes(finished: Path,
     result = run(outputs, "alpha=0.25", "layers.k=2")
     assert result.returncode == 0, result.stdout + result.stderr
     assert (result.stdout + result.stderr).count("done before") == 4
-    assert json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())["alpha"] == 0.25
+    assert json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())["steering"]["alpha"] == 0.25
 
 
 def test_the_opposite_alpha_steers_the_other_way(finished: Path, tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def run() -> None:
     entry: Callable[[], None] = main
     try:
         entry()
+    except OSError as error:  # a job's own have been told; this one kept Hydra from beginning the job
+        sys.exit(f"error: {error}. Set paths.outputs to a folder that can be written.")
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as error:
         reason = f"\n{error.__cause__}" if error.__cause__ else ""
         sys.exit(f"error: {error}{reason}")
