@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.icm-dev-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo results test test-slow lint clean
-ROWS := gender,worst_k,random_k,all_layers,cross_attention,feed_forward,age,skin_tone
+ROWS := gender,worst_k,random_k,all_layers,cross_attention,age,skin_tone
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
