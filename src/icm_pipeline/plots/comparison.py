@@ -13,18 +13,19 @@ def plot_discrepancy(path: Path, metrics: dict[str, Any]) -> Path:
         for side, (name, label, color) in enumerate(
             (("fd_original", "original", ORIGINAL_COLOR), ("fd", "steered", STEERED_COLOR))
         ):
+            low, high = metrics[name]["interval_95"]
             values = [*metrics[name]["by_prompt"].values(), metrics[name]["mean"]]
+            tops = [*values[:-1], max(high, values[-1])]  # a number stands above its bar, or above the mean's interval
             places = [index + 0.38 * side for index in range(len(values))]
             axis.bar(places, values, 0.36, color=color, label=label)
-            for place, value in zip(places, values, strict=True):
-                axis.text(place, value + 0.012, f"{value:.2f}", ha="center", fontsize=7)
-            low, high = metrics[name]["interval_95"]
+            for place, value, top in zip(places, values, tops, strict=True):
+                axis.text(place, top + 0.012, f"{value:.2f}", ha="center", fontsize=7)
             axis.plot([places[-1]] * 2, [low, high], color="black", lw=1)
         axis.set_xticks([index + 0.19 for index in range(len(prompts) + 1)], [*(_wrapped(p) for p in prompts), "mean"])
         axis.axhline(metrics["fd_floor"], color="black", lw=0.8, ls=":")
         axis.set_ylabel("FD (lower is better)")
         axis.set_title(f"Fairness discrepancy of {metrics['attribute'].replace('_', ' ')}")
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return path
 
 
@@ -62,6 +63,7 @@ def plot_comparison(path: Path, results: list[dict[str, Any]], this_key: str) ->
         axis.text(
             original, 1.0, " original", color="#5b6570", fontsize=7, va="top", transform=axis.get_xaxis_transform()
         )
+        furthest = max(original, *(row["fd"]["mean"] for row in results))
         seen: set[str] = set()
         labels = []
         for row in results:
@@ -72,9 +74,10 @@ def plot_comparison(path: Path, results: list[dict[str, Any]], this_key: str) ->
             axis.plot(*place, "o", ms=7, mfc=filled, mec=color, label=None if kind in seen else KIND_NAMES[kind])
             seen.add(kind)
             words = describe(row["steering"]).replace(f" {KIND_NAMES[kind]}", "")
-            labels.append(axis.annotate(words, place, xytext=(6, 3), textcoords="offset points", fontsize=6.5))
-        axis.set_xlim(left=0)
-        axis.margins(x=0.35, y=0.12)
+            side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}
+            labels.append(axis.annotate(words, place, textcoords="offset points", fontsize=6.5, **side))
+        axis.set_xlim(0, 1.12 * furthest)
+        axis.margins(y=0.12)
         axis.set_xlabel("FD, mean over prompts (lower is better)")
         axis.set_ylabel("CLIP-I (higher is better)")
         axis.set_title("Ways of steering: how fair against how much of the picture stays")
