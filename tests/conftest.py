@@ -18,11 +18,6 @@ from icm_pipeline.prompts import Job
 from icm_pipeline.validation import to_settings
 
 NUM_STEPS = 4
-SITES = {
-    "self_attention": r".*\.transformer_blocks\.\d+\.attn1",
-    "cross_attention": r".*\.transformer_blocks\.\d+\.attn2",
-    "feed_forward": r".*\.transformer_blocks\.\d+\.ff",
-}
 # Names no folder and no embedded model has, so that a key never depends on weights that lie about.
 NO_WEIGHTS = [
     "model.path=nobody/nothing",
@@ -109,18 +104,10 @@ def random_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def backbone(random_pipeline_folder: Path) -> Backbone:
     """Load the random pipeline with guidance on."""
+    from icm_pipeline.backbones.loading import Placement
     from icm_pipeline.backbones.registry import load_backbone
 
-    return load_backbone(
-        name="random",
-        family="stable_diffusion",
-        path=str(random_pipeline_folder),
-        dtype="float32",
-        device="cpu",
-        num_steps=NUM_STEPS,
-        guidance_scale=3.0,
-        sites=SITES,
-    )
+    return load_backbone("random", str(random_pipeline_folder), NUM_STEPS, 3.0, Placement())
 
 
 @pytest.fixture

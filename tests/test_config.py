@@ -174,4 +174,4 @@ def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
     assert value_at(settings, "layers") == {
         "kind": "self_attention", "rule": "top", "k": 4, "names": [], "seed": 0,
     }  # fmt: skip
-    assert value_at(settings, "model.sites.self_attention") == settings.model.sites["self_attention"]
+    assert value_at(settings, "model.steering.alpha") == settings.model.steering.alpha

@@ -6,19 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Site, find_kind, find_sites
-from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.backbones.stable_diffusion import conditional_rows, read_tokens
+from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Site, find_sites
+from icm_pipeline.backbones.formats import read_tokens
 from icm_pipeline.hooks import StepClock, hooked
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import decode, denoise
 
+NUM_STEPS = 4
 SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"
-SITES = {
-    "self_attention": r".*\.transformer_blocks\.\d+\.attn1",
-    "cross_attention": r".*\.transformer_blocks\.\d+\.attn2",
-    "feed_forward": r".*\.transformer_blocks\.\d+\.ff",
-}
 
 
 def look(tokens: Tensor, site: Site, clock: StepClock) -> None:
@@ -29,13 +24,18 @@ def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
     return tokens + 1
 
 
+def at_guidance(backbone: Backbone, scale: float) -> Backbone:
+    assert backbone.sampling is not None
+    return replace(backbone, sampling=replace(backbone.sampling, guidance_scale=scale))
+
+
 def num_hooks(backbone: Backbone) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in backbone.denoiser.modules())
 
 
 def test_looking_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
     plain = denoise(backbone, jobs)
-    with hooked(backbone, [site.layer for site in backbone.sites], look, len(jobs)):
+    with hooked(backbone, backbone.layers, look, len(jobs)):
         assert torch.equal(denoise(backbone, jobs), plain)
 
 
@@ -90,7 +90,7 @@ def test_contexts_can_be_nested(backbone: Backbone, jobs: list[Job]) -> None:
         with hooked(backbone, [SELF], look, len(jobs)):
             denoise(backbone, jobs)
         denoise(backbone, jobs)
-    assert seen == 2 * list(range(backbone.num_steps))
+    assert seen == 2 * list(range(NUM_STEPS))
     assert not {"step", "set_timesteps"} & vars(backbone.pipe.scheduler).keys()
     assert torch.equal(denoise(backbone, jobs), plain)
 
@@ -120,9 +120,10 @@ def test_the_clock_counts_steps_and_starts_again_with_every_run(backbone: Backbo
 
     with hooked(backbone, [SELF], note, 1) as clock:
         denoise(backbone, jobs[:1])
-        assert clock.step == clock.num_calls == backbone.num_steps
+        assert clock.num_calls == clock.num_steps == NUM_STEPS
+        assert clock.step == NUM_STEPS - 1
         denoise(backbone, jobs[:1])
-    assert steps == 2 * list(range(backbone.num_steps))
+    assert steps == 2 * list(range(NUM_STEPS))
 
 
 def test_the_clock_counts_a_scheduler_that_calls_more_often_than_it_has_steps(
@@ -141,7 +142,7 @@ def test_the_clock_counts_a_scheduler_that_calls_more_often_than_it_has_steps(
             denoise(backbone, jobs[:1])
     finally:
         backbone.pipe.scheduler = ddim
-    assert steps == list(range(backbone.num_steps + 1))
+    assert steps == [0, 1, 1, 2, 3]
 
 
 def test_a_hook_sees_exactly_the_conditional_rows(backbone: Backbone, jobs: list[Job]) -> None:
@@ -163,21 +164,21 @@ def test_a_hook_sees_exactly_the_conditional_rows(backbone: Backbone, jobs: list
 
 
 def test_without_guidance_every_row_is_conditional(backbone: Backbone, jobs: list[Job]) -> None:
-    unguided, shapes = replace(backbone, guidance_scale=1.0), []
+    unguided, shapes = at_guidance(backbone, 1.0), []
 
     def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
         shapes.append(len(tokens))
 
     with hooked(unguided, [SELF], note, len(jobs)):
         denoise(unguided, jobs)
-    assert shapes == [len(jobs)] * backbone.num_steps
+    assert shapes == [len(jobs)] * NUM_STEPS
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 def test_a_change_leaves_the_unconditional_rows_alone(
     backbone: Backbone, jobs: list[Job], guidance_scale: float
 ) -> None:
-    chosen = replace(backbone, guidance_scale=guidance_scale)
+    chosen = at_guidance(backbone, guidance_scale)
     before: list[Tensor] = []
     after: list[Tensor] = []
     module = backbone.denoiser.get_submodule(SELF)
@@ -189,35 +190,24 @@ def test_a_change_leaves_the_unconditional_rows_alone(
             last.remove()
     finally:
         first.remove()
-    half = len(jobs) if chosen.guided else 0
+    half = len(jobs) if guidance_scale > 1 else 0
     for old, new in zip(before, after, strict=True):
         assert torch.equal(new[:half], old[:half])
         assert torch.equal(new[half:], old[half:] + 1)
 
 
-def test_a_batch_size_the_layout_does_not_explain_is_refused(backbone: Backbone, jobs: list[Job]) -> None:
-    with pytest.raises(BackboneError, match="8 rows for 3 image"), hooked(backbone, [SELF], look, 3):
+def test_another_number_of_images_than_expected_is_refused(backbone: Backbone, jobs: list[Job]) -> None:
+    with (
+        pytest.raises(BackboneError, match=r"3 image\(s\) were expected and the pipeline makes 4"),
+        hooked(backbone, [SELF], look, 3),
+    ):
         denoise(backbone, jobs)
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "num_images", "guided"), [(4, 4, True), (12, 4, True), (8, 4, False), (3, 2, True)]
-)
-def test_an_unexplained_layout_is_refused(num_rows: int, num_images: int, guided: bool) -> None:
-    with pytest.raises(BackboneError, match=f"{num_rows} rows"):
-        conditional_rows(num_rows, num_images, guided)
-
-
-def test_the_conditional_half_comes_second() -> None:
-    rows = list(range(8))
-    assert rows[conditional_rows(8, 4, True)] == [4, 5, 6, 7]
-    assert rows[:4][conditional_rows(4, 4, False)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("output", [(torch.zeros(2, 3, 4),), torch.zeros(2, 3, 4, 4), None])
 def test_an_output_that_is_no_token_tensor_is_refused_by_layer(output: object) -> None:
     with pytest.raises(BackboneError, match="attn1"):
-        read_tokens(output, Site("attn1", "self_attention"))
+        read_tokens(output, Site("attn1", "self_attention"), Call(2, 2, 0))
 
 
 def test_a_batch_of_four_equals_four_batches_of_one(backbone: Backbone, jobs: list[Job]) -> None:
@@ -259,27 +249,3 @@ def test_a_pattern_must_match_a_whole_name(backbone: Backbone) -> None:
 def test_an_unknown_kind_of_site_is_refused(backbone: Backbone) -> None:
     with pytest.raises(BackboneError, match="choose from self_attention"):
         find_sites(backbone.denoiser, {"selfattention": r".*attn1"})
-
-
-def test_the_kind_of_a_layer_is_read_from_the_patterns() -> None:
-    assert find_kind(SELF, SITES) == "self_attention"
-    assert find_kind(SELF.replace("attn1", "attn2"), SITES) == "cross_attention"
-
-
-def load(path: str, family: str = "stable_diffusion") -> Backbone:
-    return load_backbone("x", family, path, "float32", "cpu", 4, 3.0, SITES)
-
-
-def test_an_unknown_family_is_refused_with_the_choices() -> None:
-    with pytest.raises(BackboneError, match="stable_diffusion"):
-        load("/nowhere", family="unstable_diffusion")
-
-
-def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: object) -> None:
-    with pytest.raises(BackboneError, match=r"model_index\.json"):
-        load(str(tmp_path))
-
-
-def test_an_unknown_embedded_model_is_refused_with_what_the_package_ships() -> None:
-    with pytest.raises(ValueError, match="the package ships"):
-        load("embedded:huge")

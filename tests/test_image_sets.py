@@ -1,6 +1,7 @@
 """Image sets: a job stopped anywhere and resumed leaves the bytes of one that was never stopped."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from icm_pipeline.artifacts import Artifact, ArtifactError, building, open_artif
 from icm_pipeline.image_sets import (
     Batch,
     Pictures,
-    activation_files,
     make_image_set,
     read_activations,
+    read_recording,
     read_table,
 )
 from icm_pipeline.prompts import Job, make_jobs
+from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample
 
 JOBS = make_jobs(['a face of a "nurse", smiling', "a doctor"], 7, 0, "probe")  # 14: the last shard is short
@@ -42,16 +44,20 @@ def activations_of(jobs: list[Job]) -> dict[str, torch.Tensor]:
     }
 
 
+def recording_of(jobs: list[Job]) -> Recording:
+    return Recording(activations_of(jobs), dict.fromkeys(LAYERS, "self_attention"), [0, 1], [1.0, 0.5])
+
+
 def make_both(jobs: list[Job]) -> Batch:
-    return Batch([Sample(job, picture_of(job)) for job in jobs], activations_of(jobs))
+    return Batch(len(jobs), [Sample(job, picture_of(job)) for job in jobs], recording_of(jobs))
 
 
 def make_pictures(jobs: list[Job]) -> Batch:
-    return Batch([Sample(job, picture_of(job)) for job in jobs], {})
+    return Batch(len(jobs), [Sample(job, picture_of(job)) for job in jobs])
 
 
 def make_activations(jobs: list[Job]) -> Batch:
-    return Batch([], activations_of(jobs))
+    return Batch(len(jobs), [], recording_of(jobs))
 
 
 def stopping_after(num_batches: int, make_batch: MakeBatch, calls: list[int]) -> MakeBatch:
@@ -132,16 +138,43 @@ def test_a_set_stopped_while_it_joins_its_shards_makes_no_image_again(
 def test_no_shards_are_left_in_a_finished_set(tmp_path: Path) -> None:
     artifact = as_artifact(tmp_path)
     assert {path.name for path in artifact.folder.iterdir()} == {
-        "images", "images.csv", "activations", "layers.json", "manifest.json",
+        "images", "images.csv", "activations", "recording.json", "manifest.json",
     }  # fmt: skip
     assert not any("shards" in name for name in artifact.manifest["files"])
 
 
 def test_layers_keep_the_order_in_which_the_network_ran(tmp_path: Path) -> None:
     def backwards(jobs: list[Job]) -> Batch:
-        return Batch([], dict(reversed(activations_of(jobs).items())))
+        recording = recording_of(jobs)
+        return Batch(len(jobs), [], replace(recording, kinds=dict(reversed(recording.kinds.items()))))
 
-    assert list(activation_files(as_artifact(tmp_path, backwards))) == list(reversed(LAYERS))
+    assert list(read_recording(as_artifact(tmp_path, backwards)).files) == list(reversed(LAYERS))
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved_for_good_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: list[int] = []
+
+    def small_memory(jobs: list[Job]) -> Batch:
+        sizes.append(len(jobs))
+        if len(jobs) > 2:
+            raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
+        return make_both(jobs)
+
+    (tmp_path / "set").mkdir()
+    make_image_set(tmp_path / "set", JOBS, small_memory, batch_size=7, shard_size=7, title="test")
+    assert sizes == [7, 3, *[1] * 14]
+    assert "Going on with 3 at once" in caplog.text
+    assert len(list((tmp_path / "set" / "images").iterdir())) == len(JOBS)
+
+
+def test_one_image_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    def no_memory(jobs: list[Job]) -> Batch:
+        raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
+
+    with pytest.raises(MemoryError, match="1 image"):
+        make_image_set(tmp_path, JOBS, no_memory, batch_size=4, shard_size=4, title="test")
 
 
 def test_a_batch_never_ends_early_at_the_edge_of_a_shard(tmp_path: Path) -> None:
@@ -186,20 +219,23 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_activations_come_back_per_layer_in_the_order_of_the_jobs(tmp_path: Path, layer: str) -> None:
-    pooled = read_activations(as_artifact(tmp_path), layer)
+    artifact = as_artifact(tmp_path)
+    pooled = read_activations(artifact, read_recording(artifact).files[layer])
     assert pooled.shape == (len(JOBS), 2, LAYERS[layer])
     assert np.array_equal(pooled, activations_of(JOBS)[layer].numpy())
 
 
 def test_every_recorded_layer_has_its_file(tmp_path: Path) -> None:
     artifact = as_artifact(tmp_path)
-    assert set(activation_files(artifact)) == set(LAYERS)
-    assert all(artifact.path(name).exists() for name in activation_files(artifact).values())
+    recording = read_recording(artifact)
+    assert set(recording.files) == set(recording.kinds) == set(LAYERS)
+    assert all(artifact.path(name).exists() for name in recording.files.values())
+    assert (recording.steps, recording.noise_levels) == ([0, 1], [1.0, 0.5])
 
 
 def test_a_set_without_activations_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"layers\.json"):
-        activation_files(as_artifact(tmp_path, make_pictures))
+    with pytest.raises(ArtifactError, match=r"recording\.json"):
+        read_recording(as_artifact(tmp_path, make_pictures))
 
 
 def test_activations_alone_make_no_table(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import denoise
 
+NUM_STEPS = 4
+
 
 def record(backbone: Backbone, jobs: list[Job], steps: list[int]) -> dict[str, Tensor]:
     recorder = Recorder(steps)
-    with hooked(backbone, [site.layer for site in backbone.sites], recorder, len(jobs)):
+    with hooked(backbone, backbone.layers, recorder, len(jobs)):
         denoise(backbone, jobs)
-    return recorder.activations()
+    return recorder.recording().activations
 
 
 def record_slowly(backbone: Backbone, jobs: list[Job]) -> dict[str, Tensor]:
@@ -40,7 +42,7 @@ def record_slowly(backbone: Backbone, jobs: list[Job]) -> dict[str, Tensor]:
 
 
 def test_recording_equals_a_slow_reference(backbone: Backbone, jobs: list[Job]) -> None:
-    fast, slow = record(backbone, jobs, list(range(backbone.num_steps))), record_slowly(backbone, jobs)
+    fast, slow = record(backbone, jobs, list(range(NUM_STEPS))), record_slowly(backbone, jobs)
     assert fast.keys() == slow.keys()
     for layer, values in fast.items():
         assert values.dtype == torch.float32
@@ -49,7 +51,7 @@ def test_recording_equals_a_slow_reference(backbone: Backbone, jobs: list[Job]) 
 
 def test_recording_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
     plain = denoise(backbone, jobs)
-    with hooked(backbone, [site.layer for site in backbone.sites], Recorder([0, 2]), len(jobs)):
+    with hooked(backbone, backbone.layers, Recorder([0, 2]), len(jobs)):
         assert torch.equal(denoise(backbone, jobs), plain)
 
 
@@ -73,30 +75,41 @@ def test_activations_do_not_depend_on_what_shares_the_batch(backbone: Backbone, 
 
 def test_a_step_that_was_never_reached_is_an_error(backbone: Backbone, jobs: list[Job]) -> None:
     with pytest.raises(FloatingPointError, match="num_steps"):
-        record(backbone, jobs[:1], [0, backbone.num_steps])
+        record(backbone, jobs[:1], [0, NUM_STEPS])
 
 
 def test_reaching_none_of_the_steps_is_an_error_too(backbone: Backbone, jobs: list[Job]) -> None:
     with pytest.raises(ValueError, match="None of the recorded steps"):
-        record(backbone, jobs[:1], [backbone.num_steps])
+        record(backbone, jobs[:1], [NUM_STEPS])
 
 
 def test_activations_that_are_not_finite_are_an_error_that_names_the_layer() -> None:
     recorder = Recorder([0])
     recorder(torch.full((1, 2, 3), float("inf")), Site("mid.attn1", "self_attention"), StepClock(1))
     with pytest.raises(FloatingPointError, match=r"mid\.attn1"):
-        recorder.activations()
+        recorder.recording()
 
 
 def test_half_precision_tokens_are_pooled_in_float32() -> None:
     recorder = Recorder([0])
     tokens = torch.full((1, 4096, 1), 30.0, dtype=torch.float16)  # its sum is beyond float16
     recorder(tokens, Site("mid.attn1", "self_attention"), StepClock(1))
-    assert recorder.activations()["mid.attn1"].item() == 30.0
+    assert recorder.recording().activations["mid.attn1"].item() == 30.0
 
 
 def test_a_step_with_more_than_one_call_keeps_the_last() -> None:
     recorder, site, clock = Recorder([0]), Site("mid.attn1", "self_attention"), StepClock(1)
     recorder(torch.ones(1, 2, 3), site, clock)
     recorder(2 * torch.ones(1, 2, 3), site, clock)
-    assert torch.equal(recorder.activations()["mid.attn1"], torch.full((1, 1, 3), 2.0))
+    assert torch.equal(recorder.recording().activations["mid.attn1"], torch.full((1, 1, 3), 2.0))
+
+
+def test_a_recording_says_its_steps_their_noise_levels_and_the_kinds(backbone: Backbone, jobs: list[Job]) -> None:
+    recorder = Recorder([1, 3])
+    with hooked(backbone, backbone.layers, recorder, 1):
+        denoise(backbone, jobs[:1])
+    recording, scheduler = recorder.recording(), backbone.pipe.scheduler
+    expected = [float((1 - scheduler.alphas_cumprod[int(scheduler.timesteps[step])]) ** 0.5) for step in (1, 3)]
+    assert recording.steps == [1, 3]
+    assert recording.noise_levels == pytest.approx(expected)
+    assert recording.kinds == {site.layer: site.kind for site in backbone.sites}

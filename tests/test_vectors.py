@@ -1,14 +1,22 @@
 """Steering vectors: a file gives back what was put in, unknown layers are refused, an average is a unit direction."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from icm_pipeline.vectors import SteeringVectors, load_vectors, save_vectors
+from icm_pipeline.vectors import SteeringVectors, Strength, load_vectors
+
+
+def level_of(step: int) -> float:
+    """Return the noise level of a step in a schedule of 10 whose levels are evenly spread as angles."""
+    return math.sin(math.pi / 2 * (1 - min(step, 10) / 10))
 
 
 @pytest.fixture
@@ -22,30 +30,33 @@ def vectors() -> SteeringVectors:
         },
         mean_norms={layer: torch.rand(3, generator=generator) for layer in widths},
         steps=(0, 4, 8),
+        noise_levels=tuple(level_of(step) for step in (0, 4, 8)),
         options=("woman", "man"),
         model="tiny",
         attribute="gender",
+        scores={"mid.attn1": 0.75, "up.attn1": 0.5},
+        strength=Strength(1.5, "relative", 2, None, 20),
     )
 
 
 def test_a_file_gives_back_what_was_put_in(vectors: SteeringVectors, tmp_path: Path) -> None:
-    save_vectors(vectors, tmp_path / "v.safetensors")
+    vectors.save(tmp_path / "v.safetensors")
     loaded = load_vectors(tmp_path / "v.safetensors", list(vectors.directions))
     for layer in vectors.directions:
         assert torch.equal(loaded.directions[layer], vectors.directions[layer])
         assert torch.equal(loaded.mean_norms[layer], vectors.mean_norms[layer])
-    plain = {"directions": {}, "mean_norms": {}}
+    plain: dict[str, dict[str, Tensor]] = {"directions": {}, "mean_norms": {}}
     assert replace(loaded, **plain) == replace(vectors, **plain)
 
 
 def test_only_the_layers_asked_for_are_loaded(vectors: SteeringVectors, tmp_path: Path) -> None:
-    save_vectors(vectors, tmp_path / "v.safetensors")
+    vectors.save(tmp_path / "v.safetensors")
     assert set(load_vectors(tmp_path / "v.safetensors", ["up.attn1"]).directions) == {"up.attn1"}
     assert load_vectors(tmp_path / "v.safetensors", []).directions == {}
 
 
 def test_an_unknown_layer_is_refused_and_the_layers_listed(vectors: SteeringVectors, tmp_path: Path) -> None:
-    save_vectors(vectors, tmp_path / "v.safetensors")
+    vectors.save(tmp_path / "v.safetensors")
     with pytest.raises(ValueError, match=r"down\.attn1") as caught:
         load_vectors(tmp_path / "v.safetensors", ["mid.attn1", "down.attn1"])
     assert "holds mid.attn1, up.attn1" in str(caught.value)
@@ -53,15 +64,20 @@ def test_an_unknown_layer_is_refused_and_the_layers_listed(vectors: SteeringVect
 
 def test_vectors_of_double_precision_are_stored_as_float32(vectors: SteeringVectors, tmp_path: Path) -> None:
     double = replace(vectors, directions={layer: v.double() for layer, v in vectors.directions.items()})
-    save_vectors(double, tmp_path / "v.safetensors")
+    double.save(tmp_path / "v.safetensors")
     assert load_vectors(tmp_path / "v.safetensors", ["mid.attn1"]).directions["mid.attn1"].dtype == torch.float32
 
 
 def test_the_file_says_what_it_holds_to_any_reader(vectors: SteeringVectors, tmp_path: Path) -> None:
-    save_vectors(vectors, tmp_path / "v.safetensors")
+    vectors.save(tmp_path / "v.safetensors")
     with safe_open(tmp_path / "v.safetensors", framework="pt") as file:
         details = json.loads(file.metadata()["icm_pipeline"])
-    assert details == {"steps": [0, 4, 8], "options": ["woman", "man"], "model": "tiny", "attribute": "gender"}
+    assert details["layers"] == ["mid.attn1", "up.attn1"]
+    assert details["steps"] == [0, 4, 8]
+    assert details["noise_levels"] == [level_of(0), level_of(4), level_of(8)]
+    assert (details["options"], details["model"], details["attribute"]) == (["woman", "man"], "tiny", "gender")
+    assert details["scores"] == {"mid.attn1": 0.75, "up.attn1": 0.5}
+    assert details["strength"]["alpha"] == 1.5
 
 
 def test_averaged_vectors_are_the_unit_mean_over_steps_at_every_step(vectors: SteeringVectors) -> None:
@@ -86,13 +102,46 @@ def test_averaging_leaves_the_original_alone(vectors: SteeringVectors) -> None:
 
 
 def test_averaged_vectors_can_be_saved(vectors: SteeringVectors, tmp_path: Path) -> None:
-    save_vectors(vectors.averaged(), tmp_path / "v.safetensors")
+    vectors.averaged().save(tmp_path / "v.safetensors")
     loaded = load_vectors(tmp_path / "v.safetensors", ["mid.attn1"])
     assert torch.equal(loaded.directions["mid.attn1"], vectors.averaged().directions["mid.attn1"])
 
 
 @pytest.mark.parametrize(("step", "slot"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (6, 1), (7, 2), (8, 2), (50, 2)])
-def test_a_step_finds_the_nearest_recorded_one_and_the_earlier_of_two(
+def test_a_noise_level_finds_the_nearest_recorded_one_and_the_noisier_of_two(
     vectors: SteeringVectors, step: int, slot: int
 ) -> None:
-    assert vectors.slot(step) == slot
+    assert vectors.slot(level_of(step)) == slot
+
+
+def test_all_layers_are_loaded_when_none_are_named(vectors: SteeringVectors, tmp_path: Path) -> None:
+    vectors.save(tmp_path / "v.safetensors")
+    assert load_vectors(tmp_path / "v.safetensors").layers == ["mid.attn1", "up.attn1"]
+
+
+def test_a_part_of_the_layers_keeps_what_belongs_to_them(vectors: SteeringVectors) -> None:
+    part = vectors.of_layers(["up.attn1"])
+    assert part.layers == list(part.mean_norms) == list(part.scores) == ["up.attn1"]
+    with pytest.raises(ValueError, match=r"there are for mid\.attn1, up\.attn1"):
+        vectors.of_layers(["up.attn1", "elsewhere"])
+
+
+def test_an_unknown_option_is_refused_with_the_options(vectors: SteeringVectors) -> None:
+    assert vectors.option_index("man") == 1
+    with pytest.raises(ValueError, match="woman, man"):
+        vectors.option_index("child")
+
+
+def test_a_file_of_other_tensors_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="no steering vectors"):
+        load_vectors(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("content", [None, b"not a safetensors file"])
+def test_a_file_that_is_missing_or_broken_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "v.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as steering vectors"):
+        load_vectors(path)

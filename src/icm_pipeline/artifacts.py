@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
 SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no part of the artifact

@@ -10,23 +10,46 @@ from typing import Any
 
 
 @dataclass
+class SteeringDefaults:
+    """What steering this model starts from: the defaults of alpha, layers.k, probe.C and the method's window."""
+
+    alpha: float
+    alpha_unit: str
+    k: int
+    C: float
+    first_step: int
+    last_step: int | None
+
+
+@dataclass
 class ModelConfig:
     """What to load and how to sample from it.
 
-    path: a local folder, a hub id, or `embedded:<name>`; scheduler: the sampler by name, None keeps the pipeline's own.
+    path: a local folder, a hub id, or `embedded:<name>`; revision: the hub's commit; scheduler: the sampler by name,
+    None keeps the pipeline's own; height, width: pixels, None for the model's own; call: further arguments of the
+    pipeline's call; sites: patterns of module names by kind, None for those of the model's family.
     """
 
     name: str
-    family: str
     path: str
+    revision: str | None
+    variant: str | None
     dtype: str
+    device: str
+    offload: str
+    vae_slicing: bool
+    vae_tiling: bool
+    compile: bool
     num_steps: int
     guidance_scale: float
-    batch_size: int
-    device: str
-    num_threads: int | None
+    height: int | None
+    width: int | None
     scheduler: str | None
-    sites: dict[str, str]
+    call: dict[str, Any]
+    batch_size: int
+    num_threads: int | None
+    sites: dict[str, str] | None
+    steering: SteeringDefaults
 
 
 @dataclass

@@ -6,25 +6,55 @@ model, and because some schedulers have no step index.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Site
+from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Gate, Site, uncompiled
+from icm_pipeline.backbones.schedulers import noise_levels, step_numbers
 
 
 class StepClock:
-    """Which denoising step the pipeline is at: `step` counts from 0, `num_images` is the current batch's size."""
+    """Where the pipeline is.
 
-    def __init__(self, num_images: int) -> None:
+    step: the denoising step of num_steps, from 0; passes at the same noise level are one step. noise_level: of that
+    step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents.
+    run: how many times the scheduler was set up.
+    """
+
+    def __init__(self, num_images: int | None = None) -> None:
         self.num_images = num_images
-        self.step = 0
         self.num_calls = 0
-        self.rows = slice(0, None)
-        self.num_rows = 0
+        self.run = 0
+        self.call: Call | None = None
+        self.rows: slice | None = slice(0, None)
+        self._start([0], [1.0])
+
+    @property
+    def step(self) -> int:
+        return self._steps[min(self._passes, len(self._steps) - 1)]
+
+    @property
+    def num_steps(self) -> int:
+        return self._steps[-1] + 1
+
+    @property
+    def noise_level(self) -> float:
+        return self._levels[min(self._passes, len(self._levels) - 1)]
+
+    def _start(self, steps: list[int], levels: list[float]) -> None:
+        self._steps, self._levels = steps, levels
+        self._passes = self._calls_in_pass = 0
+
+    def at(self, step: int, levels: Sequence[float]) -> "StepClock":
+        """Set the clock by hand to a step of a run with these noise levels, for a hook without a pipeline."""
+        self._start(list(range(len(levels))), list(levels))
+        self._passes = step
+        return self
 
 
 class Hook(Protocol):
@@ -33,65 +63,198 @@ class Hook(Protocol):
 
 
 @contextmanager
-def hooked(backbone: Backbone, layers: list[str], hook: Hook, num_images: int) -> Iterator[StepClock]:
+def hooked(backbone: Backbone, layers: Sequence[str], hook: Hook, num_images: int | None = None) -> Iterator[StepClock]:
     """Call `hook` with the conditional image tokens of every named layer while the context lasts.
 
-    Everything registered or wrapped is taken off again on exit, after an exception too.
+    num_images: how many images are made at once; a pipeline that makes another number is refused. Everything registered
+    or wrapped is taken off again on exit, after an exception too.
     """
     clock = StepClock(num_images)
+    sites = [backbone.site(layer) for layer in layers]
+    denoiser = backbone.denoiser
     with ExitStack() as stack:
-        stack.enter_context(_driving(backbone.pipe.scheduler, clock))
+        _drive(backbone.pipe, clock, num_images, stack)
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
-            if not isinstance(sample, Tensor):
-                raise BackboneError(f"{type(module).__name__} was called without a sample tensor.")
+            num_rows, num_text, num_image = backbone.family.describe(args, kwargs)
+            call = Call(num_rows, clock.num_images or num_rows, clock._calls_in_pass, num_text, num_image)
+            clock.call, clock.rows = call, backbone.family.conditional_rows(backbone.pipe, call)
             clock.num_calls += 1
-            clock.num_rows = len(sample)
-            clock.rows = backbone.conditional_rows(len(sample), clock.num_images, backbone.guided)
+            clock._calls_in_pass += 1
 
-        stack.callback(backbone.denoiser.register_forward_pre_hook(before, with_kwargs=True).remove)
-        for layer in layers:
-            site = backbone.site(layer)
-            handle = backbone.module(site).register_forward_hook(_forward_hook(backbone, site, hook, clock))
-            stack.callback(handle.remove)
+        stack.callback(denoiser.register_forward_pre_hook(before, with_kwargs=True).remove)
+        gates = _Gates(backbone, stack)
+        after = _after(backbone, hook, clock, gates)
+        if uncompiled(denoiser) is not denoiser:
+            stack.enter_context(_switched_on(uncompiled(denoiser), sites, after))
+        else:
+            for site in sites:
+                if site.gated:
+                    gates.watch(site)
+                module = denoiser.get_submodule(site.module)
+                stack.callback(module.register_forward_hook(functools.partial(after, site)).remove)
         yield clock
 
 
-def _forward_hook(backbone: Backbone, site: Site, hook: Hook, clock: StepClock) -> Any:
-    def after(module: nn.Module, args: Any, output: Any) -> Any:
-        tokens = backbone.read(output, site)
-        if len(tokens) != clock.num_rows:
-            raise BackboneError(f"{site.layer} gave {len(tokens)} rows where the denoiser has {clock.num_rows}.")
-        changed = hook(tokens[clock.rows], site, clock)
+def _after(backbone: Backbone, hook: Hook, clock: StepClock, gates: "_Gates") -> Callable[..., Any]:
+    """Return what runs after a site's module: (site, module, args, output) -> new output or None."""
+
+    def after(site: Site, module: nn.Module, args: Any, output: Any) -> Any:
+        call, rows = clock.call, clock.rows
+        if call is None or rows is None:
+            return None
+        tokens = backbone.family.read(output, site, call)
+        if len(tokens) != call.num_rows:
+            raise BackboneError(f"{site.layer} gave {len(tokens)} rows where the denoiser has {call.num_rows}.")
+        gate = gates.of(site)[rows] if site.gated else None
+        seen = tokens[rows]
+        changed = hook(seen if gate is None else seen * gate, site, clock)
         if changed is None:
             return None
-        whole = torch.cat([tokens[: clock.rows.start], changed]) if clock.rows.start else changed
-        return backbone.write(output, whole, site)
+        if gate is not None:
+            changed = seen + (changed - seen * gate) / _away_from_zero(gate)
+        whole = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
+        return backbone.family.write(output, whole, site, call)
 
     return after
 
 
+def _away_from_zero(gate: Tensor) -> Tensor:
+    """Keep the gate's sign and at least a small size: behind a closed gate no change could be made."""
+    least = 1e-3 if gate.dtype == torch.float16 else 1e-5
+    return torch.where(gate.abs() < least, torch.full_like(gate, least).copysign(gate), gate)
+
+
+class _Gates:
+    """The gates of the blocks that hold gated sites, caught as the denoiser runs."""
+
+    def __init__(self, backbone: Backbone, stack: ExitStack) -> None:
+        self._backbone = backbone
+        self._stack = stack
+        self._caught: dict[str, Tensor] = {}
+        self._watched: set[str] = set()
+
+    def watch(self, site: Site) -> None:
+        """Catch the gate of a site in every call from now on; raises BackboneError if the family has no gates."""
+        gate = self._backbone.family.gate
+        if gate is None:
+            raise BackboneError(f"{self._backbone.name} puts no gate behind {site.module}: use the layer itself.")
+        if site.module in self._watched:
+            return
+        self._watched.add(site.module)
+        module = uncompiled(self._backbone.denoiser).get_submodule(gate.source(site.module))
+        handle = (
+            module.register_forward_pre_hook(self._catch_inputs(gate, site), with_kwargs=True)
+            if gate.before
+            else module.register_forward_hook(self._catch_output(gate, site))
+        )
+        self._stack.callback(handle.remove)
+
+    def _catch_inputs(self, gate: Gate, site: Site) -> Any:
+        def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._caught[site.module] = gate.find(module, args, kwargs, None, site.module)
+
+        return catch
+
+    def _catch_output(self, gate: Gate, site: Site) -> Any:
+        def catch(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self._caught[site.module] = gate.find(module, args, {}, output, site.module)
+
+        return catch
+
+    def of(self, site: Site) -> Tensor:
+        return self._caught[site.module]
+
+
+class _Switchboard:
+    """Hooks that stay on a compiled denoiser and do nothing until they are switched on.
+
+    A hook registered after the first compiled call is never run, so each new layer costs one recompilation and is
+    then kept.
+    """
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.sites: dict[str, list[Site]] = {}
+        self.after: Callable[..., Any] | None = None
+
+    def wire(self, denoiser: nn.Module, names: Sequence[str]) -> None:
+        """Register on the modules that have no hook yet."""
+        missing = [name for name in names if name not in self.modules]
+        if missing:
+            torch._dynamo.reset()
+        for name in missing:
+            denoiser.get_submodule(name).register_forward_hook(
+                torch.compiler.disable(functools.partial(self.run, name))
+            )
+            self.modules.add(name)
+
+    def run(self, name: str, module: nn.Module, args: Any, output: Any) -> Any:
+        for site in self.sites.get(name, []):
+            changed = self.after(site, module, args, output) if self.after else None
+            output = output if changed is None else changed
+        return output
+
+
+_SWITCHBOARDS: WeakKeyDictionary[nn.Module, _Switchboard] = WeakKeyDictionary()
+
+
 @contextmanager
-def _driving(scheduler: Any, clock: StepClock) -> Iterator[None]:
-    """Let the scheduler drive the clock; `functools.wraps` keeps the signatures that pipelines inspect."""
-    set_timesteps, step = scheduler.set_timesteps, scheduler.step
-    own = {name: vars(scheduler)[name] for name in ("set_timesteps", "step") if name in vars(scheduler)}
-
-    @functools.wraps(set_timesteps)
-    def starting(*args: Any, **kwargs: Any) -> Any:
-        clock.step = 0
-        return set_timesteps(*args, **kwargs)
-
-    @functools.wraps(step)
-    def advancing(*args: Any, **kwargs: Any) -> Any:
-        result = step(*args, **kwargs)
-        clock.step += 1
-        return result
-
-    scheduler.set_timesteps, scheduler.step = starting, advancing
+def _switched_on(denoiser: nn.Module, sites: Sequence[Site], after: Callable[..., Any]) -> Iterator[None]:
+    gated = [site.layer for site in sites if site.gated]
+    if gated:
+        raise BackboneError(f"Sites behind a gate cannot be reached in a compiled model: {', '.join(gated)}.")
+    board = _SWITCHBOARDS.setdefault(denoiser, _Switchboard())
+    board.wire(denoiser, [site.module for site in sites])
+    before = board.sites, board.after
+    board.sites, board.after = {site.module: [site] for site in sites}, after
     try:
         yield
     finally:
-        del scheduler.set_timesteps, scheduler.step
-        vars(scheduler).update(own)  # wrappers that were there before, as of an outer hooked()
+        board.sites, board.after = before
+
+
+def _drive(pipe: Any, clock: StepClock, expected: int | None, stack: ExitStack) -> None:
+    """Let the scheduler drive the clock and the pipeline tell its number of images, while the stack lasts."""
+
+    def starting(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = set_timesteps(*args, **kwargs)
+        levels = noise_levels(pipe.scheduler)
+        clock._start(step_numbers(levels), levels)
+        clock.run += 1
+        return result
+
+    def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        clock._passes += 1
+        clock._calls_in_pass = 0
+        return result
+
+    def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = prepare_latents(*args, **kwargs)
+        latents = result[0] if isinstance(result, tuple) else result
+        if expected is not None and len(latents) != expected:
+            raise BackboneError(f"{expected} image(s) were expected and the pipeline makes {len(latents)}.")
+        clock.num_images = len(latents)
+        return result
+
+    _wrap(pipe.scheduler, "set_timesteps", starting, stack)
+    _wrap(pipe.scheduler, "step", advancing, stack)
+    _wrap(pipe, "prepare_latents", preparing, stack)
+
+
+def _wrap(owner: Any, name: str, around: Callable[..., Any], stack: ExitStack) -> None:
+    """Put `around(method, ...)` in a method's place; `functools.wraps` keeps the signature that pipelines inspect."""
+    method, own = getattr(owner, name), vars(owner).get(name)
+
+    @functools.wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return around(method, *args, **kwargs)
+
+    def unwrap() -> None:
+        delattr(owner, name)
+        if own is not None:  # a wrapper that was there before, as of an outer hooked()
+            setattr(owner, name, own)
+
+    setattr(owner, name, wrapped)
+    stack.callback(unwrap)

@@ -6,8 +6,9 @@ Shards stay in the partial folder until the artifact is published.
 
 import csv
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 from tqdm import tqdm
 
 from icm_pipeline.artifacts import SHARDS, Artifact, write_json
 from icm_pipeline.prompts import Job
+from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample, batches
+
+log = logging.getLogger(__name__)
 
 TABLE = "images.csv"
 IMAGES = "images"
@@ -31,15 +34,16 @@ SAMPLES = "samples.png"  # the first images side by side, to look at
 STEERING = "steering.json"  # in a steered set: what was done to its images
 COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 ACTIVATION_FOLDER = "activations"
-LAYERS = "layers.json"
+RECORDING = "recording.json"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one batch produced; `samples` is empty where only activations are wanted."""
+    """What one batch produced; `samples` is empty where only activations are wanted, `recording` None without them."""
 
+    size: int
     samples: list[Sample]
-    activations: dict[str, Tensor]
+    recording: Recording | None = None
 
 
 @dataclass(frozen=True)
@@ -72,31 +76,52 @@ def make_image_set(
     shards.mkdir(exist_ok=True)
     shard_size = -(-shard_size // batch_size) * batch_size
     records: list[Path] = []
+    fitting = _FittingBatches(make_batch, batch_size)
     with tqdm(total=len(jobs), desc=title, unit="image", mininterval=1) as bar:
         for number, shard in enumerate(batches(jobs, shard_size)):
             done, record = shards / f"{number:05d}.json", shards / f"{number:05d}.safetensors"
             if not _is_whole(done, shard):
                 done.unlink(missing_ok=True)
-                recorded: list[dict[str, Tensor]] = []
-                for batch in batches(shard, batch_size):
-                    made = make_batch(batch)
+                recorded: list[Recording] = []
+                for made in fitting.make(shard):
                     for sample in made.samples:
                         images.mkdir(exist_ok=True)
                         _save_png(sample.image, images / f"{sample.job.image_id}.png")
-                    recorded.append(made.activations)
-                    bar.update(len(batch))
-                if recorded[0]:
-                    joined = {layer: torch.cat([part[layer] for part in recorded]) for layer in recorded[0]}
-                    save_file(joined, record)
-                write_json(done, {"ids": [job.image_id for job in shard], "layers": list(recorded[0])})
+                    recorded += [made.recording] if made.recording else []
+                    bar.update(made.size)
+                write_json(done, {"ids": [job.image_id for job in shard], "recording": _save_shard(recorded, record)})
             else:
                 bar.update(len(shard))
             records.append(record)
-    layers = json.loads(done.read_text("utf-8"))["layers"]
-    if layers:
-        _join_activations(folder, records, layers)
+    recording = json.loads(done.read_text("utf-8"))["recording"]
+    if recording:
+        _join_activations(folder, records, recording)
     if images.exists():
         _write_table(folder, jobs, list(options) or [""] * len(jobs))
+
+
+class _FittingBatches:
+    """Makes batches of a size that is halved, for good, whenever one does not fit into memory."""
+
+    def __init__(self, make_batch: Callable[[list[Job]], Batch], size: int) -> None:
+        self._make_batch = make_batch
+        self._size = size
+
+    def make(self, jobs: list[Job]) -> Iterator[Batch]:
+        """Make all jobs; raises MemoryError if a single one does not fit."""
+        start = 0
+        while start < len(jobs):
+            batch = jobs[start : start + self._size]
+            try:
+                made = self._make_batch(batch)
+            except MemoryError as error:
+                if len(batch) == 1:
+                    raise
+                self._size = len(batch) // 2
+                log.warning("%s Going on with %d at once.", error, self._size)
+                continue
+            yield made
+            start += len(batch)
 
 
 def _is_whole(done: Path, shard: list[Job]) -> bool:
@@ -105,7 +130,7 @@ def _is_whole(done: Path, shard: list[Job]) -> bool:
         return False
     table = json.loads(done.read_text("utf-8"))
     whole: bool = table["ids"] == [job.image_id for job in shard]
-    return whole and (not table["layers"] or done.with_suffix(".safetensors").exists())
+    return whole and (not table["recording"] or done.with_suffix(".safetensors").exists())
 
 
 def _save_png(image: Any, path: Path) -> None:
@@ -123,13 +148,23 @@ def _write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
             writer.writerow([job.image_id, job.prompt, job.prompt_index, job.seed, option, path])
 
 
-def _join_activations(folder: Path, records: list[Path], layers: list[str]) -> None:
+def _save_shard(recorded: list[Recording], path: Path) -> dict[str, Any] | None:
+    """Write the activations of a shard's batches; return what they are, None if nothing was recorded."""
+    if not recorded:
+        return None
+    first = recorded[0]
+    save_file({layer: torch.cat([part.activations[layer] for part in recorded]) for layer in first.activations}, path)
+    return {"steps": first.steps, "noise_levels": first.noise_levels, "kinds": first.kinds}
+
+
+def _join_activations(folder: Path, records: list[Path], recording: dict[str, Any]) -> None:
     """Turn shards with all layers into one file per layer, holding one layer in memory at a time.
 
-    layers: in the network's order, which the table of layers keeps; a safetensors file does not.
+    The table of what was recorded keeps the layers in the network's order; a safetensors file does not.
     """
     target = folder / ACTIVATION_FOLDER
     target.mkdir(exist_ok=True)
+    layers = recording["kinds"]
     names = {layer: f"{ACTIVATION_FOLDER}/{number:04d}.safetensors" for number, layer in enumerate(layers)}
     for layer, name in names.items():
         parts = []
@@ -137,7 +172,7 @@ def _join_activations(folder: Path, records: list[Path], layers: list[str]) -> N
             with safe_open(record, framework="pt") as file:
                 parts.append(file.get_tensor(layer))
         save_file({"pooled": torch.cat(parts)}, folder / name)
-    write_json(folder / LAYERS, names)
+    write_json(folder / RECORDING, {**recording, "files": names})
 
 
 def read_table(artifact: Artifact) -> list[ImageRow]:
@@ -167,15 +202,23 @@ class Pictures(Sequence[Image.Image]):
             return image.convert("RGB")
 
 
-def read_activations(artifact: Artifact, layer: str) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class RecordingTable:
+    """What an artifact holds of activations: per layer its kind and file; the recorded steps and their noise levels."""
+
+    kinds: dict[str, str]
+    files: dict[str, str]
+    steps: list[int]
+    noise_levels: list[float]
+
+
+def read_recording(artifact: Artifact) -> RecordingTable:
+    """Return what was recorded; raises ArtifactError if nothing was."""
+    return RecordingTable(**json.loads(artifact.path(RECORDING).read_text("utf-8")))
+
+
+def read_activations(artifact: Artifact, file_name: str) -> NDArray[np.float32]:
     """Return one layer's pooled activations [n, T, d], in the order of the jobs."""
-    name = activation_files(artifact)[layer]
-    with safe_open(artifact.path(name), framework="np") as file:
+    with safe_open(artifact.path(file_name), framework="np") as file:
         pooled: NDArray[np.float32] = file.get_tensor("pooled")
     return pooled
-
-
-def activation_files(artifact: Artifact) -> dict[str, str]:
-    """Return {layer: file name} of the recorded layers; raises ArtifactError if nothing was recorded."""
-    files: dict[str, str] = json.loads(artifact.path(LAYERS).read_text("utf-8"))
-    return files

@@ -3,6 +3,8 @@
 The paper's section on probing; buffers live on the device and leave it once per batch.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,14 +12,30 @@ from icm_pipeline.backbones.base import Site
 from icm_pipeline.hooks import StepClock
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What one batch recorded.
+
+    activations: {layer: [n, T, d]} in float32 on the CPU, in the network's order; kinds: {layer: site kind}; steps and
+    noise_levels: of the T recorded steps.
+    """
+
+    activations: dict[str, Tensor]
+    kinds: dict[str, str]
+    steps: list[int]
+    noise_levels: list[float]
+
+
 class Recorder:
     """A hook that pools what it sees and changes nothing; one Recorder per batch.
 
-    A step in which the denoiser runs more than once (Heun) keeps its last call.
+    A step in which the denoiser runs more than once (Heun, PNDM) keeps its last call.
     """
 
     def __init__(self, steps: list[int]) -> None:
         self._slots = {step: slot for slot, step in enumerate(steps)}
+        self._levels = [0.0] * len(steps)
+        self._kinds: dict[str, str] = {}
         self._buffers: dict[str, Tensor] = {}
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
@@ -29,10 +47,12 @@ class Recorder:
             n, _, d = tokens.shape
             buffer = torch.full((n, len(self._slots), d), float("nan"), device=tokens.device)
             self._buffers[site.layer] = buffer
+            self._kinds[site.layer] = site.kind
+        self._levels[slot] = clock.noise_level
         buffer[:, slot] = tokens.mean(dim=1, dtype=torch.float32)
 
-    def activations(self) -> dict[str, Tensor]:
-        """Return pooled activations per layer [n, T, d] in float32 on the CPU; raises if a step was never reached."""
+    def recording(self) -> Recording:
+        """Return what was recorded; raises if a step was never reached or a number is not finite."""
         if self._slots and not self._buffers:
             raise ValueError(f"None of the recorded steps {sorted(self._slots)} was reached: check timesteps.start.")
         recorded = {layer: buffer.cpu() for layer, buffer in self._buffers.items()}
@@ -42,4 +62,4 @@ class Recorder:
                     f"The activations of {layer} are not finite or some recorded steps were never reached: check "
                     "model.dtype and that timesteps lie within model.num_steps."
                 )
-        return recorded
+        return Recording(recorded, dict(self._kinds), list(self._slots), list(self._levels))

@@ -1,14 +1,17 @@
 """From jobs to images: batches, one seed per image, the same noise whatever the batch."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.base import Backbone, Sampling
 from icm_pipeline.prompts import Job
+
+SAMPLER_SEED = 2**31  # added to a job's seed for what stochastic schedulers draw, apart from the initial noise
 
 
 @dataclass(frozen=True)
@@ -26,28 +29,56 @@ def batches(jobs: list[Job], batch_size: int) -> Iterator[list[Job]]:
 
 @torch.inference_mode()
 def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
-    """Run the denoising loop for one batch of jobs and return its final latents [n, ...].
+    """Run the denoising loop for one batch of jobs and return its final latents, as the pipeline keeps them.
 
     Noise is drawn in float32 from each job's own seed, so an image does not depend on what shares its batch. Raises
     MemoryError if the batch does not fit.
     """
-    dtype = next(backbone.denoiser.parameters()).dtype
-    latents = backbone.draw_latents([job.seed for job in jobs])
-    try:
-        result: Tensor = backbone.pipe(
+    sampling, family, pipe = _sampling(backbone), backbone.family, backbone.pipe
+    shape = family.latent_shape(pipe, sampling.height, sampling.width)
+    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
+    dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
+    with _clear_memory_error(len(jobs)):
+        result: Tensor = pipe(
             prompt=[job.prompt for job in jobs],
-            latents=latents.to(backbone.device, dtype),
-            num_inference_steps=backbone.num_steps,
-            guidance_scale=backbone.guidance_scale,
+            latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
+            generator=[torch.Generator().manual_seed(job.seed + SAMPLER_SEED) for job in jobs],
+            num_inference_steps=sampling.num_steps,
+            guidance_scale=sampling.guidance_scale,
+            height=sampling.height,
+            width=sampling.width,
             output_type="latent",
             return_dict=False,
+            **sampling.options,
         )[0]
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"{len(jobs)} images at once do not fit into memory: lower model.batch_size.") from error
     return result
 
 
 @torch.inference_mode()
 def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
     """Decode latents to images, paired with their jobs."""
-    return [Sample(job, image) for job, image in zip(jobs, backbone.decode(latents), strict=True)]
+    sampling, pipe = _sampling(backbone), backbone.pipe
+    with _clear_memory_error(len(jobs)):
+        pixels = backbone.family.to_pixels(pipe, latents, sampling.height, sampling.width)
+    images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
+    return [Sample(job, image) for job, image in zip(jobs, images, strict=True)]
+
+
+def _sampling(backbone: Backbone) -> Sampling:
+    if backbone.sampling is None:
+        raise ValueError(f"{backbone.name} was attached, not loaded: call its pipeline yourself.")
+    return backbone.sampling
+
+
+@contextmanager
+def _clear_memory_error(num_images: int) -> Iterator[None]:
+    """Raise MemoryError in a full device's place, its cache emptied, so that a smaller batch can be tried."""
+    full = False
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        full = True  # raised below, when the frames that hold the batch's tensors are gone
+    if full:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise MemoryError(f"{num_images} image(s) at once do not fit into memory (model.batch_size).")

@@ -50,7 +50,8 @@ class Stage:
 
 
 MODEL = (
-    "model.family", "model.path", "model.dtype", "model.num_steps", "model.guidance_scale", "model.scheduler",
+    "model.path", "model.revision", "model.variant", "model.dtype", "model.num_steps", "model.guidance_scale",
+    "model.scheduler", "model.height", "model.width", "model.call",
 )  # fmt: skip
 PROBE_DATASET = (
     *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",

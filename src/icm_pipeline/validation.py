@@ -5,9 +5,15 @@ from typing import Any
 
 from icm_pipeline.config import AttributeConfig, Settings, value_at
 
-CHOICES = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "layers.rule": ("top", "worst", "random", "all", "named"),
-    "layers.kind": ("self_attention", "cross_attention", "feed_forward"),
+    "layers.kind": (
+        "self_attention",
+        "cross_attention",
+        "feed_forward",
+        "gated_self_attention",
+        "gated_feed_forward",
+    ),
     "method.name": ("icm", "none"),
     "method.direction": ("probe", "mean_difference", "pattern"),
     "method.alpha_unit": ("activation", "relative"),
@@ -17,6 +23,7 @@ CHOICES = {
     "judge.kind": ("clip", "tiny"),
     "evaluate.clip.kind": ("clip",),
     "model.dtype": ("float32", "float16", "bfloat16"),
+    "model.offload": ("none", "model", "sequential"),
     "tracker.name": ("wandb", "none"),
     "tracker.mode": ("offline", "online", "disabled"),
     "pretrain.part": ("all", "portraits", "autoencoder", "classifier", "clip", "diffusion", "quality"),

@@ -1,13 +1,33 @@
 """Steering vectors: per layer a unit direction per recorded step and option, in one safetensors file with metadata."""
 
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+METADATA = "icm_pipeline"
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How vectors were used: alpha in `relative` or `activation` units, on steps first..last of num_steps.
+
+    num_steps None: the window counts in the steps of whatever run they are used in.
+    """
+
+    alpha: float
+    alpha_unit: str
+    first_step: int
+    last_step: int | None
+    num_steps: int | None
+    norm_preserving: bool = False
 
 
 @dataclass(frozen=True)
@@ -15,19 +35,40 @@ class SteeringVectors:
     """What steering needs to know.
 
     directions: {layer: [T, options, d]} of unit length, float32; mean_norms: {layer: [T]} mean length of a pooled
-    activation, which is the unit of a relative alpha; steps: the recorded denoising steps, [T]; options: their names.
+    activation, which is the unit of a relative alpha; steps and noise_levels: of the T recorded steps (the levels as of
+    `backbones.schedulers.noise_levels`); options: their names; scores: {layer: mean accuracy of its probes};
+    strength: how they were used last, if they were.
     """
 
     directions: dict[str, Tensor]
     mean_norms: dict[str, Tensor]
     steps: tuple[int, ...]
+    noise_levels: tuple[float, ...]
     options: tuple[str, ...]
     model: str
     attribute: str
+    scores: dict[str, float] = field(default_factory=dict)
+    strength: Strength | None = None
 
-    def slot(self, step: int) -> int:
-        """Return the index of the recorded step nearest to a denoising step; the earlier one of two."""
-        return min(range(len(self.steps)), key=lambda slot: abs(self.steps[slot] - step))
+    @property
+    def layers(self) -> list[str]:
+        return list(self.directions)
+
+    def slot(self, noise_level: float) -> int:
+        """Return the index of the recorded step whose noise level is nearest, the noisier of two.
+
+        Levels are compared as angles, which spreads them evenly at both ends, so that vectors of one schedule serve
+        another.
+        """
+        here = math.asin(min(1.0, noise_level))
+        distances = [round(abs(math.asin(min(1.0, level)) - here), 9) for level in self.noise_levels]
+        return min(range(len(distances)), key=lambda slot: (distances[slot], -self.noise_levels[slot]))
+
+    def option_index(self, option: str) -> int:
+        """Return an option's index; raises ValueError listing the options."""
+        if option not in self.options:
+            raise ValueError(f"The vectors have no option {option!r}; theirs are {', '.join(self.options)}.")
+        return self.options.index(option)
 
     def averaged(self) -> "SteeringVectors":
         """Return one direction per layer and option, the normalised mean over steps, used at every step."""
@@ -35,34 +76,60 @@ class SteeringVectors:
             layer: torch.nn.functional.normalize(values.mean(0, keepdim=True), dim=-1).expand_as(values).contiguous()
             for layer, values in self.directions.items()
         }
-        return SteeringVectors(directions, self.mean_norms, self.steps, self.options, self.model, self.attribute)
+        return replace(self, directions=directions)
 
-
-def save_vectors(vectors: SteeringVectors, path: Path) -> None:
-    tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in vectors.directions.items()}
-    tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in vectors.mean_norms.items()}
-    details = {
-        "steps": vectors.steps,
-        "options": vectors.options,
-        "model": vectors.model,
-        "attribute": vectors.attribute,
-    }
-    save_file(tensors, path, metadata={"icm_pipeline": json.dumps(details)})
-
-
-def load_vectors(path: Path, layers: list[str]) -> SteeringVectors:
-    """Read the vectors of some layers; raises ValueError listing the layers there are if one is missing."""
-    with safe_open(path, framework="pt") as file:
-        details = json.loads(file.metadata()["icm_pipeline"])
-        known = [name.removeprefix("direction/") for name in file.keys() if name.startswith("direction/")]  # noqa: SIM118
-        missing = [layer for layer in layers if layer not in known]
+    def of_layers(self, layers: Sequence[str]) -> "SteeringVectors":
+        """Return the vectors of some layers; raises ValueError listing the layers there are if one is missing."""
+        missing = [layer for layer in layers if layer not in self.directions]
         if missing:
-            raise ValueError(f"{path} has no vectors for {missing}; it holds {', '.join(known)}.")
-        return SteeringVectors(
-            directions={layer: file.get_tensor(f"direction/{layer}") for layer in layers},
-            mean_norms={layer: file.get_tensor(f"mean_norm/{layer}") for layer in layers},
-            steps=tuple(details["steps"]),
-            options=tuple(details["options"]),
-            model=details["model"],
-            attribute=details["attribute"],
+            raise ValueError(f"There are no vectors for {missing}; there are for {', '.join(self.layers)}.")
+        return replace(
+            self,
+            directions={layer: self.directions[layer] for layer in layers},
+            mean_norms={layer: self.mean_norms[layer] for layer in layers},
+            scores={layer: score for layer, score in self.scores.items() if layer in layers},
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file that says in its metadata what it holds."""
+        tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}
+        tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in self.mean_norms.items()}
+        details = {
+            "layers": self.layers, "steps": self.steps, "noise_levels": self.noise_levels, "options": self.options,
+            "model": self.model, "attribute": self.attribute, "scores": self.scores,
+            "strength": asdict(self.strength) if self.strength else None,
+        }  # fmt: skip
+        save_file(tensors, path, metadata={METADATA: json.dumps(details)})
+
+
+def load_vectors(path: str | Path, layers: Sequence[str] | None = None) -> SteeringVectors:
+    """Read the vectors of some layers, None for all; raises ValueError for another file or a missing layer."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            details = _details(file.metadata(), path)
+            wanted = details["layers"] if layers is None else list(layers)
+            missing = [layer for layer in wanted if layer not in details["layers"]]
+            if missing:
+                raise ValueError(f"{path} has no vectors for {missing}; it holds {', '.join(details['layers'])}.")
+            directions = {layer: file.get_tensor(f"direction/{layer}") for layer in wanted}
+            mean_norms = {layer: file.get_tensor(f"mean_norm/{layer}") for layer in wanted}
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"{path} cannot be read as steering vectors: {error}") from error
+    return SteeringVectors(
+        directions=directions,
+        mean_norms=mean_norms,
+        steps=tuple(details["steps"]),
+        noise_levels=tuple(details["noise_levels"]),
+        options=tuple(details["options"]),
+        model=details["model"],
+        attribute=details["attribute"],
+        scores={layer: score for layer, score in details["scores"].items() if layer in wanted},
+        strength=Strength(**details["strength"]) if details["strength"] else None,
+    )
+
+
+def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any]:
+    if not metadata or METADATA not in metadata:
+        raise ValueError(f"{path} holds no steering vectors: its metadata has no {METADATA!r}.")
+    details: dict[str, Any] = json.loads(metadata[METADATA])
+    return details

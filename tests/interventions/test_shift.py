@@ -1,5 +1,6 @@
 """The shift: alpha times each image's own direction, on the conditional rows, in the asked steps, and nothing else."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.backbones.schedulers import noise_levels
 from icm_pipeline.hooks import StepClock, hooked
 from icm_pipeline.interventions.shift import Shift
 from icm_pipeline.prompts import Job
@@ -17,6 +19,7 @@ LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1"
 SITE = Site(LAYER, "self_attention")
 WIDTH = 64
 NUM_OPTIONS = 3
+LEVELS = tuple(math.sin(math.pi / 2 * (1 - step / 41)) for step in range(41))  # evenly spread as angles
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,7 @@ def vectors() -> SteeringVectors:
         directions={LAYER: torch.nn.functional.normalize(drawn, dim=-1)},
         mean_norms={LAYER: torch.tensor([1.0, 2.0, 4.0, 8.0])},
         steps=(0, 1, 2, 3),
+        noise_levels=LEVELS[:4],
         options=("a", "b", "c"),
         model="random",
         attribute="letter",
@@ -37,14 +41,12 @@ def tokens_of(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(n, 16, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
-def at(step: int, n: int = 1) -> StepClock:
-    clock = StepClock(n)
-    clock.step = step
-    return clock
+def at(step: int) -> StepClock:
+    return StepClock().at(step, LEVELS)
 
 
 def moved_by(shift: Shift, tokens: Tensor, step: int) -> Tensor:
-    moved = shift(tokens, SITE, at(step, len(tokens)))
+    moved = shift(tokens, SITE, at(step))
     return torch.zeros_like(tokens) if moved is None else moved - tokens
 
 
@@ -80,9 +82,11 @@ def test_another_alpha_changes_the_latents(backbone: Backbone, jobs: list[Job], 
 def test_a_shift_touches_exactly_the_conditional_rows_by_alpha_times_the_direction(
     backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, guidance_scale: float
 ) -> None:
-    chosen, options = replace(backbone, guidance_scale=guidance_scale), [2, 0, 1, 2]
-    before, after = outputs_of(chosen, jobs, Shift(vectors, options, 1.5))
-    half = len(jobs) if chosen.guided else 0
+    assert backbone.sampling is not None
+    chosen = replace(backbone, sampling=replace(backbone.sampling, guidance_scale=guidance_scale))
+    options, levels = [2, 0, 1, 2], noise_levels(backbone.pipe.scheduler)
+    before, after = outputs_of(chosen, jobs, Shift(replace(vectors, noise_levels=tuple(levels)), options, 1.5))
+    half = len(jobs) if guidance_scale > 1 else 0
     for step, (old, new) in enumerate(zip(before, after, strict=True)):
         expected = 1.5 * vectors.directions[LAYER][step, options]
         assert torch.equal(new[:half], old[:half])
@@ -134,7 +138,7 @@ def test_each_step_has_its_own_direction(vectors: SteeringVectors) -> None:
 
 
 def test_a_step_that_was_not_recorded_takes_the_nearest(vectors: SteeringVectors) -> None:
-    sparse = replace(vectors, steps=(0, 4, 8, 12))
+    sparse = replace(vectors, steps=(0, 4, 8, 12), noise_levels=LEVELS[0:13:4])
     shift, tokens = Shift(sparse, [0], 1.0), torch.zeros(1, 2, WIDTH)
     nearest = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1, 6: 1, 7: 2, 12: 3, 40: 3}
     for step, slot in nearest.items():

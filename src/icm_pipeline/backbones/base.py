@@ -1,17 +1,18 @@
-"""The contract of an architecture: how it loads, where its sites are, what their outputs mean, who is conditional.
+"""The contract of an architecture: where its sites are, what their outputs mean, which rows of a call are conditional.
 
-Everything that differs between model families is data or one of two pure functions here; nothing else in the project
-asks which model it is looking at.
+Everything that differs between model families is data or a small pure function of a `Family`; nothing else in the
+project asks which model it is looking at.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-SITE_KINDS = ("self_attention", "cross_attention", "feed_forward")
+SITE_KINDS = ("self_attention", "cross_attention", "feed_forward", "gated_self_attention", "gated_feed_forward")
+GATED = "@gate"  # ends the layer's name of a site that lies behind its AdaLN gate
 
 
 class BackboneError(ValueError):
@@ -20,81 +21,178 @@ class BackboneError(ValueError):
 
 @dataclass(frozen=True)
 class Site:
-    """One module whose output can be recorded and changed: `layer` is its name inside the denoiser."""
+    """One place whose activations can be recorded and changed.
+
+    `layer` names it: a module inside the denoiser, followed by `@gate` if what counts is the module's output times the
+    gate that AdaLN puts on it before the residual sum.
+    """
 
     layer: str
     kind: str
 
+    @property
+    def module(self) -> str:
+        return self.layer.removesuffix(GATED)
+
+    @property
+    def gated(self) -> bool:
+        return self.layer.endswith(GATED)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the denoiser.
+
+    num_rows: its batch; num_images: the images of the batch, whatever guidance adds to them; index: which call since
+    the scheduler's last step, from 0; num_text_tokens and num_image_tokens: per row, None where the call does not say.
+    """
+
+    num_rows: int
+    num_images: int
+    index: int
+    num_text_tokens: int | None = None
+    num_image_tokens: int | None = None
+
+    @property
+    def rows_per_image(self) -> int:
+        """Return how many rows each image has; raises BackboneError if that is not a whole number."""
+        if self.num_images < 1 or self.num_rows % self.num_images:
+            raise BackboneError(
+                f"The denoiser ran on {self.num_rows} rows for {self.num_images} image(s), which no guidance explains."
+            )
+        return self.num_rows // self.num_images
+
 
 class ReadTokens(Protocol):
-    def __call__(self, output: Any, site: Site) -> Tensor:
+    def __call__(self, output: Any, site: Site, call: Call) -> Tensor:
         """Return the image tokens [b, s, d] of a module's output."""
 
 
 class WriteTokens(Protocol):
-    def __call__(self, output: Any, tokens: Tensor, site: Site) -> Any:
+    def __call__(self, output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
         """Return the module's output with its image tokens replaced."""
 
 
 @dataclass(frozen=True)
+class Gate:
+    """Where the AdaLN gate of a gated site comes from.
+
+    source: a site's module -> the module that knows its gate; before: whether it is known from the source's inputs,
+    else from its output; find: (source, args, kwargs, output or None, layer) -> gate [b, 1, d].
+    """
+
+    source: Callable[[str], str]
+    before: bool
+    find: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any, str], Tensor]
+
+
+def _as_drawn(pipe: Any, latents: Tensor) -> Tensor:
+    return latents
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is particular to an architecture.
+
+    pipelines: the diffusers classes it covers; denoiser: the pipeline's attribute; sites: a fullmatch pattern per kind.
+    describe(args, kwargs) -> (rows, text tokens, image tokens) of a denoiser call. conditional_rows(pipe, call) ->
+    the conditional rows, None if the call has none; raises BackboneError for a layout it cannot explain.
+    latent_shape(pipe, height, width) -> one image's initial noise (c, h, w); pack turns a batch of it into what the
+    pipeline takes; to_pixels(pipe, latents, height, width) -> what the pipeline's image processor takes.
+    size_step: height and width in pixels must be multiples of it. `options` are passed to every call of the pipeline.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    denoiser: str
+    sites: Mapping[str, str]
+    describe: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[int, int | None, int | None]]
+    conditional_rows: Callable[[Any, Call], slice | None]
+    read: ReadTokens
+    write: WriteTokens
+    default_size: Callable[[Any], int]
+    size_step: Callable[[Any], int]
+    latent_shape: Callable[[Any, int, int], tuple[int, ...]]
+    to_pixels: Callable[[Any, Tensor, int, int], Tensor]
+    pack: Callable[[Any, Tensor], Tensor] = _as_drawn
+    largest_size: Callable[[Any], int | None] = lambda pipe: None
+    float32_latents: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a backbone makes its images. `options` are further arguments of the pipeline's call."""
+
+    num_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """A loaded pipeline with the family's knowledge of it."""
+    """A pipeline with its family's knowledge of it; `sampling` is None for a pipeline that its user calls himself."""
 
     name: str
     pipe: Any
-    denoiser: nn.Module
+    family: Family
     sites: tuple[Site, ...]
-    read: ReadTokens
-    write: WriteTokens
-    conditional_rows: Callable[[int, int, bool], slice]
-    """(rows of the denoiser's batch, images in it, guidance on) -> the conditional rows; raises BackboneError."""
-    guidance_scale: float
-    num_steps: int
-    device: str
-    draw_latents: Callable[[list[int]], Tensor]
-    """One seed per image -> initial noise [n, c, h, w] in float32, before the scheduler's scaling."""
-    decode: Callable[[Tensor], list[Any]]
-    """Latents as the pipeline returns them -> PIL images."""
+    sampling: Sampling | None = None
 
     @property
-    def guided(self) -> bool:
-        return self.guidance_scale > 1
+    def denoiser(self) -> nn.Module:
+        module: nn.Module = getattr(self.pipe, self.family.denoiser)
+        return module
+
+    @property
+    def layers(self) -> list[str]:
+        return [site.layer for site in self.sites]
 
     def site(self, layer: str) -> Site:
         """Return the site of a layer; raises BackboneError listing what exists."""
         for site in self.sites:
             if site.layer == layer:
                 return site
-        raise BackboneError(
-            f"Layer {layer!r} is not a site of {self.name}. Its sites: {', '.join(site.layer for site in self.sites)}."
-        )
-
-    def module(self, site: Site) -> nn.Module:
-        return self.denoiser.get_submodule(site.layer)
+        raise BackboneError(f"Layer {layer!r} is not a site of {self.name}. Its sites: {', '.join(self.layers)}.")
 
 
-def find_sites(denoiser: nn.Module, patterns: dict[str, str]) -> tuple[Site, ...]:
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module that torch.compile wrapped, or the module itself."""
+    inner: nn.Module = getattr(module, "_orig_mod", module)
+    return inner
+
+
+def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, ...]:
     """Return the modules whose whole name matches a kind's pattern, in the order the network runs through its blocks.
 
     Raises BackboneError for an unknown kind or a pattern that matches nothing.
     """
-    names = [name for name, _ in denoiser.named_modules()]
+    names = [name for name, _ in uncompiled(denoiser).named_modules()]
     sites: list[Site] = []
     for kind, pattern in patterns.items():
         if kind not in SITE_KINDS:
             raise BackboneError(f"model.sites has the kind {kind!r}; choose from {', '.join(SITE_KINDS)}.")
-        found = [Site(name, kind) for name in names if re.fullmatch(pattern, name)]
+        found = [name for name in names if re.fullmatch(pattern, name)]
         if not found:
             raise BackboneError(f"model.sites.{kind}={pattern!r} matches no module of {type(denoiser).__name__}.")
-        sites += found
+        sites += [Site(name + GATED if kind.startswith("gated_") else name, kind) for name in found]
     return tuple(sorted(sites, key=lambda site: _depth_order(site.layer)))
 
 
+# The order in which a denoiser runs through its parts.
+PARTS = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks", "layers")
+
+
 def _depth_order(layer: str) -> tuple[Any, ...]:
-    stage = next((i for i, part in enumerate(("down_", "mid_", "up_")) if layer.startswith(part)), 0)
-    return (stage, *[int(part) if part.isdigit() else part for part in re.split(r"[._]", layer)])
+    part = PARTS.index(layer.split(".")[0]) if layer.split(".")[0] in PARTS else len(PARTS)
+    return (part, *[(0, int(word), "") if word.isdigit() else (1, 0, word) for word in re.split(r"[._]", layer)])
 
 
-def find_kind(layer: str, patterns: dict[str, str]) -> str:
-    """Return the kind whose pattern matches a layer's whole name."""
-    return next(kind for kind, pattern in patterns.items() if re.fullmatch(pattern, layer))
+def share_of_a_row(name: str, sizes: set[int]) -> int | None:
+    """Return the one size that all rows share; raises BackboneError if they differ."""
+    if len(sizes) > 1:
+        raise BackboneError(f"The rows of a call have different numbers of {name}: {sorted(sizes)}.")
+    return next(iter(sizes), None)

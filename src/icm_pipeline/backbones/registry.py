@@ -1,34 +1,73 @@
-"""Load a backbone by the name of its family."""
+"""Which family knows which pipeline, by the class that a pipeline says it is."""
 
-from importlib import import_module
+from collections.abc import Mapping
+from typing import Any
 
-from icm_pipeline.backbones.base import Backbone, BackboneError
+from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling, find_sites
+from icm_pipeline.backbones.flux import FLUX
+from icm_pipeline.backbones.loading import Placement, load_pipeline
+from icm_pipeline.backbones.pixart import PIXART
+from icm_pipeline.backbones.sana import SANA
+from icm_pipeline.backbones.schedulers import use_scheduler
+from icm_pipeline.backbones.sd3 import SD3
+from icm_pipeline.backbones.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
+from icm_pipeline.backbones.z_image import Z_IMAGE
 
-FAMILIES = {"stable_diffusion": "icm_pipeline.backbones.stable_diffusion"}
+FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
+PIPELINES: dict[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
+
+
+def family_of(pipeline_class: str) -> Family:
+    """Return the family of a pipeline class; raises BackboneError listing the classes there are."""
+    if pipeline_class not in PIPELINES:
+        raise BackboneError(f"A {pipeline_class} is not known here. Known pipelines: {', '.join(PIPELINES)}.")
+    return PIPELINES[pipeline_class]
+
+
+def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None = None) -> Backbone:
+    """Return the backbone around a pipeline that its user loaded. sites: patterns by kind; None: the family's own."""
+    family = family_of(type(pipe).__name__)
+    found = find_sites(getattr(pipe, family.denoiser), sites or family.sites)
+    return Backbone(name or type(pipe).__name__, pipe, family, found)
 
 
 def load_backbone(
     name: str,
-    family: str,
     path: str,
-    dtype: str,
-    device: str,
     num_steps: int,
     guidance_scale: float,
-    sites: dict[str, str],
+    placement: Placement,
+    sites: Mapping[str, str] | None = None,
     scheduler: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Backbone:
-    """Load a model by its family; raises BackboneError listing the families there are."""
-    if family not in FAMILIES:
-        raise BackboneError(f"model.family={family} is not known. Choose one of: {', '.join(FAMILIES)}.")
-    backbone: Backbone = import_module(FAMILIES[family]).load(
-        name=name,
-        path=path,
-        dtype=dtype,
-        device=device,
-        num_steps=num_steps,
-        guidance_scale=guidance_scale,
-        site_patterns=sites,
-        scheduler=scheduler,
-    )
-    return backbone
+    """Load a pipeline from a local folder, an embedded one or the hub, ready to make images.
+
+    height, width: in pixels, None for the model's own size; options: further arguments of the pipeline's call. Raises
+    BackboneError.
+    """
+    pipe = load_pipeline(path, tuple(PIPELINES), placement, revision, variant)
+    use_scheduler(pipe, scheduler)
+    backbone = attach(pipe, sites, name)
+    family = backbone.family
+    size = family.default_size(pipe)
+    sampling = Sampling(num_steps, guidance_scale, height or size, width or size, {**family.options, **(options or {})})
+    _check_size(family, pipe, sampling)
+    return Backbone(name, pipe, family, backbone.sites, sampling)
+
+
+def _check_size(family: Family, pipe: Any, sampling: Sampling) -> None:
+    step, largest = family.size_step(pipe), family.largest_size(pipe)
+    for setting, value in (("height", sampling.height), ("width", sampling.width)):
+        if value < step or value % step:
+            below = max(step, value - value % step)
+            raise BackboneError(
+                f"model.{setting}={value} is not a size that {type(pipe).__name__} can make: it must be a multiple of "
+                f"{step}. The nearest are {below} and {below + step}."
+            )
+        if largest is not None and value > largest:
+            raise BackboneError(f"model.{setting}={value} is more than this model's largest size, {largest}.")

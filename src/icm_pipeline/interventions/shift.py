@@ -15,42 +15,51 @@ from icm_pipeline.vectors import SteeringVectors
 class Shift:
     """A hook that shifts conditional tokens; immutable, so one Shift serves one batch.
 
-    options: [n] option index per image. `relative` alphas are multiples of the layer's mean activation length at that
-    step. `norm_preserving` gives each token its length back after the shift. Steps outside first_step..last_step
-    (inclusive, None = to the end) are left alone.
+    options: [n] option index per image, or one for all. `relative` alphas are multiples of the layer's mean activation
+    length at that step. `norm_preserving` gives each token its length back after the shift. Steps outside
+    first_step..last_step (inclusive, None = to the end) are left alone; they count in num_steps,
+    None = in the run's own number of steps.
     """
 
     def __init__(
         self,
         vectors: SteeringVectors,
-        options: list[int],
+        options: list[int] | int,
         alpha: float,
         relative: bool = False,
         first_step: int = 0,
         last_step: int | None = None,
         norm_preserving: bool = False,
+        num_steps: int | None = None,
     ) -> None:
         self._vectors = vectors
-        self._options = torch.tensor(options)
+        self._options = torch.tensor([options] if isinstance(options, int) else options)
+        self._for_all = isinstance(options, int)
         self._alpha = alpha
         self._relative = relative
         self._first_step = first_step
         self._last_step = last_step
         self._norm_preserving = norm_preserving
+        self._num_steps = num_steps
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
-        late = self._last_step is not None and clock.step > self._last_step
-        if self._alpha == 0 or clock.step < self._first_step or late:
+        if self._alpha == 0 or not self._is_due(clock):
             return None
-        shift = self._shift(site.layer, clock.step).to(tokens.device, tokens.dtype)
+        if not self._for_all and len(tokens) != len(self._options):
+            raise ValueError(f"{len(self._options)} options were given for {len(tokens)} image(s).")
+        shift = self._shift(site.layer, clock.noise_level).to(tokens.device, tokens.dtype)
         moved = tokens + shift[:, None, :]
         if self._norm_preserving:
             before, after = tokens.norm(dim=-1, keepdim=True), moved.norm(dim=-1, keepdim=True)
             moved = moved * (before / after.clamp_min(torch.finfo(tokens.dtype).tiny))
         return moved
 
-    def _shift(self, layer: str, step: int) -> Tensor:
-        """Return the shift of every image [n, d] at a layer and step."""
-        slot = self._vectors.slot(step)
+    def _is_due(self, clock: StepClock) -> bool:
+        step = clock.step if self._num_steps is None else clock.step * self._num_steps // clock.num_steps
+        return step >= self._first_step and (self._last_step is None or step <= self._last_step)
+
+    def _shift(self, layer: str, noise_level: float) -> Tensor:
+        """Return the shift of every image [n, d] at a layer and noise level."""
+        slot = self._vectors.slot(noise_level)
         length = self._alpha * (float(self._vectors.mean_norms[layer][slot]) if self._relative else 1.0)
         return length * self._vectors.directions[layer][slot, self._options]

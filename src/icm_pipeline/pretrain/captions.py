@@ -25,8 +25,8 @@ NOUNS = {"woman": ("woman", "lady", "female person"), "man": ("man", "gentleman"
 ADJECTIVES = {
     "woman": ("female", "woman"), "man": ("male", "man"), "young": ("young", "youthful"), "old": ("old", "elderly"),
 }  # fmt: skip
-UNNAMED_SHARE = 0.45  # captions that name nothing but the occupation
-NAMED_SHARE = {"gender": 0.5, "age": 0.5, "skin_tone": 0.5, "background": 0.35, "glasses": 0.35, "expression": 0.25}
+UNNAMED_SHARE = 0.4  # captions that name nothing but the occupation
+NAMED_SHARE = {"gender": 0.5, "age": 0.5, "skin_tone": 0.5, "background": 0.35, "glasses": 0.65, "expression": 0.25}
 
 
 def with_article(text: str) -> str:

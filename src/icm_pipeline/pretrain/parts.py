@@ -51,10 +51,8 @@ class PretrainPlan:
     learning_rates: dict[str, float]
     compile: bool
     start_from: Path | None
-    family: str
     num_steps: int
     guidance_scale: float
-    sites: dict[str, str]
     attributes: dict[str, dict[str, list[str]]]
     evaluation_prompts: list[str]
     tracker: Tracker
@@ -143,6 +141,7 @@ def make_diffusion(plan: PretrainPlan) -> None:
 
 
 def measure_quality(plan: PretrainPlan) -> None:
+    from icm_pipeline.backbones.loading import Placement
     from icm_pipeline.backbones.registry import load_backbone
     from icm_pipeline.labelers import load_labeler
     from icm_pipeline.pretrain.clip import MODEL_NAME
@@ -151,9 +150,7 @@ def measure_quality(plan: PretrainPlan) -> None:
     folder = str((plan.zoo / MODEL_FOLDER).resolve())
 
     def model(guidance_scale: float) -> Backbone:
-        return load_backbone(
-            "tiny", plan.family, folder, "float32", plan.device, plan.num_steps, guidance_scale, plan.sites
-        )
+        return load_backbone("tiny", folder, plan.num_steps, guidance_scale, Placement(plan.device))
 
     judges = Judges(
         classifier=load_labeler("tiny", "", str((plan.zoo / CLASSIFIER_FOLDER).resolve()), 64, plan.device),

@@ -20,7 +20,7 @@ def make_probe_dataset(context: StageContext, images: bool, record: bool) -> Non
     settings = context.settings
     backbone = backbone_of(settings)
     refuse_early(settings, backbone)
-    layers = [site.layer for site in backbone.sites] if record else []
+    layers = backbone.layers if record else []
     steps = recorded_steps(settings) if record else []
 
     def make_batch(jobs: list[Job]) -> Batch:
@@ -28,7 +28,7 @@ def make_probe_dataset(context: StageContext, images: bool, record: bool) -> Non
         with hooked(backbone, layers, recorder, len(jobs)):
             latents = denoise(backbone, jobs)
         samples = decode(backbone, jobs, latents) if images else []
-        return Batch(samples, recorder.activations())
+        return Batch(len(jobs), samples, recorder.recording() if record else None)
 
     make_image_set(
         context.folder,

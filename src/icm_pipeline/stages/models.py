@@ -3,6 +3,7 @@
 import logging
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import LabelerConfig, Settings
@@ -24,14 +25,19 @@ def backbone_of(settings: Settings) -> Backbone:
         torch.set_num_threads(model.num_threads)
     backbone = load_backbone(
         name=model.name,
-        family=model.family,
         path=model.path,
-        dtype=model.dtype,
-        device=model.device,
         num_steps=model.num_steps,
         guidance_scale=model.guidance_scale,
+        placement=Placement(
+            model.device, model.dtype, model.offload, model.vae_slicing, model.vae_tiling, model.compile
+        ),
         sites=model.sites,
         scheduler=model.scheduler,
+        revision=model.revision,
+        variant=model.variant,
+        height=model.height,
+        width=model.width,
+        options=model.call,
     )
     log.info("%s loaded from %s on %s: %d sites", model.name, model.path, model.device, len(backbone.sites))
     return backbone

@@ -13,7 +13,7 @@ def run(context: StageContext) -> None:
     backbone = backbone_of(settings)
 
     def make_batch(jobs: list[Job]) -> Batch:
-        return Batch(decode(backbone, jobs, denoise(backbone, jobs)), {})
+        return Batch(len(jobs), decode(backbone, jobs, denoise(backbone, jobs)))
 
     make_image_set(
         context.folder,

@@ -8,12 +8,10 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from icm_pipeline.artifacts import write_json
-from icm_pipeline.backbones.base import find_kind
-from icm_pipeline.image_sets import activation_files, read_activations, read_table
+from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.probes import LayerProbes, fit_layer, split_samples
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import recorded_steps
-from icm_pipeline.vectors import SteeringVectors, save_vectors
+from icm_pipeline.vectors import SteeringVectors
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +29,14 @@ def run(context: StageContext) -> None:
     groups = prompts[seen] if settings.probe.group_by_prompt else None
     split = split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
     used = rng.permutation(labels[seen]) if settings.probe.shuffle_labels else labels[seen]
-    steps = recorded_steps(settings)
+    recording = read_recording(source)
     fitted: dict[str, LayerProbes] = {}
-    for layer in tqdm(activation_files(source), desc="probe", unit="layer", mininterval=1):
-        activations = read_activations(source, layer)[seen]
+    for layer, file_name in tqdm(recording.files.items(), desc="probe", unit="layer", mininterval=1):
+        activations = read_activations(source, file_name)[seen]
         fitted[layer] = fit_layer(activations, used, split, settings.probe.C, settings.probe.max_iter)
     majority = float(np.bincount(used[split.train]).argmax())
     chance = float((used[split.test] == majority).mean())
-    kinds = {layer: find_kind(layer, settings.model.sites) for layer in fitted}
-    _write(context, fitted, kinds, steps, options, chance, len(split.train), len(split.test))
+    _write(context, fitted, recording, options, chance, len(split.train), len(split.test))
 
 
 def _labels(context: StageContext, options: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -64,8 +61,7 @@ def _check_counts(labels: np.ndarray, options: list[str], least: int) -> None:
 def _write(
     context: StageContext,
     fitted: dict[str, LayerProbes],
-    kinds: dict[str, str],
-    steps: list[int],
+    recording: RecordingTable,
     options: list[str],
     chance: float,
     num_train: int,
@@ -73,7 +69,7 @@ def _write(
 ) -> None:
     import torch
 
-    settings = context.settings
+    settings, kinds, steps = context.settings, recording.kinds, recording.steps
     weights = {f"weights/{layer}": p.weights.astype(np.float32) for layer, p in fitted.items()}
     weights |= {f"bias/{layer}": p.bias.astype(np.float32) for layer, p in fitted.items()}
     save_file(weights, context.folder / "probes.safetensors")
@@ -82,11 +78,13 @@ def _write(
             directions={layer: torch.from_numpy(p.directions[direction]).float() for layer, p in fitted.items()},
             mean_norms={layer: torch.from_numpy(p.mean_norm).float() for layer, p in fitted.items()},
             steps=tuple(steps),
+            noise_levels=tuple(recording.noise_levels),
             options=tuple(options),
             model=settings.model.name,
             attribute=settings.attribute.name,
+            scores={layer: float(p.accuracy.mean()) for layer, p in fitted.items()},
         )
-        save_vectors(vectors, context.folder / f"vectors-{direction}.safetensors")
+        vectors.save(context.folder / f"vectors-{direction}.safetensors")
     scores = {
         layer: {"kind": kinds[layer], "score": float(p.accuracy.mean()), "accuracy": p.accuracy.tolist()}
         for layer, p in fitted.items()

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from icm_pipeline.artifacts import write_json
 from icm_pipeline.hooks import hooked
@@ -14,7 +14,9 @@ from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import decode, denoise
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import backbone_of, evaluation_jobs
-from icm_pipeline.vectors import load_vectors
+from icm_pipeline.vectors import Strength, load_vectors
+
+VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def run(context: StageContext) -> None:
         )
         with hooked(backbone, layers, shift, len(batch)):
             latents = denoise(backbone, batch)
-        return Batch(decode(backbone, batch, latents), {})
+        return Batch(len(batch), decode(backbone, batch, latents))
 
     make_image_set(
         context.folder,
@@ -64,6 +66,12 @@ def run(context: StageContext) -> None:
         title="steer",
         options=[names[option] for option in assigned],
     )
+    used = Strength(
+        settings.alpha, method.alpha_unit, method.first_step, method.last_step, settings.model.num_steps,
+        method.norm_preserving,
+    )  # fmt: skip
+    if layers:
+        replace(vectors, strength=used).save(context.folder / VECTORS)
     steering = asdict(method)
     steering |= {"method": steering.pop("name"), "alpha": settings.alpha, "layers": layers}
     write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})

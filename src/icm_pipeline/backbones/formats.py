@@ -1,0 +1,72 @@
+"""Output formats of modules: how to read the image tokens [b, s, d] out of them and write them back.
+
+Each reader has a writer; `write(output, read(output)) == output`, bitwise.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import BackboneError, Call, Site
+
+
+def tensor_of(output: Any, site: Site, dimensions: int = 3) -> Tensor:
+    """Return a module's output if it is a tensor of so many dimensions; raises BackboneError."""
+    if not isinstance(output, Tensor) or output.dim() != dimensions:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise BackboneError(f"{site.layer} gave {found}, not a tensor of {dimensions} dimensions.")
+    return output
+
+
+def read_tokens(output: Any, site: Site, call: Call) -> Tensor:
+    """Read an output that is the image tokens."""
+    return tensor_of(output, site)
+
+
+def write_tokens(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return tokens
+
+
+def read_tokens_or_map(output: Any, site: Site, call: Call) -> Tensor:
+    """Read image tokens, or a feature map [b, d, h, w] as tokens in row order (SANA's feed-forward)."""
+    if isinstance(output, Tensor) and output.dim() == 4:
+        return output.flatten(2).transpose(1, 2)
+    return tensor_of(output, site)
+
+
+def write_tokens_or_map(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return tokens.transpose(1, 2).unflatten(2, output.shape[2:]) if output.dim() == 4 else tokens
+
+
+def read_pair(output: Any, site: Site, call: Call) -> Tensor:
+    """Read (image tokens, text tokens), or image tokens alone: joint attention (FLUX's double blocks, SD3)."""
+    return tensor_of(output[0] if isinstance(output, tuple) else output, site)
+
+
+def write_pair(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+
+
+def read_after_text(output: Any, site: Site, call: Call) -> Tensor:
+    """Read one sequence in which the text tokens come first (FLUX's single blocks)."""
+    return tensor_of(output, site)[:, _known(call.num_text_tokens, "text", site) :]
+
+
+def write_after_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return torch.cat([output[:, : _known(call.num_text_tokens, "text", site)], tokens], dim=1)
+
+
+def read_before_text(output: Any, site: Site, call: Call) -> Tensor:
+    """Read one sequence in which the image tokens come first, before padding and text (Z-Image)."""
+    return tensor_of(output, site)[:, : _known(call.num_image_tokens, "image", site)]
+
+
+def write_before_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return torch.cat([tokens, output[:, _known(call.num_image_tokens, "image", site) :]], dim=1)
+
+
+def _known(count: int | None, name: str, site: Site) -> int:
+    if count is None:
+        raise BackboneError(f"The call that reached {site.layer} does not say how many {name} tokens it has.")
+    return count

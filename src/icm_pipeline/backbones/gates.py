@@ -1,0 +1,35 @@
+"""Where the AdaLN gate of a block comes from, by the way the block computes it."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from icm_pipeline.backbones.base import Gate
+
+
+def _block_of(layer: str) -> str:
+    return layer.rpartition(".")[0]
+
+
+def _is_feed_forward(layer: str) -> bool:
+    return layer.endswith((".ff", ".feed_forward"))
+
+
+def _from_table(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, layer: str) -> Tensor:
+    """Return the gate out of scale_shift_table [6, d] + timestep [b, 6 d]: shift, scale, gate of attention, of ff."""
+    timestep = kwargs["timestep"] if "timestep" in kwargs else args[4]
+    modulation = block.scale_shift_table[None] + timestep.reshape(len(timestep), 6, -1)
+    row = 5 if _is_feed_forward(layer) else 2
+    gate: Tensor = modulation[:, row : row + 1]
+    return gate
+
+
+def _from_norm(norm: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, layer: str) -> Tensor:
+    """Return the gate out of AdaLayerNormZero's output: x, gate of attention, shift, scale, gate of ff, ..."""
+    position = 4 if _is_feed_forward(layer) else 6 if layer.endswith(".attn2") else 1
+    gate: Tensor = output[position]
+    return gate.unsqueeze(1)
+
+
+TABLE_GATE = Gate(source=_block_of, before=True, find=_from_table)
+NORM_GATE = Gate(source=lambda layer: f"{_block_of(layer)}.norm1", before=False, find=_from_norm)

@@ -1,0 +1,58 @@
+"""Guidance layouts: which rows of a denoiser call are conditional. What a layout cannot explain raises.
+
+A layout is never guessed from the batch alone: every family names its own.
+"""
+
+from typing import Any
+
+from icm_pipeline.backbones.base import BackboneError, Call
+
+
+def unconditional_first(pipe: Any, call: Call) -> slice | None:
+    """One call with [unconditional..., conditional...], or conditional only without guidance.
+
+    A second call in the same step is skip-layer guidance (SD3): the conditional rows with layers left out, which is no
+    longer the model's own prediction and is left alone.
+    """
+    if call.index > 0:
+        if getattr(pipe, "skip_guidance_layers", None) is None:
+            raise BackboneError(
+                f"{type(pipe).__name__} called its denoiser twice in a step: a layout that is not known."
+            )
+        return None
+    return _part(call, {1: 0, 2: 1})
+
+
+def conditional_first(pipe: Any, call: Call) -> slice | None:
+    """One call with [conditional..., unconditional...] (Z-Image), or conditional only."""
+    return _part(call, {1: 0, 2: 0})
+
+
+def two_calls(pipe: Any, call: Call) -> slice | None:
+    """A conditional call, then with true classifier-free guidance an unconditional one (FLUX, Qwen-Image)."""
+    if call.index > 1:
+        raise BackboneError(f"{type(pipe).__name__} called its denoiser {call.index + 1} times in a step.")
+    whole = _part(call, {1: 0})
+    return whole if call.index == 0 else None
+
+
+def perturbed(pipe: Any, call: Call) -> slice | None:
+    """Perturbed-attention guidance: [unconditional..., conditional..., perturbed...], each where it is switched on.
+
+    Perturbed rows are left alone: they are the prediction that the image is pushed away from.
+    """
+    guided, disturbed = pipe.do_classifier_free_guidance, pipe.do_perturbed_attention_guidance
+    expected = 1 + bool(guided) + bool(disturbed)
+    return _part(call, {expected: 1 if guided else 0})
+
+
+def _part(call: Call, part_of: dict[int, int]) -> slice:
+    """Return the rows of one part of the call. part_of: rows per image -> which of them is the conditional one."""
+    found = call.rows_per_image
+    if found not in part_of:
+        raise BackboneError(
+            f"The denoiser ran on {call.num_rows} rows for {call.num_images} image(s); "
+            f"{' or '.join(map(str, part_of))} row(s) an image were expected, so the conditional ones are not known."
+        )
+    first = part_of[found] * call.num_images
+    return slice(first, first + call.num_images)

@@ -1,0 +1,178 @@
+"""Load diffusers pipelines from local folders and hub ids, safetensors only, and place them on a device."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.paths import local_folder
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+INDEX = "model_index.json"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a pipeline computes.
+
+    offload: `none`, `model` (one part on the device at a time) or `sequential` (one layer at a time). vae_slicing
+    decodes one image at a time, vae_tiling one tile. compile: torch.compile the denoiser.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    offload: str = "none"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    compile: bool = False
+
+
+def load_pipeline(
+    path: str,
+    known: Sequence[str],
+    placement: Placement,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> Any:
+    """Return the pipeline of a folder or hub id if its class is among `known`; raises BackboneError."""
+    _check_dtype(placement)
+    folder = local_folder(path)
+    index = _hub_index(path, revision) if folder is None else _folder_index(folder, path)
+    class_name = str(index.get("_class_name"))
+    if class_name not in known:
+        raise BackboneError(f"{path} holds a {class_name}, which is not known here. Known: {', '.join(known)}.")
+    options: dict[str, Any] = {"dtype": DTYPES[placement.dtype], "use_safetensors": True, "variant": variant}
+    if "safety_checker" in index:  # judges pictures with a network of its own, and blackens some
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    pipeline_class = getattr(diffusers, class_name)
+    with _quiet_loading():
+        if folder is None:
+            pipe = _from_hub(pipeline_class, path, {**options, "revision": revision})
+        else:
+            _check_parts(folder, index, variant)
+            pipe = _from_folder(pipeline_class, folder, options)
+    pipe.set_progress_bar_config(disable=True)
+    return place(pipe, placement)
+
+
+def place(pipe: Any, placement: Placement) -> Any:
+    """Move a pipeline to its device and switch on what saves memory or time."""
+    if placement.offload == "none":
+        pipe.to(placement.device)
+    elif placement.device == "cpu":
+        raise BackboneError(f"model.offload={placement.offload} needs a GPU: set model.device, or model.offload=none.")
+    elif placement.offload == "model":
+        pipe.enable_model_cpu_offload(device=placement.device)
+    else:
+        pipe.enable_sequential_cpu_offload(device=placement.device)
+    if placement.vae_slicing:
+        pipe.vae.enable_slicing()
+    if placement.vae_tiling:
+        pipe.vae.enable_tiling()
+    if placement.compile:
+        name = "unet" if hasattr(pipe, "unet") else "transformer"
+        setattr(pipe, name, torch.compile(getattr(pipe, name)))
+    return pipe
+
+
+def _check_dtype(placement: Placement) -> None:
+    """Raise BackboneError if the device cannot compute in the dtype."""
+    try:
+        x = torch.ones(1, 8, 8, 8, device=placement.device, dtype=DTYPES[placement.dtype])
+        convolved = torch.nn.functional.conv2d(x, x.new_ones(8, 8, 3, 3), padding=1)
+        torch.nn.functional.layer_norm(convolved @ x, (8,))
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackboneError(
+            f"model.dtype={placement.dtype} does not work on {placement.device} ({reason}). Set model.dtype=float32."
+        ) from error
+
+
+def _hub_index(path: str, revision: str | None) -> dict[str, Any]:
+    try:
+        index: dict[str, Any] = diffusers.DiffusionPipeline.load_config(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise _no_hub(path, error) from error
+    return index
+
+
+def _no_hub(path: str, error: Exception) -> BackboneError:
+    return BackboneError(
+        f"{path!r} could not be fetched from the hub ({str(error).splitlines()[0]}). Without a network, save the "
+        "pipeline to a folder elsewhere and set model.path=/that/folder."
+    )
+
+
+def _folder_index(folder: Path, path: str) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise BackboneError(f"model.path={path} is not a folder.")
+    if not (folder / INDEX).is_file():
+        raise BackboneError(f"model.path={path} is not a diffusers pipeline folder: it has no {INDEX}.")
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
+    except ValueError as error:
+        raise BackboneError(f"{folder / INDEX} is not JSON: {error}") from error
+    return index
+
+
+def _check_parts(folder: Path, index: dict[str, Any], variant: str | None) -> None:
+    """Raise BackboneError naming the parts that the index promises and the folder lacks or has only as pickles."""
+    promised = [
+        name
+        for name, entry in index.items()
+        if isinstance(entry, list) and entry[0] is not None and name not in ("safety_checker", "feature_extractor")
+    ]
+    missing = [name for name in promised if not (folder / name).is_dir()]
+    if missing:
+        raise BackboneError(f"The pipeline in {folder} is not complete: {', '.join(missing)} missing. Save it again.")
+    for name in promised:
+        files = [file.name for file in (folder / name).iterdir()]
+        pickled = [file for file in files if file.endswith((".bin", ".ckpt", ".pt"))]
+        safe = [file for file in files if file.endswith(".safetensors")]
+        if pickled and not safe:
+            raise BackboneError(
+                f"{folder / name} has its weights only as a pickle ({', '.join(pickled)}), which may run code when it "
+                "is loaded. Load it where you trust it and save it with pipe.save_pretrained(folder)."
+            )
+        if variant is not None and safe and not any(f".{variant}." in file for file in safe):
+            raise BackboneError(f"{folder / name} has no weights of model.variant={variant}: {', '.join(safe)}.")
+
+
+def _from_hub(pipeline_class: Any, path: str, options: dict[str, Any]) -> Any:
+    try:
+        return pipeline_class.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        raise _no_hub(path, error) from error
+
+
+def _from_folder(pipeline_class: Any, folder: Path, options: dict[str, Any]) -> Any:
+    try:
+        return pipeline_class.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep the libraries' loading bars out of the log; they are put back on afterwards."""
+    modules = (diffusers.utils.logging, transformers.utils.logging)
+    shown = [module.is_progress_bar_enabled() for module in modules]
+    for module in modules:
+        module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module, was_shown in zip(modules, shown, strict=True):
+            if was_shown:
+                module.enable_progress_bar()

@@ -1,0 +1,49 @@
+"""Stable Diffusion 3 and 3.5: joint attention of image and text tokens; only image tokens are read and changed.
+
+`self_attention` is the joint attention and, in 3.5-medium, the second, image-only attention of its first blocks.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.formats import read_pair, write_pair
+from icm_pipeline.backbones.gates import NORM_GATE
+from icm_pipeline.backbones.guidance import unconditional_first
+from icm_pipeline.backbones.stable_diffusion import describe_sample, latent_shape
+
+
+def decode_shifted(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Decode latents that were scaled and shifted by the autoencoder's factors."""
+    config = pipe.vae.config
+    shifted = latents.to(pipe.vae.dtype) / config.scaling_factor + config.shift_factor
+    pixels: Tensor = pipe.vae.decode(shifted, return_dict=False)[0]
+    return pixels
+
+
+def _largest_size(pipe: Any) -> int | None:
+    config = pipe.transformer.config
+    size: int = config.pos_embed_max_size * config.patch_size * pipe.vae_scale_factor
+    return size
+
+
+SD3 = Family(
+    name="sd3",
+    pipelines=("StableDiffusion3Pipeline",),
+    denoiser="transformer",
+    sites={
+        "self_attention": r"transformer_blocks\.\d+\.attn2?",
+        "feed_forward": r"transformer_blocks\.\d+\.ff",
+    },
+    describe=describe_sample,
+    conditional_rows=unconditional_first,
+    read=read_pair,
+    write=write_pair,
+    default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
+    size_step=lambda pipe: pipe.vae_scale_factor * pipe.patch_size,
+    largest_size=_largest_size,
+    latent_shape=latent_shape,
+    to_pixels=decode_shifted,
+    gate=NORM_GATE,
+)

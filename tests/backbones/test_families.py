@@ -1,0 +1,338 @@
+"""Every family, on its own pipeline with random weights: who is conditional, which tokens are the image's, what is left
+alone."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Backbone, BackboneError, Sampling, Site, find_sites
+from icm_pipeline.backbones.loading import Placement
+from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.hooks import StepClock, hooked
+from icm_pipeline.interventions.shift import Shift
+from icm_pipeline.prompts import Job
+from icm_pipeline.recording import Recorder
+from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.vectors import SteeringVectors
+from tests.backbones.pipelines import BUILDERS, build
+
+NUM_STEPS = 3
+SIZES = {"sana": 32, "flux": 16, "z_image": 16}  # pixels; the others' own size is 16
+GATED = {"sana", "flux", "sd3", "pixart"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    name: str
+    folder: Path
+    backbone: Backbone
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    name, folder = request.param, tmp_path_factory.mktemp("pipeline")
+    build(name).save_pretrained(folder)
+    size = SIZES.get(name)
+    return Loaded(name, folder, load_backbone(name, str(folder), NUM_STEPS, 3.0, Placement(), height=size, width=size))
+
+
+@pytest.fixture(scope="module")
+def backbone(loaded: Loaded) -> Backbone:
+    return loaded.backbone
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(b.abs().max()))
+
+
+def sampling(backbone: Backbone, **changes: Any) -> Backbone:
+    assert isinstance(backbone.sampling, Sampling)
+    return replace(backbone, sampling=replace(backbone.sampling, **changes))
+
+
+def look(tokens: Tensor, site: Site, clock: StepClock) -> None:
+    return None
+
+
+def conditional_image_tokens(name: str, layer: str, output: Any, n: int) -> Tensor:
+    """Return them [n, s, d] by what is known of each architecture, written down without the code under test."""
+    if name in ("flux", "sd3") and isinstance(output, tuple):
+        output = output[0]
+    rows = {"flux": slice(0, n), "z_image": slice(0, n), "pag": slice(n, 2 * n)}.get(name, slice(n, 2 * n))
+    part: Tensor = output[rows]
+    if part.dim() == 4:
+        part = part.permute(0, 2, 3, 1).reshape(n, -1, part.shape[1])
+    if name == "flux" and layer.startswith("single"):
+        part = part[:, -16:]
+    if name == "z_image":
+        part = part[:, :16]
+    return part
+
+
+def outputs_of(backbone: Backbone, jobs: list[Job]) -> dict[str, list[Any]]:
+    """Return every site's whole outputs, one per call."""
+    outputs: dict[str, list[Any]] = {layer: [] for layer in backbone.layers}
+
+    def keep(layer: str) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            outputs[layer].append(output)
+
+        return hook
+
+    handles = [backbone.denoiser.get_submodule(layer).register_forward_hook(keep(layer)) for layer in outputs]
+    try:
+        denoise(backbone, jobs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+def vectors_of(backbone: Backbone, jobs: list[Job], layers: list[str]) -> SteeringVectors:
+    """Return random unit directions for two options of some layers, at every step."""
+    recorder = Recorder(list(range(NUM_STEPS)))
+    with hooked(backbone, layers, recorder, 1):
+        denoise(backbone, jobs[:1])
+    recording, generator = recorder.recording(), torch.Generator().manual_seed(0)
+    drawn = {
+        layer: torch.randn(NUM_STEPS, 2, x.shape[-1], generator=generator) for layer, x in recording.activations.items()
+    }
+    return SteeringVectors(
+        directions={layer: torch.nn.functional.normalize(x, dim=-1) for layer, x in drawn.items()},
+        mean_norms={layer: x.norm(dim=-1).mean(0) for layer, x in recording.activations.items()},
+        steps=tuple(recording.steps), noise_levels=tuple(recording.noise_levels), options=("a", "b"),
+        model=backbone.name, attribute="letter",
+    )  # fmt: skip
+
+
+def test_looking_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
+    plain = denoise(backbone, jobs)
+    with hooked(backbone, backbone.layers, look, len(jobs)) as clock:
+        assert torch.equal(denoise(backbone, jobs), plain)
+    assert clock.num_calls == clock.num_steps == NUM_STEPS
+
+
+def test_recording_equals_a_slow_reference(loaded: Loaded, jobs: list[Job]) -> None:
+    recorder = Recorder(list(range(NUM_STEPS)))
+    with hooked(loaded.backbone, loaded.backbone.layers, recorder, len(jobs)):
+        denoise(loaded.backbone, jobs)
+    recorded = recorder.recording().activations
+    for layer, outputs in outputs_of(loaded.backbone, jobs).items():
+        for step, output in enumerate(outputs):
+            tokens = conditional_image_tokens(loaded.name, layer, output, len(jobs)).double()
+            close(recorded[layer][:, step].double(), torch.stack([sum(image) / len(image) for image in tokens]))
+
+
+def test_the_conditional_rows_depend_on_the_prompt_and_no_others_do(loaded: Loaded, jobs: list[Job]) -> None:
+    """At the first step, where all else is equal, another prompt must change what is recorded, and nothing less."""
+
+    def first_step(prompt: str) -> Tensor:
+        recorder = Recorder([0])
+        with hooked(loaded.backbone, loaded.backbone.layers, recorder, 1):
+            denoise(loaded.backbone, [replace(jobs[0], prompt=prompt)])
+        return list(recorder.recording().activations.values())[-1]
+
+    assert torch.equal(first_step("a face"), first_step("a face"))
+    assert not torch.equal(first_step("a face"), first_step("a dog"))
+
+
+def test_alpha_zero_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
+    plain, vectors = denoise(backbone, jobs), vectors_of(backbone, jobs, backbone.layers)
+    with hooked(backbone, backbone.layers, Shift(vectors, [0, 1, 0, 1], 0.0), len(jobs)):
+        assert torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_a_shift_touches_exactly_the_conditional_image_tokens(loaded: Loaded, jobs: list[Job]) -> None:
+    backbone, options = loaded.backbone, [0, 1, 1, 0]
+    vectors = vectors_of(backbone, jobs, backbone.layers)
+    for layer in backbone.layers:
+        before: list[Any] = []
+        after: list[Any] = []
+        module = backbone.denoiser.get_submodule(layer)
+        first = module.register_forward_hook(lambda module, args, output, kept=before: kept.append(output))
+        with hooked(backbone, [layer], Shift(vectors, options, 1.5), len(jobs)):
+            last = module.register_forward_hook(lambda module, args, output, kept=after: kept.append(output))
+            denoise(backbone, jobs)
+            last.remove()
+        first.remove()
+        for step, (old, new) in enumerate(zip(before, after, strict=True)):
+            expected = 1.5 * vectors.directions[layer][step, options][:, None, :]
+            old_part = conditional_image_tokens(loaded.name, layer, old, len(jobs))
+            new_part = conditional_image_tokens(loaded.name, layer, new, len(jobs))
+            assert torch.equal(new_part, old_part + expected)
+            assert num_changed(old, new) <= old_part.numel()
+            assert num_changed(old, new) == int((new_part != old_part).sum())
+
+
+def num_changed(old: Any, new: Any) -> int:
+    pairs = list(zip(old, new, strict=True)) if isinstance(old, tuple) else [(old, new)]
+    return sum(int((a != b).sum()) for a, b in pairs if a is not None)
+
+
+def test_every_layer_has_an_effect(backbone: Backbone, jobs: list[Job]) -> None:
+    plain, vectors = denoise(backbone, jobs[:1]), vectors_of(backbone, jobs, backbone.layers)
+    for layer in backbone.layers:
+        with hooked(backbone, [layer], Shift(vectors, [0], 5.0, relative=True), 1):
+            assert not torch.equal(denoise(backbone, jobs[:1]), plain), layer
+
+
+def test_nothing_stays_behind_after_an_exception(backbone: Backbone, jobs: list[Job]) -> None:
+    plain = denoise(backbone, jobs[:1])
+
+    def failing(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        if clock.step == 1:
+            raise RuntimeError("in the middle")
+        return tokens + 1
+
+    with pytest.raises(RuntimeError, match="in the middle"), hooked(backbone, backbone.layers, failing, 1):
+        denoise(backbone, jobs[:1])
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.denoiser.modules())
+    assert not {"step", "set_timesteps"} & vars(backbone.pipe.scheduler).keys()
+    assert "prepare_latents" not in vars(backbone.pipe)
+    assert torch.equal(denoise(backbone, jobs[:1]), plain)
+
+
+def test_a_batch_of_four_equals_four_batches_of_one(backbone: Backbone, jobs: list[Job]) -> None:
+    vectors, options = vectors_of(backbone, jobs, backbone.layers), [0, 1, 1, 0]
+    with hooked(backbone, backbone.layers, Shift(vectors, options, 0.5), len(jobs)):
+        together = denoise(backbone, jobs)
+    alone = []
+    for job, option in zip(jobs, options, strict=True):
+        with hooked(backbone, backbone.layers, Shift(vectors, [option], 0.5), 1):
+            alone.append(denoise(backbone, [job]))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-4 * float(together.abs().max()))
+
+
+def test_without_guidance_every_row_is_conditional(backbone: Backbone, jobs: list[Job]) -> None:
+    shapes: list[int] = []
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        shapes.append(len(tokens))
+
+    with hooked(backbone, backbone.layers[:1], note, len(jobs)):
+        denoise(sampling(backbone, guidance_scale=0.0), jobs)
+    assert shapes == [len(jobs)] * NUM_STEPS
+
+
+def test_decoding_gives_pictures_of_the_size_asked_for(loaded: Loaded, jobs: list[Job]) -> None:
+    samples = decode(loaded.backbone, jobs, denoise(loaded.backbone, jobs))
+    assert {sample.image.size for sample in samples} == {(SIZES.get(loaded.name, 16),) * 2}
+
+
+def test_what_is_decoded_is_what_the_pipeline_would_have_made(backbone: Backbone, jobs: list[Job]) -> None:
+    """Against the pipeline's own end: the same noise, its own decoding."""
+    settings, family, job = backbone.sampling, backbone.family, jobs[0]
+    assert settings is not None
+    ours = decode(backbone, [job], denoise(backbone, [job]))[0].image
+    shape = family.latent_shape(backbone.pipe, settings.height, settings.width)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(job.seed))[None]
+    theirs = backbone.pipe(
+        prompt=[job.prompt], latents=family.pack(backbone.pipe, noise), num_inference_steps=NUM_STEPS,
+        guidance_scale=settings.guidance_scale, height=settings.height, width=settings.width,
+        generator=[torch.Generator().manual_seed(0)], **settings.options,
+    ).images[0]  # fmt: skip
+    assert ours.tobytes() == theirs.tobytes()
+
+
+def test_a_gated_site_shows_the_output_times_its_gate_and_a_change_arrives_behind_it(
+    loaded: Loaded, jobs: list[Job]
+) -> None:
+    if loaded.name not in GATED:
+        pytest.skip("no AdaLN gate")
+    plain = loaded.backbone
+    pattern = r"transformer_blocks\.0\.attn1?"
+    sites = find_sites(plain.denoiser, {"self_attention": pattern, "gated_self_attention": pattern})
+    backbone = replace(plain, sites=sites)
+    inner, gated = (next(site.layer for site in sites if site.gated is wanted) for wanted in (False, True))
+    seen: dict[str, Tensor] = {}
+
+    def keep(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        if clock.step == 0:
+            seen[site.layer] = tokens.clone()
+
+    with hooked(backbone, [inner, gated], keep, len(jobs)):
+        denoise(backbone, jobs)
+    ratio = seen[gated] / seen[inner]
+    gate = ratio.nanmedian(dim=1, keepdim=True).values  # one number per image and channel
+    torch.testing.assert_close(seen[gated], seen[inner] * gate, rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(gate, torch.ones_like(gate))
+
+    change = torch.randn(seen[gated].shape[-1], generator=torch.Generator().manual_seed(0))
+    moved = residuals(loaded.name, backbone, jobs, gated, change) - residuals(loaded.name, backbone, jobs, gated, None)
+    torch.testing.assert_close(moved, change.expand_as(moved), rtol=1e-3, atol=1e-3)
+
+
+def residuals(name: str, backbone: Backbone, jobs: list[Job], layer: str, change: Tensor | None) -> Tensor:
+    """Return the stream behind the first block's attention, at the first step, of the conditional rows.
+
+    It is what the norm before the feed-forward is given (FLUX, SD3), or the cross-attention (SANA, PixArt).
+    """
+    kept: list[Tensor] = []
+
+    def keep(module: Any, args: Any, kwargs: Any) -> None:
+        kept.append(args[0] if args else kwargs["hidden_states"])
+
+    def add(tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
+        return None if change is None else tokens + change
+
+    first = backbone.denoiser.get_submodule("transformer_blocks.0")
+    handle = (first.norm2 if name == "flux" else first.attn2).register_forward_pre_hook(keep, with_kwargs=True)
+    if name == "sd3":  # its first block has a second attention; the norm comes behind both
+        handle.remove()
+        handle = first.norm2.register_forward_pre_hook(keep, with_kwargs=True)
+    with hooked(backbone, [layer], add, len(jobs)):
+        denoise(backbone, jobs)
+    handle.remove()
+    return kept[0] if name == "flux" else kept[0][len(jobs) :]
+
+
+def test_a_family_without_gates_says_so(loaded: Loaded, jobs: list[Job]) -> None:
+    if loaded.name in GATED:
+        pytest.skip("has gates")
+    patterns = {"gated_self_attention": loaded.backbone.family.sites["self_attention"]}
+    backbone = replace(loaded.backbone, sites=find_sites(loaded.backbone.denoiser, patterns))
+    with pytest.raises(BackboneError, match="no gate"), hooked(backbone, backbone.layers[:1], look, 1):
+        pytest.fail("the context must not be entered")
+
+
+@pytest.fixture
+def compiled(loaded: Loaded) -> Iterator[Backbone]:
+    size, placement = SIZES.get(loaded.name), Placement(compile=True)
+    with pytest.MonkeyPatch.context() as patch:  # the graphs are those of the default backend, run without a C compiler
+        compile_model = torch.compile
+        patch.setattr(torch, "compile", lambda model: compile_model(model, backend="eager"))
+        yield load_backbone(loaded.name, str(loaded.folder), NUM_STEPS, 3.0, placement, height=size, width=size)
+    torch._dynamo.reset()
+
+
+def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
+    two, options = jobs[:2], [1, 0]
+    layers = [site.layer for site in loaded.backbone.sites if site.kind == "self_attention"][:2]
+    vectors = vectors_of(loaded.backbone, jobs, layers)
+    plain = denoise(compiled, two)
+    close(plain, denoise(loaded.backbone, two))
+    for alpha in (1.0, 2.0):
+        with hooked(loaded.backbone, layers, Shift(vectors, options, alpha, relative=True), 2):
+            expected = denoise(loaded.backbone, two)
+        with hooked(compiled, layers, Shift(vectors, options, alpha, relative=True), 2):
+            found = denoise(compiled, two)
+        close(found, expected)
+        assert not torch.allclose(found, plain)
+    close(denoise(compiled, two), plain)
+
+
+@pytest.mark.parametrize("setting", ["height", "width"])
+def test_a_size_the_model_cannot_make_is_refused_with_the_nearest(loaded: Loaded, setting: str) -> None:
+    with pytest.raises(BackboneError, match=rf"model\.{setting}=33 .* multiple of \d+\. The nearest are \d+ and \d+"):
+        load_backbone("x", str(loaded.folder), 2, 3.0, Placement(), **{"height": 32, "width": 32, setting: 33})
+
+
+def test_a_layer_of_another_model_is_refused_with_the_layers_there_are(backbone: Backbone) -> None:
+    with pytest.raises(BackboneError, match=re.escape(backbone.layers[0])):
+        backbone.site("encoder.block.7.attention")

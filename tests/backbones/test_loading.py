@@ -1,0 +1,118 @@
+"""Loading: what is no pipeline, not whole, pickled or not for this device is refused in one clear message."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.loading import Placement
+from icm_pipeline.backbones.registry import load_backbone
+
+
+def load(folder: Path | str, **placement: str) -> None:
+    load_backbone("x", str(folder), 2, 3.0, Placement(**placement))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def copy(random_pipeline_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(random_pipeline_folder, tmp_path / "copy"))
+
+
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"no model_index\.json"):
+        load(tmp_path)
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="is not a folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_an_index_that_is_not_json_is_refused(copy: Path) -> None:
+    (copy / "model_index.json").write_text("{")
+    with pytest.raises(BackboneError, match="is not JSON"):
+        load(copy)
+
+
+def test_a_pipeline_of_an_unknown_class_is_refused_with_the_known_ones(copy: Path) -> None:
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "_class_name": "MyPipeline"}))
+    with pytest.raises(BackboneError, match=r"holds a MyPipeline.*StableDiffusionPipeline, StableDiffusionXLPipeline"):
+        load(copy)
+
+
+def test_missing_parts_are_named(copy: Path) -> None:
+    shutil.rmtree(copy / "unet")
+    shutil.rmtree(copy / "tokenizer")
+    with pytest.raises(
+        BackboneError, match=r"not complete: .*tokenizer.*missing|not complete: .*unet.*missing"
+    ) as caught:
+        load(copy)
+    assert "unet" in str(caught.value)
+    assert "tokenizer" in str(caught.value)
+
+
+def test_missing_weights_are_refused(copy: Path) -> None:
+    next((copy / "unet").glob("*.safetensors")).unlink()
+    with pytest.raises(BackboneError, match="could not be loaded"):
+        load(copy)
+
+
+def test_half_a_file_is_refused(copy: Path) -> None:
+    weights = next((copy / "vae").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BackboneError, match="could not be loaded"):
+        load(copy)
+
+
+def test_weights_that_are_only_pickled_are_refused_and_not_read(copy: Path) -> None:
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(BackboneError, match="only as a pickle"):
+        load(copy)
+
+
+def test_a_variant_that_is_not_there_is_refused_with_the_files(copy: Path) -> None:
+    with pytest.raises(BackboneError, match=r"no weights of model\.variant=fp16: .*safetensors"):
+        load_backbone("x", str(copy), 2, 3.0, Placement(), variant="fp16")
+
+
+def test_a_hub_id_without_a_network_names_the_local_alternative() -> None:
+    with pytest.raises(BackboneError, match=r"could not be fetched from the hub .* model\.path=/that/folder"):
+        load("nobody/nothing")
+
+
+def test_an_unknown_embedded_model_is_refused_with_what_the_package_ships() -> None:
+    with pytest.raises(ValueError, match="the package ships"):
+        load("embedded:huge")
+
+
+def test_offloading_without_a_gpu_is_refused(random_pipeline_folder: Path) -> None:
+    with pytest.raises(BackboneError, match="needs a GPU"):
+        load(random_pipeline_folder, offload="model")
+
+
+def test_a_dtype_the_device_cannot_compute_in_is_refused(
+    random_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*args: object, **kwargs: object) -> torch.Tensor:
+        raise RuntimeError("\"conv2d\" not implemented for 'Half'")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lacking)
+    with pytest.raises(BackboneError, match=r"model\.dtype=float16 does not work on cpu"):
+        load(random_pipeline_folder, dtype="float16")
+
+
+def test_slicing_and_tiling_are_switched_on(random_pipeline_folder: Path) -> None:
+    placement = Placement(vae_slicing=True, vae_tiling=True)
+    vae = load_backbone("x", str(random_pipeline_folder), 2, 3.0, placement).pipe.vae
+    assert vae.use_slicing
+    assert vae.use_tiling
+
+
+def test_weights_come_in_the_dtype_asked_for(random_pipeline_folder: Path) -> None:
+    backbone = load_backbone("x", str(random_pipeline_folder), 2, 3.0, Placement(dtype="bfloat16"))
+    assert {p.dtype for p in backbone.denoiser.parameters()} == {torch.bfloat16}
