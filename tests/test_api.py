@@ -1,5 +1,6 @@
 """steer and record around a pipeline that its user loaded: the README's example, and what is refused."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,18 @@ def test_a_pipeline_of_an_unknown_class_is_refused_with_the_known_ones(vectors: 
     steered = icm_pipeline.steer(MyPipeline(), vectors, option="man")
     with pytest.raises(ValueError, match=r"A MyPipeline is not known here.*FluxPipeline"), steered:
         pytest.fail("the context must not be entered")
+
+
+def test_the_readmes_example_runs(
+    pipe: Any, vectors: SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    example = re.search(r"```python\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)
+    assert example is not None
+    pipe.save_pretrained(tmp_path / "my-model")
+    vectors.save(tmp_path / "vectors.safetensors")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example[1], names)
+    assert len(names["images"]) == 4
+    assert {layer: x.shape[:2] for layer, x in names["pooled"].items()} == {SELF: (1, 20)}

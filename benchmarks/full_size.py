@@ -1,0 +1,197 @@
+"""Full-size models with random weights: images per second plain, recorded and steered, and peak memory.
+
+    python benchmarks/full_size.py      # SD 1.5, SDXL, SANA and FLUX on a GPU; without one it says so and stops
+    python benchmarks/full_size.py --models sd15 --device cpu --dtype float32 --steps 1 --batch 1     # a check
+
+Denoisers have their published configurations and are built on the device, without a download. Text embeddings are
+random, so that no text encoder is needed; latents are not decoded. All three ways run in one process, one after the
+other in every round, and each ratio is to the plain run of the same round.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+
+from icm_pipeline import SteeringVectors, record, steer
+from icm_pipeline.backbones.registry import attach
+
+Embed = Callable[..., Tensor]
+NUM_STEERED = 6
+
+
+def sd15(random: Embed) -> tuple[Any, dict[str, Any]]:
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(4)), text_encoder=None, tokenizer=None, unet=unet,
+        scheduler=DDIMScheduler(steps_offset=1), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    return pipe, {"prompt_embeds": random(77, 768), "negative_prompt_embeds": random(77, 768)}
+
+
+def sdxl(random: Embed) -> tuple[Any, dict[str, Any]]:
+    unet = UNet2DConditionModel(
+        sample_size=128, block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )  # fmt: skip
+    pipe = StableDiffusionXLPipeline(
+        vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(4)), text_encoder=None, text_encoder_2=None,
+        tokenizer=None, tokenizer_2=None, unet=unet, scheduler=DDIMScheduler(steps_offset=1), add_watermarker=False,
+    )  # fmt: skip
+    pipe.text_encoder_2 = _Projection(1280)
+    embeds = {"prompt_embeds": random(77, 2048), "negative_prompt_embeds": random(77, 2048)}
+    return pipe, {**embeds, "pooled_prompt_embeds": random(1280), "negative_pooled_prompt_embeds": random(1280)}
+
+
+class _Projection:
+    """Stands where SDXL looks up the width of its second text encoder."""
+
+    def __init__(self, projection_dim: int) -> None:
+        self.config = type("Config", (), {"projection_dim": projection_dim})()
+
+
+def sana(random: Embed) -> tuple[Any, dict[str, Any]]:
+    vae = AutoencoderDC(
+        latent_channels=32, encoder_block_out_channels=(8,) * 6, decoder_block_out_channels=(8,) * 6,
+        encoder_layers_per_block=(1,) * 6, decoder_layers_per_block=(1,) * 6, attention_head_dim=8,
+        encoder_block_types="ResBlock", decoder_block_types="ResBlock", encoder_qkv_multiscales=((),) * 6,
+        decoder_qkv_multiscales=((),) * 6,
+    )  # fmt: skip
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, algorithm_type="dpmsolver++"
+    )
+    pipe = SanaPipeline(
+        tokenizer=None, text_encoder=None, vae=vae, transformer=SanaTransformer2DModel(), scheduler=scheduler
+    )
+    mask = torch.ones_like(random(300, 1)[..., 0])
+    return pipe, {
+        "prompt_embeds": random(300, 2304), "prompt_attention_mask": mask, "negative_prompt": None,
+        "negative_prompt_embeds": random(300, 2304), "negative_prompt_attention_mask": mask,
+        "use_resolution_binning": False, "complex_human_instruction": None,
+    }  # fmt: skip
+
+
+def flux(random: Embed) -> tuple[Any, dict[str, Any]]:
+    pipe = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(16)), text_encoder=None, tokenizer=None,
+        text_encoder_2=None, tokenizer_2=None, transformer=FluxTransformer2DModel(guidance_embeds=True),
+    )  # fmt: skip
+    return pipe, {"prompt_embeds": random(512, 4096), "pooled_prompt_embeds": random(768)}
+
+
+MODELS = {"sd15": sd15, "sdxl": sdxl, "sana": sana, "flux": flux}
+
+
+def _vae(channels: int) -> dict[str, Any]:
+    """Return the configuration of a small autoencoder: it only tells the latents' shape here."""
+    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    return {"down_block_types": down, "up_block_types": up, "latent_channels": channels, "norm_num_groups": 4}
+
+
+def random_vectors(recording: Any, layers: list[str]) -> SteeringVectors:
+    directions = {
+        layer: torch.randn(len(recording.steps), 2, recording.activations[layer].shape[-1]) for layer in layers
+    }
+    return SteeringVectors(
+        directions={layer: torch.nn.functional.normalize(values, dim=-1) for layer, values in directions.items()},
+        mean_norms={layer: torch.ones(len(recording.steps)) for layer in layers},
+        steps=tuple(recording.steps), noise_levels=tuple(recording.noise_levels), options=("a", "b"), model="random",
+        attribute="random",
+    )  # fmt: skip
+
+
+def measure(name: str, args: argparse.Namespace) -> None:
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(args.batch, *shape, device=device, dtype=dtype)
+
+    torch.set_default_dtype(dtype)
+    with device:
+        pipe, inputs = MODELS[name](random)
+    torch.set_default_dtype(torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    backbone = attach(pipe)
+    attention = [site.layer for site in backbone.sites if site.kind == "self_attention"]
+    steered = attention[:: max(1, len(attention) // NUM_STEERED)][:NUM_STEERED]
+
+    def generate() -> None:
+        pipe(**inputs, num_inference_steps=args.steps, output_type="latent")
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    with record(pipe) as seen:
+        generate()  # also warms up
+    vectors = random_vectors(seen.recordings[0], steered)
+    ways: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+        "plain": nullcontext,
+        f"recorded at {len(backbone.sites)} sites": lambda: record(pipe),
+        f"steered in {len(steered)} layers": lambda: steer(pipe, vectors, option="a", alpha=1.0),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    memory: dict[str, float] = {}
+    for _ in range(args.rounds):
+        for way, context in ways.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            with context():
+                generate()
+            seconds[way].append(time.perf_counter() - started)
+            memory[way] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
+    for way, values in seconds.items():
+        ratio = statistics.median(value / plain for value, plain in zip(values, seconds["plain"], strict=True))
+        print(
+            f"| {name} | {way} | {args.batch / statistics.median(values):.3f} | {ratio:.3f} | {memory[way]:.1f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("There is no GPU here: nothing was measured. Run this where torch.cuda.is_available().")
+    machine = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    print(f"{machine}, {args.dtype}, batch {args.batch}, {args.steps} steps, median of {args.rounds} rounds\n")
+    print("| model | way | images a second | time, plain = 1 | peak GiB |\n|---|---|---|---|---|")
+    with torch.inference_mode():
+        for name in args.models:
+            measure(name, args)
+            if args.device == "cuda":
+                torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
