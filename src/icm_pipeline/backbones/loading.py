@@ -116,7 +116,7 @@ def _no_hub(path: str, error: Exception) -> BackboneError:
 
 def _folder_index(folder: Path, path: str) -> dict[str, Any]:
     if not folder.is_dir():
-        raise BackboneError(f"model.path={path} is not a folder.")
+        raise BackboneError(f"model.path={path} is not a folder. Give one that holds a diffusers pipeline ({INDEX}).")
     if not (folder / INDEX).is_file():
         raise BackboneError(f"model.path={path} is not a diffusers pipeline folder: it has no {INDEX}.")
     try:
