@@ -336,3 +336,29 @@ def test_a_size_the_model_cannot_make_is_refused_with_the_nearest(loaded: Loaded
 def test_a_layer_of_another_model_is_refused_with_the_layers_there_are(backbone: Backbone) -> None:
     with pytest.raises(BackboneError, match=re.escape(backbone.layers[0])):
         backbone.site("encoder.block.7.attention")
+
+
+def test_with_true_guidance_only_the_conditional_call_is_seen_and_changed(loaded: Loaded, jobs: list[Job]) -> None:
+    if loaded.name != "flux":
+        pytest.skip("guides in one call")
+    negative = {"true_cfg_scale": 2.0, "negative_prompt": [""] * len(jobs)}
+    guided, shapes = sampling(loaded.backbone, options=negative), []
+    layer = guided.layers[0]
+    module = guided.denoiser.get_submodule(layer)
+    before: list[Any] = []
+    after: list[Any] = []
+
+    def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        shapes.append(len(tokens))
+        return tokens + 1
+
+    first = module.register_forward_hook(lambda module, args, output: before.append(output[0]))
+    with hooked(guided, [layer], add_one, len(jobs)) as clock:
+        last = module.register_forward_hook(lambda module, args, output: after.append(output[0]))
+        denoise(guided, jobs)
+        last.remove()
+    first.remove()
+    assert clock.num_calls == 2 * NUM_STEPS
+    assert shapes == [len(jobs)] * NUM_STEPS
+    for call, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert torch.equal(new, old + 1 if call % 2 == 0 else old)
