@@ -117,6 +117,7 @@ def _pretrain(settings: Settings, tracker: Tracker) -> None:
     config = settings.pretrain
     folder, shipped = Path(config.folder), Path(__file__).parent / "zoo"
     plan = PretrainPlan(
+        model=settings.model.name,
         folder=folder,
         zoo=shipped if config.install else folder / "zoo",
         device=config.device,

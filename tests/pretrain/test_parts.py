@@ -15,6 +15,7 @@ from icm_pipeline.tracking import NoTracker
 pytest.importorskip("dicebear")
 
 PLAN = PretrainPlan(
+    model="tiny",
     folder=Path(),
     zoo=Path(),
     device="cpu",

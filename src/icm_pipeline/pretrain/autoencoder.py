@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL
 from torch import Tensor
 
 from icm_pipeline.pretrain.dataset import Portraits
@@ -94,3 +94,45 @@ def encode_portraits(model: AutoencoderKL, pixels: Tensor, batch_size: int = 200
         images = to_tensor(batch).to(device)
         parts.append(model.encode(images).latent_dist.mean.float().cpu())
     return torch.cat(parts)
+
+
+def build_deep_compression(seed: int) -> AutoencoderDC:
+    torch.manual_seed(seed)
+    return AutoencoderDC(
+        latent_channels=LATENT_CHANNELS,
+        encoder_block_out_channels=(32, 32, 64, 96),
+        decoder_block_out_channels=(32, 32, 64, 96),
+        encoder_layers_per_block=(1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 2, 2),
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_qkv_multiscales=((),) * 4,
+        decoder_qkv_multiscales=((),) * 4,
+        scaling_factor=1.0,
+    )
+
+
+def train_deep_compression(
+    portraits: Portraits, latents: Tensor, plan: TrainingPlan, run: TrainingRun
+) -> AutoencoderDC:
+    """Train SANA's kind of autoencoder on the latents [n, 8, 8, 8] of another, so that both share one latent space.
+
+    The encoder learns to give these latents, the decoder to draw the portraits from them.
+    """
+    pixels = torch.from_numpy(portraits.pixels)
+    model = build_deep_compression(plan.seed)
+
+    def loss(model: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.randint(len(pixels), (plan.batch_size,), generator=generator)
+        images, wanted = to_tensor(pixels[rows]).to(plan.device), latents[rows].to(plan.device)
+        decoded = model.decode(wanted).sample.float()
+        misplaced = (model.encode(images).latent.float() - wanted).square().mean()
+        distance = (decoded - images).abs().mean()
+        edges = edge_distance(decoded, images)
+        return distance + EDGE_WEIGHT * edges + misplaced, {
+            "l1": float(distance.detach()),
+            "edges": float(edges.detach()),
+            "latents": float(misplaced.detach()),
+        }
+
+    return train("deep_compression", model, loss, plan, run)  # type: ignore[return-value]

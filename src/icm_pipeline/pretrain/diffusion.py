@@ -4,6 +4,8 @@ Zero terminal SNR (Lin et al. 2024, arXiv 2305.08891) matters here: with the usu
 shows the mean colour, so a sampler that starts from pure noise would not draw backgrounds at their training odds.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -121,7 +123,63 @@ class TextToLatent(nn.Module):
         return self.unet(noisy, timesteps, self.text_encoder(token_ids)[0]).sample
 
 
-def _cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Path) -> Tensor:
+@dataclass(frozen=True)
+class Batch:
+    """Clean latents and noise [b, c, h, w], steps of the noise schedule [b], captions, and which of them are empty."""
+
+    clean: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    captions: list[str]
+    silent: Tensor
+
+    def noisy(self, schedule: "NoiseSchedule") -> Tensor:
+        a, s = schedule.at(self.timesteps)
+        return a * self.clean + s * self.noise
+
+
+class NoiseSchedule:
+    """What a scheduler leaves of the picture and adds of the noise at every step of its training."""
+
+    def __init__(self, scheduler: DDIMScheduler, device: str) -> None:
+        self._signal = scheduler.alphas_cumprod.sqrt().to(device)
+        self._noise = (1 - scheduler.alphas_cumprod).sqrt().to(device)
+
+    def at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of picture and noise at some steps, each [b, 1, 1, 1]."""
+        return self._signal[timesteps].view(-1, 1, 1, 1), self._noise[timesteps].view(-1, 1, 1, 1)
+
+
+class Batches:
+    """Draws training batches: rows of the cached latents, a fresh caption for each, steps spread over the schedule."""
+
+    def __init__(self, portraits: Portraits, autoencoder: AutoencoderKL, folder: Path, plan: TrainingPlan) -> None:
+        self._portraits = portraits
+        self._plan = plan
+
+        @cache
+        def latents() -> Tensor:  # only when a step is left to train
+            cached = cached_latents(portraits, autoencoder, folder)
+            return cached.to(plan.device, memory_format=torch.channels_last)
+
+        self._latents: Callable[[], Tensor] = latents
+
+    def draw(self, generator: torch.Generator, num_timesteps: int = 1000) -> Batch:
+        size, plan = self._plan.batch_size, self._plan
+        rows = torch.randint(len(self._portraits), (size,), generator=generator)
+        stamp = int(torch.randint(2**31, (1,), generator=generator))
+        silent = torch.rand(size, generator=generator) < EMPTY_CAPTION_SHARE
+        spread = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
+        clean = self._latents()[rows]
+        noise = torch.randn(clean.shape, generator=generator).to(plan.device)
+        captions = [
+            "" if drop else write_caption(self._portraits.people[row], caption_rng(plan.seed, row, 1 + stamp)).text
+            for row, drop in zip(rows.tolist(), silent.tolist(), strict=True)
+        ]
+        return Batch(clean, noise, (spread * num_timesteps).long().to(plan.device), captions, silent.to(plan.device))
+
+
+def cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Path) -> Tensor:
     """Return the scaled latents of every portrait, encoded once per autoencoder and kept on disk."""
     weights = torch.cat([value.flatten()[:64].double() for value in autoencoder.state_dict().values()])
     stamp = make_key([portraits.digest, float(weights.sum()), autoencoder.config.scaling_factor])
@@ -162,34 +220,15 @@ def train_diffusion(
     model.unet.set_attn_processor(AttnProcessor())  # plain products: on a CPU far faster backwards than flash attention
     model.unet.to(memory_format=torch.channels_last)
     scheduler = build_scheduler()
-
-    @cache
-    def latents() -> Tensor:  # only when a step is left to train
-        cached = _cached_latents(portraits, autoencoder, run.folder)
-        return cached.to(plan.device, memory_format=torch.channels_last)
-
-    signal = scheduler.alphas_cumprod.sqrt().to(plan.device)
-    noise_level = (1 - scheduler.alphas_cumprod).sqrt().to(plan.device)
-
-    def captions(rows: Tensor, stamp: int, silent: Tensor) -> Tensor:
-        texts = [
-            "" if drop else write_caption(portraits.people[row], caption_rng(plan.seed, row, 1 + stamp)).text
-            for row, drop in zip(rows.tolist(), silent.tolist(), strict=True)
-        ]
-        return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(plan.device)
+    schedule = NoiseSchedule(scheduler, plan.device)
+    source = Batches(portraits, autoencoder, run.folder, plan)
 
     def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        size = plan.batch_size
-        rows = torch.randint(len(portraits), (size,), generator=generator)
-        stamp = int(torch.randint(2**31, (1,), generator=generator))
-        silent = torch.rand(size, generator=generator) < EMPTY_CAPTION_SHARE
-        spread = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
-        timesteps = (spread * scheduler.config.num_train_timesteps).long().to(plan.device)
-        clean = latents()[rows]
-        noise = torch.randn(clean.shape, generator=generator).to(plan.device)
-        a, s = signal[timesteps].view(-1, 1, 1, 1), noise_level[timesteps].view(-1, 1, 1, 1)
-        predicted = model(a * clean + s * noise, timesteps, captions(rows, stamp, silent)).float()
-        return (predicted - (a * noise - s * clean)).square().mean(), {}
+        batch = source.draw(generator)
+        ids = tokenizer(batch.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        predicted = model(batch.noisy(schedule), batch.timesteps, ids.to(plan.device)).float()
+        a, s = schedule.at(batch.timesteps)
+        return (predicted - (a * batch.noise - s * batch.clean)).square().mean(), {}
 
     train("diffusion", model, loss, plan, run)
     model.unet.to(memory_format=torch.contiguous_format)

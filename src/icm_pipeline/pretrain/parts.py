@@ -19,6 +19,7 @@ from torch import nn
 
 from icm_pipeline.artifacts import fingerprint, replace_folder, write_json
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.pretrain.cards import QUALITY, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
@@ -27,6 +28,7 @@ from icm_pipeline.tracking import Tracker
 log = logging.getLogger(__name__)
 
 MODEL_FOLDER = "tiny"
+SIBLINGS = ("tiny_sdxl", "tiny_sana", "tiny_flux")
 CLASSIFIER_FOLDER = "tiny-classifier"
 CLIP_FOLDER = "tiny-clip"
 
@@ -35,10 +37,12 @@ CLIP_FOLDER = "tiny-clip"
 class PretrainPlan:
     """Where to work, where weights go, how long each part trains, and how the quality script samples and asks.
 
+    model: the embedded model or a sibling of it, which the parts `diffusion` and `quality` are about.
     start_from: a zoo folder whose CLIP and diffusion weights are trained further, and whose autoencoder is kept; None
     trains from nothing.
     """
 
+    model: str
     folder: Path
     zoo: Path
     device: str
@@ -64,10 +68,10 @@ class PretrainPlan:
             learning_rate=self.learning_rates[part],
             seed=self.seed,
             device=self.device,
-            ema_decay=0.9995 if part == "diffusion" else 0.995,
+            ema_decay={"diffusion": 0.9995, **dict.fromkeys(SIBLINGS, 0.998)}.get(part, 0.995),
             checkpoint_every=250,
             bf16=has_quick_bf16(self.device),
-            compile=self.compile and part == "diffusion",
+            compile=self.compile and part in ("diffusion", *SIBLINGS),
         )
 
 
@@ -127,6 +131,9 @@ def make_diffusion(plan: PretrainPlan) -> None:
 
     from icm_pipeline.pretrain.diffusion import train_diffusion
 
+    if plan.model != MODEL_FOLDER:
+        _make_sibling(plan)
+        return
     start = plan.start_from / MODEL_FOLDER if plan.start_from else None
     source = start / "vae" if start else plan.folder / "autoencoder"
     earlier = read_training(start or source)
@@ -138,6 +145,31 @@ def make_diffusion(plan: PretrainPlan) -> None:
         pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
         _forget_origin(folder)
         _note_training(plan, "diffusion", folder, earlier)
+
+
+def _make_sibling(plan: PretrainPlan) -> None:
+    """Distil the embedded model, taken from the same zoo or from the package, into the architecture of a sibling."""
+    from diffusers import StableDiffusionPipeline
+
+    from icm_pipeline.pretrain.autoencoder import train_deep_compression
+    from icm_pipeline.pretrain.diffusion import cached_latents
+    from icm_pipeline.pretrain.siblings import train_sibling
+
+    source = next(zoo / MODEL_FOLDER for zoo in (plan.zoo, ZOO) if (zoo / MODEL_FOLDER).is_dir())
+    teacher = StableDiffusionPipeline.from_pretrained(source, dtype=torch.float32).to(plan.device)
+    pictures = portraits(plan, "train")
+    run = _training_run(plan, pictures, source)
+    autoencoder = None
+    if plan.model == "tiny_sana":
+        latents = cached_latents(pictures, teacher.vae, plan.folder)
+        autoencoder = train_deep_compression(pictures, latents, plan.training("deep_compression"), run)
+    pipe = train_sibling(plan.model, pictures, teacher, plan.training(plan.model), run, autoencoder)
+    with _new_folder(plan.zoo / plan.model) as folder:
+        pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+        _forget_origin(folder)
+        _note_training(plan, plan.model, folder, read_training(source))
+        if autoencoder is not None:
+            _note_training(plan, "deep_compression", folder, read_training(folder))
 
 
 def measure_quality(plan: PretrainPlan) -> None:
