@@ -117,7 +117,7 @@ def _pretrain(settings: Settings, tracker: Tracker) -> None:
     config = settings.pretrain
     folder, shipped = Path(config.folder), Path(__file__).parent / "zoo"
     plan = PretrainPlan(
-        model=settings.model.name,
+        model=settings.model,
         folder=folder,
         zoo=shipped if config.install else folder / "zoo",
         device=config.device,
@@ -130,8 +130,6 @@ def _pretrain(settings: Settings, tracker: Tracker) -> None:
         learning_rates=config.learning_rates,
         compile=config.compile,
         start_from=shipped if config.from_shipped else None,
-        num_steps=settings.model.num_steps,
-        guidance_scale=settings.model.guidance_scale,
         attributes={other.name: other.options for other in settings.evaluate.drift.values()},
         evaluation_prompts=settings.attribute.evaluation_prompts,
         tracker=tracker,

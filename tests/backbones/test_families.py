@@ -362,3 +362,32 @@ def test_with_true_guidance_only_the_conditional_call_is_seen_and_changed(loaded
     assert shapes == [len(jobs)] * NUM_STEPS
     for call, (old, new) in enumerate(zip(before, after, strict=True)):
         assert torch.equal(new, old + 1 if call % 2 == 0 else old)
+
+
+def test_skip_layer_guidance_is_left_alone(loaded: Loaded, jobs: list[Job]) -> None:
+    """SD3 predicts a second time with layers left out; what is pushed away from is neither seen nor changed."""
+    if loaded.name != "sd3":
+        pytest.skip("has no skip-layer guidance")
+    skipping = {"skip_guidance_layers": [1], "skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
+    guided, num_seen = sampling(loaded.backbone, options=skipping), []
+    layer, n = guided.layers[0], len(jobs)
+    module = guided.denoiser.get_submodule(layer)
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+
+    def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        num_seen.append(len(tokens))
+        return tokens + 1
+
+    first = module.register_forward_hook(lambda module, args, output: before.append(output[0]))
+    with hooked(guided, [layer], add_one, n):
+        last = module.register_forward_hook(lambda module, args, output: after.append(output[0]))
+        denoise(guided, jobs)
+        last.remove()
+    first.remove()
+    assert num_seen == [n] * NUM_STEPS
+    assert [len(rows) for rows in before] == [2 * n, 2 * n, n, 2 * n, n]  # skipping starts after the first step
+    for old, new in zip(before, after, strict=True):
+        unchanged = slice(0, n)
+        assert torch.equal(new[unchanged], old[unchanged])
+        assert torch.equal(new[n:], old[n:] + 1)

@@ -1,44 +1,17 @@
 """`stage=pretrain`: a part starts from nothing or from shipped weights, and its card knows which."""
 
 import json
-from dataclasses import replace
-from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.pretrain.parts import PretrainPlan, make_diffusion
-from icm_pipeline.tracking import NoTracker
 
-pytest.importorskip("dicebear")
-
-PLAN = PretrainPlan(
-    model="tiny",
-    folder=Path(),
-    zoo=Path(),
-    device="cpu",
-    seed=0,
-    num_portraits=4,
-    num_held_out=4,
-    num_quality_images=4,
-    steps={"diffusion": 1},
-    batch_sizes={"diffusion": 2},
-    learning_rates={"diffusion": 1e-9},
-    compile=False,
-    start_from=ZOO,
-    num_steps=2,
-    guidance_scale=1.0,
-    attributes={},
-    evaluation_prompts=[],
-    tracker=NoTracker(),
-)
 UNET = "tiny/unet/diffusion_pytorch_model.safetensors"
 
 
-def test_training_on_begins_with_the_shipped_weights_and_remembers_their_history(tmp_path: Path) -> None:
-    plan = replace(PLAN, folder=tmp_path, zoo=tmp_path / "zoo")
+def test_training_on_begins_with_the_shipped_weights_and_remembers_their_history(plan: PretrainPlan) -> None:
     make_diffusion(plan)
     before, after = load_file(ZOO / UNET), load_file(plan.zoo / UNET)
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)

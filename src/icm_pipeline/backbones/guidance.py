@@ -9,18 +9,21 @@ from icm_pipeline.backbones.base import BackboneError, Call
 
 
 def unconditional_first(pipe: Any, call: Call) -> slice | None:
-    """One call with [unconditional..., conditional...], or conditional only without guidance.
-
-    A second call in the same step is skip-layer guidance (SD3): the conditional rows with layers left out, which is no
-    longer the model's own prediction and is left alone.
-    """
+    """One call with [unconditional..., conditional...], or conditional only without guidance."""
     if call.index > 0:
-        if getattr(pipe, "skip_guidance_layers", None) is None:
-            raise BackboneError(
-                f"{type(pipe).__name__} called its denoiser twice in a step: a layout that is not known."
-            )
-        return None
+        raise BackboneError(f"{type(pipe).__name__} called its denoiser twice in a step: a layout that is not known.")
     return _part(call, {1: 0, 2: 1})
+
+
+def skip_layer_guidance(pipe: Any, call: Call) -> slice | None:
+    """As `unconditional_first`; then SD3 may predict the conditional rows again with some of its layers left out.
+
+    That is the prediction the image is pushed away from, and left alone.
+    """
+    if call.index == 1 and pipe.do_classifier_free_guidance:
+        _part(call, {1: 0})
+        return None
+    return unconditional_first(pipe, call)
 
 
 def conditional_first(pipe: Any, call: Call) -> slice | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.formats import read_pair, write_pair
 from icm_pipeline.backbones.gates import NORM_GATE
-from icm_pipeline.backbones.guidance import unconditional_first
+from icm_pipeline.backbones.guidance import skip_layer_guidance
 from icm_pipeline.backbones.stable_diffusion import describe_sample, latent_shape
 
 
@@ -37,7 +37,7 @@ SD3 = Family(
         "feed_forward": r"transformer_blocks\.\d+\.ff",
     },
     describe=describe_sample,
-    conditional_rows=unconditional_first,
+    conditional_rows=skip_layer_guidance,
     read=read_pair,
     write=write_pair,
     default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,

@@ -86,13 +86,15 @@ def standardise_latents(model: AutoencoderKL, pixels: Tensor) -> None:
 
 
 @torch.no_grad()
-def encode_portraits(model: AutoencoderKL, pixels: Tensor, batch_size: int = 200) -> Tensor:
-    """Return the posterior means [n, 8, 8, 8], unscaled."""
+def encode_portraits(model: AutoencoderKL | AutoencoderDC, pixels: Tensor, batch_size: int = 200) -> Tensor:
+    """Return the latents [n, 8, 8, 8], unscaled; of a variational autoencoder the posterior means."""
     device = next(model.parameters()).device
     parts = []
     for batch in pixels.split(batch_size):
         images = to_tensor(batch).to(device)
-        parts.append(model.encode(images).latent_dist.mean.float().cpu())
+        encoded = model.encode(images)
+        latents = encoded.latent_dist.mean if isinstance(model, AutoencoderKL) else encoded.latent
+        parts.append(latents.float().cpu())
     return torch.cat(parts)
 
 
@@ -100,8 +102,8 @@ def build_deep_compression(seed: int) -> AutoencoderDC:
     torch.manual_seed(seed)
     return AutoencoderDC(
         latent_channels=LATENT_CHANNELS,
-        encoder_block_out_channels=(32, 32, 64, 96),
-        decoder_block_out_channels=(32, 32, 64, 96),
+        encoder_block_out_channels=(32, 32, 64, 128),
+        decoder_block_out_channels=(32, 32, 64, 128),
         encoder_layers_per_block=(1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 2, 2),
         encoder_block_types="ResBlock",
@@ -135,4 +137,5 @@ def train_deep_compression(
             "latents": float(misplaced.detach()),
         }
 
-    return train("deep_compression", model, loss, plan, run)  # type: ignore[return-value]
+    train("deep_compression", model, loss, plan, run)
+    return model

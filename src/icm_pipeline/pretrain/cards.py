@@ -16,9 +16,21 @@ from icm_pipeline.pretrain.world import OCCUPATIONS, PERSON_SHARE
 TRAINING = "training.json"
 QUALITY = "quality.json"
 
+DISTILLED = (
+    "It was distilled from the embedded model: at the same noisy latents and captions it learned to predict what that "
+    "model predicts, so what it draws, and how often, is that model's; how it draws it is its own."
+)
 HEADER = {
     "tiny": "A latent text-to-image diffusion model of small portraits, in diffusers' own format: "
     "`StableDiffusionPipeline.from_pretrained` on this folder loads it.",
+    "tiny_sdxl": "A sibling of the embedded model with SDXL's architecture: two text encoders, pooled text and picture "
+    "size as added conditions, deeper transformer blocks. `StableDiffusionXLPipeline.from_pretrained` loads it. "
+    + DISTILLED,
+    "tiny_sana": "A sibling of the embedded model with SANA's architecture: a transformer with linear self-attention, "
+    "a deep compression autoencoder and a flow sampled with DPM++. `SanaPipeline.from_pretrained` loads it. "
+    + DISTILLED,
+    "tiny_flux": "A sibling of the embedded model with FLUX.1-dev's architecture: double and single blocks, a flow, "
+    "and the guidance scale as an input. `FluxPipeline.from_pretrained` loads it. " + DISTILLED,
     "tiny-classifier": "A small convolutional classifier of portraits, the embedded stand-in for FairFace: one head "
     "per attribute. It judges generated images and shares nothing with the model or the other judge but the renders.",
     "tiny-clip": "A small CLIP of portraits in open_clip's own format, for zero-shot labels and CLIP-I. It shares "
@@ -56,10 +68,15 @@ def write_training(
 
 def write_cards(zoo: Path) -> None:
     """Write README.md beside the weights of every part; reads the figures of the model's quality.json."""
-    figures = json.loads((zoo / "tiny" / QUALITY).read_text("utf-8"))
     for name in HEADER:
         folder = zoo / name
-        body = {"tiny": _model_quality, "tiny-classifier": _classifier_quality, "tiny-clip": _clip_quality}[name]
+        measured = zoo / ("tiny" if name in JUDGES else name) / QUALITY
+        if not (folder.is_dir() and measured.exists()):
+            continue
+        figures = json.loads(measured.read_text("utf-8"))
+        body = JUDGES.get(name, _model_quality)
+        seen = f"{figures['num_held_out']:,} held-out renders and " if "num_held_out" in figures else ""
+        command = "python -m icm_pipeline stage=pretrain" + ("" if name in ("tiny", *JUDGES) else f" model={name}")
         lines = [
             f"# {name}",
             "",
@@ -82,9 +99,8 @@ def write_cards(zoo: Path) -> None:
             "A part with several rows was trained in several goes, each from the averaged half-precision weights of "
             "the one before; the learning rate rises and falls in each.",
             "",
-            f"Made by `python -m icm_pipeline stage=pretrain`; measured by `pretrain.part=quality` on "
-            f"{figures['num_held_out']:,} held-out renders and about {figures['num_images']} generated images "
-            "a question.",
+            f"Made by `{command}`; measured by `pretrain.part=quality` on {seen}about {figures['num_images']} "
+            "generated images a question.",
             "",
             "## Measured quality",
             "",
@@ -167,3 +183,6 @@ def _model_quality(figures: dict[str, Any]) -> list[str]:
             f"{age['trained'][1]:.2f} / {age['drawn'][1]:.2f} | {largest:.2f} |"
         )
     return lines
+
+
+JUDGES = {"tiny-classifier": _classifier_quality, "tiny-clip": _clip_quality}

@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from icm_pipeline.artifacts import fingerprint, replace_folder, write_json
-from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.paths import ZOO
+from icm_pipeline.config import ModelConfig
 from icm_pipeline.pretrain.cards import QUALITY, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
@@ -42,7 +42,7 @@ class PretrainPlan:
     trains from nothing.
     """
 
-    model: str
+    model: ModelConfig
     folder: Path
     zoo: Path
     device: str
@@ -55,8 +55,6 @@ class PretrainPlan:
     learning_rates: dict[str, float]
     compile: bool
     start_from: Path | None
-    num_steps: int
-    guidance_scale: float
     attributes: dict[str, dict[str, list[str]]]
     evaluation_prompts: list[str]
     tracker: Tracker
@@ -131,8 +129,8 @@ def make_diffusion(plan: PretrainPlan) -> None:
 
     from icm_pipeline.pretrain.diffusion import train_diffusion
 
-    if plan.model != MODEL_FOLDER:
-        _make_sibling(plan)
+    if plan.model.name != MODEL_FOLDER:
+        _make_sibling(plan, plan.model.name)
         return
     start = plan.start_from / MODEL_FOLDER if plan.start_from else None
     source = start / "vae" if start else plan.folder / "autoencoder"
@@ -147,7 +145,7 @@ def make_diffusion(plan: PretrainPlan) -> None:
         _note_training(plan, "diffusion", folder, earlier)
 
 
-def _make_sibling(plan: PretrainPlan) -> None:
+def _make_sibling(plan: PretrainPlan, name: str) -> None:
     """Distil the embedded model, taken from the same zoo or from the package, into the architecture of a sibling."""
     from diffusers import StableDiffusionPipeline
 
@@ -160,39 +158,38 @@ def _make_sibling(plan: PretrainPlan) -> None:
     pictures = portraits(plan, "train")
     run = _training_run(plan, pictures, source)
     autoencoder = None
-    if plan.model == "tiny_sana":
+    if name == "tiny_sana":
         latents = cached_latents(pictures, teacher.vae, plan.folder)
         autoencoder = train_deep_compression(pictures, latents, plan.training("deep_compression"), run)
-    pipe = train_sibling(plan.model, pictures, teacher, plan.training(plan.model), run, autoencoder)
-    with _new_folder(plan.zoo / plan.model) as folder:
+    pipe = train_sibling(name, pictures, teacher, plan.training(name), run, autoencoder)
+    with _new_folder(plan.zoo / name) as folder:
         pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
         _forget_origin(folder)
-        _note_training(plan, plan.model, folder, read_training(source))
+        _note_training(plan, name, folder, read_training(source))
         if autoencoder is not None:
             _note_training(plan, "deep_compression", folder, read_training(folder))
 
 
 def measure_quality(plan: PretrainPlan) -> None:
-    from icm_pipeline.backbones.loading import Placement
-    from icm_pipeline.backbones.registry import load_backbone
     from icm_pipeline.labelers import load_labeler
     from icm_pipeline.pretrain.clip import MODEL_NAME
-    from icm_pipeline.pretrain.quality import Judges, flat_figures, measure, write_figures
+    from icm_pipeline.pretrain.quality import Judges, flat_figures, measure_judges, measure_model, write_figures
+    from icm_pipeline.stages.models import load_model
 
-    folder = str((plan.zoo / MODEL_FOLDER).resolve())
-
-    def model(guidance_scale: float) -> Backbone:
-        return load_backbone("tiny", folder, plan.num_steps, guidance_scale, Placement(plan.device))
-
+    zoo = next(zoo for zoo in (plan.zoo, ZOO) if (zoo / CLASSIFIER_FOLDER).is_dir()).resolve()
     judges = Judges(
-        classifier=load_labeler("tiny", "", str((plan.zoo / CLASSIFIER_FOLDER).resolve()), 64, plan.device),
-        clip=load_labeler("clip", MODEL_NAME, str((plan.zoo / CLIP_FOLDER).resolve()), 64, plan.device),
+        classifier=load_labeler("tiny", "", str(zoo / CLASSIFIER_FOLDER), 64, plan.device),
+        clip=load_labeler("clip", MODEL_NAME, str(zoo / CLIP_FOLDER), 64, plan.device),
         attributes=plan.attributes,
         evaluation_prompts=plan.evaluation_prompts,
     )
+    config = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()), device=plan.device)
     held_out = portraits(plan, "held_out")
-    figures = measure(model(plan.guidance_scale), model(1.0), judges, held_out, plan.num_quality_images, plan.seed)
-    write_figures(figures, plan.zoo / MODEL_FOLDER / QUALITY)
+    guided, unguided = load_model(config), load_model(replace(config, guidance_scale=1.0))
+    figures = measure_model(guided, unguided, judges, held_out, plan.num_quality_images, plan.seed)
+    if plan.model.name == MODEL_FOLDER:
+        figures |= measure_judges(judges, held_out)
+    write_figures(figures, plan.zoo / plan.model.name / QUALITY)
     write_cards(plan.zoo)
     plan.tracker.metrics(flat_figures(figures))
 
@@ -208,8 +205,15 @@ PARTS: dict[str, Callable[[PretrainPlan], None]] = {
 
 
 def pretrain(part: str, plan: PretrainPlan) -> None:
-    """Make one part, or with `all` every part in order."""
-    for name in PARTS if part == "all" else (part,):
+    """Make one part, or with `all` every part in order; a sibling has no judges and no text encoder of its own.
+
+    Raises ValueError for a model that is not one of ours.
+    """
+    ours = (MODEL_FOLDER, *SIBLINGS)
+    if plan.model.name not in ours:
+        raise ValueError(f"stage=pretrain trains the embedded models, not {plan.model.name}: set model to {ours}.")
+    whole = PARTS if plan.model.name == MODEL_FOLDER else ("portraits", "diffusion", "quality")
+    for name in whole if part == "all" else (part,):
         PARTS[name](plan)
 
 

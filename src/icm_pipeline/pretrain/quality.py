@@ -45,6 +45,7 @@ NAMING_PROMPTS = {
 }
 WORDS = {"none": "without", "glasses": "with"}
 JUDGED = ("gender", "age", "skin_tone")
+SHARES = ("classifier_accuracy", "clip_accuracy", "obeyed", "fd_original", "judges_agree")
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,27 @@ class Judges:
     evaluation_prompts: list[str]
 
 
-def measure(
-    model: Backbone, unguided: Backbone, judges: Judges, held_out: Portraits, num_images: int, seed: int
-) -> dict[str, Any]:
-    """Return every quality figure; `num_images` is how many are generated per question.
-
-    `model` samples at the default guidance, `unguided` is the same model at guidance 1.
-    """
+def measure_judges(judges: Judges, held_out: Portraits) -> dict[str, Any]:
+    """Return how often each judge is right on renders that no part was trained on."""
     renders = [Image.fromarray(pixels) for pixels in held_out.pixels]
-    figures: dict[str, Any] = {"num_held_out": len(renders), "num_images": num_images}
+    figures: dict[str, Any] = {"num_held_out": len(renders)}
     for name, judge in (("classifier", judges.classifier), ("clip", judges.clip)):
         read = _read(judge, renders, judges)
         figures[f"{name}_accuracy"] = {
             attribute: float((read[attribute] == held_out.labels(attribute, options)).mean())
             for attribute, options in ATTRIBUTES.items()
         }
-    figures["autoencoder_psnr"] = _psnr(model.pipe.vae, held_out)
+    return figures
+
+
+def measure_model(
+    model: Backbone, unguided: Backbone, judges: Judges, held_out: Portraits, num_images: int, seed: int
+) -> dict[str, Any]:
+    """Return a model's quality figures; `num_images` is how many are generated per question.
+
+    `model` samples at the default guidance, `unguided` is the same model at guidance 1.
+    """
+    figures: dict[str, Any] = {"num_images": num_images, "autoencoder_psnr": _psnr(model.pipe.vae, held_out)}
     figures["obeyed"] = {
         name: _obeyed(model, judges, name, num_images, seed) for name in NAMED_SHARE if name in ATTRIBUTES
     }
@@ -149,7 +155,9 @@ def _odds(model: Backbone, judges: Judges, num_images: int, seed: int) -> dict[s
 def write_figures(figures: dict[str, Any], path: Path) -> None:
     """Write the figures as JSON and log those that the project promises."""
     path.write_text(json.dumps(figures, indent=2) + "\n")
-    for name in ("classifier_accuracy", "clip_accuracy", "obeyed", "fd_original", "judges_agree"):
+    for name in SHARES:
+        if name not in figures:
+            continue
         log.info("quality: %s %s", name, {key: round(value, 4) for key, value in figures[name].items()})
     for attribute in JUDGED:
         row = figures["odds"][attribute]
@@ -163,5 +171,4 @@ def write_figures(figures: dict[str, Any], path: Path) -> None:
 
 def flat_figures(figures: dict[str, Any]) -> dict[str, float]:
     """Return the scalars among the figures under names such as `quality/obeyed/gender`."""
-    names = ("classifier_accuracy", "clip_accuracy", "obeyed", "fd_original", "judges_agree")
-    return {f"quality/{name}/{key}": value for name in names for key, value in figures[name].items()}
+    return {f"quality/{name}/{key}": value for name in SHARES for key, value in figures.get(name, {}).items()}

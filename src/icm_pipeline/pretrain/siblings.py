@@ -46,7 +46,7 @@ FLOW_SHIFT = 2.0  # a flow of shift 2 spends its steps on about the same noise l
 class Captions:
     """A batch of captions as the embedded text encoder reads them.
 
-    ids: tokens [b, n]; mask: 1 where there is no padding [b, n]; silent: which captions are empty [b]; hidden: the states
+    ids: tokens [b, n]; mask: 1 where there is no padding [b, n]; silent: which captions are empty [b]; hidden: states
     [b, n, d] before and after each layer; final: the last one normalised; pooled: its state at the end token [b, d].
     """
 

@@ -6,7 +6,7 @@ from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.config import LabelerConfig, Settings
+from icm_pipeline.config import LabelerConfig, ModelConfig, Settings
 from icm_pipeline.labelers import Labeler, load_labeler
 from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
@@ -17,7 +17,11 @@ log = logging.getLogger(__name__)
 
 def backbone_of(settings: Settings) -> Backbone:
     """Load the configured model and say what was loaded."""
-    model = settings.model
+    return load_model(settings.model)
+
+
+def load_model(model: ModelConfig) -> Backbone:
+    """Load a model as its configuration says."""
     check_device(model.device, "model.device")
     if model.num_threads is not None:
         import torch

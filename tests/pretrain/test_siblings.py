@@ -1,0 +1,46 @@
+"""The siblings: what the teacher predicts holds in the sibling's terms, and what is saved loads and draws."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from icm_pipeline.backbones.loading import Placement
+from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.pretrain.diffusion import NoiseSchedule, build_scheduler
+from icm_pipeline.pretrain.parts import SIBLINGS, PretrainPlan, make_diffusion, pretrain
+from icm_pipeline.pretrain.siblings import STUDENTS, flow_view
+from icm_pipeline.prompts import make_jobs
+from icm_pipeline.sampling import decode, denoise
+
+
+def test_a_flow_and_a_diffusion_say_the_same_of_one_picture_and_one_noise() -> None:
+    clean, noise = torch.randn(2, 5, 8, 8, 8, dtype=torch.float64)
+    a, s = NoiseSchedule(build_scheduler(), "cpu").at(torch.tensor([0, 200, 500, 800, 999]))
+    sample, velocity, level = flow_view(a * clean + s * noise, a * noise - s * clean, a, s)
+    sigma = level.view(-1, 1, 1, 1)
+    torch.testing.assert_close(sample, (1 - sigma) * clean + sigma * noise, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(velocity, noise - clean, atol=1e-5, rtol=1e-5)
+    assert level[-1] == 1  # the last step is pure noise
+
+
+def test_every_sibling_has_an_architecture() -> None:
+    assert set(STUDENTS) == set(SIBLINGS)
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_a_sibling_is_saved_whole_and_draws(name: str, plan: PretrainPlan) -> None:
+    make_diffusion(replace(plan, model=replace(plan.model, name=name)))
+    folder = plan.zoo / name
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 25e6
+    options = {} if name == "tiny_sdxl" else {"max_sequence_length": 32}
+    model = load_backbone(name, str(folder), 2, 1.5, Placement("cpu"), height=64, width=64, options=options)
+    jobs = make_jobs(["a photo of a doctor"], 2, 0, "evaluation")
+    images = [sample.image for sample in decode(model, jobs, denoise(model, jobs))]
+    assert [image.size for image in images] == [(64, 64)] * 2
+    assert images[0].tobytes() != images[1].tobytes()
+
+
+def test_only_embedded_models_are_trained(plan: PretrainPlan) -> None:
+    with pytest.raises(ValueError, match=r"not sd15: set model to .*tiny_flux"):
+        pretrain("diffusion", replace(plan, model=replace(plan.model, name="sd15")))
