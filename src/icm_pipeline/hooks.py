@@ -238,12 +238,12 @@ def _drive(pipe: Any, clock: StepClock, expected: int | None, stack: ExitStack) 
         clock.num_images = len(latents)
         return result
 
-    _wrap(pipe.scheduler, "set_timesteps", starting, stack)
-    _wrap(pipe.scheduler, "step", advancing, stack)
-    _wrap(pipe, "prepare_latents", preparing, stack)
+    wrap_method(pipe.scheduler, "set_timesteps", starting, stack)
+    wrap_method(pipe.scheduler, "step", advancing, stack)
+    wrap_method(pipe, "prepare_latents", preparing, stack)
 
 
-def _wrap(owner: Any, name: str, around: Callable[..., Any], stack: ExitStack) -> None:
+def wrap_method(owner: Any, name: str, around: Callable[..., Any], stack: ExitStack) -> None:
     """Put `around(method, ...)` in a method's place; `functools.wraps` keeps the signature that pipelines inspect."""
     method, own = getattr(owner, name), vars(owner).get(name)
 

@@ -1,0 +1,93 @@
+"""A run that gets its first steps from another run's memory ends where it would have ended."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.schedulers import use_scheduler
+from icm_pipeline.hooks import hooked
+from icm_pipeline.prefixes import Prefix, PrefixError, kept, replayed
+from icm_pipeline.prompts import Job
+from icm_pipeline.sampling import denoise
+from tests.conftest import NUM_STEPS
+
+FIRST = 2
+
+
+def remember(backbone: Backbone, jobs: list[Job], before: int = FIRST) -> Prefix:
+    with (
+        hooked(backbone, [], lambda tokens, site, clock: None, len(jobs)) as clock,
+        kept(backbone, clock, before) as calls,
+    ):
+        denoise(backbone, jobs)
+    return Prefix.of_calls(calls, len(jobs))
+
+
+def computed(backbone: Backbone) -> list[int]:
+    """Return a list that grows with every real run of the denoiser's first layer."""
+    runs: list[int] = []
+    backbone.denoiser.conv_in.register_forward_hook(lambda module, args, output: runs.append(len(output)))
+    return runs
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler_a", "heun", "dpmpp_2m", "unipc", "lcm"])
+def test_a_replayed_run_ends_where_the_plain_one_does(backbone: Backbone, jobs: list[Job], scheduler: str) -> None:
+    own = backbone.pipe.scheduler
+    use_scheduler(backbone.pipe, scheduler)
+    try:
+        plain = denoise(backbone, jobs)
+        prefix, runs = remember(backbone, jobs), computed(backbone)
+        with replayed(backbone, prefix):
+            again = denoise(backbone, jobs)
+    finally:
+        backbone.pipe.scheduler = own
+    assert torch.equal(again, plain)
+    assert len(runs) < NUM_STEPS * 2
+    assert len(prefix.calls()) > 0
+
+
+def test_only_the_steps_after_the_prefix_are_computed(backbone: Backbone, jobs: list[Job]) -> None:
+    prefix, runs = remember(backbone, jobs), computed(backbone)
+    with replayed(backbone, prefix):
+        denoise(backbone, jobs)
+    assert runs == [2 * len(jobs)] * (NUM_STEPS - FIRST)
+
+
+def test_images_of_one_batch_can_be_replayed_in_another(backbone: Backbone, jobs: list[Job]) -> None:
+    plain, prefix = denoise(backbone, jobs), remember(backbone, jobs)
+    with replayed(backbone, Prefix(prefix.outputs[1:3])):
+        torch.testing.assert_close(denoise(backbone, jobs[1:3]), plain[1:3], rtol=1e-5, atol=1e-5)
+
+
+def test_steering_after_the_prefix_is_the_same(backbone: Backbone, jobs: list[Job]) -> None:
+    layer = backbone.layers[0]
+
+    def push(tokens, site, clock):  # type: ignore[no-untyped-def]
+        return tokens + 1 if clock.step >= FIRST else None
+
+    with hooked(backbone, [layer], push, len(jobs)):
+        steered = denoise(backbone, jobs)
+    prefix = remember(backbone, jobs)
+    with hooked(backbone, [layer], push, len(jobs)) as clock, replayed(backbone, prefix):
+        assert torch.equal(denoise(backbone, jobs), steered)
+    assert clock.num_calls == NUM_STEPS
+    assert not torch.equal(steered, denoise(backbone, jobs))
+
+
+def test_without_guidance_an_image_has_one_part(backbone: Backbone, jobs: list[Job]) -> None:
+    assert backbone.sampling is not None
+    unguided = replace(backbone, sampling=replace(backbone.sampling, guidance_scale=1.0))
+    assert {tuple(output.shape[:2]) for output in remember(unguided, jobs).outputs} == {(FIRST, 1)}
+
+
+def test_calls_of_different_shapes_are_refused() -> None:
+    with pytest.raises(PrefixError, match="different shapes"):
+        Prefix.of_calls([torch.zeros(4, 2), torch.zeros(2, 2)], 2)
+
+
+def test_nothing_stays_behind(backbone: Backbone, jobs: list[Job]) -> None:
+    with pytest.raises(RuntimeError, match="stop"), replayed(backbone, remember(backbone, jobs)):
+        raise RuntimeError("stop")
+    assert "forward" not in vars(backbone.denoiser)
