@@ -14,7 +14,7 @@ import transformers
 from safetensors import SafetensorError
 
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.backbones.paths import EMBEDDED, local_folder
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def load_pipeline(
     if "safety_checker" in index:  # judges pictures with a network of its own, and blackens some
         options |= {"safety_checker": None, "requires_safety_checker": False}
     pipeline_class = getattr(diffusers, class_name)
-    with _quiet_loading():
+    with _quiet_loading(path.startswith(EMBEDDED)):
         if folder is None:
             pipe = _from_hub(pipeline_class, path, {**options, "revision": revision})
         else:
@@ -163,16 +163,24 @@ def _from_folder(pipeline_class: Any, folder: Path, options: dict[str, Any]) -> 
         raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
 
 
+def _no_text_encoder_warning(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Expected types for text_encoder")
+
+
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep the libraries' loading bars out of the log; they are put back on afterwards."""
+def _quiet_loading(embedded: bool) -> Iterator[None]:
+    """Keep out of the log the libraries' loading bars, and that an embedded model reads text with a smaller encoder."""
     modules = (diffusers.utils.logging, transformers.utils.logging)
     shown = [module.is_progress_bar_enabled() for module in modules]
     for module in modules:
         module.disable_progress_bar()
+    pipelines = logging.getLogger("diffusers.pipelines.pipeline_utils")
+    if embedded:
+        pipelines.addFilter(_no_text_encoder_warning)
     try:
         yield
     finally:
+        pipelines.removeFilter(_no_text_encoder_warning)
         for module, was_shown in zip(modules, shown, strict=True):
             if was_shown:
                 module.enable_progress_bar()

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+EMBEDDED = "embedded:"
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 
 
 def local_folder(path: str) -> Path | None:
     """Return the folder or file a path means, None for a hub id or tag; raises ValueError."""
-    if path.startswith("embedded:"):
-        return embedded_folder(path.removeprefix("embedded:"))
+    if path.startswith(EMBEDDED):
+        return embedded_folder(path.removeprefix(EMBEDDED))
     local = Path(path).expanduser()
     if local.is_absolute() or local.exists() or path.startswith("."):
         return local
