@@ -15,6 +15,7 @@ from icm_pipeline.artifacts import (
     ArtifactError,
     building,
     fingerprint,
+    listing,
     make_key,
     open_artifact,
     verify,
@@ -103,9 +104,14 @@ class Pipeline:
         values = {dotted: _ordered(value_at(self.settings, dotted)) for dotted in reads}
         weights = {}
         for dotted in stage.weights:
-            folder = local_folder(value_at(self.settings, dotted))
+            value = value_at(self.settings, dotted)
+            folder = None if value is None else local_folder(value)
             if folder is not None and folder.exists():
                 weights[dotted] = fingerprint(folder)
+        for dotted in stage.pictures:
+            value = value_at(self.settings, dotted)
+            if value is not None:
+                weights[dotted] = listing(Path(value).expanduser())
         shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
         return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **shown}
 

@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "labeler.kind": ("clip", "tiny"),
     "judge.kind": ("clip", "tiny"),
     "evaluate.clip.kind": ("clip",),
+    "evaluate.fd": ("probabilities", "labels"),
     "model.dtype": ("float32", "float16", "bfloat16"),
     "model.offload": ("none", "model", "sequential"),
     "tracker.name": ("wandb", "none"),
