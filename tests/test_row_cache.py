@@ -56,9 +56,7 @@ def test_anything_else_is_looked_at_again(cache: RowCache, images: list[Path], c
     cache.rows(["judge"], images, look)
     if change == "bytes":
         images[0].write_bytes(b"other")
-    cache.rows(
-        ["another" if change == "judge" else "judge"], images[::-1] if change == "order" else images, look
-    )
+    cache.rows(["another" if change == "judge" else "judge"], images[::-1] if change == "order" else images, look)
     assert look.times == 2
 
 

@@ -1,4 +1,4 @@
-"""The published evaluation's formulas, written out slowly, on random logits: FD of gender, age and race, CLIP-I, CLIP-T.
+"""The published evaluation's formulas, slowly, on random logits: FD of gender, age and race, CLIP-I, CLIP-T.
 
 FairFace's 18 logits are race 0-6, gender 7-8, age 9-17, each with a softmax of its own.
 """

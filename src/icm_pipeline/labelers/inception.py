@@ -16,7 +16,7 @@ FEATURES = "2048"  # the pooled layer that FID is defined on
 
 
 class InceptionEncoder:
-    """FID's Inception: `path` is `pt_inception-2015-12-05-6726825d.pth`, as pytorch-fid publishes it, or safetensors."""
+    """FID's Inception: `path` is `pt_inception-2015-12-05-6726825d.pth`, as pytorch-fid has it, or safetensors."""
 
     def __init__(self, path: Path, batch_size: int, device: str) -> None:
         try:

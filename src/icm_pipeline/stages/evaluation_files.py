@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icm_pipeline.artifacts import write_json
+from icm_pipeline.artifacts import Artifact, write_json
 from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.stage_table import StageContext
 
 Floats = NDArray[np.float64]
 
-IMAGES_TABLE = "images.csv"
+METRICS, IMAGES_TABLE = "metrics.json", "images.csv"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PerImage:
 
 def write_files(context: StageContext, metrics: dict[str, Any], images: PerImage) -> None:
     """Write metrics.json, metrics.csv and images.csv into the artifact and log the figures."""
-    write_json(context.folder / "metrics.json", metrics)
+    write_json(context.folder / METRICS, metrics)
     _write_images_table(context, images)
     table = metrics_rows(metrics)
     with (context.folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
@@ -74,3 +74,11 @@ def _write_images_table(context: StageContext, images: PerImage) -> None:
         ):
             numbers = [f"{value:.6f}" for value in (*figures, *p, *q)]
             writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers])
+
+
+def read_steered(evaluation: Artifact) -> tuple[list[str], Floats]:
+    """Return the prompts and the probabilities [n, K] of an evaluation's steered images, in the order of their ids."""
+    with evaluation.path(IMAGES_TABLE).open(newline="", encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
+    options = [name for name in rows[0] if name.startswith("steered_") and name != "steered_to"]
+    return [row["prompt"] for row in rows], np.array([[float(row[option]) for option in options] for row in rows])
