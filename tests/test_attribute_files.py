@@ -1,4 +1,4 @@
-"""Attributes are YAML alone: every shipped one composes, one's own needs a dozen lines, and a wrong line is explained."""
+"""Attributes are YAML alone: every shipped one composes, one's own needs a dozen lines, a wrong line is explained."""
 
 from collections.abc import Callable
 from pathlib import Path

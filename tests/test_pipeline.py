@@ -124,6 +124,11 @@ def test_other_pictures_in_the_reference_are_another_evaluation(settings_with: C
     assert {name for name in STAGES if before[name] != after[name]} == LATE
 
 
+def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_with: Compose) -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.reference=/nowhere is no folder"):
+        keys(settings_with("evaluate.reference=/nowhere"))
+
+
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
     apart = settings_with("generate.record=false")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")

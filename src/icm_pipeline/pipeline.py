@@ -111,7 +111,10 @@ class Pipeline:
         for dotted in stage.pictures:
             value = value_at(self.settings, dotted)
             if value is not None:
-                weights[dotted] = listing(Path(value).expanduser())
+                folder = Path(value).expanduser()
+                if not folder.is_dir():
+                    raise ValueError(f"{dotted}={value} is no folder. Give a folder of pictures or of another run.")
+                weights[dotted] = listing(folder)
         shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
         return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **shown}
 

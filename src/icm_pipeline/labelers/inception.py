@@ -16,16 +16,14 @@ FEATURES = "2048"  # the pooled layer that FID is defined on
 
 
 class InceptionEncoder:
-    """FID's Inception: `path` is `pt_inception-2015-12-05-6726825d.pth`, as pytorch-fid has it, or safetensors."""
+    """FID's Inception: `path` is `pt_inception-2015-12-05-6726825d.pth`, as pytorch-fid has it, or safetensors.
+
+    Raises ValueError for a file that is not this network.
+    """
 
     def __init__(self, path: Path, batch_size: int, device: str) -> None:
-        try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "Inception features need torch-fidelity: pip install icm_pipeline[fid], or set evaluate.inception=null "
-                "to compare features of evaluate.clip."
-            ) from error
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
         weights = _read_weights(path)
         with tempfile.TemporaryDirectory() as folder:  # the library reads pickles: it gets one that is made here
             checked = Path(folder) / "inception.pth"
@@ -34,7 +32,7 @@ class InceptionEncoder:
                 model = FeatureExtractorInceptionV3(
                     "inception-v3-compat", [FEATURES], feature_extractor_weights_path=str(checked)
                 )
-            except RuntimeError as error:
+            except (RuntimeError, TypeError) as error:
                 raise ValueError(
                     f"{path} is not the Inception network of FID (pt_inception-2015-12-05-6726825d.pth): "
                     f"{str(error).splitlines()[0]}"

@@ -3,6 +3,8 @@
 Both compare features of two sets, whatever encoder made them; torch-fidelity does the mathematics.
 """
 
+from importlib.util import find_spec
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ def frechet_distance(features: Floats, reference: Floats) -> float:
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
     sides = [{"mu": side.mean(0), "sigma": np.cov(side, rowvar=False)} for side in (features, reference)]
-    return float(fid_statistics_to_metric(*sides, verbose=False)[KEY_METRIC_FID])
+    return max(0.0, float(fid_statistics_to_metric(*sides, verbose=False)[KEY_METRIC_FID]))  # rounding can pass 0
 
 
 def kernel_distance(features: Floats, reference: Floats, seed: int) -> tuple[float, float]:
@@ -43,12 +45,16 @@ def kernel_distance(features: Floats, reference: Floats, seed: int) -> tuple[flo
     return float(found[KEY_METRIC_KID_MEAN]), float(found[KEY_METRIC_KID_STD])
 
 
+def require_library() -> None:
+    """Raise ModuleNotFoundError saying what to install if torch-fidelity is not there."""
+    if find_spec("torch_fidelity") is None:
+        raise ModuleNotFoundError(
+            "FID, KID and Inception features need torch-fidelity: pip install icm_pipeline[fid], or set "
+            "evaluate.reference=null."
+        )
+
+
 def _check(features: Floats, reference: Floats) -> None:
     if min(len(features), len(reference)) < 2:
         raise ValueError(f"FID and KID need two images on each side, found {len(features)} and {len(reference)}.")
-    try:
-        import torch_fidelity  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "FID and KID need torch-fidelity: pip install icm_pipeline[fid], or set evaluate.reference=null."
-        ) from error
+    require_library()
