@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -51,7 +52,16 @@ def test_metrics_hold_what_the_method_is_judged_by(finished: Path) -> None:
     assert metrics["clip_i"] == pytest.approx(sum(float(row["clip_i"]) for row in rows) / len(rows), abs=1e-5)
     obeyed = [float(row[f"steered_{row['steered_to']}"]) > 0.5 for row in rows]
     assert metrics["obeyed"] == pytest.approx(sum(obeyed) / len(obeyed))
-    assert set(metrics["kept"]) == {"age", "skin_tone", "background", "glasses"}
+    assert set(metrics["kept"]) == set(metrics["drift"]) == {"age", "skin_tone", "background", "glasses"}
+    for name in ("clip_t", "ssim"):
+        assert metrics[name] == pytest.approx(sum(float(row[name]) for row in rows) / len(rows), abs=1e-5)
+    change = metrics["fd"]["mean"] - metrics["fd_original"]["mean"]
+    assert metrics["fd_change"]["mean"] == pytest.approx(change)
+    assert metrics["fd_change"]["interval_95"][0] <= change <= metrics["fd_change"]["interval_95"][1]
+    assert metrics["agreement"]["judges"] == ["attribute-classifier", "icm-tiny-clip"]
+    for side in ("original", "steered"):
+        assert sum(map(sum, metrics["agreement"][side]["table"])) == len(rows)
+    assert metrics["reference"] is None
 
 
 def test_the_report_shows_its_figures_and_the_figures_show_something(finished: Path) -> None:
@@ -66,6 +76,36 @@ def test_the_report_shows_its_figures_and_the_figures_show_something(finished: P
             assert len(image.convert("RGB").getcolors(1 << 24) or []) > 20
     with Image.open(artifact(finished, "originals") / "samples.png") as sheet:
         assert sheet.size == (8 * 128, 2 * 128)  # 16 images
+
+
+def test_originals_are_looked_at_once_for_all_ways_of_steering(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
+    (outputs / "artifacts" / "evaluate").mkdir()
+    seen = finished / "artifacts" / "evaluate" / ".judged"
+    shutil.copytree(seen, outputs / "artifacts" / "evaluate" / ".judged")
+    before = {path.name for path in seen.iterdir()}
+    result = run(outputs, "method=none")  # the steered images are the originals: nothing is new
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert {path.name for path in (outputs / "artifacts" / "evaluate" / ".judged").iterdir()} == before
+
+
+def test_fid_against_another_run_is_zero_for_its_own_images(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch_fidelity", reason="the extra `fid` is not installed")
+    stages = ("generate", "label", "probe", "select", "originals", "steer")
+    outputs = sharing(finished, tmp_path / "outputs", *stages)
+    result = run(
+        outputs, "stage=evaluate", "evaluate.fd=labels", f"evaluate.reference={artifact(finished, 'originals')}"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    metrics = json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())
+    found = metrics["reference"]
+    assert (found["num_images"], found["features"]) == (16, "icm-tiny-clip")
+    assert found["fid_original"] == pytest.approx(0, abs=1e-6)
+    assert found["fid"] > 1e-3
+    shares = metrics["shares"]["steered"]
+    for prompt, value in metrics["fd"]["by_prompt"].items():  # of hard labels
+        assert value == pytest.approx(2**0.5 * abs(shares[prompt]["man"] - 0.5))
+    assert "FID" in result.stdout
 
 
 def test_a_second_run_finds_everything_done(finished: Path) -> None:

@@ -49,6 +49,8 @@ def keys(settings: Settings) -> dict[str, str]:
         ("attribute.probe_subjects=[person]", RECORDED),
         ("judge.path=another-tag", LATE),
         ("evaluate.bootstrap=10", LATE),
+        ("evaluate.fd=labels", LATE),
+        ("evaluate.inception=/nowhere/inception.pth", LATE),
         ("evaluate.images_per_prompt=9", {"originals", *STEERED}),
         ("attribute.evaluation_prompts=[a face]", {"originals", *STEERED}),
         ("seed=1", set(STAGES)),
@@ -111,6 +113,20 @@ def test_other_weights_at_the_same_path_are_another_key(
     (tmp_path / "weights.bin").write_bytes(b"0124")
     after = keys(settings_with(f"{dotted}={tmp_path}"))
     assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+def test_other_pictures_in_the_reference_are_another_evaluation(settings_with: Compose, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"0123")
+    before = keys(settings_with(f"evaluate.reference={tmp_path}"))
+    assert keys(settings_with(f"evaluate.reference={tmp_path}")) == before
+    (tmp_path / "b.png").write_bytes(b"0123")
+    after = keys(settings_with(f"evaluate.reference={tmp_path}"))
+    assert {name for name in STAGES if before[name] != after[name]} == LATE
+
+
+def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_with: Compose) -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.reference=/nowhere is no folder"):
+        keys(settings_with("evaluate.reference=/nowhere"))
 
 
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:

@@ -13,8 +13,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
+from yaml import YAMLError
 
 from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
+from icm_pipeline.composition_errors import explain
 from icm_pipeline.config import Settings, conf_path, register_schema
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.stage_table import check_stage
@@ -147,9 +149,8 @@ def run() -> None:
         entry()
     except OSError as error:  # a job's own have been told; this one kept Hydra from beginning the job
         sys.exit(f"error: {error}. Set paths.outputs to a folder that can be written.")
-    except (*USER_ERRORS, HydraException, OmegaConfBaseException) as error:
-        reason = f"\n{error.__cause__}" if error.__cause__ else ""
-        sys.exit(f"error: {error}{reason}")
+    except (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError) as error:
+        sys.exit(f"error: {explain(error)}")
 
 
 if __name__ == "__main__":

@@ -244,3 +244,9 @@ def fingerprint(path: Path) -> str:
         content = hash_file(file) if stat.st_size <= 64_000_000 else str(stat.st_mtime_ns)
         entries.append([file.relative_to(path).as_posix(), stat.st_size, content])
     return make_key(entries)
+
+
+def listing(folder: Path) -> str:
+    """Return a short hash of which files lie in a folder, their sizes and times of change, however many they are."""
+    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file()]
+    return make_key(sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats))

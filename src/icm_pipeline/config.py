@@ -134,14 +134,18 @@ class ProbeConfig:
 class EvaluateConfig:
     """The evaluation images: every evaluation prompt with this many seeds, steered and not.
 
-    `drift` are the other attributes whose change is measured, `clip` the image encoder of CLIP-I, `bootstrap` the
-    number of resamplings behind each interval.
+    `drift` are the other attributes whose change is measured, `clip` the encoder of CLIP-I and CLIP-T, `bootstrap` the
+    number of resamplings behind each interval; fd: of mean `probabilities` or of hard `labels`; reference: a folder of
+    pictures or another run's artifact for FID and KID; inception: the checkpoint of their features, None for `clip`'s.
     """
 
     images_per_prompt: int
     clip: LabelerConfig
     drift: dict[str, AttributeConfig]
     bootstrap: int
+    fd: str
+    reference: str | None
+    inception: str | None
 
 
 @dataclass

@@ -15,6 +15,7 @@ from icm_pipeline.artifacts import (
     ArtifactError,
     building,
     fingerprint,
+    listing,
     make_key,
     open_artifact,
     verify,
@@ -103,9 +104,17 @@ class Pipeline:
         values = {dotted: _ordered(value_at(self.settings, dotted)) for dotted in reads}
         weights = {}
         for dotted in stage.weights:
-            folder = local_folder(value_at(self.settings, dotted))
+            value = value_at(self.settings, dotted)
+            folder = None if value is None else local_folder(value)
             if folder is not None and folder.exists():
                 weights[dotted] = fingerprint(folder)
+        for dotted in stage.pictures:
+            value = value_at(self.settings, dotted)
+            if value is not None:
+                folder = Path(value).expanduser()
+                if not folder.is_dir():
+                    raise ValueError(f"{dotted}={value} is no folder. Give a folder of pictures or of another run.")
+                weights[dotted] = listing(folder)
         shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
         return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **shown}
 

@@ -31,7 +31,8 @@ class Stage:
     """One step of the pipeline.
 
     reads: dotted names of the settings that change the result; weights: those among them that point to weights on disk;
-    device: the setting that says where it computes; compares: whether it shows other evaluations beside its own.
+    device: the setting that says where it computes; compares: whether it shows other evaluations beside its own;
+    pictures: settings that point to folders of pictures.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stage:
     reads_to_record: tuple[str, ...] = ()  # read besides, if the stage records activations
     device: str | None = None  # None: on the CPU
     compares: bool = False
+    pictures: tuple[str, ...] = ()
 
     @property
     def run(self) -> Callable[[StageContext], None]:
@@ -60,6 +62,7 @@ EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_p
 JUDGING = (
     "judge.kind", "judge.model", "judge.path", "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift",
     "evaluate.bootstrap", "evaluate.images_per_prompt", "attribute.name", "attribute.options",
+    "labeler.kind", "labeler.model", "labeler.path", "evaluate.fd", "evaluate.reference", "evaluate.inception",
 )  # fmt: skip
 RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 
@@ -93,7 +96,8 @@ STAGES: dict[str, Stage] = {
         Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
               lambda s: ("originals", "steer"),
               JUDGING,
-              ("judge.path", "evaluate.clip.path"), device="judge.device"),
+              ("judge.path", "evaluate.clip.path", "labeler.path", "evaluate.inception"), device="judge.device",
+              pictures=("evaluate.reference",)),
         Stage("report", "draw the figures and write the page",
               lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"), (),
               compares=True),

@@ -23,11 +23,23 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     table.add_row("FD  mean", f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
     table.add_row("    95 % interval", *("{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
     table.add_row(f"    of a perfect steerer ({steering['assignment']})", "", f"{metrics['fd_floor']:.3f}")
+    table.add_row(
+        "    change, 95 % interval of pairs", "", "{:+.3f} to {:+.3f}".format(*metrics["fd_change"]["interval_95"])
+    )
+    worst = [f"{metrics[name]['mean']:.1%}" for name in ("worst_share_original", "worst_share")]
+    table.add_row("share of the rarest option", *worst)
     table.add_section()
     table.add_row("CLIP-I", "", f"{metrics['clip_i']:.3f}")
+    table.add_row("CLIP-T", f"{metrics['clip_t_original']:.3f}", f"{metrics['clip_t']:.3f}")
+    if metrics["reference"]:
+        for name in ("fid", "kid"):
+            table.add_row(name.upper(), *(f"{metrics['reference'][name + when]:.3f}" for when in ("_original", "")))
     table.add_row("show the option they were steered to", "", f"{metrics['obeyed']:.1%}")
     for name, value in metrics["kept"].items():
         table.add_row(f"kept their {name.replace('_', ' ')}", "", f"{value:.1%}")
+    if metrics["agreement"]:
+        shares = (metrics["agreement"][side]["share"] for side in ("original", "steered"))
+        table.add_row("two judges agree", *("" if share is None else f"{share:.1%}" for share in shares))
     Console().print(table)
 
 

@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "labeler.kind": ("clip", "tiny"),
     "judge.kind": ("clip", "tiny"),
     "evaluate.clip.kind": ("clip",),
+    "evaluate.fd": ("probabilities", "labels"),
     "model.dtype": ("float32", "float16", "bfloat16"),
     "model.offload": ("none", "model", "sequential"),
     "tracker.name": ("wandb", "none"),
@@ -37,10 +38,15 @@ class ConfigError(ValueError):
 def to_settings(cfg: Any) -> Settings:
     """Resolve a composed configuration into checked `Settings`; raises ConfigError."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
         settings = OmegaConf.to_object(cfg)
+    except MissingMandatoryValue as error:
+        raise ConfigError(
+            f"The configuration does not hold together: {error.full_key} has no value. Add it to its YAML file or give "
+            f"{error.full_key}=<value>."
+        ) from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration does not hold together: {error}") from error
     assert isinstance(settings, Settings)
@@ -92,14 +98,7 @@ def check(settings: Settings) -> None:
 
 
 def _check_attribute(attribute: AttributeConfig) -> None:
-    if len(attribute.options) < 2:
-        raise ConfigError(
-            f"Attribute {attribute.name!r} has {len(attribute.options)} option(s) ({', '.join(attribute.options)}); "
-            "a choice needs at least two. Add options to conf/attribute/<name>.yaml."
-        )
-    for option, texts in attribute.options.items():
-        if not texts or not all(text.strip() for text in texts):
-            raise ConfigError(f"Option {option!r} of attribute {attribute.name!r} has an empty label text.")
+    _check_options(attribute)
     prompts = {
         "probe_templates": attribute.probe_templates,
         "probe_subjects": attribute.probe_subjects,
@@ -109,11 +108,37 @@ def _check_attribute(attribute: AttributeConfig) -> None:
         if not texts:
             raise ConfigError(f"attribute.{name} is empty: attribute {attribute.name!r} needs at least one prompt.")
         for text in texts:
+            _check_text(f"attribute.{name}", text)
             if not text.strip():
                 raise ConfigError(f"attribute.{name} contains an empty prompt.")
     for template in attribute.probe_templates:
         if "{}" not in template:
             raise ConfigError(f"Probe template {template!r} has no {{}} where the subject goes.")
+
+
+def _check_options(attribute: AttributeConfig) -> None:
+    if len(attribute.options) < 2:
+        raise ConfigError(
+            f"Attribute {attribute.name!r} has {len(attribute.options)} option(s) ({', '.join(attribute.options)}); "
+            "a choice needs at least two. Add options to conf/attribute/<name>.yaml."
+        )
+    owners: dict[str, str] = {}
+    for option, texts in attribute.options.items():
+        for text in texts:
+            _check_text(f"attribute.options.{option}", text)
+        if not texts or not all(text.strip() for text in texts):
+            raise ConfigError(f"Option {option!r} of attribute {attribute.name!r} has an empty label text.")
+        for text in texts:
+            if owners.setdefault(text, option) != option:
+                raise ConfigError(
+                    f"Options {owners[text]!r} and {option!r} of attribute {attribute.name!r} share the label text "
+                    f"{text!r}; no judge could tell them apart."
+                )
+
+
+def _check_text(name: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise ConfigError(f"{name} contains {text!r}, which is no text: put a text with : or {{}} in quotes.")
 
 
 def _check_shares(settings: Settings) -> None:

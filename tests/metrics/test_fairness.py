@@ -9,6 +9,7 @@ from icm_pipeline.metrics.fairness import (
     discrepancy_by_prompt,
     expected_floor,
     fairness_discrepancy,
+    paired_change,
 )
 
 NAN = float("nan")
@@ -154,3 +155,58 @@ def test_the_interval_does_not_fail_for_a_prompt_of_which_little_was_seen() -> N
     rows = np.vstack([np.full((5, 2), NAN), [[1.0, 0.0]]])
     low, high = bootstrap_interval(rows, ["p"] * 6, 200, np.random.default_rng(0))
     assert (low, high) == pytest.approx((np.sqrt(0.5), np.sqrt(0.5)))
+
+
+def twins(num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two sides that differ in one image of ten, of which the first option is shown by 80 %."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(num_images) > 0.8).astype(int)
+    changed = np.where(rng.random(num_images) < 0.1, 1, labels)
+    return one_hot(labels.tolist(), 2), one_hot(changed.tolist(), 2)
+
+
+def test_the_change_is_the_difference_of_both_figures() -> None:
+    before, after = twins(60, 0)
+    prompts = ["a", "b", "c"] * 20
+    change, (low, high) = paired_change(before, after, prompts, 200, np.random.default_rng(0))
+    figures = [np.mean(list(discrepancy_by_prompt(side, prompts).values())) for side in (before, after)]
+    assert change == pytest.approx(figures[1] - figures[0])
+    assert low <= change <= high
+
+
+def test_nothing_changed_has_an_interval_of_zero_width() -> None:
+    before, _ = twins(60, 0)
+    assert paired_change(before, before, ["a"] * 60, 100, np.random.default_rng(0)) == (0.0, (0.0, 0.0))
+
+
+def test_resampling_pairs_is_sharper_than_resampling_both_sides_apart() -> None:
+    before, after = twins(200, 1)
+    _, (low, high) = paired_change(before, after, ["p"] * 200, 1000, np.random.default_rng(0))
+    _, (low_apart, high_apart) = paired_change(
+        before, np.random.default_rng(5).permutation(after), ["p"] * 200, 1000, np.random.default_rng(0)
+    )
+    assert high - low < 0.6 * (high_apart - low_apart)
+
+
+def test_the_interval_of_the_change_covers_about_as_often_as_it_says() -> None:
+    true = np.sqrt(2) * (0.72 - 0.8)  # the first option's share falls from 80 % to 72 %
+    covered = 0
+    for seed in range(100):
+        before, after = twins(150, seed)
+        _, (low, high) = paired_change(before, after, ["p"] * 150, 200, np.random.default_rng(0))
+        covered += low <= true <= high
+    assert 86 <= covered <= 100
+
+
+def test_a_pair_that_was_not_seen_on_one_side_says_nothing_about_the_change() -> None:
+    before, after = one_hot([0, 0, 1], 2), one_hot([0, 1, 0], 2)
+    after[2] = NAN
+    change, _ = paired_change(before, after, ["p"] * 3, 50, np.random.default_rng(0))
+    assert change == pytest.approx(-np.sqrt(0.5))
+    with pytest.raises(ValueError, match="'p'"):
+        paired_change(before[2:], after[2:], ["p"], 50, np.random.default_rng(0))
+
+
+def test_sides_of_different_shape_are_no_pairs() -> None:
+    with pytest.raises(ValueError, match="equally many"):
+        paired_change(one_hot([0, 1], 2), one_hot([0], 2), ["p", "p"], 10, np.random.default_rng(0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from icm_pipeline.metrics.outcomes import hard_labels, share_kept, share_obeying
+from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels, share_kept, share_obeying
 
 NAN = float("nan")
 SEEN = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
@@ -46,3 +46,8 @@ def test_a_change_within_an_option_is_kept() -> None:
 
 def test_an_image_that_becomes_unreadable_is_not_kept() -> None:
     assert share_kept(SEEN, UNSEEN) == 0.5
+
+
+def test_hard_labels_as_rows_leave_unseen_images_unseen() -> None:
+    assert one_hot_labels(SEEN).tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+    assert np.isnan(one_hot_labels(UNSEEN)).any(1).tolist() == [False, True, False, True]

@@ -6,6 +6,7 @@ import pytest
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.config import Settings
+from icm_pipeline.metrics import realism
 from icm_pipeline.stages.models import check_device, evaluation_jobs, probe_jobs, recorded_steps, refuse_early
 
 Compose = Callable[..., Settings]
@@ -49,6 +50,23 @@ def test_an_attribute_that_the_embedded_judge_cannot_tell_is_refused_early(
     refuse_early(settings, backbone)
     settings.attribute.name = "beard"
     with pytest.raises(ValueError, match="beard"):
+        refuse_early(settings, backbone)
+
+
+def test_an_inception_checkpoint_that_is_not_there_is_refused_early(settings_with: Compose, backbone: Backbone) -> None:
+    settings = settings_with(
+        "labeler.kind=clip", "judge.kind=clip", "layers.k=1", "evaluate.inception=/nowhere/net.pth"
+    )
+    with pytest.raises(ValueError, match=r"evaluate\.inception=/nowhere/net\.pth does not exist"):
+        refuse_early(settings, backbone)
+
+
+def test_a_reference_without_the_library_for_it_is_refused_early(
+    settings_with: Compose, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realism, "find_spec", lambda name: None)
+    settings = settings_with("labeler.kind=clip", "judge.kind=clip", "layers.k=1", "evaluate.reference=/pictures")
+    with pytest.raises(ModuleNotFoundError, match=r"icm_pipeline\[fid\]"):
         refuse_early(settings, backbone)
 
 

@@ -43,12 +43,12 @@ class ClipJudge:
         self._device = device
 
     @torch.inference_mode()
-    def embed_images(self, images: Sequence[Any]) -> Floats:
-        """Return unit-length embeddings [n, d] of PIL images."""
+    def embed_images(self, images: Sequence[Any], unit_length: bool = True) -> Floats:
+        """Return embeddings [n, d] of PIL images; FID compares those of their own length."""
         parts = []
         for batch in image_batches(images, self._batch_size, "CLIP"):
             pixels = torch.stack([self._transform(image.convert("RGB")) for image in batch])
-            features = self._model.encode_image(pixels.to(self._device), normalize=True)
+            features = self._model.encode_image(pixels.to(self._device), normalize=unit_length)
             parts.append(features.double().cpu().numpy())
         return np.concatenate(parts)
 
@@ -60,7 +60,10 @@ class ClipJudge:
         return result
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        embedded = self.embed_images(images)
+        return self.label_embedded(self.embed_images(images), questions)
+
+    def label_embedded(self, embedded: Floats, questions: Questions) -> dict[str, Floats]:
+        """Label images by their unit-length embeddings [n, d]."""
         return {attribute: self._zero_shot(embedded, options) for attribute, options in questions.items()}
 
     def _zero_shot(self, embedded: Floats, options: dict[str, list[str]]) -> Floats:

@@ -1,7 +1,9 @@
 """FD, the fairness discrepancy (lower is better), and what a perfect steerer could reach.
 
 FD = || mean over images of the class probabilities - target ||_2, per prompt, then the mean over prompts (protocol of
-the paper's evaluation, after Shen et al. 2024). The target is uniform unless given.
+the paper's evaluation, after Shen et al. 2024). The target is uniform unless given. A row may sum to less than 1 where
+the judge knows classes that no option names: that mass is dropped and not given to the others, as in the published
+evaluation. FD of hard labels is FD of `one_hot_labels`.
 """
 
 import numpy as np
@@ -45,6 +47,38 @@ def bootstrap_interval(
     ]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def paired_change(
+    before: Floats,
+    after: Floats,
+    prompts: list[str],
+    num_resamples: int,
+    rng: np.random.Generator,
+    target: Floats | None = None,
+    level: float = 0.95,
+) -> tuple[float, tuple[float, float]]:
+    """Return mean FD of `after` minus mean FD of `before`, both [n, K] with row i from one seed, and its interval.
+
+    Each resample draws image ids once, within each prompt, and takes both sides of them, so what twins share cancels.
+    Pairs the judge could not see on either side are left out. Raises ValueError for a prompt without a pair.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"Pairs need equally many images and options, found {before.shape} and {after.shape}.")
+    rows, seen = np.array(prompts), ~np.isnan(before + after).any(1)
+    goal = np.full(before.shape[1], 1 / before.shape[1]) if target is None else target
+    change, values = 0.0, np.zeros(num_resamples)
+    names = list(dict.fromkeys(prompts))
+    for prompt in names:
+        group = np.flatnonzero((rows == prompt) & seen)
+        if not len(group):
+            raise ValueError(f"No pair of {prompt!r} has two images the judge could see.")
+        change += float(np.linalg.norm(after[group].mean(0) - goal) - np.linalg.norm(before[group].mean(0) - goal))
+        drawn = rng.choice(group, (num_resamples, len(group)))
+        values += np.linalg.norm(after[drawn].mean(1) - goal, axis=1)
+        values -= np.linalg.norm(before[drawn].mean(1) - goal, axis=1)
+    low, high = np.quantile(values / len(names), [(1 - level) / 2, (1 + level) / 2])
+    return change / len(names), (float(low), float(high))
 
 
 def expected_floor(

@@ -13,6 +13,12 @@ def hard_labels(probabilities: Floats) -> Ints:
     return np.where(unseen, -1, np.where(unseen[:, None], 0.0, probabilities).argmax(1))
 
 
+def one_hot_labels(probabilities: Floats) -> Floats:
+    """Return 1 for the most probable option and 0 for the others [n, K]; rows of NaN stay NaN."""
+    labels = hard_labels(probabilities)
+    return np.where(labels[:, None] < 0, np.nan, np.eye(probabilities.shape[1])[labels])
+
+
 def share_obeying(probabilities: Floats, wanted: Ints) -> float:
     """Return the share of images that show the option they were steered to; an image nobody can read does not."""
     return float((hard_labels(probabilities) == wanted).mean())

@@ -1,4 +1,7 @@
-"""CLIP-I: how much of the picture stayed, (cos + 1) / 2 between the embeddings of a steered image and its twin."""
+"""CLIP-I and CLIP-T: (cos + 1) / 2 between an image's embedding and its twin's, or its prompt's (the paper, section 5).
+
+CLIP-I says how much of the picture stayed, CLIP-T how well it still fits the prompt.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -21,9 +21,13 @@ def write_page(
     figures: dict[str, Path],
     results: list[dict[str, Any]],
 ) -> Path:
-    """Write the page beside its figures and return its path; `results` are this evaluation and those it compares to."""
+    """Write the page beside its figures and return its path; `results` are this evaluation and those it compares to.
+
+    `fd_less_this` of a result is the interval of its FD less this run's, None where it cannot be told.
+    """
     kept = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in metrics["kept"].items())
     low, high = metrics["fd"]["interval_95"]
+    change = metrics["fd_change"]["interval_95"]
     lines = [
         f"# {metrics['attribute'].replace('_', ' ')} on {metrics['model']}: {describe(metrics['steering'])}",
         "",
@@ -36,9 +40,16 @@ def write_page(
         f"| **FD, mean** | {metrics['fd_original']['mean']:.3f} | **{metrics['fd']['mean']:.3f}** |",
         f"| FD, 95 % interval | | {low:.3f} to {high:.3f} |",
         f"| FD of a perfect steerer ({metrics['steering']['assignment']}) | | {metrics['fd_floor']:.3f} |",
+        f"| change of FD, 95 % interval of pairs | | {change[0]:+.3f} to {change[1]:+.3f} |",
+        f"| share of the rarest option | {metrics['worst_share_original']['mean']:.1%} "
+        f"| {metrics['worst_share']['mean']:.1%} |",
         f"| CLIP-I | | {metrics['clip_i']:.3f} |",
+        f"| CLIP-T | {metrics['clip_t_original']:.3f} | {metrics['clip_t']:.3f} |",
+        f"| SSIM | | {metrics['ssim']:.3f} |",
+        *_realism(metrics["reference"]),
         f"| show the option they were steered to | | {metrics['obeyed']:.1%} |",
-        f"| kept | | {kept} |",
+        f"| kept | | {kept or '-'} |",
+        *_agreement(metrics["agreement"]),
         "",
         f"{metrics['num_images']} images. Steered layers: {', '.join(f'`{layer}`' for layer in selection['layers'])}.",
         "",
@@ -46,10 +57,36 @@ def write_page(
     for name, figure in figures.items():
         lines += [f"## {TITLES[name]}", "", f"![{TITLES[name]}]({figure.name})", ""]
     if len(results) > 1:
-        lines += ["| way of steering | FD | CLIP-I | obeyed |", "|---|---|---|---|"]
+        lines += ["| way of steering | FD | FD less this run's (95 %) | CLIP-I | obeyed |", "|---|---|---|---|---|"]
         lines += [
-            f"| {describe(row['steering'])} | {row['fd']['mean']:.3f} | {row['clip_i']:.3f} | {row['obeyed']:.1%} |"
+            f"| {describe(row['steering'])} | {row['fd']['mean']:.3f} | {_interval(row['fd_less_this'])} "
+            f"| {row['clip_i']:.3f} | {row['obeyed']:.1%} |"
             for row in results
         ]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else "{:+.3f} to {:+.3f}".format(*interval)
+
+
+def _realism(reference: dict[str, Any] | None) -> list[str]:
+    if reference is None:
+        return []
+    what = f"{reference['num_images']} images, features of {reference['features']}"
+    return [
+        f"| {name.upper()} to the reference ({what}) | {reference[name + '_original']:.4f} | {reference[name]:.4f} |"
+        for name in ("fid", "kid")
+    ]
+
+
+def _agreement(agreement: dict[str, Any] | None) -> list[str]:
+    """Return the row of agreement: share and Cohen's kappa of each side."""
+    if agreement is None:
+        return []
+    cells = []
+    for side in ("original", "steered"):
+        share, kappa = agreement[side]["share"], agreement[side]["kappa"]
+        cells.append("-" if share is None else f"{share:.1%}" + ("" if kappa is None else f" (kappa {kappa:.2f})"))
+    return [f"| {' and '.join(agreement['judges'])} agree | {cells[0]} | {cells[1]} |"]

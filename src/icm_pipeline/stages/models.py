@@ -1,14 +1,16 @@
 """From settings to loaded models and jobs, for the stages that need them."""
 
 import logging
+from pathlib import Path
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.config import LabelerConfig, ModelConfig, Settings
+from icm_pipeline.config import EvaluateConfig, LabelerConfig, ModelConfig, Settings
 from icm_pipeline.labelers import Labeler, load_labeler
 from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
+from icm_pipeline.metrics.realism import require_library
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
 from icm_pipeline.selection import LayerScore, select_layers
 
@@ -88,8 +90,18 @@ def check_device(device: str, setting: str) -> None:
         raise ValueError(f"{setting}={device} cannot be used here ({reason}). Set {setting}=cpu.") from error
 
 
+def _refuse_reference(evaluate: EvaluateConfig) -> None:
+    if evaluate.reference is not None:
+        require_library()
+    if evaluate.inception is not None and not Path(evaluate.inception).expanduser().is_file():
+        raise ValueError(
+            f"evaluate.inception={evaluate.inception} does not exist; give a checkpoint of FID's Inception."
+        )
+
+
 def refuse_early(settings: Settings, backbone: Backbone) -> None:
     """Raise ValueError, before hours of generating, for layers that do not exist and options a judge cannot tell."""
+    _refuse_reference(settings.evaluate)
     layers = settings.layers
     unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)

@@ -1,16 +1,24 @@
 """Draw the figures of one run and a page that shows them: heat map, ranking, grids of twins, FD before and after."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from icm_pipeline.artifacts import Artifact
 from icm_pipeline.image_sets import ImageRow, read_table
+from icm_pipeline.metrics.fairness import paired_change
+from icm_pipeline.metrics.outcomes import one_hot_labels
 from icm_pipeline.plots.accuracy import plot_heat_map, plot_ranking
 from icm_pipeline.plots.comparison import plot_comparison, plot_discrepancy
 from icm_pipeline.plots.grid import plot_twins
 from icm_pipeline.plots.page import write_page
 from icm_pipeline.stage_table import StageContext
+from icm_pipeline.stages.evaluation_files import METRICS, read_steered
+
+log = logging.getLogger(__name__)
 
 IMAGES_PER_PROMPT = 10
 
@@ -19,7 +27,7 @@ def run(context: StageContext) -> None:
     settings, parents, folder = context.settings, context.parents, context.folder
     scores = parents["probe"].read_json("scores.json")
     selection = parents["select"].read_json("selection.json")
-    metrics = parents["evaluate"].read_json("metrics.json")
+    metrics = parents["evaluate"].read_json(METRICS)
     attribute = settings.attribute.name.replace("_", " ")
     figures: dict[str, Path] = {
         "twins": plot_twins(
@@ -31,7 +39,7 @@ def run(context: StageContext) -> None:
         "heat_map": plot_heat_map(folder / "heat_map.png", scores, selection["layers"], attribute),
         "ranking": plot_ranking(folder / "ranking.png", scores, selection["layers"], attribute),
     }
-    results = _results(context.compared)
+    results = _results(context.compared, parents["evaluate"], settings.evaluate.fd, settings.evaluate.bootstrap)
     if len(results) > 1:
         figures["comparison"] = plot_comparison(folder / "comparison.png", results, parents["evaluate"].key)
     write_page(folder / "report.md", metrics, selection, figures, results)
@@ -51,7 +59,31 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
     return chosen, [originals[row.image_id] for row in chosen]
 
 
-def _results(compared: tuple[Artifact, ...]) -> list[dict[str, Any]]:
+def _results(compared: tuple[Artifact, ...], this: Artifact, fd: str, num_resamples: int) -> list[dict[str, Any]]:
     """Return the metrics of evaluations, each with its artifact's key, similar ways of steering side by side."""
-    results = [{**artifact.read_json("metrics.json"), "key": artifact.key} for artifact in compared]
+    results = []
+    for artifact in compared:
+        metrics = artifact.read_json(METRICS)
+        interval = None if artifact.key == this.key else _less(artifact, this, fd, num_resamples)
+        results.append({**metrics, "key": artifact.key, "fd_less_this": interval})
     return sorted(results, key=lambda row: json.dumps([row["steering"]["layers"], row["steering"]], sort_keys=True))
+
+
+def _less(other: Artifact, this: Artifact, fd: str, num_resamples: int) -> tuple[float, float] | None:
+    """Return the 95 % interval, over pairs of one seed, of another run's FD less this one's.
+
+    None if they are steered towards different shares, so that their FDs measure different things, or if a prompt has
+    no pair that the judge could see.
+    """
+    targets = [artifact.read_json(METRICS)["steering"]["target_shares"] for artifact in (this, other)]
+    if targets[0] != targets[1]:
+        return None
+    (prompts, before), (_, after) = (read_steered(artifact) for artifact in (this, other))
+    if fd == "labels":
+        before, after = one_hot_labels(before), one_hot_labels(after)
+    target = None if targets[0] is None else np.array(targets[0])
+    try:
+        return paired_change(before, after, prompts, num_resamples, np.random.default_rng(0), target)[1]
+    except ValueError as error:
+        log.warning("%s beside this run: %s", other.folder.name, error)
+        return None

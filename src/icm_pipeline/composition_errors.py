@@ -1,0 +1,60 @@
+"""Say in one line what is wrong with a YAML file or a word of the command line, where Hydra needs five.
+
+Hydra reports what OmegaConf found as text; the parts read here are its first line, the file and `full_key`.
+"""
+
+import re
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+
+import yaml
+
+from icm_pipeline import config
+from icm_pipeline.validation import ConfigError
+
+FILE = re.compile(r"In '([^']+)'")
+KEY = re.compile(r"full_key: (\S+)")
+UNKNOWN = re.compile(r"Key '([^']+)' not in '(\w+)'")
+WRONG_KEY_TYPE = re.compile(r"Key (\S+) \((int|bool|float)\) is incompatible with \(str\)")
+NO_LIST = re.compile(r"incompatible with type hint 'typing.List|is not a ListConfig")
+NO_MAPPING = re.compile(r"is not a subclass of Dict|incompatible with type hint 'typing.Dict")
+EMPTY = re.compile(r"is not Optional|Incompatible value 'None'")
+
+
+def explain(error: Exception) -> str:
+    """Return the message for whoever wrote the configuration, in one line where the mistake is a known one."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        return _about_yaml(error)
+    text = str(error)
+    place, key = FILE.search(text), KEY.search(text)
+    where = f"{place[1]}.yaml: " if place else ""
+    name = key[1] if key else "a mapping"
+    unknown = UNKNOWN.search(text)
+    if unknown:
+        return where + _about_unknown(name, unknown[1], unknown[2])
+    wrong = WRONG_KEY_TYPE.search(text)
+    if wrong:
+        return f"{where}{name}: YAML reads {wrong[1]} as {wrong[2]}; put the name in quotes as it should be read."
+    if NO_LIST.search(text):
+        return f"{where}{name} must be a list: write [...] around it, or one `- ...` a line."
+    if NO_MAPPING.search(text):
+        name = "options" if "Dict[str, List[str]]" in text else name
+        return f"{where}{name} must be a mapping: one `name: [text, ...]` a line."
+    if EMPTY.search(text):
+        return f"{where}{name} is empty; give it a value, or delete the line."
+    return text if isinstance(error, ConfigError) or not error.__cause__ else f"{text}\n{error.__cause__}"
+
+
+def _about_unknown(key: str, name: str, schema: str) -> str:
+    known = getattr(config, schema, None)
+    names = [field.name for field in fields(known)] if is_dataclass(known) else []
+    close = get_close_matches(name, names, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"there is no {key}.{hint}" + (f" Known here: {', '.join(names)}." if names else "")
+
+
+def _about_yaml(error: yaml.MarkedYAMLError) -> str:
+    """Return file, line and problem; a key that stands twice is one of them."""
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+    return f"{where}{error.problem or error.context}. Every name may stand once, and texts with : or {{}} need quotes."

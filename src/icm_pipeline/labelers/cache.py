@@ -1,0 +1,67 @@
+"""Rows that a judge or encoder gave for a set of images, kept on disk: a sweep looks at the originals once.
+
+An entry is one file, named by a hash of who looked (settings and weights), what was asked, and the images' bytes. It is
+written by one rename, so a killed job leaves none and two jobs at once leave the same one.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from icm_pipeline.artifacts import hash_file, library_versions, make_key
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RowCache:
+    """folder: where entries lie, shared by all jobs; scratch: a folder of this job alone on the same disk."""
+
+    folder: Path
+    scratch: Path
+
+    def rows(self, asked: Any, paths: Sequence[Path], look: Callable[[], Floats]) -> Floats:
+        """Return what `look` gives for the images at `paths`, one row each, from disk if it was asked before.
+
+        asked: plain data that tells this look from every other.
+        """
+        key = make_key([asked, [hash_file(path) for path in paths], library_versions()])
+        entry = self.folder / f"{key}.safetensors"
+        found = _read(entry)
+        if found is None:
+            found = np.ascontiguousarray(look())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = self.scratch / f"{key}.tmp"
+            save_file({"rows": found}, partial, {"sha256": _digest(found)})
+            partial.replace(entry)
+        return found
+
+
+def _read(entry: Path) -> Floats | None:
+    """Return an entry's rows; None, said in the log, if it was damaged."""
+    if not entry.exists():
+        return None
+    try:
+        with safe_open(entry, framework="np") as file:
+            rows: Floats = file.get_tensor("rows")
+            whole = (file.metadata() or {}).get("sha256") == _digest(rows)
+    except (OSError, SafetensorError):
+        whole = False
+    if not whole:
+        log.warning("%s is damaged; looking at the images again", entry)
+        return None
+    return rows
+
+
+def _digest(rows: Floats) -> str:
+    return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -1,0 +1,64 @@
+"""The Inception network of the published FID, from a checkpoint that the user has (torch-fidelity's architecture)."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from icm_pipeline.labelers.base import Floats, image_batches
+
+FEATURES = "2048"  # the pooled layer that FID is defined on
+
+
+class InceptionEncoder:
+    """FID's Inception: `path` is `pt_inception-2015-12-05-6726825d.pth`, as pytorch-fid has it, or safetensors.
+
+    Raises ValueError for a file that is not this network.
+    """
+
+    def __init__(self, path: Path, batch_size: int, device: str) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        weights = _read_weights(path)
+        with tempfile.TemporaryDirectory() as folder:  # the library reads pickles: it gets one that is made here
+            checked = Path(folder) / "inception.pth"
+            torch.save(weights, checked)
+            try:
+                model = FeatureExtractorInceptionV3(
+                    "inception-v3-compat", [FEATURES], feature_extractor_weights_path=str(checked)
+                )
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(
+                    f"{path} is not the Inception network of FID (pt_inception-2015-12-05-6726825d.pth): "
+                    f"{str(error).splitlines()[0]}"
+                ) from error
+        self._model = model.to(device)
+        self._batch_size = batch_size
+        self._device = device
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Any]) -> Floats:
+        """Return features [n, 2048] of PIL images of any sizes."""
+        rows: list[Floats] = []
+        for batch in image_batches(images, self._batch_size, "Inception"):
+            pixels = [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) for image in batch]
+            same = len({picture.shape for picture in pixels}) == 1
+            for stack in [torch.stack(pixels)] if same else [picture[None] for picture in pixels]:
+                rows.append(self._model(stack.to(self._device))[0].double().cpu().numpy())
+        return np.concatenate(rows)
+
+
+def _read_weights(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"evaluate.inception={path} does not exist; give a checkpoint of FID's Inception, or null.")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no checkpoint that can be read without unpickling: {error}") from error

@@ -1,0 +1,32 @@
+"""How options are spread over images: shares, parity gap, worst-group share, and how far a distribution moved."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def mean_shares(probabilities: Floats) -> Floats:
+    """Return the mean row [K] of probabilities [n, K]; NaN rows are left out. Raises ValueError if no row is left."""
+    seen = probabilities[~np.isnan(probabilities).any(1)]
+    if not len(seen):
+        raise ValueError("Shares need at least one image the judge could see.")
+    shares: Floats = seen.mean(0)
+    return shares
+
+
+def parity_gap(shares: Floats) -> float:
+    """Return the largest share minus the smallest: 0 at parity, 1 where all images show one option."""
+    return float(shares.max() - shares.min())
+
+
+def worst_share(shares: Floats) -> float:
+    """Return the share of the option shown least: 1 / K at best."""
+    return float(shares.min())
+
+
+def total_variation(before: Floats, after: Floats) -> float:
+    """Return half the L1 distance of two shares [K]: the least part of the images whose option must have changed."""
+    if before.shape != after.shape:
+        raise ValueError(f"Shares of the same options are needed, found {before.shape} and {after.shape}.")
+    return float(np.abs(before - after).sum() / 2)

@@ -1,0 +1,116 @@
+"""What the judges and encoders of an evaluation see; what one of them saw before is read from disk."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icm_pipeline.artifacts import fingerprint, open_artifact
+from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.config import LabelerConfig, Settings
+from icm_pipeline.image_sets import TABLE, ImageRow, Pictures, read_table
+from icm_pipeline.labelers.base import Questions
+from icm_pipeline.labelers.cache import RowCache
+from icm_pipeline.labelers.clip import ClipJudge
+from icm_pipeline.labelers.inception import InceptionEncoder
+from icm_pipeline.stages.models import check_device, labeler_of
+
+Floats = NDArray[np.float64]
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Judging:
+    """The judges of one evaluation, each loaded when a set of images is new to it."""
+
+    def __init__(self, settings: Settings, cache: RowCache) -> None:
+        self._clip = settings.evaluate.clip
+        self._inception = settings.evaluate.inception
+        self._cache = cache
+        self._encoder: ClipJudge | None = None
+
+    @property
+    def realism_encoder(self) -> str:
+        """Whose features FID and KID compare."""
+        return self._clip.model if self._inception is None else "inception-v3"
+
+    def label(
+        self, judge: LabelerConfig, setting: str, rows: Sequence[ImageRow], questions: Questions
+    ) -> dict[str, Floats]:
+        """Return a judge's probabilities {attribute: [n, options]}; `setting` names its group in messages.
+
+        A judge that is the encoder of CLIP-I as well labels by the same embeddings.
+        """
+        if judge == self._clip:
+            embedded = self.embed(rows)
+            unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
+            return self._clip_judge().label_embedded(unit, questions)
+        asked = ["label", _identity(judge), [[name, list(options.items())] for name, options in questions.items()]]
+
+        def look() -> Floats:
+            seen = labeler_of(judge, setting).label(Pictures(rows), questions)
+            return np.concatenate([seen[name] for name in questions], axis=1)
+
+        found = self._cache.rows(asked, [row.path for row in rows], look)
+        ends = np.cumsum([len(options) for options in questions.values()])
+        return dict(zip(questions, np.split(found, ends[:-1], axis=1), strict=True))
+
+    def embed(self, rows: Sequence[ImageRow]) -> Floats:
+        """Return image embeddings [n, d] of `evaluate.clip`, at their own length."""
+        asked = ["embed", _identity(self._clip)]
+        return self._cache.rows(
+            asked,
+            [row.path for row in rows],
+            lambda: self._clip_judge().embed_images(Pictures(rows), unit_length=False),
+        )
+
+    def embed_prompts(self, prompts: list[str]) -> Floats:
+        """Return unit-length embeddings [n, d] of `evaluate.clip`, one row per prompt in the list."""
+        unique = list(dict.fromkeys(prompts))
+        embedded = self._clip_judge().embed_texts(unique)
+        return embedded[[unique.index(prompt) for prompt in prompts]]
+
+    def realism_features(self, rows: Sequence[ImageRow]) -> Floats:
+        """Return the features [n, d] that FID and KID compare: Inception's where its weights are given, else CLIP's."""
+        if self._inception is None:
+            return self.embed(rows)
+        path, clip = Path(self._inception).expanduser(), self._clip
+        asked = ["inception", fingerprint(path) if path.exists() else "", clip.device, clip.batch_size]
+
+        def look() -> Floats:
+            check_device(clip.device, "evaluate.clip.device")
+            return InceptionEncoder(path, clip.batch_size, clip.device).embed_images(Pictures(rows))
+
+        return self._cache.rows(asked, [row.path for row in rows], look)
+
+    def _clip_judge(self) -> ClipJudge:
+        if self._encoder is None:
+            check_device(self._clip.device, "evaluate.clip.device")
+            self._encoder = ClipJudge(self._clip.model, self._clip.path, self._clip.batch_size, self._clip.device)
+        return self._encoder
+
+
+def _identity(judge: LabelerConfig) -> list[Any]:
+    """Return what changes when a judge's answers could: its settings and, where they lie on disk, its weights."""
+    weights = local_folder(judge.path)
+    return [asdict(judge), fingerprint(weights) if weights is not None and weights.exists() else None]
+
+
+def reference_images(folder: Path) -> list[ImageRow]:
+    """Return the pictures of an artifact's table, or every picture below a folder; raises ValueError if there is none.
+
+    Which pictures an artifact shows is in its table: a contact sheet beside them is none of them.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"evaluate.reference={folder} is no folder. Give a folder of pictures or of another run.")
+    if (folder / TABLE).exists():
+        artifact = open_artifact(folder)
+        assert artifact is not None
+        return read_table(artifact)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"evaluate.reference={folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}).")
+    return [ImageRow(path.relative_to(folder).as_posix(), "", 0, 0, "", path) for path in paths]

@@ -1,0 +1,115 @@
+"""Judging: each set of images is looked at once by each judge, with the same answers whether seen before or not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from icm_pipeline.config import Settings
+from icm_pipeline.image_sets import ImageRow
+from icm_pipeline.labelers.cache import RowCache
+from icm_pipeline.labelers.clip import ClipJudge
+from icm_pipeline.labelers.tiny import TinyLabeler
+from icm_pipeline.stages.judging import Judging, reference_images
+
+Compose = Callable[..., Settings]
+GENDER = {"woman": ["a photo of a woman"], "man": ["a photo of a man", "a portrait of a gentleman"]}
+QUESTIONS = {"age": {"young": ["a"], "old": ["b"]}, "gender": GENDER}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[ImageRow]:
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    return [ImageRow(str(index), "a face", 0, index, "", tmp_path / f"{index}.png") for index in range(3)]
+
+
+@pytest.fixture
+def settings(settings_with: Compose) -> Settings:
+    return settings_with(
+        "judge.path=embedded:tiny-classifier",
+        "labeler.path=embedded:tiny-clip",
+        "evaluate.clip.path=embedded:tiny-clip",
+    )
+
+
+def judging(settings: Settings, tmp_path: Path) -> Judging:
+    return Judging(settings, RowCache(tmp_path / "cache", tmp_path))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, judge: type, method: str) -> list[int]:
+    """Count how many images a judge is given from now on."""
+    seen: list[int] = []
+    original = getattr(judge, method)
+
+    def looks(self: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(len(images))
+        return original(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(judge, method, looks)
+    return seen
+
+
+def test_a_judge_looks_once_and_answers_the_same_from_disk(
+    settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = counted(monkeypatch, TinyLabeler, "label")
+    first, again = (judging(settings, tmp_path).label(settings.judge, "judge", rows, QUESTIONS) for _ in range(2))
+    assert seen == [3]
+    direct = TinyLabeler("embedded:tiny-classifier", 64, "cpu").label([Image.open(row.path) for row in rows], QUESTIONS)
+    for name in QUESTIONS:
+        assert np.array_equal(first[name], again[name])
+        assert np.array_equal(first[name], direct[name])
+
+
+def test_a_clip_judge_shares_the_embeddings_of_clip_i(
+    settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = counted(monkeypatch, ClipJudge, "embed_images")
+    judges = judging(settings, tmp_path)
+    embedded = judges.embed(rows)
+    labels = judges.label(settings.labeler, "labeler", rows, {"gender": GENDER})["gender"]
+    assert seen == [3]
+    assert np.linalg.norm(embedded, axis=1) != pytest.approx([1, 1, 1])
+    direct = ClipJudge("icm-tiny-clip", "embedded:tiny-clip", 64, "cpu")
+    assert labels == pytest.approx(direct.label([Image.open(r.path) for r in rows], {"gender": GENDER})["gender"])
+
+
+def test_the_order_of_options_is_part_of_the_question(settings: Settings, rows: list[ImageRow], tmp_path: Path) -> None:
+    judges = judging(settings, tmp_path)
+    turned = {"gender": dict(reversed(GENDER.items()))}
+    a, b = (judges.label(settings.judge, "judge", rows, asked)["gender"] for asked in ({"gender": GENDER}, turned))
+    assert np.array_equal(a, b[:, ::-1])
+
+
+def test_prompts_are_embedded_in_their_order(settings: Settings, tmp_path: Path) -> None:
+    texts = ["a doctor", "a nurse", "a doctor"]
+    direct = ClipJudge("icm-tiny-clip", "embedded:tiny-clip", 64, "cpu").embed_texts(texts)
+    assert judging(settings, tmp_path).embed_prompts(texts) == pytest.approx(direct, abs=1e-6)
+
+
+def test_a_reference_is_every_picture_below_a_folder(rows: list[ImageRow], tmp_path: Path) -> None:
+    (tmp_path / "größer unten").mkdir()
+    rows[2].path.rename(tmp_path / "größer unten" / "ein Bild.PNG")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert [row.image_id for row in reference_images(tmp_path)] == ["0.png", "1.png", "größer unten/ein Bild.PNG"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("nowhere", "is no folder"), ("empty", "holds no picture")])
+def test_a_reference_without_pictures_is_refused_by_name(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"{name} {said}"):
+        reference_images(tmp_path / name)
+
+
+def test_an_inception_checkpoint_that_is_not_there_is_refused(
+    settings_with: Compose, rows: list[ImageRow], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch_fidelity", reason="the extra `fid` is not installed")
+    settings = settings_with("evaluate.inception=/nowhere/inception.pth", "evaluate.clip.path=embedded:tiny-clip")
+    with pytest.raises(ValueError, match=r"/nowhere/inception\.pth does not exist"):
+        judging(settings, tmp_path).realism_features(rows)
