@@ -198,7 +198,7 @@ def test_a_labeler_is_loaded_by_its_kind(kind: str, classifier_folder: Path, cli
 
 
 def test_an_unknown_kind_of_labeler_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="clip, tiny"):
+    with pytest.raises(ValueError, match="clip, deepface, fairface, tiny"):
         load_labeler("oracle", "", "", 1, "cpu")
 
 
