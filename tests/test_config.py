@@ -5,7 +5,10 @@ from collections.abc import Callable
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from icm_pipeline.config import Settings, value_at
+from icm_pipeline.config import Settings, conf_path, value_at
+from icm_pipeline.labelers.base import KINDS
+from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.tracking import NoTracker
 from icm_pipeline.validation import CHOICES, ConfigError
 
 Compose = Callable[..., Settings]
@@ -175,3 +178,23 @@ def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
         "kind": "self_attention", "rule": "top", "k": 4, "names": [], "seed": 0,
     }  # fmt: skip
     assert value_at(settings, "model.steering.alpha") == settings.model.steering.alpha
+
+
+def test_every_labeler_composes_and_is_one_that_can_be_loaded(compose_settings: Compose) -> None:
+    names = [path.stem for path in (conf_path() / "labeler").glob("*.yaml") if path.stem != "base"]
+    kinds = {compose_settings(f"labeler={name}").labeler.kind for name in names}
+    assert kinds == set(CHOICES["labeler.kind"]) == set(KINDS)
+
+
+@pytest.mark.parametrize("word", ["labeler.faces=some", "judge.faces=some", "labeler.kind=oracle"])
+def test_an_unknown_judge_or_choice_of_faces_is_refused_with_the_choices(settings_with: Compose, word: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{word.split('=')[0]}=.*Choose one of"):
+        settings_with(word)
+
+
+@pytest.mark.parametrize("word", ["faces=all", "detector=dlib_cnn", "path=another-tag"])
+def test_what_changes_a_label_changes_its_key(settings_with: Compose, word: str) -> None:
+    for name, stage in (("labeler", "label"), ("judge", "evaluate")):
+        before, after = (Pipeline(s, [], NoTracker()) for s in (settings_with(), settings_with(f"{name}.{word}")))
+        assert before.key(stage) != after.key(stage)
+        assert before.key("originals") == after.key("originals")

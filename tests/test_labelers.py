@@ -198,7 +198,7 @@ def test_a_labeler_is_loaded_by_its_kind(kind: str, classifier_folder: Path, cli
 
 
 def test_an_unknown_kind_of_labeler_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="clip, tiny"):
+    with pytest.raises(ValueError, match="clip, deepface, fairface, tiny"):
         load_labeler("oracle", "", "", 1, "cpu")
 
 
@@ -208,3 +208,36 @@ def test_one_look_answers_every_question(judge: ClipJudge, tiny: TinyLabeler) ->
         both = labeler.label(pictures(4), {"gender": GENDER, "age": age})
         assert np.array_equal(both["gender"], labeler.label(pictures(4), {"gender": GENDER})["gender"])
         assert np.array_equal(both["age"], labeler.label(pictures(4), {"age": age})["age"])
+
+
+def test_a_clip_in_openais_own_format_gives_the_same_embeddings(
+    judge: ClipJudge, clip_folder: Path, tmp_path: Path
+) -> None:
+    import open_clip
+
+    model = open_clip.create_model(CLIP_NAME, pretrained=str(clip_folder / f"{CLIP_NAME}.safetensors")).eval()
+    model.register_buffer("input_resolution", torch.tensor(32))  # OpenAI stored sizes beside the weights
+    object.__setattr__(model, "attn_mask", model._buffers.pop("attn_mask"))  # OpenAI did not store it
+    example = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.long))
+    torch.jit.trace(model, example, check_trace=False).save(tmp_path / "ours.pt")
+    archived = ClipJudge(CLIP_NAME, str(tmp_path / "ours.pt"), 4, "cpu")
+    np.testing.assert_allclose(archived.embed_images(pictures(3)), judge.embed_images(pictures(3)), atol=1e-6)
+    np.testing.assert_allclose(archived.embed_texts(["a woman"]), judge.embed_texts(["a woman"]), atol=1e-6)
+
+
+def test_a_clip_as_a_plain_state_dict_gives_the_same_embeddings(
+    judge: ClipJudge, clip_folder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    torch.save(load_file(clip_folder / f"{CLIP_NAME}.safetensors"), tmp_path / "state.pt")
+    loaded = ClipJudge(CLIP_NAME, str(tmp_path / "state.pt"), 4, "cpu")
+    assert np.array_equal(loaded.embed_images(pictures(3)), judge.embed_images(pictures(3)))
+
+
+def test_a_clip_that_brings_its_own_weights_needs_no_path(judge: ClipJudge, clip_folder: Path, tmp_path: Path) -> None:
+    config = {"model_cfg": json.loads((clip_folder / f"{CLIP_NAME}.json").read_text()), "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    (tmp_path / "open_clip_model.safetensors").write_bytes((clip_folder / f"{CLIP_NAME}.safetensors").read_bytes())
+    loaded = ClipJudge(f"local-dir:{tmp_path}", "", 4, "cpu")
+    np.testing.assert_allclose(loaded.embed_images(pictures(3)), judge.embed_images(pictures(3)), atol=1e-6)

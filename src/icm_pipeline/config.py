@@ -85,13 +85,20 @@ class LayersConfig:
 
 @dataclass
 class LabelerConfig:
-    """Who says what an image shows. `path` is a checkpoint, a hub tag or `embedded:<name>`."""
+    """Who says what an image shows. `path` is a checkpoint, a hub tag or `embedded:<name>`.
+
+    faces: which faces of an image are judged, `none` judges the image as a whole; detector: what finds them; groups:
+    which of the judge's own classes make up an option, {head: {option: [classes]}}.
+    """
 
     kind: str
     model: str
     path: str
     batch_size: int
     device: str
+    faces: str
+    detector: str
+    groups: dict[str, dict[str, list[str]]]
 
 
 @dataclass

@@ -59,10 +59,14 @@ PROBE_DATASET = (
     *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",
 )  # fmt: skip
 EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
+LABELLING = (
+    "labeler.kind", "labeler.model", "labeler.path", "labeler.faces", "labeler.detector", "labeler.groups",
+    "attribute.name", "attribute.options",
+)  # fmt: skip
 JUDGING = (
-    "judge.kind", "judge.model", "judge.path", "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift",
-    "evaluate.bootstrap", "evaluate.images_per_prompt", "attribute.name", "attribute.options",
-    "labeler.kind", "labeler.model", "labeler.path", "evaluate.fd", "evaluate.reference", "evaluate.inception",
+    "judge.kind", "judge.model", "judge.path", "judge.faces", "judge.detector", "judge.groups",
+    "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift", "evaluate.bootstrap", "evaluate.images_per_prompt",
+    "evaluate.fd", "evaluate.reference", "evaluate.inception", *LABELLING,
 )  # fmt: skip
 RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 
@@ -81,8 +85,7 @@ STAGES: dict[str, Stage] = {
         Stage("extract", "record pooled activations of the probe dataset on its own",
               lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device"),
         Stage("label", "say what every probe image shows",
-              lambda s: ("generate",), ("labeler.kind", "labeler.model", "labeler.path", "attribute.name",
-              "attribute.options"), ("labeler.path",), device="labeler.device"),
+              lambda s: ("generate",), LABELLING, ("labeler.path",), device="labeler.device"),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
               lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
               ("probe", "attribute.name", "seed")),

@@ -5,6 +5,8 @@ from typing import Any
 
 from icm_pipeline.config import AttributeConfig, Settings, value_at
 
+LABELERS = ("age_gender", "clip", "deepface", "fairface", "tiny")
+FACES = ("none", "largest", "all", "single")
 CHOICES: dict[str, tuple[str, ...]] = {
     "layers.rule": ("top", "worst", "random", "all", "named"),
     "layers.kind": (
@@ -19,8 +21,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method.alpha_unit": ("activation", "relative"),
     "method.assignment": ("quota", "image", "batch"),
     "method.vector": ("per_step", "mean"),
-    "labeler.kind": ("clip", "tiny"),
-    "judge.kind": ("clip", "tiny"),
+    "labeler.kind": LABELERS,
+    "judge.kind": LABELERS,
+    "labeler.faces": FACES,
+    "judge.faces": FACES,
     "evaluate.clip.kind": ("clip",),
     "evaluate.fd": ("probabilities", "labels"),
     "model.dtype": ("float32", "float16", "bfloat16"),

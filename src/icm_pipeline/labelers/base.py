@@ -7,8 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
+from icm_pipeline.labelers.extras import require
+from icm_pipeline.labelers.groups import Groups
+
 Floats = NDArray[np.float64]
 Questions = dict[str, dict[str, list[str]]]  # attribute -> option -> texts that describe it
+KINDS = ("age_gender", "clip", "deepface", "fairface", "tiny")
 
 
 class Labeler(Protocol):
@@ -30,8 +36,40 @@ def image_batches(images: Sequence[Any], batch_size: int, title: str) -> Iterato
             bar.update(len(batch))
 
 
-def load_labeler(kind: str, model: str, path: str, batch_size: int, device: str) -> Labeler:
-    """Load a labeler by its kind; nothing heavy is imported before."""
+def load_labeler(
+    kind: str,
+    model: str,
+    path: str,
+    batch_size: int,
+    device: str,
+    faces: str = "none",
+    detector: str = "dlib",
+    groups: Groups | None = None,
+) -> Labeler:
+    """Load a labeler by its kind; nothing heavy is imported before.
+
+    faces: which faces of a picture are judged, `none` judges whole pictures; detector: what finds them; groups: which
+    of the judge's classes make up an option, {head: {option: [classes]}}. Raises ValueError or, for a package that is
+    not installed, ModuleNotFoundError; the message says what to do.
+    """
+    groups = groups or {}
+    if kind == "deepface":
+        from icm_pipeline.labelers.deepface import DeepFaceJudge
+
+        return DeepFaceJudge(path, device, faces, detector, groups)
+    if kind == "age_gender":
+        from icm_pipeline.labelers.age_gender import AgeGenderJudge
+
+        return AgeGenderJudge(batch_size, device, faces, detector, groups)
+    judge = _load_judge_of_pictures(kind, model, path, batch_size, device, groups)
+    if faces == "none":
+        return judge
+    from icm_pipeline.labelers.faces import DlibFinder, OfFaces
+
+    return OfFaces(judge, DlibFinder(detector), faces, batch_size)
+
+
+def _load_judge_of_pictures(kind: str, model: str, path: str, batch_size: int, device: str, groups: Groups) -> Labeler:
     if kind == "tiny":
         from icm_pipeline.labelers.tiny import TinyLabeler
 
@@ -40,4 +78,35 @@ def load_labeler(kind: str, model: str, path: str, batch_size: int, device: str)
         from icm_pipeline.labelers.clip import ClipJudge
 
         return ClipJudge(model, path, batch_size, device)
-    raise ValueError(f"labeler.kind={kind} is not known; choose from clip, tiny.")
+    if kind == "fairface":
+        from icm_pipeline.labelers.fairface import FairFaceJudge
+
+        return FairFaceJudge(model, path, batch_size, device, groups)
+    raise ValueError(f"labeler.kind={kind} is not known; choose from {', '.join(KINDS)}.")
+
+
+def refuse_unanswerable(kind: str, model: str, path: str, groups: Groups, questions: Questions) -> None:
+    """Raise what labelling would for missing weights and unknown options, without loading a network."""
+    if kind == "tiny":
+        folder = local_folder(path)
+        if folder is None or not folder.is_dir():
+            raise ValueError(f"{path} is no folder with an attribute classifier.")
+        known = read_attributes(folder)
+        for attribute, options in questions.items():
+            option_columns(known, attribute, options)
+    elif kind == "fairface":
+        from icm_pipeline.labelers import fairface
+
+        fairface.option_maps(fairface.heads_of(model), groups, questions)
+        fairface.checkpoint_file(model, path)
+    elif kind == "deepface":
+        from icm_pipeline.labelers import deepface
+
+        maps = deepface.option_maps(groups, questions)
+        require("deepface", "deepface", "labeler=deepface")
+        deepface.refuse_missing_weights(deepface.weights_folder(path), [mapped.head for mapped in maps.values()])
+    elif kind == "age_gender":
+        from icm_pipeline.labelers import age_gender
+
+        age_gender.option_maps(groups, questions)
+        age_gender.bundle_folder()

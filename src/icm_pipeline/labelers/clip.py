@@ -3,6 +3,7 @@
 An option may have several texts; its logit is the best of them (the paper's protocol). The temperature is the model's.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,27 +12,41 @@ import torch
 
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.labelers.base import Floats, Questions, image_batches
+from icm_pipeline.labelers.script_archives import is_script_archive, read_script_archive
+
+log = logging.getLogger(__name__)
 
 
 class ClipJudge:
-    """Any open_clip model: `path` is a safetensors file, a folder with `<model>.json` and its weights, or a hub tag."""
+    """Any open_clip model.
+
+    `path` is a checkpoint (safetensors, a state dict, OpenAI's TorchScript archive), a folder with `<model>.json` and
+    its weights, or a tag of open_clip's; a model `hf-hub:<id>` or `local-dir:<folder>` brings its own weights.
+    """
 
     def __init__(self, model: str, path: str, batch_size: int, device: str) -> None:
         import open_clip
 
-        weights = path
-        folder = local_folder(path)
-        if folder is not None and folder.exists():
+        weights: str | None = path
+        whole = model.startswith(("hf-hub:", "local-dir:"))
+        folder = None if whole else local_folder(path)
+        archive = folder if folder is not None and is_script_archive(folder) else None
+        if whole or archive is not None:
+            weights = None
+        elif folder is not None and folder.exists():
             if folder.is_dir():
                 open_clip.add_model_config(folder / f"{model}.json")
                 folder = folder / f"{model}.safetensors"
             weights = str(folder)
-        elif path.startswith(("/", ".", "embedded:")):
+        elif path.startswith(("/", ".", "~", "embedded:")):
             raise ValueError(f"{path} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")
         try:
             self._model, _, self._transform = open_clip.create_model_and_transforms(
                 model, pretrained=weights, device=device, weights_only=True
             )
+            if archive is not None:
+                self._model.load_state_dict(read_script_archive(archive))
+                log.info("CLIP's weights are those of the TorchScript archive %s", archive)
         except (RuntimeError, OSError) as error:
             raise ValueError(
                 f"open_clip could not load {model!r} with {path!r} ({str(error).splitlines()[0]}). Without a network, "

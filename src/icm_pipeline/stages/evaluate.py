@@ -4,6 +4,7 @@ docs/metrics.md says what each figure means and what it cannot tell.
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def _agreement(
 ) -> dict[str, Any] | None:
     """Return how far the probes' labeler sees what the judge sees; None if they are the same."""
     judge, second = settings.judge, settings.labeler
-    if (judge.kind, judge.model, judge.path) == (second.kind, second.model, second.path):
+    if replace(second, batch_size=judge.batch_size, device=judge.device) == judge:
         return None
     attribute = settings.attribute
     found: dict[str, Any] = {"judges": [judge.model, second.model], "options": list(attribute.options)}

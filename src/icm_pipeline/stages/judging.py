@@ -44,7 +44,7 @@ class Judging:
 
         A judge that is the encoder of CLIP-I as well labels by the same embeddings.
         """
-        if judge == self._clip:
+        if judge == self._clip and judge.faces == "none":
             embedded = self.embed(rows)
             unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
             return self._clip_judge().label_embedded(unit, questions)

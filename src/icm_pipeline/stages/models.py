@@ -5,11 +5,9 @@ from pathlib import Path
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import EvaluateConfig, LabelerConfig, ModelConfig, Settings
-from icm_pipeline.labelers import Labeler, load_labeler
-from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
+from icm_pipeline.labelers import Labeler, load_labeler, refuse_unanswerable
 from icm_pipeline.metrics.realism import require_library
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
 from icm_pipeline.selection import LayerScore, select_layers
@@ -52,7 +50,10 @@ def load_model(model: ModelConfig) -> Backbone:
 def labeler_of(config: LabelerConfig, setting: str) -> Labeler:
     """Load a labeler; `setting` is the name of its group, for messages."""
     check_device(config.device, f"{setting}.device")
-    return load_labeler(config.kind, config.model, config.path, config.batch_size, config.device)
+    return load_labeler(
+        config.kind, config.model, config.path, config.batch_size, config.device,
+        config.faces, config.detector, config.groups,
+    )  # fmt: skip
 
 
 def probe_jobs(settings: Settings) -> list[Job]:
@@ -107,8 +108,5 @@ def refuse_early(settings: Settings, backbone: Backbone) -> None:
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
     attributes = [settings.attribute, *settings.evaluate.drift.values()]
     for judge, asked in ((settings.labeler, attributes[:1]), (settings.judge, attributes)):
-        folder = local_folder(judge.path)
-        if judge.kind == "tiny" and folder is not None:
-            known = read_attributes(folder)
-            for attribute in asked:
-                option_columns(known, attribute.name, attribute.options)
+        questions = {attribute.name: attribute.options for attribute in asked}
+        refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions)

