@@ -67,9 +67,12 @@ def fit_here(
     folder: Path, names: list[str], labels: Labels, split: Split, args: argparse.Namespace
 ) -> list[LayerProbes]:
     """Do what stage=probe does between its inputs and its files."""
-    artifact = Artifact(folder, {})
-    work: Any = lambda name: fit_layer(read_activations(artifact, name), labels, split, args.C, 1000, args.device)  # noqa: E731
-    return list(one_thread_each(work, names, None if args.device == "cpu" else 2))
+    artifact = Artifact(folder, {"files": dict.fromkeys(names)})
+
+    def fit(name: str) -> LayerProbes:
+        return fit_layer(read_activations(artifact, name), labels, split, args.C, 1000, args.device)
+
+    return list(one_thread_each(fit, names, None if args.device == "cpu" else 2))
 
 
 def fit_one(x: Activations, labels: Labels, split: Split, C: float, **options: Any) -> Any:
@@ -131,9 +134,8 @@ def measure(width: int, args: argparse.Namespace, folder: Path) -> None:
     best = [1000 * value / num_oracle for value in seconds["scikit-learn"]]
     naive = 1000 * timed(lambda: fit_naively(folder, names, labels, split, args)) / args.naive_probes
     same, cosine = agreement(loaded[0], kept[0], labels, split, args.C)
-    print(
-        f"\nwidth {width}, {args.layers} layers x {args.steps} steps, {args.images} images, {args.options} options, C={args.C}"
-    )
+    size = f"{args.layers} layers x {args.steps} steps, {args.images} images"
+    print(f"\nwidth {width}, {size}, {args.options} options, C={args.C:g}")
     print(f"the whole stage here, reading included   {spread(seconds['here'], '.2f')} s, peak memory +{peak:.0f} MiB")
     print(f"ms a probe here                          {spread(here)}")
     print(f"ms a probe, scikit-learn in memory       {spread(best)}")

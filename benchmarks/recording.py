@@ -3,9 +3,9 @@
     python benchmarks/recording.py --small      # a check, seconds
     python benchmarks/recording.py              # 20 steps, batches of 16
 
-Plain, recorded at every site, steered in four layers by hooks, and with the same shift folded into biases: in every round
-one after the other in one process, each ratio to the plain run of the same round. Only the denoising loop is timed; the
-copy of the recording to the CPU is part of it. benchmarks/full_size.py does the same for the large models on a GPU.
+Plain, recorded at every site, steered in four layers by hooks, and with the same shift folded into biases: in every
+round one after the other in one process, each ratio to the plain run of the same round. Only the denoising loop is
+timed; the copy of the recording to the CPU is part of it. benchmarks/full_size.py does it for large models on a GPU.
 """
 
 import argparse
