@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from icm_pipeline import probes
-from icm_pipeline.probes import LayerProbes, Split, fit_layer, fit_logistic, predict, split_samples
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.hooks import hooked
+from icm_pipeline.probes import LayerProbes, Split, fit_layer, predict, split_samples
+from icm_pipeline.prompts import Job
+from icm_pipeline.recording import Recorder
+from icm_pipeline.sampling import denoise
 
 Data = tuple[NDArray[np.float32], NDArray[np.int64]]
 NUM_STEPS = 2
@@ -49,6 +52,17 @@ def with_duplicated_rows() -> Data:
     return np.tile(x, (4, 1, 1)), np.tile(labels, 4)
 
 
+def wide_and_separable() -> Data:
+    x, labels = planted(60, 130, 2, 0)
+    x[..., 0] += 30 * labels[:, None]
+    return np.tile(x, (2, 1, 1)), np.tile(labels, 2)
+
+
+def far_from_zero() -> Data:
+    x, labels = planted(200, 20, 2, 4.0)
+    return x + np.float32(2000), labels
+
+
 CASES = {
     "binary": lambda: planted(300, 24, 2, 4.0),
     "multinomial": lambda: planted(400, 24, 4, 4.0),
@@ -59,6 +73,8 @@ CASES = {
     "separable": separable,
     "imbalanced": imbalanced,
     "duplicated rows": with_duplicated_rows,
+    "separable, more features than samples": wide_and_separable,
+    "far from zero": far_from_zero,
 }
 
 
@@ -102,38 +118,12 @@ def test_probes_agree_with_scikit_learn_for_other_penalties(C: float) -> None:
     check_against_oracle(fit_layer(x, labels, everything(labels), C, 1000), x, labels, C)
 
 
-@pytest.mark.parametrize("case", ["binary", "multinomial", "multinomial, more features than samples"])
-def test_the_fallback_solver_agrees_with_scikit_learn(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    used = []
-    fallback = probes._fit_with_sklearn
-    monkeypatch.setattr(probes, "NEWTON_LIMIT", 0)
-    monkeypatch.setattr(probes, "_fit_with_sklearn", lambda *args: used.append(1) or fallback(*args))
-    x, labels = CASES[case]()
-    fitted = fit_layer(x, labels, everything(labels), C=1.0, max_iter=1000)
-    assert used
-    check_against_oracle(fitted, x, labels, 1.0)
-
-
-@pytest.mark.parametrize("num_options", [2, 4])
-def test_the_solution_has_no_slope_left(num_options: int) -> None:
-    x, labels = planted(150, 20, num_options, 3.0)
-    scaled = StandardScaler().fit_transform(x[:, 0].astype(np.float64))
-    weights, bias = (part[0] for part in fit_logistic(scaled[None], labels, C=1.0, max_iter=1000))
-    logits = scaled @ weights.T + bias
-    if num_options == 2:
-        residual = expit(logits) - (labels == 1)[:, None]
-    else:
-        residual = softmax(logits, axis=1) - np.eye(num_options)[labels]
-    assert np.abs(residual.T @ scaled + weights).max() < 1e-4
-    assert np.abs(residual.sum(0)).max() < 1e-4
-
-
 def test_problems_solved_together_equal_problems_solved_alone() -> None:
     x, labels = planted(150, 20, 3, 3.0)
     together = fit_layer(x, labels, everything(labels), 1.0, 1000)
     for step in range(NUM_STEPS):
         alone = fit_layer(x[:, step : step + 1], labels, everything(labels), 1.0, 1000)
-        np.testing.assert_allclose(together.weights[step], alone.weights[0], atol=1e-5)
+        np.testing.assert_allclose(together.weights[step], alone.weights[0], atol=3e-4)
 
 
 @pytest.mark.parametrize("num_options", [2, 4])
@@ -194,13 +184,13 @@ def test_directions_have_unit_length(case: str) -> None:
     x, labels = CASES[case]()
     for directions in fit_layer(x, labels, everything(labels), 1.0, 1000).directions.values():
         assert directions.shape == (NUM_STEPS, labels.max() + 1, x.shape[2])
-        np.testing.assert_allclose(np.linalg.norm(directions, axis=-1), 1.0, atol=1e-9)
+        np.testing.assert_allclose(np.linalg.norm(directions, axis=-1), 1.0, atol=1e-6)
 
 
 def test_two_options_are_the_two_signs_of_one_direction() -> None:
     x, labels = planted(200, 10, 2, 3.0)
     for directions in fit_layer(x, labels, everything(labels), 1.0, 1000).directions.values():
-        np.testing.assert_allclose(directions[:, 0], -directions[:, 1], atol=1e-12)
+        np.testing.assert_allclose(directions[:, 0], -directions[:, 1], atol=1e-6)
 
 
 def test_a_constant_feature_gets_no_weight() -> None:
@@ -213,7 +203,7 @@ def test_the_mean_norm_is_the_mean_length_of_training_activations() -> None:
     x, labels = planted(100, 10, 2, 3.0)
     split = split_samples(labels, 0.25, np.random.default_rng(0))
     expected = [np.mean([np.linalg.norm(x[i, step].astype(float)) for i in split.train]) for step in range(NUM_STEPS)]
-    np.testing.assert_allclose(fit_layer(x, labels, split, 1.0, 1000).mean_norm, expected)
+    np.testing.assert_allclose(fit_layer(x, labels, split, 1.0, 1000).mean_norm, expected, rtol=1e-5)
 
 
 def test_accuracy_counts_held_out_samples_only() -> None:
@@ -271,10 +261,33 @@ def test_an_option_that_lives_in_one_group_cannot_be_split() -> None:
         split_samples(labels, 0.2, np.random.default_rng(0), groups)
 
 
-def test_the_default_limit_sends_small_problems_to_newton(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unwanted(*args: object) -> None:
-        pytest.fail("a small problem went to scikit-learn")
+def held_out_agreement(x: NDArray[np.float32], labels: NDArray[np.int64], C: float) -> tuple[float, float]:
+    """Return the share of held-out predictions equal to scikit-learn's and the least cosine of directions."""
+    split = split_samples(labels, 0.2, np.random.default_rng(0))
+    fitted = fit_layer(x, labels, split, C, 1000)
+    same, cosines = [], []
+    for step in range(x.shape[1]):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-9, max_iter=100_000))
+        model.fit(x[split.train, step].astype(np.float64), labels[split.train])
+        predicted = predict(x[split.test, step][None], fitted.weights[[step]], fitted.bias[[step]])[0]
+        same += (predicted == model.predict(x[split.test, step])).tolist()
+        cosines += (unit(fitted.weights[step]) * unit(model[1].coef_ / model[0].scale_)).sum(-1).tolist()
+    return float(np.mean(same)), min(cosines)
 
-    monkeypatch.setattr(probes, "_fit_with_sklearn", unwanted)
-    x, labels = planted(100, 8, 2, 3.0)
-    assert np.isfinite(fit_layer(x, labels, everything(labels), 1.0, 1000).weights).all()
+
+@pytest.mark.parametrize("C", [0.0003, 1.0])
+def test_real_activations_give_scikit_learns_held_out_predictions(backbone: Backbone, C: float) -> None:
+    jobs = [Job(f"{seed:03d}", "a portrait of a person", 0, seed) for seed in range(24)]
+    recorder = Recorder([0, 1, 2, 3])
+    with hooked(backbone, backbone.layers, recorder, len(jobs)):
+        denoise(backbone, jobs)
+    for activations in list(recorder.recording().activations.values())[::5]:
+        same, cosine = held_out_agreement(activations.numpy(), np.arange(24) % 2, C)
+        assert same >= 0.999
+        assert cosine >= 0.999
+
+
+def test_probes_that_do_not_converge_say_so() -> None:
+    x, labels = planted(200, 24, 4, 4.0)
+    assert not fit_layer(x, labels, everything(labels), 1.0, 1).converged.any()
+    assert fit_layer(x, labels, everything(labels), 1.0, 1000).converged.all()

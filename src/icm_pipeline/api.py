@@ -10,6 +10,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Site
 from icm_pipeline.backbones.registry import attach
+from icm_pipeline.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.hooks import StepClock, hooked
 from icm_pipeline.interventions.shift import Shift
 from icm_pipeline.recording import Recorder, Recording
@@ -57,6 +58,42 @@ def steer(
     )
     with hooked(attach(pipe), chosen.layers, shift):
         yield
+
+
+def fold(
+    pipe: Any,
+    vectors: SteeringVectors | str | Path,
+    option: str,
+    alpha: float | None = None,
+    layers: Sequence[str] | None = None,
+    alpha_unit: str | None = None,
+    first_step: int | None = None,
+    last_step: int | None = None,
+    norm_preserving: bool | None = None,
+    both_halves: bool = False,
+) -> Folded:
+    """Fold a constant shift towards an option into the biases of a pipeline's layers, after which it costs nothing.
+
+    The arguments are those of `steer`. A bias shifts every row of a call: without guidance that is what `steer` does;
+    with guidance it shifts the unconditional half too, which `steer` does not. both_halves=True says that it is meant.
+
+        fold(pipe, vectors.averaged(), "woman", alpha=5.0, alpha_unit="activation", both_halves=True)
+        pipe.save_pretrained("steered")
+
+        with fold(pipe, ...):  # for a while: the biases are put back at the end
+            images = pipe("a face of a doctor").images
+
+    Raises FoldingError, a ValueError, with the reason where no bias can stand for the shift; nothing is changed then.
+    """
+    if not both_halves:
+        raise FoldingError(
+            "A bias shifts every row of a call, the unconditional half of guidance too, and steer() only the "
+            "conditional half. Give both_halves=True if the pipeline runs without guidance or both halves are meant."
+        )
+    chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
+    chosen = chosen if layers is None else chosen.of_layers(layers)
+    strength = _strength(chosen.strength, alpha, alpha_unit, first_step, last_step, norm_preserving)
+    return Folded(attach(pipe), constant_shifts(chosen, chosen.option_index(option), strength))
 
 
 def _strength(

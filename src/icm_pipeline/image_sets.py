@@ -218,7 +218,11 @@ def read_recording(artifact: Artifact) -> RecordingTable:
 
 
 def read_activations(artifact: Artifact, file_name: str) -> NDArray[np.float32]:
-    """Return one layer's pooled activations [n, T, d], in the order of the jobs."""
-    with safe_open(artifact.path(file_name), framework="np") as file:
-        pooled: NDArray[np.float32] = file.get_tensor("pooled")
+    """Return one layer's pooled activations [n, T, d], in the order of the jobs: mapped, not copied into memory."""
+    path = artifact.path(file_name)
+    if hasattr(os, "posix_fadvise"):  # read ahead: what is asked for of each row lies far apart
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+    with safe_open(path, framework="pt") as tensors:
+        pooled: NDArray[np.float32] = tensors.get_tensor("pooled").numpy()
     return pooled

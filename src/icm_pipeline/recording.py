@@ -49,7 +49,7 @@ class Recorder:
             self._buffers[site.layer] = buffer
             self._kinds[site.layer] = site.kind
         self._levels[slot] = clock.noise_level
-        buffer[:, slot] = tokens.mean(dim=1, dtype=torch.float32)
+        torch.mean(tokens.detach(), dim=1, dtype=torch.float32, out=buffer[:, slot])
 
     def recording(self) -> Recording:
         """Return what was recorded; raises if a step was never reached or a number is not finite."""

@@ -9,13 +9,14 @@ from tqdm import tqdm
 
 from icm_pipeline.artifacts import write_json
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
-from icm_pipeline.probes import LayerProbes, fit_layer, split_samples
+from icm_pipeline.parallel import one_thread_each
+from icm_pipeline.probes import DIRECTIONS, LayerProbes, Split, fit_layer, split_samples
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.vectors import SteeringVectors
 
 log = logging.getLogger(__name__)
 
-DIRECTIONS = ("probe", "mean_difference", "pattern")
+GPU_THREADS = 2  # one reads while the other computes
 
 
 def run(context: StageContext) -> None:
@@ -28,15 +29,35 @@ def run(context: StageContext) -> None:
     rng = np.random.default_rng(settings.seed)
     groups = prompts[seen] if settings.probe.group_by_prompt else None
     split = split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
-    used = rng.permutation(labels[seen]) if settings.probe.shuffle_labels else labels[seen]
+    split = Split(seen[split.train], seen[split.test])
+    if settings.probe.shuffle_labels:
+        labels[seen] = rng.permutation(labels[seen])
     recording = read_recording(source)
-    fitted: dict[str, LayerProbes] = {}
-    for layer, file_name in tqdm(recording.files.items(), desc="probe", unit="layer", mininterval=1):
-        activations = read_activations(source, file_name)[seen]
-        fitted[layer] = fit_layer(activations, used, split, settings.probe.C, settings.probe.max_iter)
-    majority = float(np.bincount(used[split.train]).argmax())
-    chance = float((used[split.test] == majority).mean())
+
+    device = settings.model.device if settings.model.device.startswith("cuda") else "cpu"
+
+    def fit(file_name: str) -> LayerProbes:
+        activations = read_activations(source, file_name)
+        return fit_layer(activations, labels, split, settings.probe.C, settings.probe.max_iter, device)
+
+    fits = one_thread_each(fit, recording.files.values(), None if device == "cpu" else GPU_THREADS)
+    with tqdm(recording.files, desc="probe", unit="layer", mininterval=1) as layers:
+        fitted = dict(zip(layers, fits, strict=True))
+    _warn_of_unfinished(fitted, settings.probe.max_iter)
+    majority = np.bincount(labels[split.train]).argmax()
+    chance = float((labels[split.test] == majority).mean())
     _write(context, fitted, recording, options, chance, len(split.train), len(split.test))
+
+
+def _warn_of_unfinished(fitted: dict[str, LayerProbes], max_iter: int) -> None:
+    unfinished = {
+        layer: int((~probes.converged).sum()) for layer, probes in fitted.items() if not probes.converged.all()
+    }
+    if unfinished:
+        log.warning(
+            "probe: %d probes did not converge in probe.max_iter=%d iterations, in %s: raise it, or lower probe.C.",
+            sum(unfinished.values()), max_iter, ", ".join(unfinished),
+        )  # fmt: skip
 
 
 def _labels(context: StageContext, options: list[str]) -> tuple[np.ndarray, np.ndarray]:

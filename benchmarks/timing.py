@@ -1,0 +1,63 @@
+"""What the benchmarks share: ways timed in turns in one run, ratios with their spread, the machine they ran on."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from icm_pipeline.parallel import num_cores
+
+LIBRARIES = ("torch", "numpy", "scikit-learn", "diffusers")
+
+
+def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of every way in every round; in each round the ways run one after the other."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            seconds[name].append(timed(way))
+    return seconds
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def spread(values: list[float], form: str = ".3f") -> str:
+    """Return the median with the smallest and the largest value."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def machine() -> str:
+    """Return what a result depends on: processor, cores, GPU and versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    return f"{names[0] if names else platform.processor()}, {num_cores()} cores{gpu}; {versions}"
+
+
+def peak_mib(work: Callable[[], object]) -> float:
+    """Return the largest resident memory of this process while `work` runs, above what it was before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    work()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> float:
+    for line in Path(f"/proc/{os.getpid()}/status").read_text().splitlines():
+        if line.startswith(name):
+            return float(line.split()[1])
+    raise ValueError(f"/proc/self/status has no {name}.")

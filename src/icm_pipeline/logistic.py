@@ -1,0 +1,277 @@
+"""Many logistic regressions at once: minimise C * sum(log loss) + ||w||^2 / 2 with a free intercept.
+
+The problem is that of scikit-learn's LogisticRegression. A problem with more features than samples is solved in the
+space of its samples, w = X' a, where the number of features no longer counts (Keerthi et al. 2005, "A fast dual
+algorithm for kernel logistic regression"). Either way the method is nonlinear conjugate gradients, preconditioned with
+the Cholesky factor of the Hessian at the start, renewed where the curvature has changed. The factor is exact for two
+options; more options share one.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-4  # on the distance to the minimum, as a share of ||w||
+FLOAT32_LIMIT = 200  # iterations after which float32 is taken to be too coarse
+STEP_LIMIT = 20  # trials of one line search
+POOR = 0.1  # share of the slope left by an iteration from which a new factor is considered
+RENEWAL = 0.3  # mean relative change of the curvature from which a new factor pays
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The minima of b problems with n samples, d features and k columns of logits.
+
+    weights: [b, d, k], bias: [b, 1, k], logits: [b, n, k] of the samples, from which a neighbouring
+    problem can start, converged: [b].
+    """
+
+    weights: Tensor
+    bias: Tensor
+    logits: Tensor
+    converged: Tensor
+
+
+def fit_logistic(x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None = None) -> Solution:
+    """Solve b problems together.
+
+    x: [b, n, d] scaled features, float32 or float64; targets: [n, k], one column of 0 and 1 for two options, else one
+    column per option; start: logits [1 or b, n, k] of a neighbouring problem. A float32 problem that does not
+    converge is solved again in float64.
+    """
+    solution = _solve(_space(x), x, targets.to(x.dtype), C, max_iter, start)
+    left = ~solution.converged
+    if x.dtype == torch.float64 or not left.any():
+        return solution
+    fine = x[left].double()
+    better = _solve(_space(fine), fine, targets.double(), C, max_iter, None)
+    return Solution(
+        *(
+            old.index_put((left,), new.to(old.dtype))
+            for old, new in zip(vars(solution).values(), vars(better).values(), strict=True)
+        )
+    )
+
+
+class _Space(Protocol):
+    """Coefficients v: [b, m + 1, k], the last row the intercept; f: their logits [b, n, k].
+
+    Gradients are kept as u with gradient = G u, where G is the metric of the space.
+    """
+
+    size: int
+
+    def logits(self, v: Tensor) -> Tensor: ...
+
+    def pull(self, r: Tensor) -> Tensor:
+        """Return the change of coefficients that G maps to the gradient of sum(r * f)."""
+
+    def dot(self, u: Tensor, v: Tensor, f: Tensor) -> Tensor:
+        """Return u' G v, [b, 1, 1]; f = logits(v)."""
+
+    def penalty(self, v: Tensor, other: Tensor, f: Tensor) -> Tensor:
+        """Return the inner product of two weight vectors, [b, 1, 1]; f = logits(other)."""
+
+    def factor(self, curvature: Tensor) -> None:
+        """Make the preconditioner for the curvature [b, n, 1] of every sample's loss."""
+
+    def precondition(self, u: Tensor) -> Tensor: ...
+
+
+class _FeatureSpace:
+    """Coefficients are the weights; G is the identity."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._x = x
+        self.size = x.shape[2]
+
+    def logits(self, v: Tensor) -> Tensor:
+        return torch.baddbmm(v[:, -1:], self._x, v[:, :-1])
+
+    def pull(self, r: Tensor) -> Tensor:
+        return self._x.mT @ r
+
+    def dot(self, u: Tensor, v: Tensor, f: Tensor) -> Tensor:
+        return _total(u * v)
+
+    def penalty(self, v: Tensor, other: Tensor, f: Tensor) -> Tensor:
+        return _total(v[:, :-1] * other[:, :-1])
+
+    def factor(self, curvature: Tensor) -> None:
+        bent = self._x * curvature
+        hessian = self._x.new_empty(len(self._x), self.size + 1, self.size + 1)
+        hessian[:, :-1, :-1] = self._x.mT @ bent
+        hessian[:, -1:, :-1] = bent.sum(1, keepdim=True)
+        hessian[:, :-1, -1:] = hessian[:, -1:, :-1].mT
+        hessian[:, -1:, -1:] = curvature.sum(1, keepdim=True)
+        hessian.diagonal(dim1=1, dim2=2)[:, :-1] += 1
+        self._factor = torch.linalg.cholesky_ex(hessian)[0]
+
+    def precondition(self, u: Tensor) -> Tensor:
+        return torch.cholesky_solve(u, self._factor)
+
+
+class _SampleSpace:
+    """Coefficients are a share of every sample, w = X' a; G is the Gram matrix K = X X', beside 1 for the intercept.
+
+    The preconditioner inverts K + K S K with S the curvature, bordered by the intercept, through the Cholesky factor of
+    I + sqrt(S) K sqrt(S), whose eigenvalues are at least 1.
+    """
+
+    def __init__(self, gram: Tensor) -> None:
+        self._gram = gram
+        self.size = gram.shape[1]
+
+    def logits(self, v: Tensor) -> Tensor:
+        return torch.baddbmm(v[:, -1:], self._gram, v[:, :-1])
+
+    def pull(self, r: Tensor) -> Tensor:
+        return r
+
+    def dot(self, u: Tensor, v: Tensor, f: Tensor) -> Tensor:
+        return self.penalty(u, v, f) + _total(u[:, -1:] * v[:, -1:])
+
+    def penalty(self, v: Tensor, other: Tensor, f: Tensor) -> Tensor:
+        return _total(v[:, :-1] * (f - other[:, -1:]))
+
+    def factor(self, curvature: Tensor) -> None:
+        self._root = curvature.sqrt()
+        bent = self._root * self._gram * self._root.mT
+        bent.diagonal(dim1=1, dim2=2).add_(1)
+        self._factor = torch.linalg.cholesky_ex(bent)[0]
+        self._column = self._root * torch.cholesky_solve(self._root, self._factor)
+        self._column_sum = self._column.sum(1, keepdim=True)
+
+    def precondition(self, u: Tensor) -> Tensor:
+        share = self._root * torch.cholesky_solve(self._root * (self._gram @ u[:, :-1]), self._factor)
+        intercept = (u[:, -1:] - share.sum(1, keepdim=True)) / self._column_sum
+        return torch.cat([u[:, :-1] - share - intercept * self._column, intercept], dim=1)
+
+
+def _space(x: Tensor) -> _Space:
+    return _FeatureSpace(x) if x.shape[2] <= x.shape[1] else _SampleSpace(_gram(x))
+
+
+def _gram(x: Tensor) -> Tensor:
+    """Return x x' for each problem; NumPy on the CPU, whose product with the own transpose does half the work."""
+    if x.device.type != "cpu":
+        return x @ x.mT
+    return torch.stack([torch.from_numpy(each @ each.T) for each in x.numpy()])
+
+
+def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None) -> Solution:
+    limit = max_iter if x.dtype == torch.float64 else min(max_iter, FLOAT32_LIMIT)
+    bent_at, v = _begin(space, len(x), targets, C, start)
+    f = space.logits(v)
+    p = _probability(f)
+    last: _Direction | None = None
+    for _ in range(limit):
+        u = _gradient(space, v, p, targets, C)
+        towards = _direction(space, u, last)
+        if last is None or bool((towards.slope > POOR * last.slope).any()):
+            curvature = _curvature(p, C)
+            if _has_changed(curvature, bent_at):
+                space.factor(curvature)
+                bent_at, towards = curvature, _direction(space, u, None)
+        done = towards.slope <= TOLERANCE**2 * space.penalty(v, v, f)
+        if bool(done.all()):
+            break
+        t, f, p = _search(space, v, f, p, towards, targets, C)
+        v = v + t * towards.step
+        last = towards
+    return Solution(_weights(space, x, v), v[:, -1:], f, done.flatten())
+
+
+def _begin(space: _Space, b: int, targets: Tensor, C: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return curvature [b, n, 1] and coefficients after a Newton step from the logits `start`, or from logits of 0."""
+    f = targets.new_zeros(b, *targets.shape) if start is None else start.to(targets.dtype).expand(b, -1, -1)
+    p = _probability(f)
+    curvature = _curvature(p, C)
+    space.factor(curvature)
+    wanted = C * (targets - p) + curvature * f
+    return curvature, space.precondition(torch.cat([space.pull(wanted), wanted.sum(1, keepdim=True)], dim=1))
+
+
+def _gradient(space: _Space, v: Tensor, p: Tensor, targets: Tensor, C: float) -> Tensor:
+    r = C * (targets - p)
+    return torch.cat([v[:, :-1] - space.pull(r), -r.sum(1, keepdim=True)], dim=1)
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """z: the preconditioned gradient, fz: its logits; slope: u' G z; step: where to go, f: its logits."""
+
+    z: Tensor
+    fz: Tensor
+    slope: Tensor
+    step: Tensor
+    f: Tensor
+
+
+def _direction(space: _Space, u: Tensor, last: _Direction | None) -> _Direction:
+    """Return the conjugate direction of Polak and Ribiere, or the steepest one to begin with."""
+    z = space.precondition(u)
+    fz = space.logits(z)
+    slope = space.dot(u, z, fz)
+    if last is None:
+        return _Direction(z, fz, slope, -z, -fz)
+    turn = ((slope - space.dot(u, last.z, last.fz)) / last.slope.clamp_min(torch.finfo(z.dtype).tiny)).clamp_min(0)
+    return _Direction(z, fz, slope, turn * last.step - z, turn * last.f - fz)
+
+
+def _search(
+    space: _Space, v: Tensor, f: Tensor, p: Tensor, along: _Direction, targets: Tensor, C: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how far to go, [b, 1, 1], and the logits and probabilities there.
+
+    Newton's method on the slope along the direction, kept inside a bracket.
+    """
+    linear = space.penalty(v, along.step, along.f)
+    square = space.penalty(along.step, along.step, along.f)
+    first = slope = linear + C * _total((p - targets) * along.f)
+    here, t = f, torch.zeros_like(linear)
+    low, high = t, torch.full_like(linear, torch.inf)
+    for _ in range(STEP_LIMIT):
+        bend = square + C * _total(along.f * _bend(p, along.f))
+        newton = t - slope / bend.clamp_min(torch.finfo(t.dtype).tiny)
+        middle = torch.where(high.isinf(), 2 * low + 1, (low + high) / 2)
+        t = torch.where((newton > low) & (newton < high), newton, middle)
+        here = f + t * along.f
+        p = _probability(here)
+        slope = linear + t * square + C * _total((p - targets) * along.f)
+        if bool((slope.abs() <= 0.1 * first.abs()).all()):
+            break
+        low, high = torch.where(slope < 0, t, low), torch.where(slope > 0, t, high)
+    return t, here, p
+
+
+def _weights(space: _Space, x: Tensor, v: Tensor) -> Tensor:
+    return v[:, :-1] if isinstance(space, _FeatureSpace) else x.mT @ v[:, :-1]
+
+
+def _probability(f: Tensor) -> Tensor:
+    return torch.sigmoid(f) if f.shape[2] == 1 else torch.softmax(f, dim=2)
+
+
+def _bend(p: Tensor, f: Tensor) -> Tensor:
+    """Return the second derivative of the loss at probabilities p, times f."""
+    if p.shape[2] == 1:
+        return p * (1 - p) * f
+    return p * (f - (p * f).sum(2, keepdim=True))
+
+
+def _curvature(p: Tensor, C: float) -> Tensor:
+    """Return each sample's mean curvature over the options, [b, n, 1], kept away from 0."""
+    options = p.shape[2]
+    mean = p * (1 - p) if options == 1 else (1 - (p * p).sum(2, keepdim=True)) / (options - 1)
+    return C * mean.clamp_min(1e-6)
+
+
+def _has_changed(curvature: Tensor, before: Tensor) -> bool:
+    return bool(((curvature - before).abs().mean(1) > RENEWAL * before.mean(1)).any())
+
+
+def _total(values: Tensor) -> Tensor:
+    return values.sum((1, 2), keepdim=True)

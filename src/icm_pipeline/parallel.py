@@ -1,0 +1,29 @@
+"""Work on all cores: each piece on one thread, which small matrices like better than many threads on each piece."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def one_thread_each(
+    work: Callable[[Piece], Result], pieces: Iterable[Piece], num_threads: int | None = None
+) -> Iterator[Result]:
+    """Yield `work(piece)` in order, num_threads at a time, None for as many as cores; an error of one ends all."""
+    with threadpool_limits(1, user_api="blas"):
+        pool = ThreadPoolExecutor(num_threads or num_cores(), initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield from pool.map(work, pieces)
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,32 @@
+"""Work on all cores: in order, on one thread each, and over at the first error."""
+
+import time
+
+import pytest
+import torch
+
+from icm_pipeline.parallel import one_thread_each
+
+
+def test_results_come_in_the_order_of_the_pieces() -> None:
+    def work(piece: int) -> int:
+        time.sleep(0.02 * (3 - piece))
+        return piece * piece
+
+    assert list(one_thread_each(work, range(4), 4)) == [0, 1, 4, 9]
+
+
+def test_each_piece_has_one_thread_and_the_caller_keeps_his() -> None:
+    before = torch.get_num_threads()
+    assert set(one_thread_each(lambda _: torch.get_num_threads(), range(4), 2)) == {1}
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_of_one_piece_reaches_the_caller() -> None:
+    def work(piece: int) -> int:
+        if piece == 1:
+            raise ValueError("piece 1 is broken")
+        return piece
+
+    with pytest.raises(ValueError, match="piece 1 is broken"):
+        list(one_thread_each(work, range(100), 2))
