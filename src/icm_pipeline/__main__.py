@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,18 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from icm_pipeline import callbacks
 from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
+from icm_pipeline.callbacks import StartedSweep
 from icm_pipeline.config import Settings, conf_path, register_schema
+from icm_pipeline.dashboard import track_artifact
+from icm_pipeline.file_trackers import CsvTracker, TensorBoardTracker
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.stage_table import check_stage
-from icm_pipeline.tables import print_metrics, print_ranking
+from icm_pipeline.sweeps import read_sweep, sweep_name, write_result
+from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
 from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
-from icm_pipeline.validation import to_settings
+from icm_pipeline.validation import register_resolvers, to_settings
 
 log = logging.getLogger("icm_pipeline")
 
@@ -28,17 +35,23 @@ log = logging.getLogger("icm_pipeline")
 USER_ERRORS = (
     ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError, SafetensorError,
 )  # fmt: skip
+# What names a launcher's or sweeper's plugin in an error, and the extra that brings it.
+PLUGIN_EXTRAS = {
+    "submitit": "slurm", "hydra_joblib_launcher": "joblib", "hydra_ray_launcher": "ray",
+    "hydra_optuna_sweeper": "optuna",
+}  # fmt: skip
 RANKING_ROWS = 12  # of the ranking that a whole run prints
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
-def main(cfg: Any) -> float | None:
-    """Run one job; return FD of an evaluated job, which a sweeper can minimise."""
+def main(cfg: Any) -> float | tuple[float, float] | None:
+    """Run one job; return FD of an evaluated job, which a sweeper can minimise, or (FD, CLIP-I) if it takes two."""
     with _ClearErrors():
+        os.chdir(HydraConfig.get().runtime.cwd)  # a cluster's worker may start elsewhere than the command did
         settings = to_settings(cfg)
         check_stage(settings.stage, ("pretrain",))
         folder = Path(HydraConfig.get().runtime.output_dir)
-        tracker = make_tracker(settings, folder)
+        tracker = make_tracker(settings, folder, Path(HydraConfig.get().sweep.dir) if _in_sweep() else None)
         try:
             result = _run(settings, tracker, folder)
         except BaseException:
@@ -48,14 +61,26 @@ def main(cfg: Any) -> float | None:
         return result
 
 
-def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | None:
+def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[float, float] | None:
     if settings.stage == "pretrain":
         _pretrain(settings, tracker)
         return None
-    pipeline = Pipeline(settings, list(HydraConfig.get().overrides.task), tracker)
+    if settings.sweep is not None:
+        _report_sweep(Path(settings.sweep).resolve(), settings, tracker)
+        return None
+    overrides = list(HydraConfig.get().overrides.task)
+    pipeline = Pipeline(settings, overrides, tracker)
     artifact = pipeline.run(settings.stage)
+    if _in_sweep() or artifact not in pipeline.reused:
+        for reused in pipeline.reused:
+            track_artifact(tracker, reused)
     write_json(folder / "artifacts.json", pipeline.folders())
+    write_result(folder, overrides, pipeline.folders())
     return _show(pipeline, artifact)
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 class _ClearErrors:
@@ -64,6 +89,9 @@ class _ClearErrors:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if _in_sweep() and error is not None:
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            write_result(folder, list(HydraConfig.get().overrides.task), {}, str(error) or type(error).__name__)
         if isinstance(error, KeyboardInterrupt):
             log.error("stopped; what is done is kept, run the same command again to go on")
             sys.exit(130)
@@ -72,29 +100,64 @@ class _ClearErrors:
             sys.exit(f"error: {error}")
 
 
-def make_tracker(settings: Settings, folder: Path) -> Tracker:
-    """Return the configured tracker; its run shares a group with all runs of the model and attribute or the sweep."""
+def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracker:
+    """Return the configured tracker; a W&B run is grouped with those of its sweep, or of the model and attribute.
+
+    folder: where the tracker writes; sweep: the folder of the sweep that the job, or the report, belongs to.
+    """
     from omegaconf import OmegaConf
 
     tracker = settings.tracker
-    if tracker.name == "none" or tracker.mode == "disabled":
+    config: Any = OmegaConf.to_container(OmegaConf.structured(settings), resolve=True)
+    if tracker.name == "none" or (tracker.name == "wandb" and tracker.mode == "disabled"):
         return NoTracker()
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if tracker.name == "csv":
+        return CsvTracker(folder / "tracker")
+    if tracker.name == "tensorboard":
+        return TensorBoardTracker(folder / "tensorboard", config)
     subject = f"{settings.model.name}-{settings.attribute.name}"
+    task = "sweep-report" if settings.sweep else settings.stage
+    number = f"-{folder.name}" if sweep and not settings.sweep else ""
     return WandbTracker(
         mode=tracker.mode,
         project=tracker.project,
         entity=tracker.entity,
-        group=tracker.group or (Path(HydraConfig.get().sweep.dir).name if sweep else subject),
-        name=f"{settings.stage}-{subject}",
-        tags=[settings.model.name, settings.attribute.name, settings.stage],
+        group=tracker.group or (sweep_name(sweep) if sweep else subject),
+        job_type=task,
+        name=f"{task}-{subject}{number}",
+        tags=[settings.model.name, settings.attribute.name, task],
         folder=folder,
-        config=OmegaConf.to_container(OmegaConf.structured(settings), resolve=True),  # type: ignore[arg-type]
+        config=config,
     )
 
 
-def _show(pipeline: Pipeline, artifact: Artifact) -> float | None:
-    """Print what a job is asked for: the ranking, the metrics, the figures' paths; return FD if the job has one."""
+def _report_sweep(folder: Path, settings: Settings, tracker: Tracker) -> None:
+    from icm_pipeline.plots.sweep_page import sweep_cells
+    from icm_pipeline.stages.sweep_report import report_sweep
+
+    sweep = read_sweep(folder, Path(settings.paths.outputs))
+    report = report_sweep(sweep, tracker)
+    print_sweep(f"{len(sweep.jobs)} jobs of {folder}", *sweep_cells(sweep, kept=False), sweep.left_out)
+    for path in sorted(report.iterdir()):
+        print(path)
+
+
+def _report_started(started: StartedSweep) -> None:
+    """Report on a multirun of this process; whatever keeps it from being made is told with the command to try again."""
+    try:
+        settings = replace(to_settings(started.config), stage="report", sweep=str(started.folder))
+        tracker = make_tracker(settings, started.folder, started.folder)
+        try:
+            _report_sweep(started.folder, settings, tracker)
+        finally:
+            tracker.close()
+    except USER_ERRORS as error:
+        print(f"No report on the sweep: {error}")
+    print(f"The sweep's report again: python -m icm_pipeline stage=report sweep={shlex.quote(str(started.folder))}")
+
+
+def _show(pipeline: Pipeline, artifact: Artifact) -> float | tuple[float, float] | None:
+    """Print what a job is asked for: the ranking, the metrics, the figures' paths; return what `main` returns."""
     stage = artifact.manifest["stage"]
     if stage == "select":
         print_ranking(artifact.read_json("selection.json"))
@@ -108,7 +171,9 @@ def _show(pipeline: Pipeline, artifact: Artifact) -> float | None:
     print_metrics(metrics)
     for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):
         print(artifact.folder / name)
-    return float(metrics["fd"]["mean"])
+    fd, clip_i = float(metrics["fd"]["mean"]), float(metrics["clip_i"])
+    directions = HydraConfig.get().sweeper.get("direction")
+    return fd if directions is None or isinstance(directions, str) else (fd, clip_i)
 
 
 def _pretrain(settings: Settings, tracker: Tracker) -> None:
@@ -142,16 +207,37 @@ def _pretrain(settings: Settings, tracker: Tracker) -> None:
 def run() -> None:
     """Entry point of the `icm` command: whatever a user can mend ends in one message and exit code 1."""
     register_schema()
+    register_resolvers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing a traceback
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback
     entry: Callable[[], None] = main
+    failure: Exception | None = None
     try:
         entry()
-    except OSError as error:  # a job's own have been told; this one kept Hydra from beginning the job
+    except Exception as error:
+        failure = error
+    for sweep in callbacks.started:
+        _report_started(sweep)
+    if failure is not None:
+        _tell(failure)
+
+
+def _tell(error: Exception) -> None:
+    """End with one message if the error is one that a user can mend, raise it otherwise."""
+    if isinstance(error, OSError):  # a job's own have been told; this one kept Hydra from beginning the job
         sys.exit(f"error: {error}. Set paths.outputs to a folder that can be written.")
-    except (*USER_ERRORS, HydraException, OmegaConfBaseException) as error:
+    if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException)):
         reason = f"\n{error.__cause__}" if error.__cause__ else ""
-        sys.exit(f"error: {error}{reason}")
+        sys.exit(f"error: {error}{reason}{_missing_plugin(str(error))}")
+    raise error
+
+
+def _missing_plugin(message: str) -> str:
+    """Return what to install if an error is about a launcher or sweeper whose plugin is not there."""
+    for plugin, extra in PLUGIN_EXTRAS.items():
+        if plugin in message:
+            return f"\nThis launcher or sweeper needs: pip install icm_pipeline[{extra}]"
+    return ""
 
 
 if __name__ == "__main__":

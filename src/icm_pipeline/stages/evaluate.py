@@ -70,14 +70,12 @@ def run(context: StageContext) -> None:
     }
     write_json(context.folder / "metrics.json", metrics)
     _write_images_table(context, rows, options, before, after, similarity)
-    table = _metrics_rows(metrics)
     with (context.folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["metric", "value"], *table])
+        csv.writer(file).writerows([["metric", "value"], *_metrics_rows(metrics)])
     log.info(
         "evaluate: FD %.3f to %.3f, CLIP-I %.3f, obeyed %.1f %%", metrics["fd_original"]["mean"],
         metrics["fd"]["mean"], metrics["clip_i"], 100 * metrics["obeyed"],
     )  # fmt: skip
-    _track(context, metrics, table)
 
 
 def _shares(probabilities: Floats, prompts: list[str], options: list[str]) -> dict[str, dict[str, float]]:
@@ -113,8 +111,3 @@ def _metrics_rows(metrics: dict[str, Any]) -> list[list[Any]]:
         rows += [[f"{name}/{prompt}", value] for prompt, value in metrics[name]["by_prompt"].items()]
     rows += [[f"obeyed/{option}", value] for option, value in metrics["obeyed_by_option"].items()]
     return rows + [[f"kept/{name}", value] for name, value in metrics["kept"].items()]
-
-
-def _track(context: StageContext, metrics: dict[str, Any], rows: list[list[Any]]) -> None:
-    context.tracker.metrics({name: float(value) for name, value in rows})
-    context.tracker.table("evaluate/metrics", ["metric", "value"], rows)
