@@ -24,7 +24,7 @@ from icm_pipeline.dashboard import track_artifact
 from icm_pipeline.file_trackers import CsvTracker, TensorBoardTracker
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.stage_table import check_stage
-from icm_pipeline.sweeps import read_sweep, sweep_name, write_result
+from icm_pipeline.sweeps import Sweep, read_sweep, sweep_name, write_result
 from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
 from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
 from icm_pipeline.validation import register_resolvers, to_settings
@@ -37,8 +37,7 @@ USER_ERRORS = (
 )  # fmt: skip
 # What names a launcher's or sweeper's plugin in an error, and the extra that brings it.
 PLUGIN_EXTRAS = {
-    "submitit": "slurm", "hydra_joblib_launcher": "joblib", "hydra_ray_launcher": "ray",
-    "hydra_optuna_sweeper": "optuna",
+    "launcher/submitit": "slurm", "launcher/joblib": "joblib", "launcher/ray": "ray", "sweeper/optuna": "optuna",
 }  # fmt: skip
 RANKING_ROWS = 12  # of the ranking that a whole run prints
 
@@ -51,7 +50,8 @@ def main(cfg: Any) -> float | tuple[float, float] | None:
         settings = to_settings(cfg)
         check_stage(settings.stage, ("pretrain",))
         folder = Path(HydraConfig.get().runtime.output_dir)
-        tracker = make_tracker(settings, folder, Path(HydraConfig.get().sweep.dir) if _in_sweep() else None)
+        sweep = settings.sweep or (HydraConfig.get().sweep.dir if _in_sweep() else None)
+        tracker = make_tracker(settings, folder, Path(sweep).resolve() if sweep else None)
         try:
             result = _run(settings, tracker, folder)
         except BaseException:
@@ -66,7 +66,7 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
         _pretrain(settings, tracker)
         return None
     if settings.sweep is not None:
-        _report_sweep(Path(settings.sweep).resolve(), settings, tracker)
+        _report_sweep(read_sweep(Path(settings.sweep).resolve(), Path(settings.paths.outputs)), tracker)
         return None
     overrides = list(HydraConfig.get().overrides.task)
     pipeline = Pipeline(settings, overrides, tracker)
@@ -131,28 +131,29 @@ def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracke
     )
 
 
-def _report_sweep(folder: Path, settings: Settings, tracker: Tracker) -> None:
+def _report_sweep(sweep: Sweep, tracker: Tracker) -> None:
     from icm_pipeline.plots.sweep_page import sweep_cells
     from icm_pipeline.stages.sweep_report import report_sweep
 
-    sweep = read_sweep(folder, Path(settings.paths.outputs))
     report = report_sweep(sweep, tracker)
-    print_sweep(f"{len(sweep.jobs)} jobs of {folder}", *sweep_cells(sweep, kept=False), sweep.left_out)
+    print_sweep(f"{len(sweep.jobs)} jobs of {sweep.folder}", *sweep_cells(sweep, kept=False), sweep.left_out)
     for path in sorted(report.iterdir()):
         print(path)
 
 
 def _report_started(started: StartedSweep) -> None:
-    """Report on a multirun of this process; whatever keeps it from being made is told with the command to try again."""
+    """Report on a multirun of this process; whatever keeps the report from being made is told."""
     try:
         settings = replace(to_settings(started.config), stage="report", sweep=str(started.folder))
+        sweep = read_sweep(started.folder, Path(settings.paths.outputs))
         tracker = make_tracker(settings, started.folder, started.folder)
         try:
-            _report_sweep(started.folder, settings, tracker)
+            _report_sweep(sweep, tracker)
         finally:
             tracker.close()
     except USER_ERRORS as error:
         print(f"No report on the sweep: {error}")
+        return
     print(f"The sweep's report again: python -m icm_pipeline stage=report sweep={shlex.quote(str(started.folder))}")
 
 
@@ -217,7 +218,8 @@ def run() -> None:
     except Exception as error:
         failure = error
     for sweep in callbacks.started:
-        _report_started(sweep)
+        if sweep.folder.is_dir():  # not if it was refused before its first job
+            _report_started(sweep)
     if failure is not None:
         _tell(failure)
 

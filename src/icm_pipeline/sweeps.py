@@ -17,7 +17,7 @@ STEERING_FACTORS = (
     "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
 )  # fmt: skip
 TOLD_BY_FACTORS = re.compile(
-    r"(model|attribute|alpha|layers|experiment|stage|layers\.(kind|rule|k)|tracker.*|paths\..*|"
+    r"(model|attribute|alpha|layers|window|experiment|stage|layers\.(kind|rule|k)|tracker.*|paths\..*|"
     r"method\.(alpha_unit|direction|assignment|vector|norm_preserving|target_shares|first_step|last_step))"
 )
 
@@ -68,7 +68,7 @@ class Sweep:
         ]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the sweep's table: per job what was varied, FD with its 95 % interval, CLIP-I, obeyed and kept shares."""
+        """Return the sweep's table: per job what was varied, FD with its 95 % interval, CLIP-I, obeyed, kept."""
         varied = self.varied()
         return [
             {
@@ -125,7 +125,10 @@ def read_sweep(folder: Path, outputs: Path) -> Sweep:
         except (ArtifactError, _NoEvaluationError) as error:
             left_out[path.name] = str(error)
     if not jobs:
-        reasons = "\n".join(f"  job {name}: {reason}" for name, reason in left_out.items())
+        alike: dict[str, list[str]] = {}
+        for name, reason in left_out.items():
+            alike.setdefault(reason, []).append(name)
+        reasons = "\n".join(f"  job {', '.join(names)}: {reason}" for reason, names in alike.items())
         raise ValueError(f"No job of the sweep {folder} has an evaluation:\n{reasons}")
     return Sweep(folder, tuple(jobs), left_out)
 

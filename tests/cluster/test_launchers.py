@@ -100,7 +100,7 @@ def ray_cluster() -> Iterator[str]:
 
 
 def test_a_sweep_runs_on_a_ray_cluster_that_starts_elsewhere(ray_cluster: str, tmp_path: Path) -> None:
-    result = sweep(tmp_path, {"RAY_ADDRESS": ray_cluster}, "hydra/launcher=ray")
+    result = sweep(tmp_path, {"RAY_ADDRESS": ray_cluster}, "hydra/launcher=ray_cpu")
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(set(finished_jobs(tmp_path))) == 2
 

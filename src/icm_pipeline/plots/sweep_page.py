@@ -48,13 +48,14 @@ def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[s
     """
     varied = sweep.varied()
     others = list(dict.fromkeys(name for job in sweep.jobs for name in job.metrics["kept"] if kept))
-    titles = ["job", *(name.replace("_", " ") for name in varied), "FD before", "FD after (95 %)", "CLIP-I", "obeyed"]
+    titles = ["job", *(name.replace("_", " ") for name in varied), "FD before", "FD after", "95 %", "CLIP-I", "obeyed"]
     cells = [
         [
             row["job"],
             *(_cell(row[name]) for name in varied),
             f"{row['fd_original']:.3f}",
-            f"{row['fd']:.3f} ({row['fd_low']:.3f} to {row['fd_high']:.3f})",
+            f"{row['fd']:.3f}",
+            f"{row['fd_low']:.2f} to {row['fd_high']:.2f}",
             f"{row['clip_i']:.3f}",
             f"{row['obeyed']:.0%}",
             *(f"{row[f'kept_{name}']:.0%}" if f"kept_{name}" in row else "" for name in others),
