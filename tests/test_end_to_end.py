@@ -183,7 +183,7 @@ def test_a_sweep_ends_with_a_report_on_the_jobs_that_did_and_it_can_be_made_agai
     finished: Path, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "sweep"
-    result = run(finished, "--multirun", "stage=evaluate", "layers.k=6,99", f"hydra.sweep.dir={sweep}")
+    result = run(finished, "stage=evaluate", "layers.k=6,99", f"hydra.sweep.dir={sweep}", "--multirun")
     assert result.returncode == 1
     assert "1 jobs of" in " ".join(result.stdout.split())
     assert "left out: job 1 failed" in " ".join(result.stdout.split())

@@ -153,8 +153,10 @@ def test_a_sweep_moved_with_its_outputs_is_found_there(tmp_path: Path, add_job: 
         (["alpha", "k"], {}, "k = 2, alpha 2"),
         (["rule", "k"], {"rule": "worst"}, "worst 2"),
         (["kind"], {"kind": "cross_attention"}, "best 2 cross-attention"),
-        (["first_step", "window"], {"first_step": 5, "last_step": 9}, "from step 5, for 5 steps"),
-        (["window"], {}, "to the end"),
+        (["first_step", "last_step"], {"first_step": 5, "last_step": 9}, "steps 5 to 9"),
+        (["first_step", "last_step"], {"first_step": 5}, "steps 5 to the end"),
+        (["first_step"], {"first_step": 5, "last_step": 9}, "from step 5"),
+        (["last_step"], {"last_step": 9}, "to step 9"),
     ],
 )
 def test_a_job_is_named_by_what_was_varied(
@@ -170,7 +172,22 @@ def test_a_line_joins_the_jobs_that_differ_in_one_factor(tmp_path: Path, add_job
     sweep = read(tmp_path)
     assert sweep_axes(sweep) == ["k", "alpha"]
     lines = {name: [job.name for job in jobs] for name, jobs in sweep_series(sweep, "alpha").items()}
-    assert lines == {"k = 2": ["2"], "k = 1": ["1", "0"]} or lines == {"k = 1": ["1", "0"], "k = 2": ["2"]}
+    assert lines == {"k = 1": ["1", "0"], "k = 2": ["2"]}
+
+
+def test_the_jobs_of_a_search_are_points_of_one_series(tmp_path: Path, add_job: Callable[..., None]) -> None:
+    for number, (alpha, first) in enumerate([(1.5, 4), (2.5, 1), (3.5, 2)]):
+        add_job(number, 0.1, 0.9, alpha=alpha, first_step=first)
+    series = sweep_series(read(tmp_path), "first_step")
+    assert {name: [job.name for job in jobs] for name, jobs in series.items()} == {"": ["1", "2", "0"]}
+
+
+def test_nothing_is_drawn_against_a_number_that_came_with_another_rule(
+    tmp_path: Path, add_job: Callable[..., None]
+) -> None:
+    add_job(0, 0.1, 0.9)
+    add_job(1, 0.1, 0.9, rule="all", layers=["l"] * 12)
+    assert sweep_series(read(tmp_path), "k") == {}
 
 
 def test_a_varied_rule_is_no_axis(tmp_path: Path, add_job: Callable[..., None]) -> None:

@@ -26,8 +26,8 @@ TOLD_BY_FACTORS = re.compile(
 class SweepJob:
     """One evaluated job: its folder's name, the factors that may differ between jobs, and what was measured.
 
-    factors: model, attribute, kind, rule, k, alpha, first_step, window (steps steered, or `to the end`) and whatever
-    else was set for this job; metrics: those of its evaluation; steered, originals: its image sets, if they are there.
+    factors: model, attribute, kind, rule, k, alpha, first_step, last_step (a number, or `end`) and whatever else was
+    set for this job; metrics: those of its evaluation; steered, originals: its image sets, if they are there.
     """
 
     name: str
@@ -170,7 +170,6 @@ def _find(stage: str, result: dict[str, Any], outputs: Path) -> Artifact | None:
 
 def _factors(metrics: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     steering = metrics["steering"]
-    first, last = steering["first_step"], steering["last_step"]
     told = {
         "model": metrics["model"],
         "attribute": metrics["attribute"],
@@ -178,8 +177,8 @@ def _factors(metrics: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         **{name: steering[name] for name in STEERING_FACTORS},
         "k": len(steering["layers"]),
         "alpha": steering["alpha"],
-        "first_step": first,
-        "window": "to the end" if last is None else last - first + 1,
+        "first_step": steering["first_step"],
+        "last_step": "end" if steering["last_step"] is None else steering["last_step"],
     }
     others = dict(word.lstrip("+~").split("=", 1) for word in overrides if "=" in word)
     return told | {name: _parsed(value) for name, value in others.items() if not TOLD_BY_FACTORS.fullmatch(name)}

@@ -83,9 +83,9 @@ def test_a_job_that_fails_on_slurm_is_told_and_the_other_is_kept(slurm: dict[str
 def ray_cluster() -> Iterator[str]:
     """Start a Ray cluster of one node, in a folder of its own, and give its address."""
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs icm_pipeline[ray]")
-    address = "127.0.0.1:16379"
+    address = "127.0.0.1:6390"
     ray = str(Path(sys.executable).with_name("ray"))
-    words = [ray, "start", "--head", "--block", "--port=16379", "--num-cpus=2", "--include-dashboard=false"]
+    words = [ray, "start", "--head", "--block", "--port=6390", "--num-cpus=2", "--include-dashboard=false"]
     with subprocess.Popen(words, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
         try:
             for _ in range(60):

@@ -19,7 +19,7 @@ def needs_optuna() -> None:
 def test_a_search_tries_values_in_range_and_prints_the_front(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     ranges = ("alpha=interval(2.0,4.0)", "layers.k=range(2,6)", "method.first_step=range(0,3)")
-    words = ("--multirun", "experiment=search", "hydra.sweeper.n_trials=2", *ranges, f"hydra.sweep.dir={sweep}")
+    words = ("experiment=search", "hydra.sweeper.n_trials=2", *ranges, f"hydra.sweep.dir={sweep}", "--multirun")
     result = run(tmp_path / "outputs", *words)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "on the Pareto front" in result.stdout

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from icm_pipeline.sweeps import Sweep, SweepJob
 SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 MARKERS = "osD^vPX*"
 AXIS_NAMES = {
-    "alpha": "alpha", "k": "k, steered layers", "first_step": "first steered step", "window": "steered steps",
+    "alpha": "alpha", "k": "k, steered layers", "first_step": "first steered step", "last_step": "last steered step",
 }  # fmt: skip
 MOST_LABELLED = 14  # points of the front's figure that all carry their name; of more, only the front does
 MOST_ROWS = 40  # of the overview
@@ -30,19 +31,22 @@ def phrase(job: SweepJob, names: Sequence[str]) -> str:
         words.append(f"{rule} {told['k']}{kind}" if {"rule", "kind"} & set(names) else f"k = {told['k']}")
     for name in names:
         value = told.get(name)
-        if name in ("rule", "kind", "k"):
-            continue
         if name in ("model", "attribute", "method"):
             words.append(str(value).replace("_", " "))
         elif name == "alpha":
             words.append(f"alpha {value:.3g}")
-        elif name == "first_step":
-            words.append(f"from step {value}")
-        elif name == "window":
-            words.append(f"for {value} steps" if isinstance(value, int) else str(value))
-        else:
+        elif name not in ("rule", "kind", "k", "first_step", "last_step"):
             words.append(f"{name} = {value}")
-    return ", ".join(words)
+    return ", ".join(words + _steps(told, names))
+
+
+def _steps(told: dict[str, Any], names: Sequence[str]) -> list[str]:
+    last = "the end" if told["last_step"] == "end" else str(told["last_step"])
+    if {"first_step", "last_step"} <= set(names):
+        return [f"steps {told['first_step']} to {last}"]
+    if "first_step" in names:
+        return [f"from step {told['first_step']}"]
+    return [f"to {last}" if last == "the end" else f"to step {last}"] if "last_step" in names else []
 
 
 def sweep_axes(sweep: Sweep) -> list[str]:
@@ -60,42 +64,45 @@ def sweep_axes(sweep: Sweep) -> list[str]:
 def sweep_series(sweep: Sweep, axis: str) -> dict[str, list[SweepJob]]:
     """Return the jobs that differ in one factor only, in its order, by a name for what they share.
 
-    Where no two jobs share the rest, as in a random search, all are one series.
+    Where a search drew the numbers, few jobs share anything: then all of them are one series without a name. Empty if
+    the factor was varied along with something that is no number, so that there is nothing to draw against it.
     """
     others = [name for name in sweep.varied() if name != axis]
     series: dict[str, list[SweepJob]] = {}
     for job in sorted(sweep.jobs, key=lambda job: job.factors[axis]):
         series.setdefault(phrase(job, others), []).append(job)
-    return series
+    joined = sum(len(jobs) for jobs in series.values() if is_line(jobs, axis))
+    if len(series) <= len(SERIES_COLORS) and 2 * joined >= len(sweep.jobs):
+        return series
+    drawn = set(sweep_axes(sweep)) == set(sweep.varied())
+    return {"": sorted(sweep.jobs, key=lambda job: job.factors[axis])} if drawn else {}
 
 
-def draws_lines(series: dict[str, list[SweepJob]], axis: str) -> bool:
-    """Say whether some series has two values of its axis, so that a line can be drawn."""
-    return any(len({job.factors[axis] for job in jobs}) > 1 for jobs in series.values())
+def is_line(jobs: list[SweepJob], axis: str) -> bool:
+    """Say whether the jobs of a series have two values of its axis, so that a line can be drawn."""
+    return len({job.factors[axis] for job in jobs}) > 1
 
 
 def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
     """Draw FD (with 95 % intervals) and CLIP-I of every job against one factor, a line for all that share the rest."""
     series = sweep_series(sweep, axis)
-    if not draws_lines(series, axis):
-        series = {"": sorted(sweep.jobs, key=lambda job: job.factors[axis])}
     named = [name for name in series if name]
+    searched = list(series) == [""] and len(sweep.varied()) > 1
     rows = -(-len(named) // 3)
     with figure(path, (7.2, 3.1 + 0.2 * rows), 1, 2) as (drawing, (left, right)):
         for index, (name, jobs) in enumerate(series.items()):
             color = SERIES_COLORS[index % len(SERIES_COLORS)]
             style: dict[str, Any] = {"color": color, "marker": MARKERS[index % len(MARKERS)], "ms": 4.5, "lw": 1.5}
-            if not draws_lines({name: jobs}, axis):
-                style["ls"] = "none"
+            line = is_line(jobs, axis) and not searched
+            style["ls"] = "-" if line else "none"
             places = [job.factors[axis] for job in jobs]
             left.plot(places, [job.fd for job in jobs], label=name or None, **style)
             right.plot(places, [job.clip_i for job in jobs], **style)
-            if len(series) <= 4:
-                low, high = zip(*(job.metrics["fd"]["interval_95"] for job in jobs), strict=True)
-                if style.get("ls") == "none":
-                    left.vlines(places, low, high, color=color, lw=0.8, alpha=0.5)
-                else:
-                    left.fill_between(places, low, high, color=color, alpha=0.12, lw=0)
+            low, high = zip(*(job.metrics["fd"]["interval_95"] for job in jobs), strict=True)
+            if not line:
+                left.vlines(places, low, high, color=color, lw=0.8, alpha=0.5)
+            elif len(series) <= 4:
+                left.fill_between(places, low, high, color=color, alpha=0.12, lw=0)
         _draw_original(left, sweep.jobs, vertical=False)
         for panel, label in ((left, "FD (lower is better)"), (right, "CLIP-I (higher is better)")):
             panel.set_xlabel(AXIS_NAMES.get(axis, axis))
@@ -120,7 +127,6 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
     on_front, varied = sweep.front(), sweep.varied()
     with figure(path, (6.4, 4.4)) as (drawing, axis):
         labels = []
-        furthest = max(job.fd for job in sweep.jobs)
         _draw_original(axis, sweep.jobs, vertical=True)
         for job, best in zip(sweep.jobs, on_front, strict=True):
             axis.plot(
@@ -128,11 +134,10 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
                 mec=STEERED_COLOR if best else "#5b6570", mew=1.2, zorder=3 if best else 2,
             )  # fmt: skip
             if varied and (best or len(sweep.jobs) <= MOST_LABELLED):
-                near = job.fd < 0.25 * furthest  # no room on the left, where nothing can lie above the front
                 labels.append(
                     axis.annotate(
-                        phrase(job, varied), (job.fd, job.clip_i), xytext=(7 if near else -6, 4),
-                        textcoords="offset points", ha="left" if near else "right", fontsize=6.5,
+                        phrase(job, varied), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
+                        ha="right", fontsize=6.5,  # on the left, where nothing lies above the front
                         color="black" if best else "#5b6570",
                         path_effects=[withStroke(linewidth=2, foreground="white")], zorder=4,
                     )
@@ -150,6 +155,9 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
         axis.set_ylabel("CLIP-I (higher is better)")
         axis.set_title("Pareto front (filled): no other job is fairer and closer to the originals")
         drawing.draw_without_rendering()
+        for label in labels:
+            if label.get_window_extent().x0 < axis.bbox.x0:
+                label.set(ha="left", position=(7, 4))
         spread_labels(labels)
     return path
 
@@ -202,11 +210,12 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
         for place, (heading, rows) in enumerate(columns):
             for axis, picture in zip(axes[:, place], Pictures(rows), strict=True):
                 axis.imshow(np.asarray(picture.resize((STRIP_SIZE, STRIP_SIZE))))
-            axes[0, place].set_title(heading, fontsize=7.5, fontweight="normal", loc="center", pad=3)
+            axes[0, place].set_title(fill(heading, 14, break_on_hyphens=False), fontsize=7.5, fontweight="normal", loc="center", pad=3)
         for axis, row in zip(axes[:, 0], last, strict=True):
             axis.set_ylabel(
                 f"{row.prompt}\n\N{RIGHTWARDS ARROW} {row.option}", fontsize=7, rotation=0, ha="right", va="center"
             )
+        title = fill(title, int(12 * size[0]))
         drawing.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return path
 

@@ -8,7 +8,7 @@ from icm_pipeline.artifacts import Artifact, replace_folder
 from icm_pipeline.image_sets import ImageRow, read_table
 from icm_pipeline.plots.sweep import (
     AXIS_NAMES,
-    draws_lines,
+    is_line,
     phrase,
     plot_against,
     plot_front,
@@ -44,7 +44,7 @@ def report_sweep(sweep: Sweep, tracker: Tracker) -> Path:
     }
     for axis in sweep_axes(sweep):
         name = AXIS_NAMES.get(axis, axis)
-        if len(sweep.jobs) > 2 or draws_lines(sweep_series(sweep, axis), axis):
+        if sweep_series(sweep, axis):
             path = partial / f"against_{_file_name(axis)}.png"
             figures[f"FD and CLIP-I against {name}"] = plot_against(path, sweep, axis)
     figures |= _strips(partial, sweep)
@@ -67,22 +67,23 @@ def report_sweep(sweep: Sweep, tracker: Tracker) -> Path:
 
 
 def _strips(folder: Path, sweep: Sweep) -> dict[str, Path]:
-    """Draw the same seeds over alpha, else over whatever else was varied, for each series of at least two jobs."""
+    """Draw the same seeds over alpha, else over another number that was varied alone, else over the jobs themselves."""
     axes = sorted(sweep_axes(sweep), key=lambda axis: axis != "alpha")
     for axis in axes:
-        series = {name: _with_images(jobs) for name, jobs in sweep_series(sweep, axis).items()}
-        drawn = {name: jobs for name, jobs in series.items() if len(jobs) > 1}
+        series = {name: _with_images(jobs) for name, jobs in sweep_series(sweep, axis).items() if is_line(jobs, axis)}
+        drawn = {name: jobs for name, jobs in series.items() if len(jobs) > 1 and (name or len(axes) == 1)}
         if drawn:
             break
     else:
         axis, drawn = "", _by_originals(sweep)
     figures = {}
     for number, (name, jobs) in enumerate(list(drawn.items())[:MOST_STRIPS]):
-        varied = [axis] if axis else sweep.varied()
-        title = f"The same seeds, {AXIS_NAMES.get(axis, axis) or 'steered in other ways'} varied"
-        title = title if not name else f"{title} ({name})"
+        title = (
+            f"The same seeds over {AXIS_NAMES.get(axis, axis)}" if axis else "The same seeds, steered in several ways"
+        )
+        title = f"{title} ({name})" if name else title
         path = folder / (f"strips_{number}.png" if len(drawn) > 1 else "strips.png")
-        figures[title] = plot_strips(path, _columns(jobs, varied), title)
+        figures[title] = plot_strips(path, _columns(jobs, [axis] if axis else sweep.varied()), title)
     if len(drawn) > MOST_STRIPS:
         log.info("strips: drawn for %d of %d series", MOST_STRIPS, len(drawn))
     return figures
@@ -95,10 +96,15 @@ def _with_images(jobs: list[SweepJob]) -> list[SweepJob]:
 
 
 def _by_originals(sweep: Sweep) -> dict[str, list[SweepJob]]:
+    """Return the jobs by model and attribute; of more than fit into a strip, those on the front, by FD."""
     shared = [name for name in sweep.varied() if name in ("model", "attribute")]
     groups: dict[str, list[SweepJob]] = {}
-    for job in sweep.jobs:
-        groups.setdefault(phrase(job, shared), []).append(job)
+    few = len(sweep.jobs) < MOST_COLUMNS
+    for job, best in zip(sweep.jobs, sweep.front(), strict=True):
+        if few or best:
+            groups.setdefault(phrase(job, shared), []).append(job)
+    if not few:
+        groups = {name: sorted(jobs, key=lambda job: job.fd) for name, jobs in groups.items()}
     groups = {name: _with_images(jobs) for name, jobs in groups.items()}
     return {name: jobs for name, jobs in groups.items() if len(jobs) > 1}
 
