@@ -226,7 +226,9 @@ def run() -> None:
 
 def _tell(error: Exception) -> None:
     """End with one message if the error is one that a user can mend, raise it otherwise."""
-    if isinstance(error, OSError) and not isinstance(error, HydraException):  # a job's own have been told; this one kept Hydra from beginning the job
+    if isinstance(error, OSError) and not isinstance(
+        error, HydraException
+    ):  # a job's own have been told; this one kept Hydra from beginning the job
         sys.exit(f"error: {error}. Set paths.outputs to a folder that can be written.")
     if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException)):
         reason = f"\n{error.__cause__}" if error.__cause__ else ""

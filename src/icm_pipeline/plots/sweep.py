@@ -18,6 +18,7 @@ AXIS_NAMES = {
     "alpha": "alpha", "k": "k, steered layers", "first_step": "first steered step", "last_step": "last steered step",
 }  # fmt: skip
 MOST_LABELLED = 14  # points of the front's figure that all carry their name; of more, only the front does
+LONGEST_LABEL = 22  # characters
 MOST_ROWS = 40  # of the overview
 STRIP_SIZE = 96  # pixels of a picture in a strip
 
@@ -136,7 +137,7 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
             if varied and (best or len(sweep.jobs) <= MOST_LABELLED):
                 labels.append(
                     axis.annotate(
-                        phrase(job, varied), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
+                        _label(sweep, job, varied), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
                         ha="right", fontsize=6.5,  # on the left, where nothing lies above the front
                         color="black" if best else "#5b6570",
                         path_effects=[withStroke(linewidth=2, foreground="white")], zorder=4,
@@ -160,6 +161,12 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
                 label.set(ha="left", position=(7, 4))
         spread_labels(labels)
     return path
+
+
+def _label(sweep: Sweep, job: SweepJob, varied: list[str]) -> str:
+    """Return what was varied; where many points would carry long names, the job's number in the table."""
+    words = phrase(job, varied)
+    return words if len(words) <= LONGEST_LABEL or len(sweep.jobs) <= MOST_LABELLED else f"job {job.name}"
 
 
 def plot_overview(path: Path, sweep: Sweep) -> Path:
@@ -210,7 +217,7 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
         for place, (heading, rows) in enumerate(columns):
             for axis, picture in zip(axes[:, place], Pictures(rows), strict=True):
                 axis.imshow(np.asarray(picture.resize((STRIP_SIZE, STRIP_SIZE))))
-            axes[0, place].set_title(fill(heading, 14, break_on_hyphens=False), fontsize=7.5, fontweight="normal", loc="center", pad=3)
+            axes[0, place].set_title(_wrapped(heading), fontsize=7.5, fontweight="normal", loc="center", pad=3)
         for axis, row in zip(axes[:, 0], last, strict=True):
             axis.set_ylabel(
                 f"{row.prompt}\n\N{RIGHTWARDS ARROW} {row.option}", fontsize=7, rotation=0, ha="right", va="center"
@@ -218,6 +225,10 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
         title = fill(title, int(12 * size[0]))
         drawing.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return path
+
+
+def _wrapped(heading: str) -> str:
+    return "\n".join(fill(line, 14, break_on_hyphens=False) for line in heading.split(", "))
 
 
 def _draw_original(axis: Any, jobs: Sequence[SweepJob], vertical: bool) -> None:

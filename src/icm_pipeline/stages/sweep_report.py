@@ -122,7 +122,7 @@ def _columns(jobs: list[SweepJob], varied: list[str]) -> list[tuple[str, list[Im
     prompts = list(dict.fromkeys(prompt for prompt, _ in first))
     ids = [first[pair] for pair in sorted(first, key=lambda pair: prompts.index(pair[0]))]
     originals = {row.image_id: row for row in read_table(shown[0].originals)}
-    headings = [phrase(job, varied).replace(", ", "\n") for job in shown]
+    headings = [phrase(job, varied) for job in shown]
     return [
         ("original", [originals[image_id] for image_id in ids]),
         *((heading, [table[image_id] for image_id in ids]) for heading, table in zip(headings, tables, strict=True)),
