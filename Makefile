@@ -32,7 +32,11 @@ test-slow: $(DEV_STAMP)  ## the minutes-long tests
 	$(BIN)/python -m pytest -m slow
 
 test-cluster: $(DEV_STAMP)  ## run the launchers on SLURM daemons (root, Debian's slurm-wlm, munge) and a Ray cluster
-	$(BIN)/python -m pip install --quiet -e '.[slurm,ray,joblib,optuna]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[slurm,ray,joblib,optuna]'
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python -e '.[slurm,ray,joblib,optuna]' ; \
+	else \
+	  $(BIN)/python -m pip install --quiet -e '.[slurm,ray,joblib,optuna]' ; \
+	fi
 	$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 lint: $(DEV_STAMP)  ## format the code and mend what ruff can

@@ -8,6 +8,7 @@ command=${1:?start or stop}
 folder=$(realpath -m "${2:?a folder for configuration, state and logs}")
 
 start() {
+    trap '[ $? -eq 0 ] || stop' EXIT
     mkdir -p "$folder/state" "$folder/spool" "$folder/log" "$folder/bin"
     local host cpus memory
     host=$(hostname -s)
