@@ -167,3 +167,14 @@ def test_tensorboard_that_is_not_installed_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match=r"icm_pipeline\[tensorboard\]"):
         TensorBoardTracker(tmp_path / "run", {})
+
+
+def test_an_offline_run_that_cannot_begin_is_told_once_and_not_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").write_text("in the way")
+    tracker = make(tmp_path / "run")
+    for _ in range(2):
+        tracker.metrics({"fd/mean": 0.5})
+    tracker.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

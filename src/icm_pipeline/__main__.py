@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
 from icm_pipeline.callbacks import StartedSweep
 from icm_pipeline.config import Settings, conf_path, register_schema
 from icm_pipeline.dashboard import track_artifact
-from icm_pipeline.file_trackers import CsvTracker, TensorBoardTracker
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.stage_table import check_stage
-from icm_pipeline.sweeps import Sweep, read_sweep, sweep_name, write_result
+from icm_pipeline.sweeps import Sweep, read_sweep, write_result
 from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
-from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
+from icm_pipeline.trackers import make_tracker
+from icm_pipeline.tracking import Tracker
 from icm_pipeline.validation import register_resolvers, to_settings
 
 log = logging.getLogger("icm_pipeline")
@@ -91,44 +92,14 @@ class _ClearErrors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if _in_sweep() and error is not None:
             folder = Path(HydraConfig.get().runtime.output_dir)
-            write_result(folder, list(HydraConfig.get().overrides.task), {}, str(error) or type(error).__name__)
+            with suppress(OSError):  # on a full disk the job's own error is the one to tell
+                write_result(folder, list(HydraConfig.get().overrides.task), {}, str(error) or type(error).__name__)
         if isinstance(error, KeyboardInterrupt):
             log.error("stopped; what is done is kept, run the same command again to go on")
             sys.exit(130)
         if isinstance(error, USER_ERRORS) and HydraConfig.get().mode == RunMode.RUN:
             log.debug("details", exc_info=error)
             sys.exit(f"error: {error}")
-
-
-def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracker:
-    """Return the configured tracker; a W&B run is grouped with those of its sweep, or of the model and attribute.
-
-    folder: where the tracker writes; sweep: the folder of the sweep that the job, or the report, belongs to.
-    """
-    from omegaconf import OmegaConf
-
-    tracker = settings.tracker
-    config: Any = OmegaConf.to_container(OmegaConf.structured(settings), resolve=True)
-    if tracker.name == "none" or (tracker.name == "wandb" and tracker.mode == "disabled"):
-        return NoTracker()
-    if tracker.name == "csv":
-        return CsvTracker(folder / "tracker")
-    if tracker.name == "tensorboard":
-        return TensorBoardTracker(folder / "tensorboard", config)
-    subject = f"{settings.model.name}-{settings.attribute.name}"
-    task = "sweep-report" if settings.sweep else settings.stage
-    number = f"-{folder.name}" if sweep and not settings.sweep else ""
-    return WandbTracker(
-        mode=tracker.mode,
-        project=tracker.project,
-        entity=tracker.entity,
-        group=tracker.group or (sweep_name(sweep) if sweep else subject),
-        job_type=task,
-        name=f"{task}-{subject}{number}",
-        tags=[settings.model.name, settings.attribute.name, task],
-        folder=folder,
-        config=config,
-    )
 
 
 def _report_sweep(sweep: Sweep, tracker: Tracker) -> None:

@@ -45,8 +45,8 @@ class WandbTracker:
     """One W&B run per job.
 
     Offline it begins when the first value is logged, so that a job with nothing to do leaves no run; online it begins
-    at once, so that a missing login is noticed before anything is computed. Raises ValueError if W&B refuses to begin.
-    Whatever W&B refuses later is told once, as a warning, and the job goes on.
+    at once, so that a missing login is noticed before anything is computed; raises ValueError then. Whatever W&B refuses
+    later is told once, as a warning, and the job goes on.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class WandbTracker:
             "tags": tags, "dir": str(folder), "config": config, "reinit": "finish_previous",
         }  # fmt: skip
         self._run: Any = None
-        self._warned = False
+        self._warned = self._refused = False
         if mode == "online":
             self._begun()
 
@@ -88,10 +88,12 @@ class WandbTracker:
 
     def _guarded(self, action: Callable[[Any], object]) -> None:
         """Do something with the run; what goes wrong is told once, because tracking must not stop the work."""
-        run = self._begun()
+        if self._refused:
+            return
         try:
-            action(run)
+            action(self._begun())
         except Exception as error:
+            self._refused = self._run is None  # it cannot begin, so it is not tried again
             if not self._warned:
                 log.warning(
                     "W&B does not take what is logged (%s: %s); the job goes on, its results are in the artifacts.",
