@@ -45,8 +45,8 @@ class WandbTracker:
     """One W&B run per job.
 
     Offline it begins when the first value is logged, so that a job with nothing to do leaves no run; online it begins
-    at once, so that a missing login is noticed before anything is computed; raises ValueError then. Whatever W&B refuses
-    later is told once, as a warning, and the job goes on.
+    at once, so that a missing login is noticed before anything is computed; raises ValueError then. Whatever W&B
+    refuses later is told once, as a warning, and the job goes on.
     """
 
     def __init__(

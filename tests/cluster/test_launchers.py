@@ -14,7 +14,7 @@ import pytest
 SLURM = Path(__file__).with_name("slurm.sh")
 TINY = (
     "stage=originals", "seed=0,1", "model.num_steps=2", "method.first_step=0", "method.last_step=null",
-    "evaluate.images_per_prompt=1", "tracker=none", "hydra.sweep.dir=sweep",
+    "evaluate.images_per_prompt=1", "tracker=none",
 )  # fmt: skip
 
 pytestmark = pytest.mark.cluster
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cluster
 
 def sweep(folder: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "icm_pipeline", "--multirun", *TINY, *words],
+        [sys.executable, "-m", "icm_pipeline", "--multirun", *TINY, f"hydra.sweep.dir={folder / 'sweep'}", *words],
         cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=1800,
     )  # fmt: skip
 
@@ -80,13 +80,14 @@ def test_a_job_that_fails_on_slurm_is_told_and_the_other_is_kept(slurm: dict[str
 
 
 @pytest.fixture
-def ray_cluster() -> Iterator[str]:
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a Ray cluster of one node, in a folder of its own, and give its address."""
+    folder = tmp_path_factory.mktemp("ray-head")
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs icm_pipeline[ray]")
     address = "127.0.0.1:6390"
     ray = str(Path(sys.executable).with_name("ray"))
     words = [ray, "start", "--head", "--block", "--port=6390", "--num-cpus=2", "--include-dashboard=false"]
-    with subprocess.Popen(words, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
         try:
             for _ in range(60):
                 if subprocess.run([ray, "status", f"--address={address}"], capture_output=True).returncode == 0:

@@ -186,7 +186,9 @@ def plot_overview(path: Path, sweep: Sweep) -> Path:
             right.annotate(
                 f"{job.clip_i:.3f}", (job.clip_i, row), xytext=(6, -2.5), textcoords="offset points", fontsize=6.5
             )
-        left.set_yticks(range(len(jobs)), [phrase(job, varied) or f"job {job.name}" for job in jobs], fontsize=7.5)
+        number = "job {}: " if len(sweep.jobs) > MOST_LABELLED else ""  # the front's figure may name them by it
+        names = [number.format(job.name) + (phrase(job, varied) or f"job {job.name}") for job in jobs]
+        left.set_yticks(range(len(jobs)), names, fontsize=7.5)
         left.set_ylim(len(jobs) - 0.4, -0.6)
         left.set_xlim(left=0)
         right.margins(x=0.25)
