@@ -6,7 +6,7 @@ STAMP := $(VENV)/.icm-installed
 DEV_STAMP := $(VENV)/.icm-dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results test test-slow lint clean
+.PHONY: help setup demo results test test-slow test-cluster lint clean
 ROWS := gender,worst_k,random_k,all_layers,cross_attention,age,skin_tone
 
 help:  ## list the targets
@@ -30,6 +30,14 @@ test: $(DEV_STAMP)  ## lint, types, import rules and the quick tests
 
 test-slow: $(DEV_STAMP)  ## the minutes-long tests
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: $(DEV_STAMP)  ## run the launchers on SLURM daemons (root, Debian's slurm-wlm, munge) and a Ray cluster
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python -e '.[slurm,ray,joblib,optuna]' ; \
+	else \
+	  $(BIN)/python -m pip install --quiet -e '.[slurm,ray,joblib,optuna]' ; \
+	fi
+	$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 lint: $(DEV_STAMP)  ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix src tests

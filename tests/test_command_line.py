@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,29 @@ def test_a_file_where_the_outputs_should_go_is_named(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "paths.outputs" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "extra"),
+    [
+        (["hydra/launcher=slurm_gpu", "--multirun"], "hydra-submitit-launcher", "slurm"),
+        (["experiment=search"], "hydra-optuna-sweeper", "optuna"),
+    ],
+)
+def test_a_launcher_or_sweeper_that_is_not_installed_is_named_with_its_extra(
+    words: list[str], package: str, extra: str, tmp_path: Path
+) -> None:
+    if find_installed(package):
+        pytest.skip(f"{package} is installed")
+    result = run(tmp_path / "outputs", *words)
+    assert result.returncode == 1
+    assert f"pip install icm_pipeline[{extra}]" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def find_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

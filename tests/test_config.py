@@ -9,7 +9,7 @@ from icm_pipeline.config import Settings, conf_path, value_at
 from icm_pipeline.labelers.base import KINDS
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.tracking import NoTracker
-from icm_pipeline.validation import CHOICES, ConfigError
+from icm_pipeline.validation import CHOICES, ConfigError, register_resolvers
 
 Compose = Callable[..., Settings]
 
@@ -198,3 +198,72 @@ def test_what_changes_a_label_changes_its_key(settings_with: Compose, word: str)
         before, after = (Pipeline(s, [], NoTracker()) for s in (settings_with(), settings_with(f"{name}.{word}")))
         assert before.key(stage) != after.key(stage)
         assert before.key("originals") == after.key("originals")
+
+
+@pytest.mark.parametrize("stage", ["all", "evaluate"])
+def test_a_sweep_goes_with_the_report_only(settings_with: Compose, stage: str) -> None:
+    with pytest.raises(ConfigError, match="stage=report"):
+        settings_with("sweep=multirun/night", f"stage={stage}")
+
+
+SWEEPS = {
+    "alpha_sweep": ("alpha", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3.75, 7.5, 11.25, 15.0, 18.75, 22.5]),
+    "k_sweep": ("layers.k", [1, 2, 4, 6], [1, 2, 3, 4]),
+    "timestep_window": ("method.first_step", [0, 5, 10, 15], [0, 12, 25, 38]),
+}
+
+
+@pytest.mark.parametrize("model", ["tiny", "sd15"])
+@pytest.mark.parametrize("experiment", SWEEPS)
+def test_a_shipped_sweep_is_in_terms_of_the_model(compose_settings: Compose, experiment: str, model: str) -> None:
+    swept, for_tiny, for_sd15 = SWEEPS[experiment]
+    found = [compose_settings(f"model={model}", *words) for words in jobs_of(experiment, f"model={model}")]
+    values = list(dict.fromkeys(value_at(settings, swept) for settings in found))
+    assert values == (for_tiny if model == "tiny" else for_sd15)
+
+
+def test_the_windows_of_the_sweep_are_quarters_and_what_is_left_to_the_end(compose_settings: Compose) -> None:
+    methods = [compose_settings(*words).method for words in jobs_of("timestep_window")]
+    assert [(method.first_step, method.last_step) for method in methods] == [
+        (0, None), (5, None), (10, None), (15, None), (0, 4), (5, 9), (10, 14),
+    ]  # fmt: skip
+
+
+def test_the_ablation_of_layers_and_the_architectures_compose(compose_settings: Compose) -> None:
+    layers = [compose_settings(*words).layers for words in jobs_of("layers_ablation")]
+    assert [(row.kind.split("_")[0], row.rule) for row in layers] == [
+        ("self", "top"), ("cross", "top"), ("feed", "top"), ("self", "random"), ("self", "worst"), ("self", "all"),
+    ]  # fmt: skip
+    names = [compose_settings(*words).model.name for words in jobs_of("architectures")]
+    assert names == ["tiny", "tiny_sdxl", "tiny_sana", "tiny_flux"]
+
+
+def jobs_of(experiment: str, *words: str) -> list[list[str]]:
+    """Return the words of every job that a sweep makes."""
+    from itertools import product
+
+    from hydra import compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    register_resolvers()
+    hydra = compose("config", overrides=[f"experiment={experiment}", *words], return_hydra_config=True).hydra
+    assert str(hydra.mode) == "RunMode.MULTIRUN"
+    swept = [OverridesParser.create().parse_override(f"{name}={value}") for name, value in hydra.sweeper.params.items()]
+    choices = [[f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()] for each in swept]
+    return [list(job) for job in product(*choices)]
+
+
+def test_the_command_of_a_wandb_sweep_composes_with_the_parameters_it_sets(
+    compose_settings: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yaml
+
+    plan = yaml.safe_load((conf_path() / "wandb" / "sweep.yaml").read_text())
+    assert plan["command"][1:4] == ["python", "-m", "icm_pipeline"]
+    values = {name: each.get("values", [each.get("min")])[0] for name, each in plan["parameters"].items()}
+    fixed = [word for word in plan["command"][4:] if not word.startswith("$")]
+    assert plan["command"][-1] == "${args_no_hyphens}"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_RUN_ID", "r1")
+    settings = compose_settings(*fixed, *(f"{name}={value}" for name, value in values.items()))
+    assert (settings.tracker.mode, settings.alpha, settings.layers.k) == ("online", 1.0, 1)

@@ -217,3 +217,18 @@ def test_a_damaged_parent_is_refused_by_name(finished: Path, tmp_path: Path, dam
     assert "labels.csv" in result.stderr
     assert "is damaged" in result.stderr
     assert len(list(finished.glob("artifacts/probe/*/manifest.json"))) == 1
+
+
+def test_a_sweep_ends_with_a_report_on_the_jobs_that_did_and_it_can_be_made_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "sweep"
+    result = run(finished, "stage=evaluate", "layers.k=6,99", f"hydra.sweep.dir={sweep}", "--multirun")
+    assert result.returncode == 1
+    assert "1 jobs of" in " ".join(result.stdout.split())
+    assert "left out: job 1 failed" in " ".join(result.stdout.split())
+    page = (sweep / "report" / "sweep.md").read_bytes()
+    again = run(finished, "stage=report", f"sweep={sweep}")
+    assert again.returncode == 0, again.stderr
+    assert str(sweep / "report" / "front.png") in again.stdout
+    assert (sweep / "report" / "sweep.md").read_bytes() == page

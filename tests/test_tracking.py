@@ -1,5 +1,6 @@
-"""Tracking: what is logged lands in W&B's offline run, and a tracker nobody used leaves nothing."""
+"""Tracking: what is logged lands in W&B's offline run or in files, and a tracker nobody used leaves nothing."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from icm_pipeline.tracking import NoTracker, WandbTracker
+from icm_pipeline.file_trackers import CsvTracker, TensorBoardTracker
+from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
 
 
 def make(folder: Path) -> WandbTracker:
@@ -18,6 +20,7 @@ def make(folder: Path) -> WandbTracker:
         project="icm_pipeline",
         entity=None,
         group="tiny-gender",
+        job_type="evaluate",
         name="evaluate-tiny-gender",
         tags=["tiny", "gender"],
         folder=folder,
@@ -44,14 +47,18 @@ def read_back(folder: Path) -> Any:
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Log one of everything, close, and return the folder."""
     folder = tmp_path_factory.mktemp("tracker")
+    log_one_of_everything(make(folder / "run"), folder)
+    return folder / "run"
+
+
+def log_one_of_everything(tracker: Tracker, folder: Path) -> None:
     picture = folder / "grid.png"
     Image.new("RGB", (8, 8), "red").save(picture)
-    tracker = make(folder / "run")
     tracker.metrics({"fd/mean": 0.125})
     tracker.table("probe/scores", ["layer", "accuracy"], [["mid.attn1", 0.875], ["up.attn1", 0.5]])
     tracker.image("report/grid", picture)
+    tracker.artifact("steer", "0123456789abcdef", {"probe": "fedcba9876543210"}, folder)
     tracker.close()
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,27 @@ def test_the_run_carries_its_name_tags_and_configuration(inspected: Any) -> None
     assert inspected["config"] == {"alpha": 1.5, "layers": {"k": 4}}
 
 
+def test_an_artifact_lands_in_the_run_with_its_parents(inspected: Any, run_folder: Path) -> None:
+    assert inspected["summary"]["lineage/steer"] == "0123456789abcdef"
+    (run,) = run_folder.glob("wandb/offline-run-*/*.wandb")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run)]
+    records = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+    (logged,) = [line for line in records if "steer-0123456789abcdef" in line]
+    assert "fedcba9876543210" in logged
+    assert run_folder.parent.as_uri() in logged
+
+
+def test_what_wandb_refuses_is_told_once_and_the_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = make(tmp_path / "run")
+    tracker.metrics({"fd/mean": 0.5})
+    tracker._run.finish()  # as when the service behind the run is gone
+    tracker.metrics({"fd/mean": 0.25})
+    tracker.image("report/grid", tmp_path / "missing.png")
+    tracker.close()
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "the job goes on" in message
+
+
 def test_closing_finishes_the_run(inspected: Any) -> None:
     assert (inspected["state"], inspected["exit_code"]) == ("finished", 0)
 
@@ -98,3 +126,55 @@ def test_no_tracker_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tracker.image("report/grid", tmp_path / "missing.png")
     tracker.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_csv_tracker_leaves_tables_that_anyone_can_read(tmp_path: Path) -> None:
+    folder = tmp_path / "tracker"
+    log_one_of_everything(CsvTracker(folder), tmp_path)
+    with (folder / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["name"], row["value"]) == ("fd/mean", "0.125")
+    assert (folder / "probe_scores.csv").read_text().splitlines() == [
+        "layer,accuracy",
+        "mid.attn1,0.875",
+        "up.attn1,0.5",
+    ]
+    assert (folder / "report_grid.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+    with (folder / "lineage.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["key"], json.loads(row["parents"])) == ("0123456789abcdef", {"probe": "fedcba9876543210"})
+
+
+def test_the_csv_tracker_that_nobody_used_leaves_nothing(tmp_path: Path) -> None:
+    CsvTracker(tmp_path / "tracker").close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tensorboard_tracker_writes_what_tensorboard_reads(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log_one_of_everything(TensorBoardTracker(tmp_path / "run", {"alpha": 1.5}), tmp_path)
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("fd/mean")] == [0.125]
+    assert events.Tags()["images"] == ["report/grid"]
+    (table,) = events.Tensors("probe/scores/text_summary")
+    assert b"| mid.attn1 | 0.875 |" in table.tensor_proto.string_val[0]
+
+
+def test_tensorboard_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"icm_pipeline\[tensorboard\]"):
+        TensorBoardTracker(tmp_path / "run", {})
+
+
+def test_an_offline_run_that_cannot_begin_is_told_once_and_not_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").write_text("in the way")
+    tracker = make(tmp_path / "run")
+    for _ in range(2):
+        tracker.metrics({"fd/mean": 0.5})
+    tracker.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -189,9 +189,10 @@ class PretrainConfig:
 
 @dataclass
 class Settings:
-    """The whole configuration."""
+    """The whole configuration. sweep: the folder of a multirun, for `stage=report` to report on instead of one run."""
 
     stage: str
+    sweep: str | None
     seed: int
     alpha: float
     force: bool

@@ -23,6 +23,7 @@ from icm_pipeline.artifacts import (
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.comparisons import comparable_evaluations
 from icm_pipeline.config import Settings, value_at
+from icm_pipeline.dashboard import track_artifact
 from icm_pipeline.stage_table import STAGES, StageContext, stages_of
 from icm_pipeline.tracking import Tracker
 
@@ -37,13 +38,15 @@ def _ordered(value: Any) -> Any:
 class Pipeline:
     """The stages under one configuration, with their keys and folders.
 
-    overrides: the command-line words that made the configuration, so that messages can name the command to run.
+    overrides: the command-line words that made the configuration, so that messages can name the command to run;
+    reused: the artifacts that a run found done before.
     """
 
     def __init__(self, settings: Settings, overrides: list[str], tracker: Tracker) -> None:
         self.settings = settings
         self._overrides = overrides
         self._tracker = tracker
+        self.reused: list[Artifact] = []
         self._keys: dict[str, str] = {}
         self._verified: set[str] = set()
         self._compared: tuple[Artifact, ...] | None = None
@@ -126,6 +129,7 @@ class Pipeline:
         found = None if self.settings.force else self.find(name)
         if found is not None:
             log.info("%s: done before, %s", name, folder)
+            self.reused.append(found)
             return found
         parents = {parent: self._parent(name, parent) for parent in stage.needs(self.settings)}
         description = {
@@ -144,6 +148,7 @@ class Pipeline:
         seconds = time.monotonic() - started
         log.info("%s: %.1f s, %s", name, seconds, folder)
         self._tracker.metrics({f"seconds/{name}": seconds})
+        track_artifact(self._tracker, artifact)
         return artifact
 
     def _parent(self, name: str, parent: str) -> Artifact:

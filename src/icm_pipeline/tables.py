@@ -56,3 +56,16 @@ def print_ranking(selection: dict[str, Any], most: int | None = None) -> None:
         mark = "*" if row["layer"] in chosen else ""
         table.add_row(mark, f"{row['score']:.3f}", row["kind"].replace("_", "-"), row["layer"])
     Console().print(table)
+
+
+def print_sweep(title: str, columns: list[str], cells: list[list[str]], left_out: dict[str, str]) -> None:
+    """Print one row per evaluated job, and below it the jobs that are left out with the reason."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, caption="* on the Pareto front of FD and CLIP-I")
+    for column in columns:
+        table.add_column(column)
+    for row in cells:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for name, reason in left_out.items():
+        console.print(f"left out: job {name} {reason}", markup=False, highlight=False)

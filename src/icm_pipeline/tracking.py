@@ -1,10 +1,13 @@
-"""Where figures, tables and pictures of a run go: W&B (offline by default) or nowhere."""
+"""Where figures, tables and pictures of a run go: W&B (offline by default) or nowhere; files are in `file_trackers`."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
+
+FINISH_SECONDS = 300  # that closing an online run waits for its uploads; the rest stays on disk for `wandb sync`
 
 
 class Tracker(Protocol):
@@ -16,6 +19,9 @@ class Tracker(Protocol):
 
     def image(self, name: str, path: Path) -> None:
         """Log a picture file."""
+
+    def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
+        """Log that the run made or used a stage's artifact; parents: {stage: key} of what it was made from."""
 
     def close(self, failed: bool = False) -> None:
         """Finish the run, as failed or not; the tracker cannot be used afterwards."""
@@ -30,6 +36,8 @@ class NoTracker:
 
     def image(self, name: str, path: Path) -> None: ...
 
+    def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None: ...
+
     def close(self, failed: bool = False) -> None: ...
 
 
@@ -37,7 +45,8 @@ class WandbTracker:
     """One W&B run per job.
 
     Offline it begins when the first value is logged, so that a job with nothing to do leaves no run; online it begins
-    at once, so that a missing login is noticed before anything is computed. Raises ValueError if W&B refuses.
+    at once, so that a missing login is noticed before anything is computed; raises ValueError then. Whatever W&B
+    refuses later is told once, as a warning, and the job goes on.
     """
 
     def __init__(
@@ -46,16 +55,18 @@ class WandbTracker:
         project: str,
         entity: str | None,
         group: str,
+        job_type: str,
         name: str,
         tags: list[str],
         folder: Path,
         config: dict[str, Any],
     ) -> None:
         self._options: dict[str, Any] = {
-            "mode": mode, "project": project, "entity": entity, "group": group, "name": name, "tags": tags,
-            "dir": str(folder), "config": config, "reinit": "finish_previous",
+            "mode": mode, "project": project, "entity": entity, "group": group, "job_type": job_type, "name": name,
+            "tags": tags, "dir": str(folder), "config": config, "reinit": "finish_previous",
         }  # fmt: skip
         self._run: Any = None
+        self._warned = self._refused = False
         if mode == "online":
             self._begun()
 
@@ -64,7 +75,7 @@ class WandbTracker:
             import wandb
 
             Path(str(self._options["dir"])).mkdir(parents=True, exist_ok=True)
-            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, finish_timeout=FINISH_SECONDS)
             try:
                 self._run = wandb.init(**self._options, settings=settings)
             except wandb.errors.Error as error:
@@ -75,20 +86,50 @@ class WandbTracker:
             log.info("wandb: %s run in %s", self._options["mode"], self._run.dir)
         return self._run
 
+    def _guarded(self, action: Callable[[Any], object]) -> None:
+        """Do something with the run; what goes wrong is told once, because tracking must not stop the work."""
+        if self._refused:
+            return
+        try:
+            action(self._begun())
+        except Exception as error:
+            self._refused = self._run is None  # it cannot begin, so it is not tried again
+            if not self._warned:
+                log.warning(
+                    "W&B does not take what is logged (%s: %s); the job goes on, its results are in the artifacts.",
+                    type(error).__name__, error,
+                )  # fmt: skip
+            self._warned = True
+
     def metrics(self, values: dict[str, float]) -> None:
-        self._begun().log(values)
+        self._guarded(lambda run: run.log(values))
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         import wandb
 
-        self._begun().log({name: wandb.Table(columns=columns, data=rows)})
+        self._guarded(lambda run: run.log({name: wandb.Table(columns=columns, data=rows)}))
 
     def image(self, name: str, path: Path) -> None:
         import wandb
 
-        self._begun().log({name: wandb.Image(str(path))})
+        self._guarded(lambda run: run.log({name: wandb.Image(str(path))}))
+
+    def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
+        """Log a W&B artifact that refers to the folder (nothing is uploaded), and the key as `lineage/<stage>`.
+
+        W&B lets an offline run make artifacts but not use any, so the parents stand in the artifact's metadata.
+        """
+        import wandb
+
+        def add(run: Any) -> None:
+            made = wandb.Artifact(f"{stage}-{key}", type=stage, metadata={"key": key, "parents": parents})
+            made.add_reference(folder.resolve().as_uri(), checksum=False)
+            run.log_artifact(made)
+            run.summary[f"lineage/{stage}"] = key
+
+        self._guarded(add)
 
     def close(self, failed: bool = False) -> None:
         if self._run is not None:
-            self._run.finish(exit_code=1 if failed else 0)
+            self._guarded(lambda run: run.finish(exit_code=1 if failed else 0))
             self._run = None

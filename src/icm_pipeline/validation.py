@@ -29,7 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "evaluate.fd": ("probabilities", "labels"),
     "model.dtype": ("float32", "float16", "bfloat16"),
     "model.offload": ("none", "model", "sequential"),
-    "tracker.name": ("wandb", "none"),
+    "tracker.name": ("wandb", "tensorboard", "csv", "none"),
     "tracker.mode": ("offline", "online", "disabled"),
     "pretrain.part": ("all", "portraits", "autoencoder", "classifier", "clip", "diffusion", "quality"),
 }
@@ -39,11 +39,25 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message says what to change."""
 
 
+def register_resolvers() -> None:
+    """Tell OmegaConf the arithmetic that sweeps are written in: `${times:0.5,${model.steering.k}}`, `${plus:1,2}`."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("times", _times, replace=True)
+    OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
+
+
+def _times(factor: float, value: float) -> float:
+    """Return the product; where the value is a whole number, rounded to one and at least 1."""
+    return max(1, round(factor * value)) if isinstance(value, int) else factor * value
+
+
 def to_settings(cfg: Any) -> Settings:
     """Resolve a composed configuration into checked `Settings`; raises ConfigError."""
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+    register_resolvers()
     try:
         settings = OmegaConf.to_object(cfg)
     except MissingMandatoryValue as error:
@@ -64,6 +78,8 @@ def check(settings: Settings) -> None:
         found = value_at(settings, dotted)
         if found not in choices:
             raise ConfigError(f"{dotted}={found} is not known. Choose one of: {', '.join(choices)}.")
+    if settings.sweep is not None and settings.stage != "report":
+        raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={settings.stage}.")
     if not math.isfinite(settings.alpha):
         raise ConfigError(f"alpha={settings.alpha} is not a finite number. Set alpha to a number such as alpha=1.0.")
     for dotted, least in {

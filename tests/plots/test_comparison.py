@@ -38,13 +38,13 @@ def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
     from icm_pipeline.plots import comparison
 
     extents: list[Any] = []
-    spread = comparison._spread
+    spread = comparison.spread_labels
 
     def watched(labels: list[Any]) -> None:
         spread(labels)
         extents.extend(label.get_window_extent() for label in labels)
 
-    monkeypatch.setattr(comparison, "_spread", watched)
+    monkeypatch.setattr(comparison, "spread_labels", watched)
     results = [
         {
             "steering": {**USUAL, "alpha": alpha}, "key": str(alpha), "fd": {"mean": 0.2 + alpha / 1000},

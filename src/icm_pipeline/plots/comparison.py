@@ -83,11 +83,11 @@ def plot_comparison(path: Path, results: list[dict[str, Any]], this_key: str) ->
         axis.set_title("Ways of steering: how fair against how much of the picture stays")
         axis.legend(frameon=False, fontsize=7, loc="best")
         drawing.draw_without_rendering()
-        _spread(labels)
+        spread_labels(labels)
     return path
 
 
-def _spread(labels: list[Any]) -> None:
+def spread_labels(labels: list[Any]) -> None:
     """Move labels up where they would cover one another, from the lowest to the highest."""
     placed: list[Any] = []
     for label in sorted(labels, key=lambda label: label.get_window_extent().y0):

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: all figures as JSON, as CSV under stable names, per image, and in the tracker."""
+"""What an evaluation leaves: all figures as JSON, as CSV under stable names, and per image."""
 
 import csv
 from dataclasses import dataclass
@@ -30,14 +30,11 @@ class PerImage:
 
 
 def write_files(context: StageContext, metrics: dict[str, Any], images: PerImage) -> None:
-    """Write metrics.json, metrics.csv and images.csv into the artifact and log the figures."""
+    """Write metrics.json, metrics.csv and images.csv into the artifact."""
     write_json(context.folder / METRICS, metrics)
     _write_images_table(context, images)
-    table = metrics_rows(metrics)
     with (context.folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["metric", "value"], *table])
-    context.tracker.metrics(dict(table))
-    context.tracker.table("evaluate/metrics", ["metric", "value"], [list(row) for row in table])
+        csv.writer(file).writerows([["metric", "value"], *metrics_rows(metrics)])
 
 
 def metrics_rows(metrics: dict[str, Any]) -> list[tuple[str, float]]:

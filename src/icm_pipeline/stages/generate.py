@@ -12,7 +12,7 @@ from icm_pipeline.stages.models import backbone_of, probe_jobs, recorded_steps, 
 
 def run(context: StageContext) -> None:
     make_probe_dataset(context, images=True, record=context.settings.generate.record)
-    context.tracker.image("generate/samples", draw_sheet(context.folder / SAMPLES, context.folder / IMAGES))
+    draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
 
 
 def make_probe_dataset(context: StageContext, images: bool, record: bool) -> None:

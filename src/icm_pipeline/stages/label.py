@@ -3,8 +3,6 @@
 import csv
 import logging
 
-import numpy as np
-
 from icm_pipeline.image_sets import Pictures, read_table
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.stage_table import StageContext
@@ -30,5 +28,3 @@ def run(context: StageContext) -> None:
     counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
     unseen = int((labels < 0).sum())
     log.info("label: %s%s", counts, f", {unseen} not recognisable" if unseen else "")
-    context.tracker.metrics({f"label/{option}": count / len(rows) for option, count in counts.items()})
-    context.tracker.metrics({"label/confidence": float(np.nanmean(probabilities.max(1)))})

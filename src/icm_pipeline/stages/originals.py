@@ -23,4 +23,4 @@ def run(context: StageContext) -> None:
         settings.generate.shard_size,
         title="originals",
     )
-    context.tracker.image("originals/samples", draw_sheet(context.folder / SAMPLES, context.folder / IMAGES))
+    draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)

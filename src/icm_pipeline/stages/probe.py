@@ -123,6 +123,3 @@ def _write(
         "probe: %d layers x %d steps on %d + %d images, chance %.3f, mean accuracy %s", len(fitted), len(steps),
         num_train, num_test, chance, {kind: f"{value:.3f}" for kind, value in by_kind.items()},
     )  # fmt: skip
-    context.tracker.metrics({f"probe/accuracy/{layer}": float(row["score"]) for layer, row in scores.items()})
-    context.tracker.metrics({"probe/chance": chance, **{f"probe/mean/{kind}": float(v) for kind, v in by_kind.items()}})
-    context.tracker.table("probe/scores", ["layer", "kind", "accuracy"], rows)

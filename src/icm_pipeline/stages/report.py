@@ -43,8 +43,6 @@ def run(context: StageContext) -> None:
     if len(results) > 1:
         figures["comparison"] = plot_comparison(folder / "comparison.png", results, parents["evaluate"].key)
     write_page(folder / "report.md", metrics, selection, figures, results)
-    for name, path in figures.items():
-        context.tracker.image(f"report/{name}", path)
 
 
 def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[ImageRow]]:

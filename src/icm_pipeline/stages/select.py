@@ -26,5 +26,3 @@ def run(context: StageContext) -> None:
         },
     )
     log.info("select: %s", ", ".join(chosen))
-    rows = [[row.layer, row.kind, row.score, row.layer in chosen] for row in ranking]
-    context.tracker.table("select/ranking", ["layer", "kind", "accuracy", "chosen"], rows)

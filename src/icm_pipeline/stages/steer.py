@@ -75,4 +75,4 @@ def run(context: StageContext) -> None:
     steering = asdict(method)
     steering |= {"method": steering.pop("name"), "alpha": settings.alpha, "layers": layers}
     write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
-    context.tracker.image("steer/samples", draw_sheet(context.folder / SAMPLES, context.folder / IMAGES))
+    draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
