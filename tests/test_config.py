@@ -78,6 +78,9 @@ def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, ch
         "method.first_step=-1",
         "probe.max_iter=0",
         "probe.min_per_option=1",
+        "shards=0",
+        "shard=1",
+        "shard=-1",
         "evaluate.bootstrap=-1",
         "evaluate.bootstrap=0",
         "probe.test_share=0",
@@ -175,3 +178,11 @@ def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
         "kind": "self_attention", "rule": "top", "k": 4, "names": [], "seed": 0,
     }  # fmt: skip
     assert value_at(settings, "model.steering.alpha") == settings.model.steering.alpha
+
+
+@pytest.mark.parametrize(
+    "words", [["shards=2", "force=true"], ["devices=[cpu]", "force=true"], ["devices=[cpu]", "shards=2"]]
+)
+def test_ways_of_sharing_work_that_exclude_each_other_are_refused(settings_with: Compose, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="shards"):
+        settings_with(*words)

@@ -178,12 +178,19 @@ class PretrainConfig:
 
 @dataclass
 class Settings:
-    """The whole configuration."""
+    """The whole configuration.
+
+    shards: jobs that share the work of a long stage; shard: which of them this one is, None for whatever the others
+    leave; devices: where to share it among processes of this machine.
+    """
 
     stage: str
     seed: int
     alpha: float
     force: bool
+    shards: int
+    shard: int | None
+    devices: list[str]
     model: ModelConfig
     attribute: AttributeConfig
     timesteps: TimestepsConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from icm_pipeline.artifacts import Artifact
 from icm_pipeline.config import Settings
+from icm_pipeline.shards import WHOLE, Share
 from icm_pipeline.tracking import Tracker
 from icm_pipeline.validation import ConfigError
 
@@ -24,6 +25,8 @@ class StageContext:
     tracker: Tracker
     compared: tuple[Artifact, ...] = ()
     """For a stage that compares: the evaluations that share this one's originals and judges."""
+    share: Share = WHOLE
+    """For a stage that can be shared: the part of its work to do."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Stage:
     """One step of the pipeline.
 
     reads: dotted names of the settings that change the result; weights: those among them that point to weights on disk;
-    device: the setting that says where it computes; compares: whether it shows other evaluations beside its own.
+    device: the setting that says where it computes; compares: whether it shows other evaluations beside its own;
+    shared: whether several jobs can do a part of its work each.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Stage:
     reads_to_record: tuple[str, ...] = ()  # read besides, if the stage records activations
     device: str | None = None  # None: on the CPU
     compares: bool = False
+    shared: bool = False
 
     @property
     def run(self) -> Callable[[StageContext], None]:
@@ -73,23 +78,24 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage(
             "generate", "make the probe dataset, and record pooled activations in the same pass",
-            lambda s: (), (*PROBE_DATASET, "generate.record"), ("model.path",), RECORDING, device="model.device",
+            lambda s: (), (*PROBE_DATASET, "generate.record"), ("model.path",), RECORDING,
+            device="model.device", shared=True,
         ),
         Stage("extract", "record pooled activations of the probe dataset on its own",
-              lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device"),
+              lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device", shared=True),
         Stage("label", "say what every probe image shows",
               lambda s: ("generate",), ("labeler.kind", "labeler.model", "labeler.path", "attribute.name",
-              "attribute.options"), ("labeler.path",), device="labeler.device"),
+              "attribute.options"), ("labeler.path",), device="labeler.device", shared=True),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
               lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
               ("probe", "attribute.name", "seed")),
         Stage("select", "rank the layers and choose those to steer", lambda s: ("probe",), ("layers",)),
         Stage("originals", "make the unsteered evaluation images", lambda s: (), EVALUATION_SET, ("model.path",),
-              device="model.device"),
+              device="model.device", shared=True),
         Stage("steer", "make the evaluation images again, steered",
               lambda s: ("probe", "select"),
               (*EVALUATION_SET, "alpha", "method", "model.batch_size", "attribute.name"), ("model.path",),
-              device="model.device"),
+              device="model.device", shared=True),
         Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
               lambda s: ("originals", "steer"),
               JUDGING,
