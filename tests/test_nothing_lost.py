@@ -14,10 +14,15 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline.artifacts import ArtifactError
+from icm_pipeline.building import building, building_share, tidy
 from icm_pipeline.config import Settings
+from icm_pipeline.image_sets import Batch, make_image_set
 from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.prompts import Job
+from icm_pipeline.shards import Share
 from icm_pipeline.tracking import NoTracker
 from tests.command_line import artifact_hashes
+from tests.test_image_sets import JOBS, make_both
 
 FORK = multiprocessing.get_context("fork")
 SMALL = (
@@ -41,14 +46,10 @@ def make(settings_with: Callable[..., Settings]) -> Make:
 
 @pytest.fixture(scope="module")
 def unbroken(make: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
-    """Hashes of all files of a run that nothing stopped, and the seconds it took with everything imported."""
-    first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
-    make(first, "all")
-    started = time.monotonic()
-    make(second, "all")
-    seconds = time.monotonic() - started
-    assert artifact_hashes(first) == artifact_hashes(second)
-    return artifact_hashes(first), seconds
+    """Hashes of all files of a run that nothing stopped, and the seconds it took."""
+    outputs, started = tmp_path_factory.mktemp("unbroken"), time.monotonic()
+    make(outputs, "all")
+    return artifact_hashes(outputs), time.monotonic() - started
 
 
 def _quietly(make: Make, outputs: Path, stage: str, words: tuple[str, ...]) -> None:
@@ -82,7 +83,7 @@ def test_a_pipeline_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_
     kills, outputs = 0, tmp_path / "0"
     while kills < num_kills:
         process = start(make, outputs, "all")
-        process.join(rng.uniform(0, 0.5 * seconds))
+        process.join(rng.uniform(0, 0.4 * seconds))
         if process.exitcode is None:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
@@ -100,7 +101,50 @@ def test_a_pipeline_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_
     assert leftovers(outputs) == []
 
 
-@pytest.mark.parametrize(("num_jobs", "words"), [(2, ()), (8, ()), (2, ("shards=2",)), (8, ("shards=3",))])
+DESCRIPTION = {"stage": "originals", "key": "k", "parents": {}, "settings": {}}
+
+
+def _build_a_set(outputs: Path, shares: int) -> None:
+    """Build the artifact of an image set, in shares first if there are several."""
+
+    def slowly(jobs: list[Job]) -> Batch:
+        time.sleep(0.002)
+        return make_both(jobs)
+
+    folder = outputs / "artifacts" / "originals" / "set-k"
+    for share in [Share(index, shares) for index in range(shares)] if shares > 1 else []:
+        with building_share(folder, DESCRIPTION, share, wait=True) as partial:
+            if partial is not None:
+                make_image_set(partial, JOBS, slowly, 2, 4, "test", share=share)
+    with building(folder, DESCRIPTION) as partial:
+        if partial is not None:
+            make_image_set(partial, JOBS, slowly, 2, 4, "test")
+    tidy(folder)
+
+
+def test_an_artifact_killed_at_fifty_random_moments_while_it_is_made_and_published_is_whole(tmp_path: Path) -> None:
+    started = time.monotonic()
+    _build_a_set(tmp_path / "unbroken", 3)
+    seconds, expected = time.monotonic() - started, artifact_hashes(tmp_path / "unbroken")
+    rng, kills, finished = random.Random(0), 0, 0
+    while kills < 50 or not finished:
+        outputs = tmp_path / str(finished)
+        process = FORK.Process(target=_build_a_set, args=(outputs, rng.choice([1, 3])))
+        process.start()
+        process.join(rng.uniform(0, seconds))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            kills += 1
+            assert artifact_hashes(outputs) in ({}, expected)
+        else:
+            assert process.exitcode == 0
+            assert artifact_hashes(outputs) == expected
+            assert leftovers(outputs) == []
+            finished += 1
+
+
+@pytest.mark.parametrize(("num_jobs", "words"), [(2, ("shards=2",)), pytest.param(8, (), marks=pytest.mark.slow)])
 def test_processes_started_at_once_on_the_same_work_give_one_result(
     make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path, num_jobs: int, words: tuple[str, ...]
 ) -> None:
@@ -116,9 +160,7 @@ def only(hashes: dict[str, str], *stages: str) -> dict[str, str]:
     return {name: digest for name, digest in hashes.items() if name.split("/")[1] in stages}
 
 
-SHARED = ("generate", "label", "originals", "steer")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_in_any_order_meet_in_the_artifact_of_one_job(
     make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path, order: tuple[int, ...]
@@ -131,6 +173,7 @@ def test_shards_in_any_order_meet_in_the_artifact_of_one_job(
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_job_for_all_stages_does_the_shards_that_no_other_job_does(
     make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:

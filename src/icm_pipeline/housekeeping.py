@@ -84,7 +84,7 @@ def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> i
     if not waste:
         console.print("Nothing can go.")
         return 0
-    total = f"{len(waste)} folders, {size_text(sum(sizes.values()))}"
+    total = f"{_folders(len(waste))}, {size_text(sum(sizes.values()))}"
     if arguments.dry_run:
         console.print(f"{total} would go.")
         return 0
@@ -92,8 +92,12 @@ def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> i
         console.print("Nothing was removed.")
         return 0
     removed = [item for item in waste if _remove(item)]
-    console.print(f"Removed {len(removed)} folders, {size_text(sum(sizes[item.path] for item in removed))}.")
+    console.print(f"Removed {_folders(len(removed))}, {size_text(sum(sizes[item.path] for item in removed))}.")
     return 0
+
+
+def _folders(count: int) -> str:
+    return f"{count} folder" if count == 1 else f"{count} folders"
 
 
 def _confirmed(question: str) -> bool:

@@ -30,7 +30,9 @@ def artifact_table(shelf: Shelf, artifacts: Iterable[Artifact]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, caption=caption)
     for title in ("", "stage", "model", "attribute", "key", "size", "made (UTC)"):
         table.add_column(title, no_wrap=True, justify="right" if title == "size" else "left")
-    for artifact in sorted(artifacts, key=lambda a: (str(a.manifest.get("created", "")), a.key)):
+    for artifact in sorted(
+        artifacts, key=lambda a: (str(a.manifest.get("created", "")), len(shelf.ancestors([a.key])))
+    ):
         mark = "*" if artifact.key in shelf.needed else ""
         made = str(artifact.manifest.get("created", "")).replace("T", " ").removesuffix("Z")
         size = size_text(size_of(artifact))
@@ -40,18 +42,22 @@ def artifact_table(shelf: Shelf, artifacts: Iterable[Artifact]) -> Table:
 
 def print_artifact(console: Console, shelf: Shelf, artifact: Artifact, all_files: bool) -> None:
     """Print what made an artifact: settings, parents up to the roots, code, libraries, device; and its files."""
-    manifest = artifact.manifest
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for name, value in _facts(artifact).items():
-        table.add_row(name, escape(value))
-    table.add_section()
-    for name, value in settings_of(artifact).items():
-        table.add_row(name, escape(_setting_text(value)))
-    console.print(table)
+    console.print(_pairs(_facts(artifact)))
+    console.print("\n[bold]settings that its key stands for[/bold]")
+    console.print(_pairs({name: _setting_text(value) for name, value in settings_of(artifact).items()}))
+    console.print()
     console.print(_tree(shelf, artifact))
-    console.print(_files(manifest["files"], all_files))
+    console.print("\n[bold]files[/bold]")
+    console.print(_files(artifact.manifest["files"], all_files))
+
+
+def _pairs(rows: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table
 
 
 def _facts(artifact: Artifact) -> dict[str, str]:
@@ -87,6 +93,8 @@ def _code_text(code: dict[str, Any] | None, libraries: dict[str, str]) -> str:
 
 
 def _setting_text(value: Any) -> str:
+    if value in ({}, []):
+        return "none"
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_setting_text(inner)}" for key, inner in value.items())
     if isinstance(value, list):
@@ -118,7 +126,7 @@ def _files(files: dict[str, dict[str, Any]], all_files: bool) -> Table:
     for name, entry in files.items():
         folder = f"{name.split('/')[0]}/" if "/" in name and not all_files else name
         sizes.setdefault(folder, []).append(entry["size"])
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title="files", title_justify="left")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, found in sizes.items():
         count = f"{len(found)} files" if name.endswith("/") else ""
         table.add_row(escape(name), count, size_text(sum(found)))
