@@ -22,11 +22,13 @@ def run(outputs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 
 def artifact_hashes(outputs: Path) -> dict[str, str]:
-    """Return {artifact/file: hash} of every file that a manifest below a folder lists."""
+    """Return {artifact/file: hash} of every file that an artifact below a folder lists."""
     import json
 
     hashes = {}
     for path in sorted(outputs.glob("artifacts/*/*/manifest.json")):
+        if path.parent.suffix in (".partial", ".old"):
+            continue
         for name, entry in json.loads(path.read_text())["files"].items():
             hashes[f"{path.parent.relative_to(outputs)}/{name}"] = entry["sha256"]
     return hashes

@@ -3,13 +3,15 @@
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from icm_pipeline import artifacts
-from icm_pipeline.artifacts import Artifact, ArtifactError, building, fingerprint, make_key, open_artifact, verify
+from icm_pipeline import artifacts, partials
+from icm_pipeline.artifacts import Artifact, ArtifactError, fingerprint, hash_file, make_key, open_artifact, verify
+from icm_pipeline.building import building
 
 
 def description(key: str = "k1") -> dict[str, object]:
@@ -88,7 +90,7 @@ def test_a_partial_folder_of_other_library_versions_is_thrown_away(
         assert partial is not None
         (partial / "shard.txt").write_text("done")
         raise KeyError("stop")
-    monkeypatch.setattr(artifacts, "library_versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr(partials, "library_versions", lambda: {"torch": "0.1"})
     with building(tmp_path / "a", description()) as partial:
         assert partial is not None
         assert not (partial / "shard.txt").exists()
@@ -107,7 +109,7 @@ def test_what_is_done_survives_a_failure_while_publishing(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "hash_file", full)
+        patch.setattr(partials, "hash_file", full)
         with pytest.raises(ArtifactError, match="is kept"), building(tmp_path / "a", description()) as partial:
             assert partial is not None
             (partial / "shard.txt").write_text("done")
@@ -142,21 +144,27 @@ def test_a_job_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("a*"))
 
 
-def test_a_kill_right_after_publishing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["code_version", "replace_folder", "shutil.rmtree"])
+def test_a_job_killed_while_it_publishes_is_gone_on_with_and_leaves_nothing_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts.shutil, "rmtree", killed)
+        patch.setattr(f"icm_pipeline.partials.{step}", killed)
         with pytest.raises(KeyboardInterrupt), building(tmp_path / "a", description()) as partial:
             assert partial is not None
             (partial / "data.txt").write_text("hello")
-            (partial / "shards").mkdir()
             (partial / "shards" / "0.json").write_text("{}")
-            patch.setattr(artifacts, "replace_folder", lambda new, folder: new.rename(folder))
+    assert open_artifact(tmp_path / "a") is None
+    with building(tmp_path / "a", description()) as partial:
+        assert (partial is None) == (step != "code_version")  # once the manifest is written only the rename is missing
     artifact = open_artifact(tmp_path / "a")
     assert artifact is not None
     assert list(verify(artifact).manifest["files"]) == ["data.txt"]
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"data.txt", "manifest.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("cut", ["files", "key", "stage"])
@@ -355,15 +363,50 @@ def test_the_fingerprint_of_a_single_file_changes_with_its_content(tmp_path: Pat
     assert fingerprint(path) != before
 
 
-def test_a_large_file_counts_by_size_and_time_of_change(tmp_path: Path) -> None:
-    path = tmp_path / "large.bin"
-    with path.open("wb") as file:
-        file.truncate(65_000_000)  # sparse
-    os.utime(path, ns=(1, 1))
-    before = fingerprint(path)
-    assert fingerprint(path) == before
-    os.utime(path, ns=(2, 2))
-    assert fingerprint(path) != before
+@pytest.fixture
+def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make every file a large one, with a cache in the test's folder; return the names of the files that are hashed."""
+    names: list[str] = []
+
+    def noted(path: Path) -> str:
+        names.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(artifacts, "LARGE_FILE", 0)
+    monkeypatch.setattr(artifacts, "hash_file", noted)
+    return names
+
+
+def test_a_large_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, hashed: list[str]) -> None:
+    folder = weights_folder(tmp_path / "a")
+    before = fingerprint(folder)
+    assert len(hashed) == 2
+    assert fingerprint(folder) == before
+    assert len(hashed) == 2
+    (folder / "unet" / "weights.bin").write_bytes(b"0124")
+    os.utime(folder / "unet" / "weights.bin", (1, 1))
+    assert fingerprint(folder) != before
+    assert hashed[2:] == ["weights.bin"]
+
+
+def test_a_copy_of_a_large_file_has_its_fingerprint_whenever_it_was_made(tmp_path: Path, hashed: list[str]) -> None:
+    first, second = weights_folder(tmp_path / "a"), weights_folder(tmp_path / "b")
+    os.utime(second / "unet" / "weights.bin", (1, 1))
+    assert fingerprint(first) == fingerprint(second)
+
+
+@pytest.mark.parametrize("cache", ["[]", "{", '{"x": 1}', None])
+def test_a_broken_or_missing_cache_costs_only_time(tmp_path: Path, hashed: list[str], cache: str | None) -> None:
+    folder = weights_folder(tmp_path / "a")
+    before = fingerprint(folder)
+    if cache is None:
+        shutil.rmtree(tmp_path / "cache")
+        (tmp_path / "cache").write_text("in the way")
+    else:
+        (tmp_path / "cache" / "icm_pipeline" / "weights.json").write_text(cache)
+    assert fingerprint(folder) == before
+    assert len(hashed) == 4
 
 
 def test_a_folder_with_thousands_of_files_is_no_folder_of_weights(

@@ -81,6 +81,9 @@ def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, ch
         "method.first_step=-1",
         "probe.max_iter=0",
         "probe.min_per_option=1",
+        "shards=0",
+        "shard=1",
+        "shard=-1",
         "evaluate.bootstrap=-1",
         "evaluate.bootstrap=0",
         "probe.test_share=0",
@@ -267,3 +270,11 @@ def test_the_command_of_a_wandb_sweep_composes_with_the_parameters_it_sets(
     monkeypatch.setenv("WANDB_RUN_ID", "r1")
     settings = compose_settings(*fixed, *(f"{name}={value}" for name, value in values.items()))
     assert (settings.tracker.mode, settings.alpha, settings.layers.k) == ("online", 1.0, 1)
+
+
+@pytest.mark.parametrize(
+    "words", [["shards=2", "force=true"], ["devices=[cpu]", "force=true"], ["devices=[cpu]", "shards=2"]]
+)
+def test_ways_of_sharing_work_that_exclude_each_other_are_refused(settings_with: Compose, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="shards"):
+        settings_with(*words)

@@ -1,5 +1,6 @@
 """Image sets: a job stopped anywhere and resumed leaves the bytes of one that was never stopped."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from PIL import Image
 
 from icm_pipeline import image_sets
-from icm_pipeline.artifacts import Artifact, ArtifactError, building, open_artifact
+from icm_pipeline.artifacts import Artifact, ArtifactError, open_artifact
+from icm_pipeline.building import building
 from icm_pipeline.image_sets import (
     Batch,
     Pictures,
@@ -22,6 +24,7 @@ from icm_pipeline.image_sets import (
 from icm_pipeline.prompts import Job, make_jobs
 from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample
+from icm_pipeline.shards import Share
 
 JOBS = make_jobs(['a face of a "nurse", smiling', "a doctor"], 7, 0, "probe")  # 14: the last shard is short
 LAYERS = {"mid.attn1": 3, "up.attn1": 2}
@@ -133,6 +136,75 @@ def test_a_set_stopped_while_it_joins_its_shards_makes_no_image_again(
             run(tmp_path / "stopped")
     run(tmp_path / "stopped", stopping_after(0, make_both, []))
     assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("damage", ["deleted", "a bit flipped", "cut short"])
+@pytest.mark.parametrize(
+    "what", ["shards/0000000-0000004.json", "shards/0000000-0000004.safetensors", "images/000002.png"]
+)
+def test_a_shard_that_is_damaged_while_a_job_is_stopped_is_made_again(tmp_path: Path, damage: str, what: str) -> None:
+    run(tmp_path / "unbroken")
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", stopping_after(4, make_both, []))
+    path, remade = tmp_path / "stopped" / what, list[int]()
+    data = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    elif damage == "a bit flipped":
+        path.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+    else:
+        path.write_bytes(data[: len(data) // 2])
+    run(tmp_path / "stopped", stopping_after(100, make_both, remade))
+    assert len(remade) == 2 + 3  # the damaged shard's batches and those that were missing
+    assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("when", [0, 4_000_000_000])
+def test_times_of_change_mean_nothing(tmp_path: Path, when: int) -> None:
+    run(tmp_path / "unbroken")
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", stopping_after(5, make_both, []))
+    for path in (tmp_path / "stopped").rglob("*"):
+        os.utime(path, (when, when))
+    remade: list[int] = []
+    run(tmp_path / "stopped", stopping_after(100, make_both, remade))
+    assert len(remade) == 3
+    assert content(tmp_path / "stopped") == content(tmp_path / "unbroken")
+
+
+def share_of(folder: Path, index: int, count: int, make_batch: MakeBatch = make_both) -> bool:
+    folder.mkdir(exist_ok=True)
+    return make_image_set(folder, JOBS, make_batch, 2, 4, "test", share=Share(index, count))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+@pytest.mark.parametrize("make_batch", [make_both, make_pictures, make_activations])
+def test_shares_make_every_image_once_in_the_batches_and_bytes_of_one_job(
+    tmp_path: Path, count: int, make_batch: MakeBatch
+) -> None:
+    made: list[list[str]] = []
+
+    def noted(jobs: list[Job]) -> Batch:
+        made.append([job.image_id for job in jobs])
+        return make_batch(jobs)
+
+    run(tmp_path / "one", noted)
+    alone, made[:] = sorted(made), []
+    for index in reversed(range(count)):
+        assert not share_of(tmp_path / "shared", index, count, noted)
+    assert sorted(made) == alone
+    run(tmp_path / "shared", stopping_after(0, make_batch, []))
+    assert content(tmp_path / "shared") == content(tmp_path / "one")
+
+
+def test_a_set_begun_in_two_shares_is_finished_in_three_or_alone(tmp_path: Path) -> None:
+    run(tmp_path / "one")
+    calls: list[int] = []
+    share_of(tmp_path / "shared", 0, 2, stopping_after(100, make_both, calls))
+    share_of(tmp_path / "shared", 2, 3, stopping_after(100, make_both, calls))
+    run(tmp_path / "shared", stopping_after(100, make_both, calls))
+    assert len(calls) == 7
+    assert content(tmp_path / "shared") == content(tmp_path / "one")
 
 
 def test_no_shards_are_left_in_a_finished_set(tmp_path: Path) -> None:

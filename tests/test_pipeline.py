@@ -83,6 +83,8 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
         "tracker.mode=disabled",
         "paths.outputs=/elsewhere",
         "force=true",
+        "shards=4",
+        "devices=[cpu,cpu]",
         "stage=probe",
         "timesteps.name=other",
     ],
@@ -203,6 +205,36 @@ def test_force_makes_a_stage_again(pipeline_of: Callable[..., Pipeline], made: l
     made.clear()
     pipeline_of("force=true").run("probe")
     assert made == ["probe"]
+
+
+def test_a_share_of_one_stage_ends_without_an_artifact_until_the_last_is_made(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    for index in (2, 0):
+        assert pipeline_of("shards=3", f"shard={index}").run("generate") is None
+    artifact = pipeline_of("shards=3", "shard=1").run("generate")
+    assert artifact is not None
+    assert made == ["generate"] * 4  # three shares, and what the last one puts together
+    assert [share["share"] for share in artifact.manifest["shares"]] == ["0-of-3", "1-of-3", "2-of-3"]
+
+
+@pytest.mark.parametrize("words", [["shards=3"], ["shards=3", "shard=1"]])
+def test_a_job_for_all_stages_makes_the_shares_that_nobody_else_makes(
+    pipeline_of: Callable[..., Pipeline], made: list[str], words: list[str]
+) -> None:
+    artifact = pipeline_of(*words).run("all")
+    assert artifact is not None
+    assert artifact.manifest["stage"] == "report"
+    counts = {name: 4 if STAGES[name].shared else 1 for name in ORDER}
+    assert {name: made.count(name) for name in ORDER} == counts
+
+
+def test_without_a_shard_of_its_own_a_job_makes_all_that_is_missing(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline_of("shards=3", "shard=1").run("generate")
+    assert pipeline_of("shards=3").run("generate") is not None
+    assert len(made) == 4
 
 
 def test_a_stage_that_fails_leaves_no_artifact_and_runs_again(

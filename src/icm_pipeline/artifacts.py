@@ -1,37 +1,28 @@
 """Results on disk: folders that are whole or not there, each with a manifest that says what made it.
 
-An artifact is built in `<folder>.partial`, which also survives a killed job so that the next one goes on from its last
-whole shard, and becomes `<folder>` by one rename once every file is hashed into `manifest.json`.
+How one is made is in building.py; here is what it is: its manifest, its key, how it is read and checked.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
-import logging
 import os
-import platform
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-
-log = logging.getLogger(__name__)
-
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
 SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no part of the artifact
 NO_WEIGHTS = (".md", "quality.json", "training.json")  # lie beside weights and change nothing about them
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 MOST_WEIGHT_FILES = 2000
+LARGE_FILE = 64_000_000  # bytes; hashing one takes long enough to remember the result
 LIBRARIES = ("torch", "diffusers", "transformers", "scikit-learn", "numpy", "open_clip_torch", "safetensors")
 
 
@@ -111,102 +102,6 @@ def _damaged(folder: Path, what: str) -> str:
     return f"The artifact {folder} is damaged: {what}. Delete that folder and run again to rebuild it."
 
 
-@contextmanager
-def building(folder: Path, description: dict[str, Any], force: bool = False) -> Iterator[Path | None]:
-    """Yield the folder to build an artifact in and publish it on a clean exit; yield None if another job just did.
-
-    Only one process builds a key at a time; the others wait here. On an exception the partial folder stays for the
-    next run, unless nothing was done in it. `description` (stage, key, configuration, parents) goes into the manifest.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("waiting for another job that builds %s", folder.name)
-            lock.acquire()
-    except OSError as error:
-        raise ArtifactError(
-            f"Cannot write to {folder.parent}: {error}. Set paths.outputs to a writable folder."
-        ) from error
-    try:
-        if not force and open_artifact(folder) is not None:
-            yield None
-            return
-        partial = folder.with_name(f"{folder.name}.partial")
-        _prepare(partial, description)
-        started = time.time()
-        try:
-            yield partial
-            _publish(partial, folder, description, started)
-        except (OSError, SafetensorError) as error:
-            if not _is_about_storage(error):
-                raise
-            raise ArtifactError(
-                f"Making {folder.name} failed: {error}. What is done is kept in {partial}; free some space or set "
-                "paths.outputs to another folder, then run the same command again."
-            ) from error
-        finally:
-            _remove_if_empty(partial)
-    finally:
-        lock.release()
-
-
-def _is_about_storage(error: Exception) -> bool:
-    """Say whether an error comes from the disk; safetensors has an error of its own with the system's words."""
-    if isinstance(error, OSError):
-        return error.errno in STORAGE_ERRORS
-    return any(os.strerror(number) in str(error) for number in STORAGE_ERRORS)
-
-
-def _remove_if_empty(partial: Path) -> None:
-    """Remove a partial folder in which nothing was done, so that a refused job leaves nothing behind."""
-    if partial.exists() and not any(path.is_file() and path.name != STAMP for path in partial.rglob("*")):
-        shutil.rmtree(partial)
-
-
-def _prepare(partial: Path, description: dict[str, Any]) -> None:
-    """Keep an earlier partial folder of the same key and code version, start afresh otherwise."""
-    stamp = partial / STAMP
-    origin = {"key": description["key"], "format": FORMAT_VERSION, "libraries": library_versions()}
-    try:
-        kept = stamp.exists() and json.loads(stamp.read_text("utf-8")) == origin
-    except ValueError:
-        kept = False
-    if partial.exists() and not kept:
-        shutil.rmtree(partial)
-    partial.mkdir(exist_ok=True)
-    for leftover in partial.rglob("*.tmp"):
-        leftover.unlink()
-    write_json(stamp, origin)
-
-
-def _publish(partial: Path, folder: Path, description: dict[str, Any], started: float) -> None:
-    names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
-    files = {
-        name: {"size": (partial / name).stat().st_size, "sha256": hash_file(partial / name)}
-        for name in names
-        if name not in (MANIFEST, STAMP) and not name.startswith(f"{SHARDS}/")
-    }
-    write_json(
-        partial / MANIFEST,
-        {
-            **description,
-            "format": FORMAT_VERSION,
-            "files": files,
-            "libraries": library_versions(),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seconds": round(time.time() - started, 3),
-        },
-    )
-    replace_folder(partial, folder)
-    (folder / STAMP).unlink()
-    shutil.rmtree(folder / SHARDS, ignore_errors=True)
-
-
 def replace_folder(new: Path, folder: Path) -> None:
     """Give a whole new folder the place of an old one, if there is one, by renames."""
     old = folder.with_name(f"{folder.name}.old")
@@ -230,8 +125,8 @@ def library_versions() -> dict[str, str]:
 def fingerprint(path: Path) -> str:
     """Return a short hash of a file's or folder's content, so that other weights at the same path are another key.
 
-    Model cards and measured figures do not count. Files over 64 MB count by size and time of change instead of by
-    content. Raises ValueError for a folder with so many files that it is no folder of weights.
+    Model cards and measured figures do not count. The hash of a large file is remembered while its size and its time of
+    change stay what they were. Raises ValueError for a folder with so many files that it is no folder of weights.
     """
     files = (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else iter([path])
     files = (p for p in files if not p.name.endswith(NO_WEIGHTS))
@@ -240,9 +135,9 @@ def fingerprint(path: Path) -> str:
         raise ValueError(f"{path} holds more than {MOST_WEIGHT_FILES} files, so it is no folder of weights.")
     entries = []
     for file in paths:
-        stat = file.stat()
-        content = hash_file(file) if stat.st_size <= 64_000_000 else str(stat.st_mtime_ns)
-        entries.append([file.relative_to(path).as_posix(), stat.st_size, content])
+        size = file.stat().st_size
+        content = hash_file(file) if size <= LARGE_FILE else _remembered_hash(file)
+        entries.append([file.relative_to(path).as_posix(), size, content])
     return make_key(entries)
 
 
@@ -250,3 +145,23 @@ def listing(folder: Path) -> str:
     """Return a short hash of which files lie in a folder, their sizes and times of change, however many they are."""
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file()]
     return make_key(sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats))
+
+
+def _remembered_hash(path: Path) -> str:
+    """Return a file's hash, from the user's cache if the file is the one it was taken of."""
+    stat, name = path.stat(), str(path.resolve())
+    state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "icm_pipeline" / "weights.json"
+    try:
+        known = json.loads(cache.read_text("utf-8"))
+        if known[name]["state"] == state:
+            return str(known[name]["sha256"])
+    except (OSError, ValueError):
+        known = {}
+    except (KeyError, TypeError):
+        known = known if isinstance(known, dict) else {}
+    digest = hash_file(path)
+    with contextlib.suppress(OSError):  # without a cache it is hashed again
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, {**known, name: {"state": state, "sha256": digest}})
+    return digest

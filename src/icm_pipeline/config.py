@@ -189,13 +189,21 @@ class PretrainConfig:
 
 @dataclass
 class Settings:
-    """The whole configuration. sweep: the folder of a multirun, for `stage=report` to report on instead of one run."""
+    """The whole configuration.
+
+    sweep: the folder of a multirun, for `stage=report` to report on instead of one run; shards: jobs that share the
+    work of a long stage; shard: which of them this one is, None for whatever the others leave; devices: where to share
+    it among processes of this machine.
+    """
 
     stage: str
     sweep: str | None
     seed: int
     alpha: float
     force: bool
+    shards: int
+    shard: int | None
+    devices: list[str]
     model: ModelConfig
     attribute: AttributeConfig
     timesteps: TimestepsConfig

@@ -1,8 +1,4 @@
-"""Sets of images on disk, made shard by shard: PNG files, a table of what they are, and pooled activations if recorded.
-
-A shard counts as done once its small table is there, which is written last; a killed job makes only missing shards.
-Shards stay in the partial folder until the artifact is published.
-"""
+"""Sets of images on disk, made shard by shard: PNG files, their table, and pooled activations if recorded."""
 
 import csv
 import json
@@ -21,10 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from icm_pipeline.artifacts import SHARDS, Artifact, write_json
+from icm_pipeline.artifacts import Artifact, write_json
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recording
-from icm_pipeline.sampling import Sample, batches
+from icm_pipeline.sampling import Sample
+from icm_pipeline.shards import WHOLE, Share, plan_shards
 
 log = logging.getLogger(__name__)
 
@@ -66,38 +63,40 @@ def make_image_set(
     shard_size: int,
     title: str,
     options: Sequence[str] = (),
-) -> None:
+    share: Share = WHOLE,
+) -> bool:
     """Make every job's image (and activations) in `folder`, going on from whole shards that are already there.
 
-    options: for each job, what it is steered to; empty for unsteered sets. `shard_size` is rounded up to whole batches,
-    so that a batch never ends early.
+    options: for each job, what it is steered to; empty for unsteered sets. Of a share only the shards are made. Return
+    whether the set is complete, with its table.
     """
-    shards, images = folder / SHARDS, folder / IMAGES
-    shards.mkdir(exist_ok=True)
-    shard_size = -(-shard_size // batch_size) * batch_size
-    records: list[Path] = []
+    images, ids = folder / IMAGES, [job.image_id for job in jobs]
+    shards = plan_shards(folder, ids, share, batch_size, shard_size)
     fitting = _FittingBatches(make_batch, batch_size)
-    with tqdm(total=len(jobs), desc=title, unit="image", mininterval=1) as bar:
-        for number, shard in enumerate(batches(jobs, shard_size)):
-            done, record = shards / f"{number:05d}.json", shards / f"{number:05d}.safetensors"
-            if not _is_whole(done, shard):
-                done.unlink(missing_ok=True)
-                recorded: list[Recording] = []
-                for made in fitting.make(shard):
-                    for sample in made.samples:
-                        images.mkdir(exist_ok=True)
-                        _save_png(sample.image, images / f"{sample.job.image_id}.png")
-                    recorded += [made.recording] if made.recording else []
-                    bar.update(made.size)
-                write_json(done, {"ids": [job.image_id for job in shard], "recording": _save_shard(recorded, record)})
-            else:
-                bar.update(len(shard))
-            records.append(record)
-    recording = json.loads(done.read_text("utf-8"))["recording"]
+    with tqdm(total=sum(shard.stop - shard.start for shard in shards), desc=title, unit="image", mininterval=1) as bar:
+        for number, shard in enumerate(shards):
+            if shard.table is not None:
+                bar.update(shard.stop - shard.start)
+                continue
+            files: list[Path] = []
+            recorded: list[Recording] = []
+            for made in fitting.make(jobs[shard.start : shard.stop]):
+                for sample in made.samples:
+                    images.mkdir(exist_ok=True)
+                    files.append(_save_png(sample.image, images / f"{sample.job.image_id}.png"))
+                recorded += [made.recording] if made.recording else []
+                bar.update(made.size)
+            recording = _save_shard(recorded, shard.record)
+            files += [shard.record] if recording else []
+            shards[number] = shard.keep(ids, files, {"recording": recording})
+    if share.count > 1:
+        return False
+    recording = shards[-1].table["recording"] if shards[-1].table else None
     if recording:
-        _join_activations(folder, records, recording)
+        _join_activations(folder, [shard.record for shard in shards], recording)
     if images.exists():
         _write_table(folder, jobs, list(options) or [""] * len(jobs))
+    return True
 
 
 class _FittingBatches:
@@ -124,19 +123,10 @@ class _FittingBatches:
             start += len(batch)
 
 
-def _is_whole(done: Path, shard: list[Job]) -> bool:
-    """Say whether a shard's table names exactly these jobs and its activations, if it recorded any, are there."""
-    if not done.exists():
-        return False
-    table = json.loads(done.read_text("utf-8"))
-    whole: bool = table["ids"] == [job.image_id for job in shard]
-    return whole and (not table["recording"] or done.with_suffix(".safetensors").exists())
-
-
-def _save_png(image: Any, path: Path) -> None:
+def _save_png(image: Any, path: Path) -> Path:
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     image.save(partial, format="PNG")
-    partial.replace(path)
+    return partial.replace(path)
 
 
 def _write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
@@ -153,7 +143,10 @@ def _save_shard(recorded: list[Recording], path: Path) -> dict[str, Any] | None:
     if not recorded:
         return None
     first = recorded[0]
-    save_file({layer: torch.cat([part.activations[layer] for part in recorded]) for layer in first.activations}, path)
+    tensors = {layer: torch.cat([part.activations[layer] for part in recorded]) for layer in first.activations}
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, partial)
+    partial.replace(path)
     return {"steps": first.steps, "noise_levels": first.noise_levels, "kinds": first.kinds}
 
 

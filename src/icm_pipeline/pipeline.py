@@ -13,7 +13,6 @@ from icm_pipeline.artifacts import (
     FORMAT_VERSION,
     Artifact,
     ArtifactError,
-    building,
     fingerprint,
     listing,
     make_key,
@@ -21,10 +20,13 @@ from icm_pipeline.artifacts import (
     verify,
 )
 from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.building import building, building_share, missing_shares, tidy
 from icm_pipeline.comparisons import comparable_evaluations
 from icm_pipeline.config import Settings, value_at
 from icm_pipeline.dashboard import track_artifact
-from icm_pipeline.stage_table import STAGES, StageContext, stages_of
+from icm_pipeline.devices import run_on_devices
+from icm_pipeline.shards import WHOLE, Share
+from icm_pipeline.stage_table import STAGES, Stage, StageContext, stages_of
 from icm_pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -38,12 +40,13 @@ def _ordered(value: Any) -> Any:
 class Pipeline:
     """The stages under one configuration, with their keys and folders.
 
-    overrides: the command-line words that made the configuration, so that messages can name the command to run;
-    reused: the artifacts that a run found done before.
+    overrides: the command-line words that made the configuration, so that messages can name the command to run; logs:
+    the folder for what processes started on several devices print; reused: the artifacts that a run found done before.
     """
 
-    def __init__(self, settings: Settings, overrides: list[str], tracker: Tracker) -> None:
+    def __init__(self, settings: Settings, overrides: list[str], tracker: Tracker, logs: Path | None = None) -> None:
         self.settings = settings
+        self._logs = logs
         self._overrides = overrides
         self._tracker = tracker
         self.reused: list[Artifact] = []
@@ -88,17 +91,22 @@ class Pipeline:
             self._compared = comparable_evaluations(evaluations, self._slice("evaluate"), self.key("originals"))
         return self._compared
 
-    def run(self, stage: str) -> Artifact:
-        """Run one stage, or with `all` every missing one in order; return the last artifact."""
+    def run(self, stage: str) -> Artifact | None:
+        """Run one stage, or with `all` every missing one in order; return the last artifact.
+
+        None if this job did its share of one stage and other shares are missing. With `all`, or where no share was
+        asked for, it does what the others leave undone.
+        """
         if stage != "all":
-            return self._run_stage(stage)
+            return self._run_stage(stage, helps=self.settings.shard is None)
         for name in stages_of(self.settings):
-            artifact = self._run_stage(name)
+            artifact = self._run_stage(name, helps=True)
         return artifact
 
     def command(self, stage: str) -> str:
         """Return the command that makes a stage under this configuration."""
-        kept = [word for word in self._overrides if not word.startswith(("stage=", "force="))]
+        left_out = ("stage=", "force=", "shards=", "shard=", "devices=")
+        kept = [word for word in self._overrides if not word.startswith(left_out)]
         return shlex.join(["python", "-m", "icm_pipeline", f"stage={stage}", *kept])
 
     def _slice(self, name: str) -> dict[str, Any]:
@@ -124,32 +132,61 @@ class Pipeline:
     def _parent_keys(self, name: str) -> dict[str, str]:
         return {parent: self.key(parent) for parent in STAGES[name].needs(self.settings)}
 
-    def _run_stage(self, name: str) -> Artifact:
+    def _run_stage(self, name: str, helps: bool) -> Artifact | None:
         stage, folder = STAGES[name], self.folder(name)
         found = None if self.settings.force else self.find(name)
         if found is not None:
+            tidy(folder)
             log.info("%s: done before, %s", name, folder)
             self.reused.append(found)
             return found
         parents = {parent: self._parent(name, parent) for parent in stage.needs(self.settings)}
-        description = {
-            "stage": name, "key": self.key(name), "parents": self._parent_keys(name),
-            "device": value_at(self.settings, stage.device) if stage.device else "cpu", "settings": self._slice(name),
-        }  # fmt: skip
         started = time.monotonic()
-        with building(folder, description, self.settings.force) as partial:
+        if stage.shared and stage.device and self.settings.devices:
+            run_on_devices(name, stage.device, self.settings.devices, self._overrides, self._logs)
+        elif stage.shared and self.settings.shards > 1:
+            self._run_shares(stage, folder, parents, helps)
+            missing = missing_shares(folder, self.settings.shards)
+            if missing:
+                log.info("%s: this share is done; of %d missing yet: %s", name, self.settings.shards, missing)
+                return None
+        with building(folder, self._description(stage), self.settings.force) as partial:
             if partial is not None:
                 log.info("%s: %s", name, stage.summary)
-                compared = self.compared() if stage.compares else ()
-                stage.run(StageContext(self.settings, parents, partial, self._tracker, compared))
-        artifact = open_artifact(folder)
+                stage.run(self._context(stage, parents, partial, WHOLE))
+        if partial is not None:
+            self._verified.add(self.key(name))  # hashed a moment ago
+        artifact = self.find(name)
         assert artifact is not None
-        self._verified.add(artifact.key)  # hashed a moment ago
         seconds = time.monotonic() - started
         log.info("%s: %.1f s, %s", name, seconds, folder)
         self._tracker.metrics({f"seconds/{name}": seconds})
         track_artifact(self._tracker, artifact)
         return artifact
+
+    def _run_shares(self, stage: Stage, folder: Path, parents: dict[str, Artifact], helps: bool) -> None:
+        """Make this job's share of a stage; if it helps, then all that no other job makes, and wait for those."""
+        count, first = self.settings.shards, self.settings.shard or 0
+        order = [(first + offset) % count for offset in range(count)] if helps else [first]
+        turns = [(index, False) for index in order] + [(index, True) for index in order]
+        for index, wait in turns:
+            share = Share(index, count)
+            with building_share(folder, self._description(stage), share, wait) as partial:
+                if partial is not None:
+                    log.info("%s, share %s: %s", stage.name, share.name, stage.summary)
+                    stage.run(self._context(stage, parents, partial, share))
+
+    def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
+        compared = self.compared() if stage.compares else ()
+        return StageContext(self.settings, parents, partial, compared, share)
+
+    def _description(self, stage: Stage) -> dict[str, Any]:
+        return {
+            "stage": stage.name, "key": self.key(stage.name), "parents": self._parent_keys(stage.name),
+            "model": self.settings.model.name, "attribute": self.settings.attribute.name,
+            "device": value_at(self.settings, stage.device) if stage.device else "cpu",
+            "settings": self._slice(stage.name),
+        }  # fmt: skip
 
     def _parent(self, name: str, parent: str) -> Artifact:
         artifact = self.find(parent)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from icm_pipeline.artifacts import Artifact
 from icm_pipeline.config import Settings
-from icm_pipeline.tracking import Tracker
+from icm_pipeline.shards import WHOLE, Share
 from icm_pipeline.validation import ConfigError
 
 
@@ -21,9 +21,10 @@ class StageContext:
     settings: Settings
     parents: dict[str, Artifact]
     folder: Path
-    tracker: Tracker
     compared: tuple[Artifact, ...] = ()
     """For a stage that compares: the evaluations that share this one's originals and judges."""
+    share: Share = WHOLE
+    """For a stage that can be shared: the part of its work to do."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Stage:
 
     reads: dotted names of the settings that change the result; weights: those among them that point to weights on disk;
     device: the setting that says where it computes; compares: whether it shows other evaluations beside its own;
-    pictures: settings that point to folders of pictures.
+    pictures: settings that point to folders of pictures; shared: whether several jobs can do a part of its work each.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stage:
     device: str | None = None  # None: on the CPU
     compares: bool = False
     pictures: tuple[str, ...] = ()
+    shared: bool = False
 
     @property
     def run(self) -> Callable[[StageContext], None]:
@@ -80,22 +82,23 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage(
             "generate", "make the probe dataset, and record pooled activations in the same pass",
-            lambda s: (), (*PROBE_DATASET, "generate.record"), ("model.path",), RECORDING, device="model.device",
+            lambda s: (), (*PROBE_DATASET, "generate.record"), ("model.path",), RECORDING,
+            device="model.device", shared=True,
         ),
         Stage("extract", "record pooled activations of the probe dataset on its own",
-              lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device"),
+              lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device", shared=True),
         Stage("label", "say what every probe image shows",
-              lambda s: ("generate",), LABELLING, ("labeler.path",), device="labeler.device"),
+              lambda s: ("generate",), LABELLING, ("labeler.path",), device="labeler.device", shared=True),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
               lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
               ("probe", "attribute.name", "seed")),
         Stage("select", "rank the layers and choose those to steer", lambda s: ("probe",), ("layers",)),
         Stage("originals", "make the unsteered evaluation images", lambda s: (), EVALUATION_SET, ("model.path",),
-              device="model.device"),
+              device="model.device", shared=True),
         Stage("steer", "make the evaluation images again, steered",
               lambda s: ("probe", "select"),
               (*EVALUATION_SET, "alpha", "method", "model.batch_size", "attribute.name"), ("model.path",),
-              device="model.device"),
+              device="model.device", shared=True),
         Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
               lambda s: ("originals", "steer"),
               JUDGING,

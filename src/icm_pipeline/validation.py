@@ -115,6 +115,7 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"probe.C={settings.probe.C} must be a positive, finite number.")
     _check_attribute(settings.attribute)
     _check_shares(settings)
+    _check_jobs(settings)
 
 
 def _check_attribute(attribute: AttributeConfig) -> None:
@@ -170,3 +171,18 @@ def _check_shares(settings: Settings) -> None:
         raise ConfigError(f"method.target_shares has {len(shares)} numbers for {len(options)} options: {options}.")
     if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
         raise ConfigError(f"method.target_shares={shares} must be non-negative and sum to 1 (sum {sum(shares):g}).")
+
+
+def _check_jobs(settings: Settings) -> None:
+    shards, shard, devices = settings.shards, settings.shard, settings.devices
+    if shards < 1:
+        raise ConfigError(f"shards={shards} must be at least 1.")
+    if shard is not None and not 0 <= shard < shards:
+        raise ConfigError(f"shard={shard} is none of the {shards} shards, which count from 0. Set shards=... as well.")
+    if devices and shards > 1:
+        raise ConfigError(f"devices={devices} and shards={shards} exclude each other: devices makes the shards itself.")
+    if settings.force and (shards > 1 or devices):
+        raise ConfigError(
+            "force=true lets one job make everything again; several would undo each other's work. Delete the "
+            "artifact's folder instead, or leave out shards and devices."
+        )

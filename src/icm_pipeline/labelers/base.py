@@ -29,7 +29,8 @@ class Labeler(Protocol):
 
 def image_batches(images: Sequence[Any], batch_size: int, title: str) -> Iterator[list[Any]]:
     """Yield the images in lists of `batch_size`, opened as they are needed, with a bar if it takes longer."""
-    with tqdm(total=len(images), desc=title, unit="image", mininterval=1, delay=2) as bar:
+    alone = len(images) <= batch_size
+    with tqdm(total=len(images), desc=title, unit="image", mininterval=1, delay=2, disable=alone) as bar:
         for start in range(0, len(images), batch_size):
             batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
             yield batch

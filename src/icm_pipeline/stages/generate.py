@@ -1,5 +1,8 @@
 """Make the probe dataset: ambiguous prompts, one seed per image, activations pooled in the same denoising pass."""
 
+from functools import cache
+
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.hooks import hooked
 from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
 from icm_pipeline.plots.grid import draw_sheet
@@ -11,30 +14,34 @@ from icm_pipeline.stages.models import backbone_of, probe_jobs, recorded_steps, 
 
 
 def run(context: StageContext) -> None:
-    make_probe_dataset(context, images=True, record=context.settings.generate.record)
-    draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
+    if make_probe_dataset(context, images=True, record=context.settings.generate.record):
+        draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
 
 
-def make_probe_dataset(context: StageContext, images: bool, record: bool) -> None:
-    """Denoise every probe job; write its image, its pooled activations, or both."""
+def make_probe_dataset(context: StageContext, images: bool, record: bool) -> bool:
+    """Denoise every probe job; write its image, its pooled activations, or both; return whether all are there."""
     settings = context.settings
-    backbone = backbone_of(settings)
-    refuse_early(settings, backbone)
-    layers = backbone.layers if record else []
     steps = recorded_steps(settings) if record else []
 
+    @cache
+    def backbone_once() -> Backbone:
+        backbone = backbone_of(settings)
+        refuse_early(settings, backbone)
+        return backbone
+
     def make_batch(jobs: list[Job]) -> Batch:
-        recorder = Recorder(steps)
-        with hooked(backbone, layers, recorder, len(jobs)):
+        backbone, recorder = backbone_once(), Recorder(steps)
+        with hooked(backbone, backbone.layers if record else [], recorder, len(jobs)):
             latents = denoise(backbone, jobs)
         samples = decode(backbone, jobs, latents) if images else []
         return Batch(len(jobs), samples, recorder.recording() if record else None)
 
-    make_image_set(
+    return make_image_set(
         context.folder,
         probe_jobs(settings),
         make_batch,
         settings.model.batch_size,
         settings.generate.shard_size,
         title="generate" if images else "extract",
+        share=context.share,
     )

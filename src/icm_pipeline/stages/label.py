@@ -3,21 +3,29 @@
 import csv
 import logging
 
-from icm_pipeline.image_sets import Pictures, read_table
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from icm_pipeline.image_sets import ImageRow, Pictures, read_table
 from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.shards import Shard, plan_shards
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import labeler_of
 
 log = logging.getLogger(__name__)
 
 LABELS = "labels.csv"
+PROBABILITIES = "probabilities"  # of a shard: [images, options], float64
 
 
 def run(context: StageContext) -> None:
-    settings, attribute = context.settings, context.settings.attribute
+    attribute = context.settings.attribute
     rows = read_table(context.parents["generate"])
-    questions = {attribute.name: attribute.options}
-    probabilities = labeler_of(settings.labeler, "labeler").label(Pictures(rows), questions)[attribute.name]
+    shards = _label(context, rows)
+    if context.share.count > 1:
+        return
+    probabilities = np.concatenate([load_file(shard.record)[PROBABILITIES] for shard in shards])
     options = list(attribute.options)
     labels = hard_labels(probabilities)
     with (context.folder / LABELS).open("w", newline="", encoding="utf-8") as file:
@@ -28,3 +36,24 @@ def run(context: StageContext) -> None:
     counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
     unseen = int((labels < 0).sum())
     log.info("label: %s%s", counts, f", {unseen} not recognisable" if unseen else "")
+
+
+def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
+    """Ask the labeler about a share of the images, batch by batch; return the whole shards, with probabilities each."""
+    settings, attribute = context.settings, context.settings.attribute
+    batch_size, ids = settings.labeler.batch_size, [row.image_id for row in rows]
+    shards = plan_shards(context.folder, ids, context.share, batch_size, settings.generate.shard_size)
+    if all(shard.table for shard in shards):
+        return shards
+    labeler = labeler_of(settings.labeler, "labeler")
+    questions = {attribute.name: attribute.options}
+    with tqdm(total=sum(s.stop - s.start for s in shards), desc="label", unit="image", mininterval=1) as bar:
+        for number, shard in enumerate(shards):
+            if not shard.table:
+                starts = range(shard.start, shard.stop, batch_size)
+                parts = [Pictures(rows[start : min(start + batch_size, shard.stop)]) for start in starts]
+                found = [labeler.label(part, questions)[attribute.name] for part in parts]
+                save_file({PROBABILITIES: np.concatenate(found)}, shard.record)
+                shards[number] = shard.keep(ids, [shard.record], {})
+            bar.update(shard.stop - shard.start)
+    return shards

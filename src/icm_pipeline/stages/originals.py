@@ -1,5 +1,8 @@
 """Make the unsteered evaluation images: the twins of every steered set with the same model, prompts and seeds."""
 
+from functools import cache
+
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
 from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prompts import Job
@@ -10,17 +13,23 @@ from icm_pipeline.stages.models import backbone_of, evaluation_jobs
 
 def run(context: StageContext) -> None:
     settings = context.settings
-    backbone = backbone_of(settings)
+
+    @cache
+    def backbone_once() -> Backbone:
+        return backbone_of(settings)
 
     def make_batch(jobs: list[Job]) -> Batch:
+        backbone = backbone_once()
         return Batch(len(jobs), decode(backbone, jobs, denoise(backbone, jobs)))
 
-    make_image_set(
+    complete = make_image_set(
         context.folder,
         evaluation_jobs(settings),
         make_batch,
         settings.model.batch_size,
         settings.generate.shard_size,
         title="originals",
+        share=context.share,
     )
-    draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
+    if complete:
+        draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)

@@ -3,8 +3,10 @@
 import logging
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import cache
 
 from icm_pipeline.artifacts import write_json
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.hooks import hooked
 from icm_pipeline.image_sets import IMAGES, SAMPLES, STEERING, Batch, make_image_set
 from icm_pipeline.interventions.assignment import assign_options
@@ -41,9 +43,13 @@ def run(context: StageContext) -> None:
         "steer: %s at alpha %g (%s) in %d layers: %s", method.name, settings.alpha, method.alpha_unit, len(layers),
         dict(Counter(names[option] for option in assigned)),
     )  # fmt: skip
-    backbone = backbone_of(settings)
+
+    @cache
+    def backbone_once() -> Backbone:
+        return backbone_of(settings)
 
     def make_batch(batch: list[Job]) -> Batch:
+        backbone = backbone_once()
         shift = Shift(
             vectors,
             [option_of[job.image_id] for job in batch],
@@ -57,7 +63,7 @@ def run(context: StageContext) -> None:
             latents = denoise(backbone, batch)
         return Batch(len(batch), decode(backbone, batch, latents))
 
-    make_image_set(
+    complete = make_image_set(
         context.folder,
         jobs,
         make_batch,
@@ -65,7 +71,10 @@ def run(context: StageContext) -> None:
         settings.generate.shard_size,
         title="steer",
         options=[names[option] for option in assigned],
+        share=context.share,
     )
+    if not complete:
+        return
     used = Strength(
         settings.alpha, method.alpha_unit, method.first_step, method.last_step, settings.model.num_steps,
         method.norm_preserving,

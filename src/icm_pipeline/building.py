@@ -1,0 +1,211 @@
+"""Making artifacts: by one job or by several that share the work, killed anywhere and gone on with, published once.
+
+A job that builds or publishes holds the folder's lock; a job that makes only a share
+of the work holds its share's lock, and the folder's only to begin and to end. Who holds the folder's lock and wants to
+be alone waits for the shares that are being made; none begins meanwhile.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from icm_pipeline.artifacts import SHARDS, STORAGE_ERRORS, ArtifactError, open_artifact, write_json
+from icm_pipeline.locks import POLL_SECONDS, Lock, Locker, lock_names, locked
+from icm_pipeline.partials import (
+    OLD,
+    is_begun,
+    is_only_to_be_moved,
+    move,
+    partial_of,
+    prepare,
+    publish,
+    remove_if_empty,
+    where,
+)
+from icm_pipeline.shards import Share
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def building(folder: Path, description: dict[str, Any], force: bool = False) -> Iterator[Path | None]:
+    """Yield the folder to build an artifact in and publish it on a clean exit; yield None if another job just did.
+
+    Only one process builds a key at a time; the others wait here. On an exception the partial folder stays for the
+    next run, unless nothing was done in it. `description` (stage, key, configuration, parents) goes into the manifest.
+    """
+    with _held(folder):
+        if (not force and open_artifact(folder) is not None) or not _began(folder, description, afresh=True):
+            yield None
+            return
+        partial, started = partial_of(folder), time.monotonic()
+        try:
+            with _disk_errors(folder):
+                yield partial
+                publish(partial, folder, description, time.monotonic() - started)
+        finally:
+            remove_if_empty(partial)
+
+
+@contextmanager
+def building_share(folder: Path, description: dict[str, Any], share: Share, wait: bool) -> Iterator[Path | None]:
+    """Yield the folder to make one share of an artifact in; yield None if the share or the whole is there.
+
+    Without `wait` also None if another job makes the share at the moment, else wait for that job; one that dies is
+    replaced. The share counts as made on a clean exit.
+    """
+    lock = _take_share(folder, description, share, wait)
+    if lock is None:
+        yield None
+        return
+    partial, started = partial_of(folder), time.monotonic()
+    try:
+        with _disk_errors(folder):
+            yield partial
+            made = {"share": share.name, **where(description), "seconds": round(time.monotonic() - started, 3)}
+            write_json(_mark(partial, share), made)
+    finally:
+        lock.release()
+        tidy(folder)
+
+
+def missing_shares(folder: Path, count: int) -> list[int]:
+    """Return the shares, of so many, that are not made yet; none if the artifact is there."""
+    if folder.exists():
+        return []
+    return [index for index in range(count) if not _mark(partial_of(folder), Share(index, count)).exists()]
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a killed job left beside an artifact and no next one needs, unless a job is at work there."""
+    with contextlib.suppress(OSError):
+        old, partial = folder.with_name(folder.name + OLD), partial_of(folder)
+        if not (_locks(folder) or old.exists() or partial.exists()):
+            return
+        lock = Locker(_lock_name(folder)).try_now()
+        if lock is None:
+            return
+        free = [share_lock for name in _share_locks(folder) if (share_lock := Locker(name).try_now())]
+        if not _share_locks(folder) or len(free) == len(_share_locks(folder)):
+            remove_if_empty(partial)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        for held in (*free, lock):
+            held.release()
+
+
+def is_being_built(folder: Path) -> bool:
+    """Say whether a job builds this artifact or a share of it at the moment."""
+    for name in _locks(folder):
+        lock = Locker(name).try_now()
+        if lock is None:
+            return True
+        lock.release()
+    return False
+
+
+def _lock_name(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}")
+
+
+def _share_locks(folder: Path) -> list[Path]:
+    """Return the names of the locks of shares that are held or were left behind."""
+    return lock_names(folder.parent, f".{folder.name}.share-")
+
+
+def _locks(folder: Path) -> list[Path]:
+    own = [name for name in lock_names(folder.parent, f".{folder.name}") if name == _lock_name(folder)]
+    return own + _share_locks(folder)
+
+
+def _mark(partial: Path, share: Share) -> Path:
+    return partial / SHARDS / f"share-{share.name}.json"
+
+
+def _take_share(folder: Path, description: dict[str, Any], share: Share, wait: bool) -> Lock | None:
+    """Return the lock of a share that is to be made, None if there is nothing to do."""
+    locker, told = Locker(folder.with_name(f".{folder.name}.share-{share.name}")), False
+    while True:
+        with _held(folder):
+            if open_artifact(folder) is not None or not _began(folder, description, afresh=False):
+                return None
+            if _mark(partial_of(folder), share).exists():
+                return None
+            lock = locker.try_now()
+        if lock is not None or not wait:
+            return lock
+        if not told:
+            log.info("waiting for another job that makes share %s of %s", share.name, folder.name)
+            told = True
+        time.sleep(5 * POLL_SECONDS)
+
+
+def _began(folder: Path, description: dict[str, Any], afresh: bool) -> bool:
+    """Make the partial folder ready, or publish one that is whole; return whether there is something left to do.
+
+    afresh: wait until no other job is in it, and remove what killed ones left half-written.
+    """
+    partial = partial_of(folder)
+    with _disk_errors(folder):
+        if not afresh and is_begun(partial, description):
+            return True
+        with _alone(folder):
+            if is_only_to_be_moved(partial, description):
+                move(partial, folder)
+                return False
+            prepare(partial, description)
+    return True
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait, with the folder's lock held, until no job makes a share any more; none can begin one meanwhile."""
+    with contextlib.ExitStack() as held:
+        for name in _share_locks(folder):
+            held.enter_context(locked(name, f"makes a share of {folder.name}"))
+        yield
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; raises ArtifactError where nothing can be written."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = Locker(_lock_name(folder)).wait(f"builds {folder.name}")
+    except OSError as error:
+        raise ArtifactError(
+            f"Cannot write to {folder.parent}: {error}. Set paths.outputs to a writable folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Say of an error that comes from the disk where the work is kept and how to go on."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not _is_about_storage(error):
+            raise
+        raise ArtifactError(
+            f"Making {folder.name} failed: {error}. What is done is kept in {partial_of(folder)}; free some space or "
+            "set paths.outputs to another folder, then run the same command again."
+        ) from error
+
+
+def _is_about_storage(error: Exception) -> bool:
+    """Say whether an error comes from the disk; safetensors has an error of its own with the system's words."""
+    if isinstance(error, OSError):
+        return error.errno in STORAGE_ERRORS
+    return any(os.strerror(number) in str(error) for number in STORAGE_ERRORS)

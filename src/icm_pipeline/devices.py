@@ -1,0 +1,66 @@
+"""Several devices of one machine: a process of this program on each, through the shares of one stage."""
+
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from icm_pipeline.artifacts import ArtifactError
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0
+
+
+def run_on_devices(
+    stage: str, setting: str, devices: Sequence[str], overrides: Sequence[str], logs: Path | None
+) -> None:
+    """Make a stage with one process per device, under the same configuration, and wait for all of them.
+
+    setting: the name of the stage's device setting; overrides: the command-line words of the configuration; logs: where
+    what the processes print goes. Raises ArtifactError with the last words of the first that failed, when the others
+    have ended.
+    """
+    folder = logs or Path(tempfile.mkdtemp(prefix="icm-devices-"))
+    processes, outputs = [], []
+    for index in range(len(devices)):
+        output = folder / f"{stage}-{index}.log"
+        with output.open("w", encoding="utf-8") as file:
+            words = device_command(stage, index, setting, devices, overrides, folder)
+            processes.append(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL))
+        outputs.append(output)
+    log.info("%s: on %s; what each prints is in %s", stage, ", ".join(devices), outputs[0].parent)
+    try:
+        codes = [process.wait() for process in processes]
+    finally:
+        _stop(processes)
+    for code, device, output in zip(codes, devices, outputs, strict=True):
+        if code != 0:
+            last = [line for line in output.read_text("utf-8", "replace").splitlines() if line.strip()][-1:]
+            raise ArtifactError(f"{stage} on {device} ended with code {code}: {''.join(last)} (all of it: {output}).")
+
+
+def device_command(
+    stage: str, index: int, setting: str, devices: Sequence[str], overrides: Sequence[str], folder: Path
+) -> list[str]:
+    """Return the command of the process that makes a share of a stage on a device."""
+    return [
+        sys.executable, "-m", "icm_pipeline", *overrides, f"stage={stage}", f"shards={len(devices)}", f"shard={index}",
+        "devices=[]", f"{setting}={devices[index]}", "tracker.mode=disabled",
+        "hydra.mode=RUN", f"hydra.run.dir={folder / f'{stage}-{index}'}",
+    ]  # fmt: skip
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End the processes that still run, as when this one is told to stop."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,136 @@
+"""`icm show`, `icm ls`, `icm gc`, `icm verify`: what made an artifact, what there is, what can go, what was changed."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from icm_pipeline.artifacts import Artifact, ArtifactError
+from icm_pipeline.building import is_being_built, tidy
+from icm_pipeline.lineage import Shelf, Waste, changed_files, find_waste, read_shelf, size_of, stage_of
+from icm_pipeline.partials import OLD, PARTIAL
+from icm_pipeline.provenance import artifact_table, print_artifact, size_text
+
+YOUNG_HOURS = 24.0
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run one of the commands and return its exit code; what cannot be done is told in one line and returns 1."""
+    arguments = _parser().parse_args(words)
+    command: Callable[[argparse.Namespace, Shelf, Console], int] = arguments.run
+    try:
+        return command(arguments, read_shelf(Path(arguments.outputs)), _console())
+    except (ArtifactError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("icm", description="Look after the artifacts of the pipeline.")
+    commands = parser.add_subparsers(required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--outputs", default="outputs", metavar="FOLDER", help="the outputs folder (default: outputs)")
+
+    show = commands.add_parser("show", parents=[shared], help="what made an artifact, up to the roots")
+    show.add_argument("artifact", help="its folder, its key or the beginning of its key")
+    show.add_argument("--files", action="store_true", help="list every file with its size")
+    show.set_defaults(run=_show)
+
+    listing = commands.add_parser("ls", parents=[shared], help="all artifacts, and which a result was made from")
+    listing.add_argument("--stage", help="only this stage's")
+    listing.set_defaults(run=_list)
+
+    collect = commands.add_parser("gc", parents=[shared], help="remove what nothing needs; asks first")
+    collect.add_argument("--yes", action="store_true", help="do not ask")
+    collect.add_argument("--dry-run", action="store_true", help="only say what would go")
+    collect.add_argument(
+        "--older-than", type=float, default=YOUNG_HOURS, metavar="HOURS",
+        help=f"leave artifacts that are younger (default: {YOUNG_HOURS:g})",
+    )  # fmt: skip
+    collect.set_defaults(run=_collect)
+
+    check = commands.add_parser("verify", parents=[shared], help="hash every file again; exit code 1 if one differs")
+    check.add_argument("artifacts", nargs="*", help="folders or keys; none: all")
+    check.set_defaults(run=_verify)
+    return parser
+
+
+def _console() -> Console:
+    """Return a console that cuts no table where its output goes to a file or a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _show(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
+    print_artifact(console, shelf, shelf.find(arguments.artifact), arguments.files)
+    return 0
+
+
+def _list(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
+    chosen = [a for a in shelf.artifacts.values() if arguments.stage in (None, stage_of(a))]
+    console.print(artifact_table(shelf, chosen))
+    for problem in shelf.damaged.values():
+        console.print(problem, markup=False)
+    return 0
+
+
+def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
+    waste = find_waste(shelf, arguments.older_than)
+    sizes = {item.path: _bytes_below(item.path) for item in waste}
+    for item in waste:
+        console.print(f"{size_text(sizes[item.path]):>10}  {item.path}  ({item.reason})", markup=False, soft_wrap=True)
+    if not waste:
+        console.print("Nothing can go.")
+        return 0
+    total = f"{_folders(len(waste))}, {size_text(sum(sizes.values()))}"
+    if arguments.dry_run:
+        console.print(f"{total} would go.")
+        return 0
+    if not arguments.yes and not _confirmed(f"Remove {total}? [y/N] "):
+        console.print("Nothing was removed.")
+        return 0
+    removed = [item for item in waste if _remove(item)]
+    console.print(f"Removed {_folders(len(removed))}, {size_text(sum(sizes[item.path] for item in removed))}.")
+    return 0
+
+
+def _folders(count: int) -> str:
+    return f"{count} folder" if count == 1 else f"{count} folders"
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _remove(item: Waste) -> bool:
+    """Remove a folder unless a job took it up since it was listed; by a rename first, so that none is half there."""
+    folder = item.path.with_name(item.path.name.removesuffix(OLD).removesuffix(PARTIAL))
+    if is_being_built(folder):
+        return False
+    going = item.path if item.path.name.endswith(OLD) else item.path.with_name(item.path.name + OLD)
+    if going != item.path:
+        shutil.rmtree(going, ignore_errors=True)
+        item.path.rename(going)
+    shutil.rmtree(going)
+    tidy(folder)
+    return True
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _verify(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
+    chosen: list[Artifact] = [shelf.find(word) for word in arguments.artifacts] or list(shelf.artifacts.values())
+    problems = [problem for artifact in chosen if (problem := changed_files(artifact))]
+    problems += [] if arguments.artifacts else list(shelf.damaged.values())
+    for problem in problems:
+        console.print(problem, markup=False, soft_wrap=True)
+    size = size_text(sum(size_of(artifact) for artifact in chosen))
+    console.print(f"{len(chosen)} artifacts, {size}: {len(problems) or 'none'} changed or damaged.")
+    return 1 if problems else 0

@@ -1,0 +1,122 @@
+"""The partial folder in which an artifact is built: begun, kept over kills, hashed into a manifest, renamed into place.
+
+A job may be killed between any two steps here: the next one finds what to go on with, and nothing is left over.
+"""
+
+import json
+import logging
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.artifacts import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SHARDS,
+    STAMP,
+    ArtifactError,
+    hash_file,
+    library_versions,
+    open_artifact,
+    replace_folder,
+    write_json,
+)
+from icm_pipeline.versions import code_version, device_name
+
+log = logging.getLogger(__name__)
+
+PARTIAL, OLD = ".partial", ".old"
+LAYOUT = 2  # of what a partial folder keeps for the next job
+
+
+def partial_of(folder: Path) -> Path:
+    """Return where the artifact of a folder is built."""
+    return folder.with_name(folder.name + PARTIAL)
+
+
+def remove_if_empty(partial: Path) -> None:
+    """Remove a partial folder in which nothing was done, so that a refused job leaves nothing behind."""
+    if partial.exists() and not any(path.is_file() and path.name != STAMP for path in partial.rglob("*")):
+        shutil.rmtree(partial)
+
+
+def _origin(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what a partial folder must have been begun with to be gone on with."""
+    return {"key": description["key"], "format": FORMAT_VERSION, "layout": LAYOUT, "libraries": library_versions()}
+
+
+def is_begun(partial: Path, description: dict[str, Any]) -> bool:
+    stamp = partial / STAMP
+    try:
+        begun = json.loads(stamp.read_text("utf-8"))
+        return {name: begun.get(name) for name in _origin(description)} == _origin(description)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def prepare(partial: Path, description: dict[str, Any]) -> None:
+    """Keep an earlier partial folder of the same key and code version, start afresh otherwise; nobody else is in it."""
+    if partial.exists() and not is_begun(partial, description):
+        log.warning("%s was begun with other versions of the libraries: beginning again", partial.name)
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    for leftover in (*partial.rglob("*.tmp"), partial / MANIFEST):
+        leftover.unlink(missing_ok=True)
+    write_json(partial / STAMP, {**_origin(description), "parents": description.get("parents", {})})
+    (partial / SHARDS).mkdir(exist_ok=True)
+
+
+def publish(partial: Path, folder: Path, description: dict[str, Any], seconds: float) -> None:
+    names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+    files = {
+        name: {"size": (partial / name).stat().st_size, "sha256": hash_file(partial / name)}
+        for name in names
+        if name not in (MANIFEST, STAMP) and not name.startswith(f"{SHARDS}/")
+    }
+    marks = sorted((partial / SHARDS).glob("share-*.json"))
+    shares = [json.loads(mark.read_text("utf-8")) for mark in marks]
+    write_json(
+        partial / MANIFEST,
+        {
+            **description,
+            **where(description),
+            **({"shares": shares} if shares else {}),
+            "format": FORMAT_VERSION,
+            "files": files,
+            "code": code_version(),
+            "libraries": library_versions(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": round(seconds, 3),
+        },
+    )
+    move(partial, folder)
+
+
+def where(description: dict[str, Any]) -> dict[str, str]:
+    device = str(description.get("device", "cpu"))
+    return {"device": device, "device_name": device_name(device)}
+
+
+def is_only_to_be_moved(partial: Path, description: dict[str, Any]) -> bool:
+    """Say whether a job was killed between the manifest of this key and the rename: all files are there, hashed."""
+    if not (partial / MANIFEST).exists():
+        return False
+    try:
+        artifact = open_artifact(partial)
+    except ArtifactError:
+        return False
+    if artifact is None or artifact.key != description["key"] or artifact.manifest["format"] != FORMAT_VERSION:
+        return False
+    return all(hash_file(partial / name) == entry["sha256"] for name, entry in artifact.manifest["files"].items())
+
+
+def move(partial: Path, folder: Path) -> None:
+    """Give a whole partial folder its place; what a resumed job would have needed goes first, so that none is left."""
+    shutil.rmtree(partial / SHARDS, ignore_errors=True)
+    for leftover in (*partial.rglob("*.tmp"), partial / STAMP):
+        leftover.unlink(missing_ok=True)
+    replace_folder(partial, folder)
