@@ -163,6 +163,21 @@ def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path) -> 
     assert all(image.read_bytes() == (twins / image.name).read_bytes() for image in images)
 
 
+def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path, tmp_path: Path) -> None:
+    """The second way of steering begins with what the first kept, and ends where it would have without."""
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
+    late = ("stage=steer", "method.first_step=3")
+    for words in (("alpha=2",), ("alpha=0",)):
+        assert run(outputs, *late, *words).returncode == 0
+    (prefixes,) = (outputs / "artifacts" / "originals" / ".prefixes").iterdir()
+    originals = artifact(outputs, "originals") / "images"
+    assert {path.stem for path in prefixes.iterdir()} == {path.stem for path in originals.iterdir()}
+    steered = [path.parent for path in outputs.glob("artifacts/steer/*/steering.json")]
+    (unmoved,) = (path for path in steered if json.loads((path / "steering.json").read_text())["alpha"] == 0)
+    for path in originals.iterdir():
+        assert (unmoved / "images" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: Path, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     result = run(outputs, "stage=extract")

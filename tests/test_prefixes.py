@@ -1,14 +1,15 @@
 """A run that gets its first steps from another run's memory ends where it would have ended."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.schedulers import use_scheduler
-from icm_pipeline.hooks import hooked
-from icm_pipeline.prefixes import Prefix, PrefixError, kept, replayed
+from icm_pipeline.hooks import StepClock, hooked
+from icm_pipeline.prefixes import Prefix, PrefixError, PrefixStore, kept, replayed, shared_prefix
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import denoise
 from tests.conftest import NUM_STEPS
@@ -83,7 +84,7 @@ def test_without_guidance_an_image_has_one_part(backbone: Backbone, jobs: list[J
 
 
 def test_calls_of_different_shapes_are_refused() -> None:
-    with pytest.raises(PrefixError, match="different shapes"):
+    with pytest.raises(PrefixError, match="no tensors of one shape"):
         Prefix.of_calls([torch.zeros(4, 2), torch.zeros(2, 2)], 2)
 
 
@@ -91,3 +92,43 @@ def test_nothing_stays_behind(backbone: Backbone, jobs: list[Job]) -> None:
     with pytest.raises(RuntimeError, match="stop"), replayed(backbone, remember(backbone, jobs)):
         raise RuntimeError("stop")
     assert "forward" not in vars(backbone.denoiser)
+
+
+def run_with(backbone: Backbone, jobs: list[Job], store: PrefixStore | None) -> torch.Tensor:
+    ids = [job.image_id for job in jobs]
+    with (
+        hooked(backbone, [], lambda tokens, site, clock: None, len(jobs)) as clock,
+        shared_prefix(backbone, clock, store, ids, FIRST),
+    ):
+        return denoise(backbone, jobs)
+
+
+def test_the_first_run_fills_the_store_and_the_next_reads_it(
+    backbone: Backbone, jobs: list[Job], tmp_path: Path
+) -> None:
+    plain, store, runs = denoise(backbone, jobs), PrefixStore(tmp_path / "prefixes"), computed(backbone)
+    assert torch.equal(run_with(backbone, jobs, store), plain)
+    assert torch.equal(run_with(backbone, jobs, store), plain)
+    assert len(runs) == NUM_STEPS + NUM_STEPS - FIRST
+    assert sorted(path.stem for path in (tmp_path / "prefixes").iterdir()) == [job.image_id for job in jobs]
+
+
+def test_a_damaged_or_missing_file_is_made_again(backbone: Backbone, jobs: list[Job], tmp_path: Path) -> None:
+    store = PrefixStore(tmp_path)
+    plain = run_with(backbone, jobs, store)
+    (tmp_path / f"{jobs[0].image_id}.safetensors").write_bytes(b"half a file")
+    (tmp_path / f"{jobs[1].image_id}.safetensors").unlink()
+    assert store.load([job.image_id for job in jobs]) is None
+    assert torch.equal(run_with(backbone, jobs, store), plain)
+    assert store.load([job.image_id for job in jobs]) is not None
+
+
+def test_outputs_that_are_no_tensors_are_computed_every_time(
+    backbone: Backbone, jobs: list[Job], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(PrefixError):
+        Prefix.of_calls([torch.empty(0)] * FIRST, len(jobs))
+    with shared_prefix(backbone, StepClock(), PrefixStore(tmp_path), ["a"], FIRST):
+        pass  # a run that never called the denoiser
+    assert "computed again" in caplog.text
+    assert not list(tmp_path.iterdir())

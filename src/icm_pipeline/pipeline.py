@@ -31,6 +31,8 @@ from icm_pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
+PREFIXES = ".prefixes"  # beside the originals: a cache, which can be deleted at any time
+
 
 def _ordered(value: Any) -> Any:
     """Return plain data with every mapping as a list of pairs: the options' order is part of what a key stands for."""
@@ -178,7 +180,14 @@ class Pipeline:
 
     def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
         compared = self.compared() if stage.compares else ()
-        return StageContext(self.settings, parents, partial, compared, share)
+        return StageContext(self.settings, parents, partial, compared, share, self._prefixes())
+
+    def _prefixes(self) -> Path | None:
+        """Return the folder that all runs with these originals and this first steered step share."""
+        first = self.settings.method.first_step
+        if first < 1 or not self.settings.generate.reuse_prefix:
+            return None
+        return self.folder("originals").parent / PREFIXES / f"{self.key('originals')}-{first}"
 
     def _description(self, stage: Stage) -> dict[str, Any]:
         return {

@@ -5,15 +5,22 @@ those steps is kept and returned in its place; everything around it (guidance, s
 runs as ever, so that any pipeline and scheduler comes to the same latents.
 """
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.base import Backbone, uncompiled
 from icm_pipeline.hooks import StepClock, wrap_method
+
+log = logging.getLogger(__name__)
 
 
 class PrefixError(ValueError):
@@ -34,8 +41,8 @@ class Prefix:
     def of_calls(cls, calls: Sequence[Tensor], num_images: int) -> "Prefix":
         """Split what a batch's calls returned, each [parts * num_images, ...] with the images innermost, by image."""
         shapes = {tuple(call.shape) for call in calls}
-        if len(shapes) != 1 or calls[0].shape[0] % num_images:
-            raise PrefixError(f"the denoiser returned tensors of different shapes {sorted(shapes)} for {num_images}")
+        if len(shapes) != 1 or not calls[0].numel() or calls[0].shape[0] % num_images:
+            raise PrefixError(f"the denoiser returned no tensors of one shape for {num_images} image(s)")
         stacked = torch.stack([call.unflatten(0, (-1, num_images)) for call in calls])
         return cls([image.contiguous() for image in stacked.unbind(2)])
 
@@ -44,17 +51,75 @@ class Prefix:
         return [call.flatten(0, 1) for call in torch.stack(self.outputs, dim=2)]
 
 
+class PrefixStore:
+    """Prefixes on disk, one file per image, for one set of images and one first steered step.
+
+    A file is written by one rename, so a killed job leaves none half-written and two jobs at once leave the same one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, image_ids: Sequence[str]) -> Prefix | None:
+        """Return the prefix of these images, None unless that of each is there and can be read."""
+        paths = [self._path(image_id) for image_id in image_ids]
+        try:
+            outputs = [load_file(path)["outputs"] for path in paths]
+        except (OSError, SafetensorError, KeyError):
+            return None
+        return Prefix(outputs) if len({output.shape for output in outputs}) == 1 else None
+
+    def save(self, image_ids: Sequence[str], prefix: Prefix) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for image_id, output in zip(image_ids, prefix.outputs, strict=True):
+            partial = self._path(image_id).with_suffix(f".{os.getpid()}.tmp")
+            save_file({"outputs": output}, partial)
+            partial.replace(self._path(image_id))
+
+    def _path(self, image_id: str) -> Path:
+        return self._folder / f"{image_id}.safetensors"
+
+
+@contextmanager
+def shared_prefix(
+    backbone: Backbone, clock: StepClock, store: PrefixStore | None, image_ids: Sequence[str], before_step: int
+) -> Iterator[None]:
+    """Replay what the store has of these images; keep it there if it has nothing. Without a store nothing happens.
+
+    A model whose outputs cannot be kept is computed as ever, and the log says so; so is a compiled one, which would be
+    compiled again.
+    """
+    if store is None or uncompiled(backbone.denoiser) is not backbone.denoiser:
+        yield
+        return
+    prefix = store.load(image_ids)
+    if prefix is not None:
+        with replayed(backbone, prefix):
+            yield
+        return
+    with kept(backbone, clock, before_step) as calls:
+        yield
+    try:
+        store.save(image_ids, Prefix.of_calls(calls, len(image_ids)))
+    except PrefixError as error:
+        log.warning("The steps before the first steered one are computed again in every run: %s.", error)
+    except (OSError, SafetensorError) as error:
+        log.warning("The steps before the first steered one could not be kept: %s", error)
+
+
 @contextmanager
 def kept(backbone: Backbone, clock: StepClock, before_step: int) -> Iterator[list[Tensor]]:
-    """Keep on the CPU what the denoiser returns while the clock stands before a step; the list fills as it runs."""
+    """Keep on the CPU what the denoiser returns while the clock stands before a step; the list fills as it runs.
+
+    An empty tensor stands for an output that is no tensor.
+    """
     calls: list[Tensor] = []
 
     def keeping(forward: Any, *args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         if clock.step < before_step:
-            if not (isinstance(output, tuple) and isinstance(output[0], Tensor)):
-                raise PrefixError(f"the denoiser of {backbone.name} returns {type(output).__name__}")
-            calls.append(output[0].detach().to("cpu", copy=True))
+            first = output[0] if isinstance(output, tuple) else None
+            calls.append(first.detach().to("cpu", copy=True) if isinstance(first, Tensor) else torch.empty(0))
         return output
 
     with ExitStack() as stack:

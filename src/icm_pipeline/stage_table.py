@@ -25,6 +25,8 @@ class StageContext:
     """For a stage that compares: the evaluations that share this one's originals and judges."""
     share: Share = WHOLE
     """For a stage that can be shared: the part of its work to do."""
+    prefixes: Path | None = None
+    """Where the evaluation images' steps before the first steered one are kept; None if there are none to keep."""
 
 
 @dataclass(frozen=True)

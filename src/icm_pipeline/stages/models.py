@@ -1,16 +1,21 @@
 """From settings to loaded models and jobs, for the stages that need them."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import EvaluateConfig, LabelerConfig, ModelConfig, Settings
+from icm_pipeline.hooks import StepClock
 from icm_pipeline.labelers import Labeler, load_labeler, refuse_unanswerable
 from icm_pipeline.metrics.realism import require_library
+from icm_pipeline.prefixes import PrefixStore, shared_prefix
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
 from icm_pipeline.selection import LayerScore, select_layers
+from icm_pipeline.stage_table import StageContext
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,14 @@ def evaluation_jobs(settings: Settings) -> list[Job]:
     )
 
 
+@contextmanager
+def first_steps(context: StageContext, backbone: Backbone, clock: StepClock, jobs: list[Job]) -> Iterator[None]:
+    """Take the steps before the first steered one from an earlier run with these images, or keep them for later."""
+    store = PrefixStore(context.prefixes) if context.prefixes else None
+    with shared_prefix(backbone, clock, store, [job.image_id for job in jobs], context.settings.method.first_step):
+        yield
+
+
 def recorded_steps(settings: Settings) -> list[int]:
     """Return the denoising steps whose activations are recorded."""
     num_steps, count = settings.model.num_steps, settings.timesteps.count
@@ -106,7 +119,7 @@ def refuse_early(settings: Settings, backbone: Backbone) -> None:
     layers = settings.layers
     unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
-    attributes = [settings.attribute, *settings.evaluate.drift.values()]
-    for judge, asked in ((settings.labeler, attributes[:1]), (settings.judge, attributes)):
-        questions = {attribute.name: attribute.options for attribute in asked}
+    own = {settings.attribute.name: settings.attribute.options}
+    drifting = {other.name: other.options for other in settings.evaluate.drift.values()}
+    for judge, questions in ((settings.labeler, own), (settings.judge, drifting | own)):
         refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions)

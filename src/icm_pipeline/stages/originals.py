@@ -3,12 +3,14 @@
 from functools import cache
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.hooks import hooked
 from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
 from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prompts import Job
+from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import decode, denoise
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import backbone_of, evaluation_jobs
+from icm_pipeline.stages.models import backbone_of, evaluation_jobs, first_steps
 
 
 def run(context: StageContext) -> None:
@@ -20,7 +22,9 @@ def run(context: StageContext) -> None:
 
     def make_batch(jobs: list[Job]) -> Batch:
         backbone = backbone_once()
-        return Batch(len(jobs), decode(backbone, jobs, denoise(backbone, jobs)))
+        with hooked(backbone, [], Recorder([]), len(jobs)) as clock, first_steps(context, backbone, clock, jobs):
+            latents = denoise(backbone, jobs)
+        return Batch(len(jobs), decode(backbone, jobs, latents))
 
     complete = make_image_set(
         context.folder,

@@ -15,7 +15,7 @@ from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import decode, denoise
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import backbone_of, evaluation_jobs
+from icm_pipeline.stages.models import backbone_of, evaluation_jobs, first_steps
 from icm_pipeline.vectors import Strength, load_vectors
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
@@ -59,7 +59,7 @@ def run(context: StageContext) -> None:
             last_step=method.last_step,
             norm_preserving=method.norm_preserving,
         )
-        with hooked(backbone, layers, shift, len(batch)):
+        with hooked(backbone, layers, shift, len(batch)) as clock, first_steps(context, backbone, clock, batch):
             latents = denoise(backbone, batch)
         return Batch(len(batch), decode(backbone, batch, latents))
 
