@@ -6,7 +6,7 @@ STAMP := $(VENV)/.icm-installed
 DEV_STAMP := $(VENV)/.icm-dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results test test-slow test-cluster lint clean
+.PHONY: help setup demo results bench test test-slow test-cluster lint clean
 ROWS := gender,worst_k,random_k,all_layers,cross_attention,age,skin_tone
 
 help:  ## list the targets
@@ -20,6 +20,12 @@ demo: $(STAMP)  ## run the whole method on the embedded model (gender) and print
 results: $(STAMP)  ## run every row of the README's table and print it (about 15 minutes)
 	$(BIN)/python -m icm_pipeline --multirun experiment=$(ROWS)
 	$(BIN)/python benchmarks/results_table.py
+
+bench: $(STAMP)  ## the benchmarks that fit on two cores in a quarter of an hour
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/recording.py
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/probes.py --width 640 --layers 16 --rounds 2
 
 test: $(DEV_STAMP)  ## lint, types, import rules and the quick tests
 	$(BIN)/ruff check src tests benchmarks

@@ -1,6 +1,7 @@
 """Several devices of one machine: one command, a process on each, one artifact."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -38,8 +39,12 @@ def test_a_stop_ends_the_processes_too(tmp_path: Path, monkeypatch: pytest.Monke
         f"os.kill({os.getpid()}, signal.SIGINT)"
     )
     fake_process(monkeypatch, stop, note)
-    with pytest.raises(KeyboardInterrupt):
-        run_on_devices("originals", "model.device", ["a", "b"], [], tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_on_devices("originals", "model.device", ["a", "b"], [], tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     for path in tmp_path.glob("[0-9]*"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.name), 0)

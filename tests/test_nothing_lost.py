@@ -66,12 +66,16 @@ def start(make: Make, outputs: Path, stage: str, *words: str) -> multiprocessing
     return process
 
 
+CACHES = (".judged", ".prefixes")
+
+
 def leftovers(outputs: Path) -> list[Path]:
-    """Return everything beside whole artifacts, and everything in them that no manifest lists."""
-    files = [path for path in outputs.glob("artifacts/**/*") if path.is_file()]
+    """Return everything beside whole artifacts and caches, and everything in artifacts that no manifest lists."""
+    files = [path for path in outputs.glob("artifacts/**/*") if path.is_file() and path.parent.name not in CACHES]
     listed = {f"{outputs}/{name}" for name in artifact_hashes(outputs)}
     beside = [path for path in files if str(path) not in listed and path.name != "manifest.json"]
-    return beside + [path for path in outputs.glob("artifacts/*/*") if not (path / "manifest.json").exists()]
+    folders = [path for path in outputs.glob("artifacts/*/*") if path.name not in CACHES]
+    return beside + [path for path in folders if not (path / "manifest.json").exists()]
 
 
 @pytest.mark.parametrize("num_kills", [3, pytest.param(50, marks=pytest.mark.slow)])

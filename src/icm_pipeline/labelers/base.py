@@ -90,10 +90,8 @@ def refuse_unanswerable(kind: str, model: str, path: str, groups: Groups, questi
     """Raise what labelling would for missing weights and unknown options, without loading a network."""
     if kind == "tiny":
         folder = local_folder(path)
-        if folder is None or not folder.is_dir():
-            raise ValueError(f"{path} is no folder with an attribute classifier.")
-        known = read_attributes(folder)
-        for attribute, options in questions.items():
+        known = read_attributes(folder) if folder is not None and folder.is_dir() else {}
+        for attribute, options in questions.items() if known else ():
             option_columns(known, attribute, options)
     elif kind == "fairface":
         from icm_pipeline.labelers import fairface
