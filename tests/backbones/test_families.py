@@ -338,39 +338,9 @@ def test_a_layer_of_another_model_is_refused_with_the_layers_there_are(backbone:
         backbone.site("encoder.block.7.attention")
 
 
-def test_with_true_guidance_only_the_conditional_call_is_seen_and_changed(loaded: Loaded, jobs: list[Job]) -> None:
-    if loaded.name != "flux":
-        pytest.skip("guides in one call")
-    negative = {"true_cfg_scale": 2.0, "negative_prompt": [""] * len(jobs)}
-    guided, shapes = sampling(loaded.backbone, options=negative), []
-    layer = guided.layers[0]
-    module = guided.denoiser.get_submodule(layer)
-    before: list[Any] = []
-    after: list[Any] = []
-
-    def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
-        shapes.append(len(tokens))
-        return tokens + 1
-
-    first = module.register_forward_hook(lambda module, args, output: before.append(output[0]))
-    with hooked(guided, [layer], add_one, len(jobs)) as clock:
-        last = module.register_forward_hook(lambda module, args, output: after.append(output[0]))
-        denoise(guided, jobs)
-        last.remove()
-    first.remove()
-    assert clock.num_calls == 2 * NUM_STEPS
-    assert shapes == [len(jobs)] * NUM_STEPS
-    for call, (old, new) in enumerate(zip(before, after, strict=True)):
-        assert torch.equal(new, old + 1 if call % 2 == 0 else old)
-
-
-def test_skip_layer_guidance_is_left_alone(loaded: Loaded, jobs: list[Job]) -> None:
-    """SD3 predicts a second time with layers left out; what is pushed away from is neither seen nor changed."""
-    if loaded.name != "sd3":
-        pytest.skip("has no skip-layer guidance")
-    skipping = {"skip_guidance_layers": [1], "skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
-    guided, num_seen = sampling(loaded.backbone, options=skipping), []
-    layer, n = guided.layers[0], len(jobs)
+def with_one_added(guided: Backbone, jobs: list[Job]) -> tuple[list[Tensor], list[Tensor], list[int], StepClock]:
+    """Add 1 to what a hook sees of the first layer; return its outputs before and after, the rows seen, the clock."""
+    layer, num_seen = guided.layers[0], []
     module = guided.denoiser.get_submodule(layer)
     before: list[Tensor] = []
     after: list[Tensor] = []
@@ -380,14 +350,34 @@ def test_skip_layer_guidance_is_left_alone(loaded: Loaded, jobs: list[Job]) -> N
         return tokens + 1
 
     first = module.register_forward_hook(lambda module, args, output: before.append(output[0]))
-    with hooked(guided, [layer], add_one, n):
+    with hooked(guided, [layer], add_one, len(jobs)) as clock:
         last = module.register_forward_hook(lambda module, args, output: after.append(output[0]))
         denoise(guided, jobs)
         last.remove()
     first.remove()
+    return before, after, num_seen, clock
+
+
+def test_with_true_guidance_only_the_conditional_call_is_seen_and_changed(loaded: Loaded, jobs: list[Job]) -> None:
+    if loaded.name != "flux":
+        pytest.skip("guides in one call")
+    negative = {"true_cfg_scale": 2.0, "negative_prompt": [""] * len(jobs)}
+    before, after, num_seen, clock = with_one_added(sampling(loaded.backbone, options=negative), jobs)
+    assert clock.num_calls == 2 * NUM_STEPS
+    assert num_seen == [len(jobs)] * NUM_STEPS
+    for call, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert torch.equal(new, old + 1 if call % 2 == 0 else old)
+
+
+def test_skip_layer_guidance_is_left_alone(loaded: Loaded, jobs: list[Job]) -> None:
+    """SD3 predicts a second time with layers left out; what is pushed away from is neither seen nor changed."""
+    if loaded.name != "sd3":
+        pytest.skip("has no skip-layer guidance")
+    skipping = {"skip_guidance_layers": [1], "skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
+    before, after, num_seen, _ = with_one_added(sampling(loaded.backbone, options=skipping), jobs)
+    n = len(jobs)
     assert num_seen == [n] * NUM_STEPS
     assert [len(rows) for rows in before] == [2 * n, 2 * n, n, 2 * n, n]  # skipping starts after the first step
     for old, new in zip(before, after, strict=True):
-        unchanged = slice(0, n)
-        assert torch.equal(new[unchanged], old[unchanged])
+        assert torch.equal(new[:n], old[:n])
         assert torch.equal(new[n:], old[n:] + 1)

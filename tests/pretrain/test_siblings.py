@@ -9,7 +9,8 @@ from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.pretrain.diffusion import NoiseSchedule, build_scheduler
 from icm_pipeline.pretrain.parts import SIBLINGS, PretrainPlan, make_diffusion, pretrain
-from icm_pipeline.pretrain.siblings import STUDENTS, flow_view
+from icm_pipeline.pretrain.siblings import flow_view
+from icm_pipeline.pretrain.students import STUDENTS
 from icm_pipeline.prompts import make_jobs
 from icm_pipeline.sampling import decode, denoise
 
