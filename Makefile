@@ -6,7 +6,7 @@ STAMP := $(VENV)/.icm-installed
 DEV_STAMP := $(VENV)/.icm-dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results bench test test-slow test-cluster lint clean
+.PHONY: help setup demo results bench test test-slow test-judges test-cluster lint clean
 ROWS := gender,worst_k,random_k,all_layers,cross_attention,age,skin_tone
 
 help:  ## list the targets
@@ -36,6 +36,14 @@ test: $(DEV_STAMP)  ## lint, types, import rules and the quick tests
 
 test-slow: $(DEV_STAMP)  ## the minutes-long tests
 	$(BIN)/python -m pytest -m slow
+
+test-judges: $(DEV_STAMP)  ## the tests of the judges that are extras: DeepFace, faces, age and gender
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python -e '.[deepface,faces,age_gender]' --group judges ; \
+	else \
+	  $(BIN)/python -m pip install --quiet -e '.[deepface,faces,age_gender]' --group judges ; \
+	fi
+	$(BIN)/python -m pytest -rs tests/labelers
 
 test-cluster: $(DEV_STAMP)  ## run the launchers on SLURM daemons (root, Debian's slurm-wlm, munge) and a Ray cluster
 	@if command -v uv >/dev/null 2>&1; then \
