@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -111,3 +112,11 @@ def test_the_papers_runs_are_labelled_and_judged_with_clip(
     settings = compose_settings(f"experiment={experiment}")
     assert list(settings.attribute.options) == options
     assert (settings.model.name, settings.labeler.kind, settings.judge.kind) == ("sd15", "clip", "clip")
+
+
+def test_a_value_that_hydra_cannot_parse_is_told_to_need_quotes() -> None:
+    parser = OverridesParser.create()
+    with pytest.raises(HydraException) as caught:
+        parser.parse_overrides(["images=/photos/図"])
+    assert "two pairs of quotes" in explain(caught.value)
+    assert parser.parse_override('images="/photos/図 (1)"').value() == "/photos/図 (1)"

@@ -117,6 +117,20 @@ def test_jobs_without_a_result_are_left_out_with_the_reason(tmp_path: Path, add_
     assert "cannot be read" in sweep.left_out["4"]
 
 
+def test_a_job_that_judged_a_folder_is_left_out_with_the_place_of_its_figures(
+    tmp_path: Path, add_job: Callable[..., None]
+) -> None:
+    for number in (0, 1):
+        add_job(number, 0.1, 0.9)
+    evaluated = tmp_path / "outputs/artifacts/evaluate/e1"
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    write_json(evaluated / "metrics.json", metrics | {"steering": None, "clip_i": None})
+    write_artifact(evaluated, "evaluate")
+    sweep = read(tmp_path)
+    assert [job.name for job in sweep.jobs] == ["0"]
+    assert sweep.left_out["1"] == f"judged a folder of images; its figures are in {evaluated}"
+
+
 def test_a_damaged_evaluation_is_left_out_by_name(tmp_path: Path, add_job: Callable[..., None]) -> None:
     add_job(0, 0.1, 0.9)
     add_job(1, 0.2, 0.9)

@@ -26,6 +26,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError):
         return _about_yaml(error)
     text = str(error)
+    if "override_grammar" in text:  # the page of Hydra's that its parser refers to
+        return f"{text}\nOn the command line such a value goes into two pairs of quotes: 'images=\"/photos/été (1)\"'."
     place, key = FILE.search(text), KEY.search(text)
     where = f"{place[1]}.yaml: " if place else ""
     name = key[1] if key else "a mapping"

@@ -161,6 +161,14 @@ class EvaluateConfig:
 
 
 @dataclass
+class FoldersConfig:
+    """How folders given as `images` and `reference` are read: by a CSV table, or by rules over the files' names."""
+
+    table: str | None
+    names: list[str]
+
+
+@dataclass
 class TrackerConfig:
     name: str
     mode: str
@@ -198,7 +206,8 @@ class Settings:
 
     sweep: the folder of a multirun, for `stage=report` to report on instead of one run; shards: jobs that share the
     work of a long stage; shard: which of them this one is, None for whatever the others leave; devices: where to share
-    it among processes of this machine.
+    it among processes of this machine; images, reference: folders that `stage=label` and `stage=evaluate` judge instead
+    of the pipeline's own images, and their unsteered twins.
     """
 
     stage: str
@@ -209,6 +218,9 @@ class Settings:
     shards: int
     shard: int | None
     devices: list[str]
+    images: str | None
+    reference: str | None
+    folders: FoldersConfig
     model: ModelConfig
     attribute: AttributeConfig
     timesteps: TimestepsConfig

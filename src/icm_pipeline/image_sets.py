@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.pictures import read_picture
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample
@@ -45,14 +46,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One line of an image table; `option` is what the image was steered to, empty if it was not."""
+    """One line of an image table; `option` is what the image was steered to, empty if it was not.
+
+    Of images from elsewhere the prompt may be empty and the seed None; problem: why the picture cannot be read.
+    """
 
     image_id: str
     prompt: str
     prompt_index: int
-    seed: int
+    seed: int | None
     option: str
     path: Path
+    problem: str = ""
 
 
 def make_image_set(
@@ -191,8 +196,7 @@ class Pictures(Sequence[Image.Image]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return Pictures(self._rows[index])
-        with Image.open(self._rows[index].path) as image:
-            return image.convert("RGB")
+        return read_picture(self._rows[index].path)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Shelf:
     @cached_property
     def needed(self) -> frozenset[str]:
         """The keys from which a result was made, and the results themselves."""
-        return self.ancestors(key for key, artifact in self.artifacts.items() if stage_of(artifact) in RESULTS)
+        return self.ancestors(key for key, artifact in self.artifacts.items() if _is_result(artifact))
 
     def ancestors(self, keys: Iterable[str]) -> frozenset[str]:
         """Return these keys and those of everything they were made from, as far as it is there."""
@@ -121,6 +121,11 @@ def changed_files(artifact: Artifact) -> str | None:
 
 def stage_of(artifact: Artifact) -> str:
     return str(artifact.manifest["stage"])
+
+
+def _is_result(artifact: Artifact) -> bool:
+    """Say whether an artifact is an end in itself: an evaluation, a report, or the labels of a folder of images."""
+    return stage_of(artifact) in RESULTS or "folders" in artifact.manifest
 
 
 def parents_of(artifact: Artifact) -> list[str]:

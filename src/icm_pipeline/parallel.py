@@ -27,3 +27,12 @@ def one_thread_each(
             yield from pool.map(work, pieces)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def in_threads(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+    """Yield `work(piece)` in order, as many at a time as cores, for work on files; an error of one ends all."""
+    pool = ThreadPoolExecutor(num_cores())
+    try:
+        yield from pool.map(work, pieces)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -4,6 +4,7 @@ A stage's key is a hash of the part of the configuration that changes its result
 """
 
 import logging
+import re
 import shlex
 import time
 from pathlib import Path
@@ -25,8 +26,9 @@ from icm_pipeline.comparisons import comparable_evaluations
 from icm_pipeline.config import Settings, value_at
 from icm_pipeline.dashboard import track_artifact
 from icm_pipeline.devices import run_on_devices
+from icm_pipeline.image_folders import content_key, folder_of, list_images
 from icm_pipeline.shards import WHOLE, Share
-from icm_pipeline.stage_table import STAGES, Stage, StageContext, stages_of
+from icm_pipeline.stage_table import Stage, StageContext, stage_named, stages_of
 from icm_pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Pipeline:
         self._tracker = tracker
         self.reused: list[Artifact] = []
         self._keys: dict[str, str] = {}
+        self._contents: dict[str, str] = {}
         self._verified: set[str] = set()
         self._compared: tuple[Artifact, ...] | None = None
 
@@ -65,7 +68,7 @@ class Pipeline:
     def folder(self, name: str) -> Path:
         """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
         stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
-        label = f"{self.settings.model.name}-{self.settings.attribute.name}-{self.key(name)}"
+        label = f"{self._subject()}-{self.settings.attribute.name}-{self.key(name)}"
         made_by_another = sorted(stage_folder.glob(f"*-{self.key(name)}"))
         return made_by_another[0] if made_by_another else stage_folder / label
 
@@ -112,7 +115,7 @@ class Pipeline:
         return shlex.join(["python", "-m", "icm_pipeline", f"stage={stage}", *kept])
 
     def _slice(self, name: str) -> dict[str, Any]:
-        stage = STAGES[name]
+        stage = stage_named(name, self.settings)
         reads = stage.reads + (stage.reads_to_record if self.settings.generate.record else ())
         values = {dotted: _ordered(value_at(self.settings, dotted)) for dotted in reads}
         weights = {}
@@ -128,14 +131,22 @@ class Pipeline:
                 if not folder.is_dir():
                     raise ValueError(f"{dotted}={value} is no folder. Give a folder of pictures or of another run.")
                 weights[dotted] = listing(folder)
+        given = [dotted for dotted in stage.images if value_at(self.settings, dotted) is not None]
+        content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
         shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
-        return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **shown}
+        return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **content, **shown}
+
+    def _content(self, setting: str) -> str:
+        """Return the hash of a folder of images, read once."""
+        if setting not in self._contents:
+            self._contents[setting] = content_key(list_images(self.settings, setting).rows)
+        return self._contents[setting]
 
     def _parent_keys(self, name: str) -> dict[str, str]:
-        return {parent: self.key(parent) for parent in STAGES[name].needs(self.settings)}
+        return {parent: self.key(parent) for parent in stage_named(name, self.settings).needs(self.settings)}
 
     def _run_stage(self, name: str, helps: bool) -> Artifact | None:
-        stage, folder = STAGES[name], self.folder(name)
+        stage, folder = stage_named(name, self.settings), self.folder(name)
         found = None if self.settings.force else self.find(name)
         if found is not None:
             tidy(folder)
@@ -189,12 +200,21 @@ class Pipeline:
             return None
         return self.folder("originals").parent / PREFIXES / f"{self.key('originals')}-{first}"
 
+    def _subject(self) -> str:
+        """Return what made the images: the model's name, or that of the folder they are in."""
+        if self.settings.images is None:
+            return self.settings.model.name
+        return re.sub(r"[^\w.+-]+", "_", folder_of(self.settings, "images").name).strip("._")[:60] or "images"
+
     def _description(self, stage: Stage) -> dict[str, Any]:
+        given = [name for name in stage.images if value_at(self.settings, name) is not None]
+        folders = {name: str(folder_of(self.settings, name)) for name in given}
         return {
             "stage": stage.name, "key": self.key(stage.name), "parents": self._parent_keys(stage.name),
-            "model": self.settings.model.name, "attribute": self.settings.attribute.name,
+            "model": self._subject(), "attribute": self.settings.attribute.name,
             "device": value_at(self.settings, stage.device) if stage.device else "cpu",
             "settings": self._slice(stage.name),
+            **({"folders": folders} if folders else {}),
         }  # fmt: skip
 
     def _parent(self, name: str, parent: str) -> Artifact:
@@ -209,5 +229,6 @@ class Pipeline:
 
     def _first_missing(self, name: str) -> str:
         """Return the stage to run first: a missing one, this stage or above it, that lacks no parent."""
-        missing = [parent for parent in STAGES[name].needs(self.settings) if not self.folder(parent).exists()]
+        needs = stage_named(name, self.settings).needs(self.settings)
+        missing = [parent for parent in needs if not self.folder(parent).exists()]
         return self._first_missing(missing[0]) if missing else name

@@ -77,6 +77,8 @@ def _facts(artifact: Artifact) -> dict[str, str]:
         "python": f"{manifest.get('python', 'unknown')} on {manifest.get('machine', 'unknown')}",
         "weights": ", ".join(f"{setting} {digest}" for setting, digest in weights.items()) or "none on this disk",
     }
+    for setting, folder in manifest.get("folders", {}).items():
+        facts[setting] = f"{folder} (content {manifest['settings']['images'][setting]})"
     if shares := manifest.get("shares"):
         devices = Counter(str(share.get("device_name", "")) for share in shares)
         facts["shared"] = f"{len(shares)} jobs: " + ", ".join(f"{count} x {name}" for name, count in devices.items())

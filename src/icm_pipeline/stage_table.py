@@ -35,7 +35,8 @@ class Stage:
 
     reads: dotted names of the settings that change the result; weights: those among them that point to weights on disk;
     device: the setting that says where it computes; compares: whether it shows other evaluations beside its own;
-    pictures: settings that point to folders of pictures; shared: whether several jobs can do a part of its work each.
+    pictures: settings that point to folders of pictures; images: those that point to folders of images to judge, whose
+    content the key stands for; shared: whether several jobs can do a part of its work each.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Stage:
     device: str | None = None  # None: on the CPU
     compares: bool = False
     pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     shared: bool = False
 
     @property
@@ -111,10 +113,28 @@ STAGES: dict[str, Stage] = {
               compares=True),
     )
 }  # fmt: skip
+# The stages that judge folders of images instead of what the pipeline made.
+FOLDER_STAGES: dict[str, Stage] = {
+    "label": Stage("label", "say what every image of a folder shows", lambda s: (), LABELLING, ("labeler.path",),
+                   device="labeler.device", images=("images",), shared=True),
+    "evaluate": Stage("evaluate", "judge a folder of images, beside their unsteered twins if they are given",
+                      lambda s: (),
+                      (*(name for name in JUDGING if name != "evaluate.images_per_prompt"), "method.target_shares",
+                       "seed"),
+                      STAGES["evaluate"].weights, device="labeler.device", pictures=STAGES["evaluate"].pictures,
+                      images=("images", "reference")),
+}  # fmt: skip
+
+
+def stage_named(name: str, settings: Settings) -> Stage:
+    """Return a stage as it is under a configuration."""
+    return STAGES[name] if settings.images is None else FOLDER_STAGES[name]
 
 
 def stages_of(settings: Settings) -> tuple[str, ...]:
     """Return the stages that `stage=all` runs, in order."""
+    if settings.images is not None:
+        return tuple(FOLDER_STAGES)
     return tuple(name for name in STAGES if name != "extract" or not settings.generate.record)
 
 

@@ -157,6 +157,8 @@ def _read_job(folder: Path, outputs: Path) -> SweepJob:
     if evaluated is None:
         raise _NoEvaluationError("has no evaluation: it ran another stage, or the artifact was removed")
     metrics = evaluated.read_json("metrics.json")
+    if metrics["steering"] is None:
+        raise _NoEvaluationError(f"judged a folder of images; its figures are in {evaluated.folder}")
     factors = _factors(metrics, result["overrides"])
     return SweepJob(folder.name, factors, metrics, _find("steer", result, outputs), _find("originals", result, outputs))
 

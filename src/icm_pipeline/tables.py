@@ -4,43 +4,67 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Print the table of one evaluation, originals beside steered."""
-    steering = metrics["steering"]
-    table = Table(
-        title=f"{metrics['attribute']} on {metrics['model']}, {len(steering['layers'])} layers, "
-        f"alpha {steering['alpha']:g} ({steering['alpha_unit']})"
-    )
-    for title in ("", "original", "steered"):
-        table.add_column(title, justify="left" if not title else "right")
-    for prompt, value in metrics["fd_original"]["by_prompt"].items():
-        table.add_row(f"FD  {prompt}", f"{value:.3f}", f"{metrics['fd']['by_prompt'][prompt]:.3f}")
-    original, steered = metrics["fd_original"], metrics["fd"]
+    """Print the table of one evaluation, originals beside steered; what was not measured has no row."""
+    steering, original, steered = metrics["steering"], metrics["fd_original"], metrics["fd"]
+    title = f"{metrics['attribute']} on {metrics['model']}, "
+    if steering is None:
+        title = f"{metrics['attribute']} in {escape(metrics['model'])}, {metrics['num_images']} images"
+    else:
+        title += f"{len(steering['layers'])} layers, alpha {steering['alpha']:g} ({steering['alpha_unit']})"
+    table = Table(title=title)
+    for column in ("", "original", "steered" if steering else "images"):
+        table.add_column(column, justify="left" if not column else "right")
+
+    def add(name: str, before: str | None, after: str | None) -> None:
+        if before is not None or after is not None:
+            table.add_row(name, before or "", after or "")
+
+    for prompt, value in steered["by_prompt"].items():
+        add(f"FD  {escape(prompt)}", original and f"{original['by_prompt'][prompt]:.3f}", f"{value:.3f}")
     table.add_section()
-    table.add_row("FD  mean", f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
-    table.add_row("    95 % interval", *("{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
-    table.add_row(f"    of a perfect steerer ({steering['assignment']})", "", f"{metrics['fd_floor']:.3f}")
-    table.add_row(
-        "    change, 95 % interval of pairs", "", "{:+.3f} to {:+.3f}".format(*metrics["fd_change"]["interval_95"])
-    )
-    worst = [f"{metrics[name]['mean']:.1%}" for name in ("worst_share_original", "worst_share")]
-    table.add_row("share of the rarest option", *worst)
+    add("FD  mean", original and f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
+    add("    95 % interval", *(row and "{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
+    perfect = f"    of a perfect steerer ({steering['assignment']})" if steering else "    if all obeyed"
+    add(perfect, None, _number(metrics["fd_floor"]))
+    change = metrics["fd_change"]
+    add("    change, 95 % interval of pairs", None, change and "{:+.3f} to {:+.3f}".format(*change["interval_95"]))
+    worst = (metrics["worst_share_original"], metrics["worst_share"])
+    add("share of the rarest option", *(row and f"{row['mean']:.1%}" for row in worst))
     table.add_section()
-    table.add_row("CLIP-I", "", f"{metrics['clip_i']:.3f}")
-    table.add_row("CLIP-T", f"{metrics['clip_t_original']:.3f}", f"{metrics['clip_t']:.3f}")
-    if metrics["reference"]:
-        for name in ("fid", "kid"):
-            table.add_row(name.upper(), *(f"{metrics['reference'][name + when]:.3f}" for when in ("_original", "")))
-    table.add_row("show the option they were steered to", "", f"{metrics['obeyed']:.1%}")
+    add("CLIP-I", None, _number(metrics["clip_i"]))
+    add("CLIP-T", _number(metrics["clip_t_original"]), _number(metrics["clip_t"]))
+    for name in ("fid", "kid") if metrics["reference"] else ():
+        add(name.upper(), *(_number(metrics["reference"].get(name + when)) for when in ("_original", "")))
+    obeyed = metrics["obeyed"]
+    add("show the option they were steered to", None, None if obeyed is None else f"{obeyed:.1%}")
     for name, value in metrics["kept"].items():
-        table.add_row(f"kept their {name.replace('_', ' ')}", "", f"{value:.1%}")
+        add(f"kept their {name.replace('_', ' ')}", None, f"{value:.1%}")
     if metrics["agreement"]:
-        shares = (metrics["agreement"][side]["share"] for side in ("original", "steered"))
-        table.add_row("two judges agree", *("" if share is None else f"{share:.1%}" for share in shares))
+        shares = (metrics["agreement"].get(side, {}).get("share") for side in ("original", "steered"))
+        add("two judges agree", *(None if share is None else f"{share:.1%}" for share in shares))
+    for name, count in _lost(metrics).items():
+        add(name, *count)
     Console().print(table)
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
+
+
+def _lost(metrics: dict[str, Any]) -> dict[str, tuple[str | None, str | None]]:
+    """Return how many images of folders could not be judged, and why, where there are any."""
+    unreadable = metrics.get("unreadable", {})
+    counts = {
+        "cannot be read": [len(unreadable.get(side) or {}) for side in ("reference", "images")],
+        "judge saw nothing": [metrics["unseen"].get(side, 0) for side in ("originals", "steered")],
+        "have no twin": [0, len(metrics.get("without_twin", []))],
+    }
+    return {name: (str(a or ""), str(b or "")) for name, (a, b) in counts.items() if a or b}
 
 
 def print_ranking(selection: dict[str, Any], most: int | None = None) -> None:

@@ -22,7 +22,8 @@ def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracke
         return CsvTracker(folder / "tracker")
     if tracker.name == "tensorboard":
         return TensorBoardTracker(folder / "tensorboard", config)
-    subject = f"{settings.model.name}-{settings.attribute.name}"
+    made_by = settings.model.name if settings.images is None else Path(settings.images).resolve().name
+    subject = f"{made_by}-{settings.attribute.name}"
     task = "sweep-report" if settings.sweep else settings.stage
     number = f"-{folder.name}" if sweep and not settings.sweep else ""
     return WandbTracker(
@@ -32,7 +33,7 @@ def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracke
         group=tracker.group or (sweep_name(sweep) if sweep else subject),
         job_type=task,
         name=f"{task}-{subject}{number}",
-        tags=[settings.model.name, settings.attribute.name, task],
+        tags=[made_by, settings.attribute.name, task],
         folder=folder,
         config=config,
     )

@@ -116,6 +116,7 @@ def check(settings: Settings) -> None:
     _check_attribute(settings.attribute)
     _check_shares(settings)
     _check_jobs(settings)
+    _check_folders(settings)
 
 
 def _check_attribute(attribute: AttributeConfig) -> None:
@@ -185,4 +186,15 @@ def _check_jobs(settings: Settings) -> None:
         raise ConfigError(
             "force=true lets one job make everything again; several would undo each other's work. Delete the "
             "artifact's folder instead, or leave out shards and devices."
+        )
+
+
+def _check_folders(settings: Settings) -> None:
+    images, reference, stage = settings.images, settings.reference, settings.stage
+    if images is not None and stage not in ("label", "evaluate"):
+        raise ConfigError(f"images={images} goes with stage=label and stage=evaluate, not with stage={stage}.")
+    if reference is not None and (images is None or stage != "evaluate"):
+        raise ConfigError(
+            f"reference={reference} is the folder of unsteered twins and goes with stage=evaluate images=<folder>. The "
+            "images that FID compares to are evaluate.reference."
         )

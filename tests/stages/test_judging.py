@@ -1,6 +1,7 @@
 """Judging: each set of images is looked at once by each judge, with the same answers whether seen before or not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,26 @@ def test_a_reference_is_every_picture_below_a_folder(rows: list[ImageRow], tmp_p
     rows[2].path.rename(tmp_path / "größer unten" / "ein Bild.PNG")
     (tmp_path / "notes.txt").write_text("no picture")
     assert [row.image_id for row in reference_images(tmp_path)] == ["0.png", "1.png", "größer unten/ein Bild.PNG"]
+
+
+def test_a_reference_is_read_without_its_broken_pictures_and_without_anybodys_table(
+    rows: list[ImageRow], tmp_path: Path
+) -> None:
+    rows[1].path.write_bytes(rows[1].path.read_bytes()[:-200])
+    (tmp_path / "images.csv").write_text("name,size\n0,64\n")
+    assert [row.image_id for row in reference_images(tmp_path)] == ["0.png", "2.png"]
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_picture_that_cannot_be_read_is_a_row_of_nan_in_its_place(
+    settings: Settings, rows: list[ImageRow], tmp_path: Path, clip: bool
+) -> None:
+    judges, judge = judging(settings, tmp_path), settings.labeler if clip else settings.judge
+    whole = judges.label(judge, "judge", rows, {"gender": GENDER})["gender"]
+    broken = [rows[0], replace(rows[1], path=tmp_path / "nowhere.png", problem="no such file"), rows[2]]
+    found = judges.label(judge, "judge", broken, {"gender": GENDER})["gender"]
+    assert np.isnan(found[1]).all()
+    assert found[[0, 2]] == pytest.approx(whole[[0, 2]], abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "said"), [("nowhere", "is no folder"), ("empty", "holds no picture")])

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm_pipeline.artifacts import Artifact, write_json
-from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.stage_table import StageContext
+from icm_pipeline.stages.image_pairs import ImagePairs
+from icm_pipeline.stages.likeness import Likeness
 
 Floats = NDArray[np.float64]
 
@@ -18,15 +19,12 @@ METRICS, IMAGES_TABLE = "metrics.json", "images.csv"
 
 @dataclass(frozen=True)
 class PerImage:
-    """Figures of every pair: probabilities before and after [n, K]; CLIP-I, CLIP-T of the steered image, SSIM [n]."""
+    """Figures of every image: probabilities [n, K] of each side, and its likeness to its twin and prompt."""
 
-    rows: list[ImageRow]
+    pairs: ImagePairs
     options: list[str]
-    before: Floats
-    after: Floats
-    clip_i: Floats
-    clip_t: Floats
-    ssim: Floats
+    shown: dict[str, Floats]
+    likeness: Likeness
 
 
 def write_files(context: StageContext, metrics: dict[str, Any], images: PerImage) -> None:
@@ -41,36 +39,47 @@ def metrics_rows(metrics: dict[str, Any]) -> list[tuple[str, float]]:
     """Return every figure under its stable name, `<metric>/mean` or `<metric>/<prompt, option or attribute>`."""
     agreement, reference = metrics["agreement"] or {}, metrics["reference"] or {}
     rows: list[tuple[str, float | None]] = [
-        ("fd_original/mean", metrics["fd_original"]["mean"]),
-        ("fd/mean", metrics["fd"]["mean"]),
+        ("fd_original/mean", _mean(metrics["fd_original"])),
+        ("fd/mean", _mean(metrics["fd"])),
         ("fd/floor", metrics["fd_floor"]),
-        ("fd_change/mean", metrics["fd_change"]["mean"]),
+        ("fd_change/mean", _mean(metrics["fd_change"])),
         *((f"{name}/mean", metrics[name]) for name in ("clip_i", "clip_t_original", "clip_t", "ssim")),
         ("obeyed/mean", metrics["obeyed"]),
         *((f"{name}/mean", reference.get(name)) for name in ("fid_original", "fid", "kid_original", "kid")),
     ]
-    for name in ("fd_original", "fd"):
+    for name in ("fd_original", "fd") if metrics["fd_original"] else ("fd",):
         rows += [(f"{name}/{prompt}", value) for prompt, value in metrics[name]["by_prompt"].items()]
     for name in ("parity_gap", "worst_share"):
-        rows += [(f"{name}{when}/mean", metrics[f"{name}{when}"]["mean"]) for when in ("_original", "")]
+        rows += [(f"{name}{when}/mean", _mean(metrics[f"{name}{when}"])) for when in ("_original", "")]
     rows += [(f"obeyed/{option}", value) for option, value in metrics["obeyed_by_option"].items()]
     for name in ("kept", "drift"):
         rows += [(f"{name}/{attribute}", value) for attribute, value in metrics[name].items()]
-    for side in ("original", "steered") if agreement else ():
+    for side in ("original", "steered"):
+        if side not in agreement:
+            continue
         rows += [(f"agreement/{side}", agreement[side]["share"]), (f"kappa/{side}", agreement[side]["kappa"])]
     return [(name, float(value)) for name, value in rows if value is not None]
 
 
+def _mean(figure: dict[str, Any] | None) -> float | None:
+    return None if figure is None else figure["mean"]
+
+
 def _write_images_table(context: StageContext, images: PerImage) -> None:
+    """Write a line per image; nan where a judge saw nothing or a picture is not there, with the problem beside it."""
+    pairs, likeness = images.pairs, images.likeness
+    nothing = np.full((len(pairs.rows), len(images.options)), np.nan)
+    sides = ("original", "steered")
     with (context.folder / IMAGES_TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        names = [f"{when}_{option}" for when in ("original", "steered") for option in images.options]
-        writer.writerow(["id", "prompt", "seed", "steered_to", "clip_i", "clip_t", "ssim", *names])
-        for row, *figures, p, q in zip(
-            images.rows, images.clip_i, images.clip_t, images.ssim, images.before, images.after, strict=True
-        ):
+        names = [f"{side}_{option}" for side in sides for option in images.options]
+        writer.writerow(["id", "prompt", "seed", "steered_to", "clip_i", "clip_t", "ssim", *names, "problem"])
+        for row, problem, *figures, p, q in zip(
+            pairs.rows, pairs.problems, likeness.clip_i, likeness.clip_t, likeness.ssim,
+            *(images.shown.get(side, nothing) for side in sides), strict=True,
+        ):  # fmt: skip
             numbers = [f"{value:.6f}" for value in (*figures, *p, *q)]
-            writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers])
+            writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers, problem])
 
 
 def read_steered(evaluation: Artifact) -> tuple[list[str], Floats]:

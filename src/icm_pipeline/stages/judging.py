@@ -1,6 +1,6 @@
 """What the judges and encoders of an evaluation see; what one of them saw before is read from disk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icm_pipeline.artifacts import fingerprint, open_artifact
+from icm_pipeline.artifacts import MANIFEST, fingerprint, open_artifact
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.config import LabelerConfig, Settings
+from icm_pipeline.image_folders import list_pictures, mark_unreadable
 from icm_pipeline.image_sets import TABLE, ImageRow, Pictures, read_table
 from icm_pipeline.labelers.base import Questions
 from icm_pipeline.labelers.cache import RowCache
 from icm_pipeline.labelers.clip import ClipJudge
 from icm_pipeline.labelers.inception import InceptionEncoder
+from icm_pipeline.pictures import PICTURE_SUFFIXES
 from icm_pipeline.stages.models import check_device, labeler_of
 
 Floats = NDArray[np.float64]
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Judging:
@@ -44,28 +44,26 @@ class Judging:
 
         A judge that is the encoder of CLIP-I as well labels by the same embeddings.
         """
+        if not questions:
+            return {}
         if judge == self._clip and judge.faces == "none":
             embedded = self.embed(rows)
             unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
             return self._clip_judge().label_embedded(unit, questions)
         asked = ["label", _identity(judge), [[name, list(options.items())] for name, options in questions.items()]]
 
-        def look() -> Floats:
-            seen = labeler_of(judge, setting).label(Pictures(rows), questions)
+        def look(pictures: Pictures) -> Floats:
+            seen = labeler_of(judge, setting).label(pictures, questions)
             return np.concatenate([seen[name] for name in questions], axis=1)
 
-        found = self._cache.rows(asked, [row.path for row in rows], look)
+        found = self._rows(asked, rows, look)
         ends = np.cumsum([len(options) for options in questions.values()])
         return dict(zip(questions, np.split(found, ends[:-1], axis=1), strict=True))
 
     def embed(self, rows: Sequence[ImageRow]) -> Floats:
         """Return image embeddings [n, d] of `evaluate.clip`, at their own length."""
         asked = ["embed", _identity(self._clip)]
-        return self._cache.rows(
-            asked,
-            [row.path for row in rows],
-            lambda: self._clip_judge().embed_images(Pictures(rows), unit_length=False),
-        )
+        return self._rows(asked, rows, lambda pictures: self._clip_judge().embed_images(pictures, unit_length=False))
 
     def embed_prompts(self, prompts: list[str]) -> Floats:
         """Return unit-length embeddings [n, d] of `evaluate.clip`, one row per prompt in the list."""
@@ -80,17 +78,32 @@ class Judging:
         path, clip = Path(self._inception).expanduser(), self._clip
         asked = ["inception", fingerprint(path) if path.exists() else "", clip.device, clip.batch_size]
 
-        def look() -> Floats:
+        def look(pictures: Pictures) -> Floats:
             check_device(clip.device, "evaluate.clip.device")
-            return InceptionEncoder(path, clip.batch_size, clip.device).embed_images(Pictures(rows))
+            return InceptionEncoder(path, clip.batch_size, clip.device).embed_images(pictures)
 
-        return self._cache.rows(asked, [row.path for row in rows], look)
+        return self._rows(asked, rows, look)
+
+    def _rows(self, asked: list[Any], rows: Sequence[ImageRow], look: Callable[[Pictures], Floats]) -> Floats:
+        """Return what is seen in each picture; NaN for those that cannot be read."""
+        readable = [row for row in rows if not row.problem]
+        seen = self._cache.rows(asked, [row.path for row in readable], lambda: look(Pictures(readable)))
+        return spread([not row.problem for row in rows], seen)
 
     def _clip_judge(self) -> ClipJudge:
         if self._encoder is None:
             check_device(self._clip.device, "evaluate.clip.device")
             self._encoder = ClipJudge(self._clip.model, self._clip.path, self._clip.batch_size, self._clip.device)
         return self._encoder
+
+
+def spread(there: Sequence[bool], rows: Floats) -> Floats:
+    """Return the rows where something is there, in order, and NaN where nothing is."""
+    if all(there):
+        return rows
+    result = np.full((len(there), *rows.shape[1:]), np.nan)
+    result[np.asarray(there)] = rows
+    return result
 
 
 def _identity(judge: LabelerConfig) -> list[Any]:
@@ -102,15 +115,17 @@ def _identity(judge: LabelerConfig) -> list[Any]:
 def reference_images(folder: Path) -> list[ImageRow]:
     """Return the pictures of an artifact's table, or every picture below a folder; raises ValueError if there is none.
 
-    Which pictures an artifact shows is in its table: a contact sheet beside them is none of them.
+    Pictures that cannot be read are told and left out. Which pictures an artifact shows is in its table: a contact
+    sheet beside them is none of them.
     """
     if not folder.is_dir():
         raise ValueError(f"evaluate.reference={folder} is no folder. Give a folder of pictures or of another run.")
-    if (folder / TABLE).exists():
+    if (folder / MANIFEST).exists() and (folder / TABLE).exists():
         artifact = open_artifact(folder)
         assert artifact is not None
         return read_table(artifact)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not paths:
+    pictures = list_pictures(folder)
+    if not pictures:
         raise ValueError(f"evaluate.reference={folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}).")
-    return [ImageRow(path.relative_to(folder).as_posix(), "", 0, 0, "", path) for path in paths]
+    rows = [ImageRow(name, "", 0, None, "", path) for name, path in pictures.items()]
+    return [row for row in mark_unreadable(rows, "evaluate.reference") if not row.problem]

@@ -1,4 +1,4 @@
-"""Say what every probe image shows: a probability per option from the labeler."""
+"""Say what every probe image, or every image of a folder, shows: a probability per option from the labeler."""
 
 import csv
 import logging
@@ -7,10 +7,12 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
+from icm_pipeline.image_folders import read_images
 from icm_pipeline.image_sets import ImageRow, Pictures, read_table
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.shards import Shard, plan_shards
 from icm_pipeline.stage_table import StageContext
+from icm_pipeline.stages.judging import spread
 from icm_pipeline.stages.models import labeler_of
 
 log = logging.getLogger(__name__)
@@ -20,19 +22,22 @@ PROBABILITIES = "probabilities"  # of a shard: [images, options], float64
 
 
 def run(context: StageContext) -> None:
-    attribute = context.settings.attribute
-    rows = read_table(context.parents["generate"])
-    shards = _label(context, rows)
+    settings, attribute = context.settings, context.settings.attribute
+    of_folder = settings.images is not None
+    rows = read_images(settings, "images") if of_folder else read_table(context.parents["generate"])
+    shards = _label(context, [row for row in rows if not row.problem])
     if context.share.count > 1:
         return
-    probabilities = np.concatenate([load_file(shard.record)[PROBABILITIES] for shard in shards])
+    seen = np.concatenate([load_file(shard.record)[PROBABILITIES] for shard in shards])
+    probabilities = spread([not row.problem for row in rows], seen)
     options = list(attribute.options)
     labels = hard_labels(probabilities)
     with (context.folder / LABELS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "option", *options])
+        writer.writerow(["id", "option", *options, *(["problem"] if of_folder else [])])
         for row, label, probability in zip(rows, labels, probabilities, strict=True):
-            writer.writerow([row.image_id, options[label] if label >= 0 else "", *(f"{p:.6f}" for p in probability)])
+            cells = [row.image_id, options[label] if label >= 0 else "", *(f"{p:.6f}" for p in probability)]
+            writer.writerow(cells + ([row.problem] if of_folder else []))
     counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
     unseen = int((labels < 0).sum())
     log.info("label: %s%s", counts, f", {unseen} not recognisable" if unseen else "")

@@ -104,7 +104,8 @@ def check_device(device: str, setting: str) -> None:
         raise ValueError(f"{setting}={device} cannot be used here ({reason}). Set {setting}=cpu.") from error
 
 
-def _refuse_reference(evaluate: EvaluateConfig) -> None:
+def refuse_reference(evaluate: EvaluateConfig) -> None:
+    """Raise what FID and KID would for a library or a checkpoint that is not there."""
     if evaluate.reference is not None:
         require_library()
     if evaluate.inception is not None and not Path(evaluate.inception).expanduser().is_file():
@@ -115,7 +116,7 @@ def _refuse_reference(evaluate: EvaluateConfig) -> None:
 
 def refuse_early(settings: Settings, backbone: Backbone) -> None:
     """Raise ValueError, before hours of generating, for layers that do not exist and options a judge cannot tell."""
-    _refuse_reference(settings.evaluate)
+    refuse_reference(settings.evaluate)
     layers = settings.layers
     unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
