@@ -22,12 +22,30 @@ class SteeringDefaults:
 
 
 @dataclass
+class OutlineConfig:
+    """What of an architecture decides how much its runs compute and keep.
+
+    widths: pairs [width, number of sites] by kind; size: pixels of a picture's side where none is set; channels: of the
+    denoiser's output, per place of the latents; factor: pixels a place; rows: of a call, per image without guidance;
+    guided_above: the guidance scale above which an image has one row more, None if the scale is an input.
+    """
+
+    widths: dict[str, list[list[int]]]
+    size: int
+    channels: int
+    factor: int
+    rows: int
+    guided_above: float | None
+
+
+@dataclass
 class ModelConfig:
     """What to load and how to sample from it.
 
     path: a local folder, a hub id, or `embedded:<name>`; revision: the hub's commit; scheduler: the sampler by name,
     None keeps the pipeline's own; height, width: pixels, None for the model's own; call: further arguments of the
-    pipeline's call; sites: patterns of module names by kind, None for those of the model's family.
+    pipeline's call; sites: patterns of module names by kind, None for those of the model's family; outline: that of the
+    published model, for planning before its files are on this disk.
     """
 
     name: str
@@ -49,6 +67,7 @@ class ModelConfig:
     batch_size: int
     num_threads: int | None
     sites: dict[str, str] | None
+    outline: OutlineConfig | None
     steering: SteeringDefaults
 
 
@@ -178,6 +197,13 @@ class TrackerConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What `stage=plan` is told: seconds that one unsteered image takes, None for what finished artifacts took."""
+
+    seconds_per_image: float | None
+
+
+@dataclass
 class PathsConfig:
     outputs: str
 
@@ -232,6 +258,7 @@ class Settings:
     probe: ProbeConfig
     evaluate: EvaluateConfig
     tracker: TrackerConfig
+    plan: PlanConfig
     paths: PathsConfig
     pretrain: PretrainConfig
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -32,6 +32,9 @@ from icm_pipeline.trackers import make_tracker
 from icm_pipeline.tracking import Tracker
 from icm_pipeline.validation import register_resolvers, to_settings
 
+if TYPE_CHECKING:
+    from icm_pipeline.planning.plan import Plan
+
 log = logging.getLogger("icm_pipeline")
 
 # What a user can mend: bad values, damaged or missing artifacts, files that cannot be used, too big a batch.
@@ -45,13 +48,19 @@ PLUGIN_EXTRAS = {
 RANKING_ROWS = 12  # of the ranking that a whole run prints
 
 
+planned: "Plan | None" = None  # what the jobs of this process that only plan come to
+
+
 @hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
 def main(cfg: Any) -> float | tuple[float, float] | None:
     """Run one job; return FD of an evaluated job, which a sweeper can minimise, or (FD, CLIP-I) if it takes two."""
     with _ClearErrors():
         os.chdir(HydraConfig.get().runtime.cwd)  # a cluster's worker may start elsewhere than the command did
         settings = to_settings(cfg)
-        check_stage(settings.stage, ("pretrain",))
+        check_stage(settings.stage, ("pretrain", "plan"))
+        if settings.stage == "plan":
+            _plan(settings)
+            return None
         folder = Path(HydraConfig.get().runtime.output_dir)
         sweep = settings.sweep or (HydraConfig.get().sweep.dir if _in_sweep() else None)
         tracker = make_tracker(settings, folder, Path(sweep).resolve() if sweep else None)
@@ -80,6 +89,25 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
     write_json(folder / "artifacts.json", pipeline.folders())
     write_result(folder, overrides, pipeline.folders())
     return _show(pipeline, artifact) if artifact else None
+
+
+def _plan(settings: Settings) -> None:
+    """Plan a job and print it; the jobs of a sweep are added up and printed once the last of them is planned."""
+    global planned
+    from icm_pipeline.planning.plan import Plan
+    from icm_pipeline.planning.tables import print_plan
+
+    planned = planned or Plan()
+    planned.add(settings, HydraConfig.get().overrides.task)
+    if not _in_sweep():
+        print_plan(planned)
+
+
+def _print_planned_sweep() -> None:
+    from icm_pipeline.planning.tables import print_plan
+
+    if planned is not None and planned.jobs:
+        print_plan(planned)
 
 
 def _in_sweep() -> bool:
@@ -188,7 +216,9 @@ def run() -> None:
     except Exception as error:
         failure = error
     for sweep in callbacks.started:
-        if sweep.folder.is_dir():  # not if it was refused before its first job
+        if sweep.config.stage == "plan":
+            _print_planned_sweep()
+        elif sweep.folder.is_dir():  # not if it was refused before its first job
             _report_started(sweep)
     if failure is not None:
         _tell(failure)

@@ -191,10 +191,10 @@ class Pipeline:
 
     def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
         compared = self.compared() if stage.compares else ()
-        return StageContext(self.settings, parents, partial, compared, share, self._prefixes())
+        return StageContext(self.settings, parents, partial, compared, share, self.prefix_folder())
 
-    def _prefixes(self) -> Path | None:
-        """Return the folder that all runs with these originals and this first steered step share."""
+    def prefix_folder(self) -> Path | None:
+        """Return the folder of first steps that all runs with these originals and this first steered step share."""
         first = self.settings.method.first_step
         if first < 1 or not self.settings.generate.reuse_prefix:
             return None

@@ -100,6 +100,16 @@ def plan_shards(folder: Path, ids: Sequence[str], share: Share, batch_size: int,
     return shards
 
 
+def num_kept(folder: Path) -> int:
+    """Return how many items the shards in a partial folder hold, by their tables' names; nothing is hashed."""
+    kept: set[int] = set()
+    for path in (folder / SHARDS).glob("*-*.json"):
+        words = path.stem.split("-")
+        if len(words) == 2 and all(word.isdecimal() for word in words):
+            kept.update(range(int(words[0]), int(words[1])))
+    return len(kept)
+
+
 def _found(folder: Path, ids: Sequence[str], first: int, stop: int) -> dict[int, Shard]:
     """Return the whole shards within a range by where they start, the longest if several start there."""
     found: dict[int, Shard] = {}

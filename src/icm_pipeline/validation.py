@@ -90,6 +90,9 @@ def check(settings: Settings) -> None:
     }.items():  # fmt: skip
         if value_at(settings, dotted) < least:
             raise ConfigError(f"{dotted}={value_at(settings, dotted)} must be at least {least}.")
+    seconds = settings.plan.seconds_per_image
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise ConfigError(f"plan.seconds_per_image={seconds} must be a positive number, or null.")
     threads = settings.model.num_threads
     if threads is not None and threads < 1:
         raise ConfigError(f"model.num_threads={threads} must be at least 1, or null for torch's own choice.")

@@ -48,7 +48,7 @@ def load_pipeline(
     """Return the pipeline of a folder or hub id if its class is among `known`; raises BackboneError."""
     _check_dtype(placement)
     folder = local_folder(path)
-    index = _hub_index(path, revision) if folder is None else _folder_index(folder, path)
+    index = _hub_index(path, revision) if folder is None else folder_index(folder, path)
     class_name = str(index.get("_class_name"))
     if class_name not in known:
         raise BackboneError(f"{path} holds a {class_name}, which is not known here. Known: {', '.join(known)}.")
@@ -114,7 +114,7 @@ def _no_hub(path: str, error: Exception) -> BackboneError:
     )
 
 
-def _folder_index(folder: Path, path: str) -> dict[str, Any]:
+def folder_index(folder: Path, path: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise BackboneError(f"model.path={path} is not a folder. Give one that holds a diffusers pipeline ({INDEX}).")
     if not (folder / INDEX).is_file():

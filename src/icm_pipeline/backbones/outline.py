@@ -1,0 +1,122 @@
+"""What of a model's architecture decides how much its runs compute and keep, found without loading a weight.
+
+The denoiser and the autoencoder are built on torch's meta device from their config.json, where parameters have a shape
+and take no memory.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from icm_pipeline.backbones.base import BackboneError, find_sites
+from icm_pipeline.backbones.loading import INDEX, folder_index
+from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.backbones.registry import family_of
+from icm_pipeline.config import ModelConfig, OutlineConfig
+
+
+def outline_of(model: ModelConfig) -> OutlineConfig | None:
+    """Return a model's outline, None if nothing on this disk says it.
+
+    It comes from the config.json files of a local folder, of an embedded model or of the hub's cache; for a hub id that
+    is not there from the model's own YAML file, unless `sites` asks for other layers than those counted there.
+    """
+    folder = local_folder(model.path)
+    if folder is not None:
+        return read_outline(folder, model.sites)
+    cached = _cached_folder(model.path, model.revision)
+    if cached is not None:
+        return read_outline(cached, model.sites)
+    return None if model.sites else model.outline
+
+
+def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> OutlineConfig:
+    """Return the outline of the diffusers pipeline in a folder; sites: patterns by kind, None for the family's own.
+
+    Raises BackboneError for a folder without a known pipeline, or a layer that does not say how wide it is.
+    """
+    class_name = str(folder_index(folder, str(folder)).get("_class_name"))
+    family = family_of(class_name)
+    pipe = _hollow_pipeline(folder, class_name)
+    denoiser: nn.Module = getattr(pipe, family.denoiser)
+    widths: dict[str, dict[int, int]] = {}
+    for site in find_sites(denoiser, sites or family.sites):
+        counts = widths.setdefault(site.kind, {})
+        width = _width(denoiser.get_submodule(site.module), site.layer)
+        counts[width] = counts.get(width, 0) + 1
+    size = family.default_size(pipe)
+    config: Any = denoiser.config
+    channels = family.latent_shape(pipe, size, size)[0]
+    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    return OutlineConfig(
+        widths={kind: [[width, count] for width, count in sorted(counts.items())] for kind, counts in widths.items()},
+        size=size,
+        channels=channels * outputs // inputs if inputs and outputs else channels,
+        factor=pipe.vae_scale_factor,
+        rows=1 + hasattr(pipe, "do_perturbed_attention_guidance"),
+        guided_above=_guided_above(pipe, config),
+    )
+
+
+def _cached_folder(path: str, revision: str | None) -> Path | None:
+    """Return where the hub's cache keeps the model, None if what is read of it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(path, INDEX, revision=revision)
+    except HFValidationError:  # no hub id
+        return None
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    parts = ("unet" if (folder / "unet").is_dir() else "transformer", "vae")
+    return folder if all((folder / part / "config.json").is_file() for part in parts) else None
+
+
+def _hollow_pipeline(folder: Path, class_name: str) -> Any:
+    """Return a folder's pipeline without weights, text encoders and tokenizers."""
+    import diffusers
+    import torch
+
+    index = folder_index(folder, str(folder))
+    parts: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
+    if "safety_checker" in index:
+        parts["requires_safety_checker"] = False
+    for name in parts:
+        if name not in ("unet", "transformer", "vae", "scheduler"):
+            continue
+        part_class = getattr(diffusers, index[name][1])
+        try:
+            config = part_class.load_config(folder / name)
+        except (OSError, ValueError) as error:
+            raise BackboneError(f"The pipeline in {folder} is not complete: {error}") from error
+        with torch.device("cpu" if name == "scheduler" else "meta"):
+            parts[name] = part_class.from_config(config)
+    return getattr(diffusers, class_name)(**parts)
+
+
+def _width(module: nn.Module, layer: str) -> int:
+    """Return the width of a layer's tokens: what it adds to a block's tokens is as wide as what it first reads."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            return part.in_features
+        if isinstance(part, nn.Conv2d):
+            return part.in_channels
+    raise BackboneError(f"{layer} has no linear layer, so that its width is known only when it runs.")
+
+
+def _guided_above(pipe: Any, config: Mapping[str, Any]) -> float | None:
+    """Return the guidance scale above which the pipeline adds unconditional rows, as the pipeline itself says."""
+    if "guidance_embeds" in config:
+        return None
+    if not hasattr(type(pipe), "do_classifier_free_guidance"):
+        return 1.0
+    for threshold, scale in ((0.0, 0.5), (1.0, math.inf)):
+        pipe._guidance_scale = scale
+        if pipe.do_classifier_free_guidance:
+            return threshold
+    return None

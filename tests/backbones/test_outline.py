@@ -1,0 +1,122 @@
+"""What is known of a model without its weights: the same as what its run records, and what the YAML files say."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL
+
+from icm_pipeline.artifacts import write_json
+from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.loading import Placement
+from icm_pipeline.backbones.outline import outline_of, read_outline
+from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.config import Settings
+from icm_pipeline.hooks import hooked
+from icm_pipeline.planning.workload import rows_per_image
+from icm_pipeline.prompts import Job
+from icm_pipeline.recording import Recorder
+from icm_pipeline.sampling import denoise
+from tests.backbones.pipelines import BUILDERS, build
+from tests.backbones.test_full_size import CASES
+
+SIZES = {"sana": 32, "flux": 16, "z_image": 16}  # pixels; the others' own size is 16
+# Shipped model: the architecture it has, pipeline class, places of its autoencoder's latents, channels.
+SHIPPED = {
+    "sd15": ("sd15", "StableDiffusionPipeline", 8, 4),
+    "sdxl": ("sdxl", "StableDiffusionXLPipeline", 8, 4),
+    "sana": ("sana", "SanaPipeline", 32, 32),
+    "flux_dev": ("flux", "FluxPipeline", 8, 16),
+    "flux_schnell": ("flux", "FluxPipeline", 8, 16),
+    "sd3": ("sd3", "StableDiffusion3Pipeline", 8, 16),
+    "sd35_medium": ("sd35_medium", "StableDiffusion3Pipeline", 8, 16),
+    "pixart": ("pixart", "PixArtSigmaPipeline", 8, 4),
+    "z_image_turbo": ("z_image", "ZImagePipeline", 8, 16),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_outline_of_a_folder_is_what_its_run_records(name: str, tmp_path: Path) -> None:
+    build(name).save_pretrained(tmp_path)
+    for weights in (*tmp_path.glob("unet/*.safetensors"), *tmp_path.glob("transformer/*.safetensors")):
+        shutil.move(weights, tmp_path / weights.name)
+    outline = read_outline(tmp_path)  # without weights
+    for weights in tmp_path.glob("*.safetensors"):
+        shutil.move(weights, next(path for path in (tmp_path / "unet", tmp_path / "transformer") if path.is_dir()))
+    size = SIZES.get(name, 16)
+    backbone = load_backbone(name, str(tmp_path), 1, 3.0, Placement(), height=size, width=size)
+    recorder, outputs = Recorder([0]), []
+    with hooked(backbone, backbone.layers, recorder, 1) as clock:
+        kept = backbone.denoiser.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
+        denoise(backbone, [Job("000000", "a face", 0, 1)])
+        kept.remove()
+    counts: dict[str, dict[int, int]] = {}
+    recording = recorder.recording()
+    for layer, values in recording.activations.items():
+        widths = counts.setdefault(recording.kinds[layer], {})
+        widths[values.shape[2]] = widths.get(values.shape[2], 0) + 1
+    assert outline.widths == {kind: [list(pair) for pair in sorted(found.items())] for kind, found in counts.items()}
+    assert clock.call is not None
+    assert rows_per_image(outline, 3.0, {}) == clock.call.num_rows
+    if name != "z_image":  # whose denoiser returns a list
+        places = (size // outline.factor) ** 2
+        assert outputs[0].numel() == clock.call.num_rows * outline.channels * places
+
+
+def _write_published(folder: Path, architecture: str, pipeline: str, factor: int, channels: int) -> None:
+    """Write the configuration files of a full-size model."""
+    with torch.device("meta"):
+        denoiser = CASES[architecture][1]()
+    part = CASES[architecture][0].denoiser
+    vae: Any = AutoencoderKL(
+        block_out_channels=(8,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=channels, norm_num_groups=4,
+    )  # fmt: skip
+    if factor == 32:
+        vae = AutoencoderDC(
+            latent_channels=channels, encoder_block_out_channels=(8,) * 6, decoder_block_out_channels=(8,) * 6,
+            encoder_layers_per_block=(1,) * 6, decoder_layers_per_block=(1,) * 6, attention_head_dim=8,
+            encoder_block_types="ResBlock", decoder_block_types="ResBlock", encoder_qkv_multiscales=((),) * 6,
+            decoder_qkv_multiscales=((),) * 6,
+        )  # fmt: skip
+    denoiser.save_config(folder / part)
+    vae.save_config(folder / "vae")
+    index = {
+        "_class_name": pipeline,
+        part: ["diffusers", type(denoiser).__name__],
+        "vae": ["diffusers", type(vae).__name__],
+    }
+    others = ["scheduler", "text_encoder", "tokenizer"]
+    others += ["feature_extractor", "safety_checker"] if pipeline == "StableDiffusionPipeline" else []
+    others += ["text_encoder_2", "tokenizer_2"] if architecture in ("sdxl", "flux", "sd3", "sd35_medium") else []
+    others += ["text_encoder_3", "tokenizer_3"] if architecture.startswith("sd3") else []
+    write_json(folder / "model_index.json", index | {name: [None, None] for name in others})
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_a_models_yaml_says_what_its_published_configuration_says(
+    model: str, tmp_path: Path, compose_settings: Callable[..., Settings]
+) -> None:
+    _write_published(tmp_path, *SHIPPED[model])
+    stated = compose_settings(f"model={model}").model.outline
+    assert stated == read_outline(tmp_path)
+
+
+def test_a_hub_model_whose_files_are_not_here_has_the_outline_of_its_yaml(
+    compose_settings: Callable[..., Settings],
+) -> None:
+    model = compose_settings("model=sdxl").model
+    assert outline_of(model) == model.outline
+    model.sites = {"self_attention": ".*"}
+    assert outline_of(model) is None
+    assert outline_of(compose_settings("model=local").model) is None
+
+
+def test_a_layer_that_does_not_say_its_width_is_refused(random_pipeline_folder: Path) -> None:
+    with pytest.raises(BackboneError, match=r"down_blocks.0.resnets.0.norm1 has no linear layer"):
+        read_outline(random_pipeline_folder, {"self_attention": r"down_blocks\.0\.resnets\.0\.norm1"})
+    with pytest.raises(BackboneError, match=r"no model_index.json"):
+        read_outline(random_pipeline_folder / "unet")

@@ -1,0 +1,273 @@
+"""A plan: its sizes are those of the files that a run writes, what is there is done, what jobs share counts once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from icm_pipeline.artifacts import Artifact
+from icm_pipeline.config import Settings
+from icm_pipeline.partials import partial_of
+from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.planning.plan import PREFIXES, Item, Plan, most_disk, total
+from icm_pipeline.planning.tables import print_plan, time_text
+from icm_pipeline.planning.workload import NOTHING, passes_before, passes_per_run, workloads
+from icm_pipeline.tracking import NoTracker
+
+Compose = Callable[..., Settings]
+NUM_PROBE_IMAGES, NUM_EVALUATION_IMAGES, NUM_STEPS = 6, 4, 4
+WORDS = (
+    "model.name=random", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3", "model.batch_size=2", "layers.k=1",
+    "generate.images_per_prompt=3", "generate.shard_size=2", "evaluate.images_per_prompt=1", "method.first_step=2",
+    "attribute.probe_subjects=[person]", "attribute.probe_templates=[a photo of a {}, a face of a {}]",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def made(outputs: Path, random_pipeline_folder: Path, settings_with: Compose) -> Settings:
+    """Make the probe dataset and the originals of a small random model, and return the settings."""
+    judges = [f"{name}.path=embedded:tiny-clip" for name in ("labeler", "evaluate.clip")]
+    words = [*WORDS, *judges, "judge.path=embedded:tiny-classifier", f"model.path={random_pipeline_folder}"]
+    settings = settings_with(*words, f"paths.outputs={outputs}")
+    pipeline = Pipeline(settings, [], NoTracker())
+    pipeline.run("generate")
+    pipeline.run("originals")
+    return settings
+
+
+def artifact(settings: Settings, stage: str) -> Artifact:
+    found = Pipeline(settings, [], NoTracker()).find(stage)
+    assert found is not None
+    return found
+
+
+def states(plan: Plan) -> dict[str, bool]:
+    return {stage: item.done for (stage, _), item in plan.items.items()}
+
+
+def planned(*jobs: Settings) -> Plan:
+    plan = Plan()
+    for number, settings in enumerate(jobs):
+        plan.add(settings, [f"job={number}"])
+    return plan
+
+
+def item_of(plan: Plan, stage: str) -> Item:
+    (found,) = [item for (name, _), item in plan.items.items() if name == stage]
+    return found
+
+
+def elsewhere(settings: Settings, folder: Path) -> Settings:
+    return replace(settings, paths=replace(settings.paths, outputs=str(folder)))
+
+
+def values_in(path: Path) -> int:
+    with safe_open(path, framework="np") as file:
+        return sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+
+
+def test_activations_take_what_the_plan_said(made: Settings, tmp_path: Path) -> None:
+    folder = artifact(made, "generate").folder
+    numbers = sum(values_in(path) for path in folder.glob("activations/*.safetensors"))
+    work = item_of(planned(elsewhere(made, tmp_path)), "generate").work
+    assert (work.values, work.stored) == (numbers, 4 * numbers)
+    assert (work.num_images, work.passes) == (NUM_PROBE_IMAGES, NUM_PROBE_IMAGES * NUM_STEPS)
+    assert work.device_memory == 4 * numbers * made.model.batch_size // NUM_PROBE_IMAGES
+
+
+def test_first_steps_take_what_the_plan_said(made: Settings, tmp_path: Path) -> None:
+    folder = Pipeline(made, [], NoTracker()).prefix_folder()
+    assert folder is not None
+    numbers = sum(values_in(path) for path in folder.glob("*.safetensors"))
+    assert item_of(planned(elsewhere(made, tmp_path)), PREFIXES).work.stored == 4 * numbers
+
+
+def test_probes_take_what_the_plan_said(settings_with: Compose, tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+    from safetensors.numpy import load_file
+
+    from icm_pipeline.probes import DIRECTIONS, fit_layer, split_samples
+    from icm_pipeline.vectors import SteeringVectors
+
+    settings = settings_with("+attribute.options.other=[a child]", "model.num_steps=2")
+    outline = _outline({"self_attention": [[3, 1]]})
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % len(settings.attribute.options)
+    activations = rng.normal(size=(30, 2, 3)).astype(np.float32)
+    probes = fit_layer(activations, labels, split_samples(labels, 0.2, rng), 1.0, 100)
+    numbers = probes.weights.size + probes.bias.size
+    for direction in DIRECTIONS:
+        vectors = SteeringVectors(
+            directions={"a": torch.from_numpy(probes.directions[direction]).float()},
+            mean_norms={"a": torch.from_numpy(probes.mean_norm).float()},
+            steps=(0, 1), noise_levels=(1.0, 0.5), options=tuple(settings.attribute.options), model="m", attribute="a",
+        )  # fmt: skip
+        vectors.save(tmp_path / "vectors.safetensors")
+        numbers += sum(values.size for values in load_file(tmp_path / "vectors.safetensors").values())
+    assert workloads(settings, outline)["probe"].stored == 4 * numbers
+
+
+def test_what_is_there_is_done_and_costs_nothing(made: Settings) -> None:
+    plan = planned(made)
+    done = states(plan)
+    assert {stage for stage, there in done.items() if there} == {"generate", "originals"}
+    assert plan.jobs[0].makes == ("label", "probe", "select", "steer", "evaluate", "report")
+    assert item_of(plan, "generate").work == NOTHING
+
+
+def test_steering_leaves_out_the_first_steps_that_are_there(made: Settings, tmp_path: Path) -> None:
+    rest = NUM_EVALUATION_IMAGES * (NUM_STEPS - made.method.first_step)
+    assert item_of(planned(made), "steer").work.passes == rest
+    afresh = planned(elsewhere(made, tmp_path))
+    assert item_of(afresh, "steer").work.passes == rest
+    assert item_of(afresh, "originals").work.passes == NUM_EVALUATION_IMAGES * NUM_STEPS
+    unshared = replace(made, generate=replace(made.generate, reuse_prefix=False))
+    assert item_of(planned(unshared), "steer").work.passes == NUM_EVALUATION_IMAGES * NUM_STEPS
+
+
+def test_the_first_job_with_another_first_step_keeps_it_for_the_others(made: Settings) -> None:
+    later = replace(made, method=replace(made.method, first_step=3))
+    plan = planned(later, replace(later, alpha=2.0))
+    passes = [item.work.passes for (stage, _), item in plan.items.items() if stage == "steer"]
+    assert passes == [NUM_EVALUATION_IMAGES * NUM_STEPS, NUM_EVALUATION_IMAGES]
+
+
+def test_time_is_measured_by_what_was_made_here(made: Settings) -> None:
+    longer = replace(made, model=replace(made.model, num_steps=2 * NUM_STEPS))
+    plan = planned(longer)
+    for stage in ("generate", "originals"):
+        seconds = artifact(made, stage).manifest["seconds"]
+        assert item_of(plan, stage).seconds == pytest.approx(2 * seconds)
+    assert item_of(plan, "steer").seconds == pytest.approx(2 * artifact(made, "originals").manifest["seconds"] * 6 / 8)
+    assert item_of(plan, "evaluate").seconds is None
+
+
+def test_time_is_not_taken_from_another_model_or_dtype(made: Settings) -> None:
+    for model in (replace(made.model, dtype="bfloat16"), replace(made.model, guidance_scale=1.0)):
+        assert item_of(planned(replace(made, model=model)), "originals").seconds is None
+
+
+def test_the_time_that_is_given_is_believed(made: Settings) -> None:
+    given = replace(made, plan=replace(made.plan, seconds_per_image=10.0), seed=1)
+    assert item_of(planned(given), "generate").seconds == pytest.approx(10 * NUM_PROBE_IMAGES)
+
+
+def test_pictures_are_counted_by_those_that_are_there_else_uncompressed(made: Settings, tmp_path: Path) -> None:
+    sizes = [
+        entry["size"]
+        for stage in ("generate", "originals")
+        for name, entry in artifact(made, stage).manifest["files"].items()
+        if name.startswith("images/")
+    ]
+    known = item_of(planned(made), "steer")
+    assert known.pictures == pytest.approx(NUM_EVALUATION_IMAGES * sum(sizes) / len(sizes))
+    bound = item_of(planned(elsewhere(made, tmp_path)), "originals")
+    assert (bound.pictures, bound.at_most) == (NUM_EVALUATION_IMAGES * 3 * 16 * 16, True)
+
+
+def test_images_of_an_interrupted_job_are_not_made_again(made: Settings, tmp_path: Path) -> None:
+    settings = elsewhere(made, tmp_path)
+    pipeline = Pipeline(settings, [], NoTracker())
+    partial = partial_of(pipeline.folder("originals"))
+
+    class StopError(Exception): ...
+
+    from icm_pipeline.stages import originals
+
+    with pytest.MonkeyPatch.context() as patch:
+        real, calls = originals.decode, []
+
+        def second_fails(*args: Any) -> Any:
+            calls.append(args)
+            if len(calls) == 2:
+                raise StopError
+            return real(*args)
+
+        patch.setattr(originals, "decode", second_fails)
+        with pytest.raises(StopError):
+            pipeline.run("originals")
+    assert partial.exists()
+    item = item_of(planned(settings), "originals")
+    assert (item.kept, item.work.num_images, item.work.passes) == (2, 2, 2 * NUM_STEPS)
+
+
+def test_a_sweep_counts_what_its_jobs_share_once(made: Settings, tmp_path: Path) -> None:
+    fresh = elsewhere(made, tmp_path)
+    plan = planned(fresh, replace(fresh, alpha=2.0), replace(fresh, alpha=3.0))
+    counts = {stage: sum(name == stage for name, _ in plan.items) for stage, _ in plan.items}
+    assert counts == {
+        "generate": 1, "label": 1, "probe": 1, "select": 1, "originals": 1, PREFIXES: 1, "steer": 3, "evaluate": 3,
+        "report": 3,
+    }  # fmt: skip
+    assert plan.jobs[1].makes == ("steer", "evaluate", "report")
+    assert plan.jobs[1].shares == ("generate", "label", "probe", "select", "originals")
+
+
+def test_a_damaged_artifact_is_named(made: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = elsewhere(made, tmp_path)
+    folder = Pipeline(settings, [], NoTracker()).folder("generate")
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    plan = planned(settings)
+    print_plan(plan)
+    assert "damaged" in capsys.readouterr().out
+    assert not item_of(plan, "generate").done
+
+
+def test_a_plan_is_printed_with_what_is_not_known(
+    settings_with: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_plan(planned(settings_with("model.path=nobody/nothing", f"paths.outputs={tmp_path / 'none'}")))
+    printed = capsys.readouterr().out
+    assert "The layers of nobody/nothing are not known" in printed
+    assert "plan.seconds_per_image" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_that_a_model_does_not_have_are_refused(made: Settings) -> None:
+    with pytest.raises(ValueError, match=r"layers.k=99 is more than"):
+        Plan().add(replace(made, layers=replace(made.layers, k=99)), [])
+
+
+def test_what_goes_again_counts_while_it_is_there() -> None:
+    def item(stored: int, temporary: int) -> Item:
+        return Item("generate", False, replace(NOTHING, stored=stored, temporary=temporary))
+
+    assert most_disk([item(10, 10), item(3, 0)]) == 20
+    assert most_disk([item(10, 2), item(30, 0)]) == 40
+    assert total([item(10, 2), item(30, 0)]).disk == 40
+
+
+@pytest.mark.parametrize(("scheduler", "calls", "before"), [(None, 10, 3), ("heun", 19, 6), ("pndm", 11, 4)])
+def test_passes_are_the_calls_that_the_scheduler_makes(scheduler: str | None, calls: int, before: int) -> None:
+    from icm_pipeline.backbones.schedulers import SCHEDULERS, noise_levels, step_numbers
+
+    assert (passes_per_run(10, scheduler), passes_before(3, scheduler)) == (calls, before)
+    if scheduler is not None:
+        import diffusers
+
+        more = {"skip_prk_steps": True} if scheduler == "pndm" else {}
+        made = getattr(diffusers, SCHEDULERS[scheduler])(**more)
+        made.set_timesteps(10)
+        numbers = step_numbers(noise_levels(made))
+        assert (len(numbers), sum(number < 3 for number in numbers)) == (calls, before)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (75, "75 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_a_time_is_told_in_its_unit(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
+
+
+def _outline(widths: dict[str, list[list[int]]]) -> Any:
+    from icm_pipeline.config import OutlineConfig
+
+    return OutlineConfig(widths=widths, size=16, channels=4, factor=2, rows=1, guided_above=1.0)
