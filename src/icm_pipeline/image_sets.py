@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.background import Background
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample
-from icm_pipeline.shards import WHOLE, Share, plan_shards
+from icm_pipeline.shards import WHOLE, Shard, Share, plan_shards
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ STEERING = "steering.json"  # in a steered set: what was done to its images
 COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 ACTIVATION_FOLDER = "activations"
 RECORDING = "recording.json"
+PICTURE_THREADS = 4  # pack and write pictures while the next batch is made
+MOST_PICTURES_WAITING = 32
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,27 @@ def make_image_set(
     images, ids = folder / IMAGES, [job.image_id for job in jobs]
     shards = plan_shards(folder, ids, share, batch_size, shard_size)
     fitting = _FittingBatches(make_batch, batch_size)
-    with tqdm(total=sum(shard.stop - shard.start for shard in shards), desc=title, unit="image", mininterval=1) as bar:
-        for number, shard in enumerate(shards):
+    with (
+        Background(PICTURE_THREADS, most=MOST_PICTURES_WAITING) as pictures,
+        Background(1, most=1) as whole_shards,
+        tqdm(total=sum(shard.stop - shard.start for shard in shards), desc=title, unit="image", mininterval=1) as bar,
+    ):
+        finished: list[Shard | Future[Shard]] = []
+        for shard in shards:
             if shard.table is not None:
                 bar.update(shard.stop - shard.start)
+                finished.append(shard)
                 continue
-            files: list[Path] = []
+            saved: list[Future[Path]] = []
             recorded: list[Recording] = []
             for made in fitting.make(jobs[shard.start : shard.stop]):
                 for sample in made.samples:
                     images.mkdir(exist_ok=True)
-                    files.append(_save_png(sample.image, images / f"{sample.job.image_id}.png"))
+                    saved.append(pictures.do(_save_png, sample.image, images / f"{sample.job.image_id}.png"))
                 recorded += [made.recording] if made.recording else []
                 bar.update(made.size)
-            recording = _save_shard(recorded, shard.record)
-            files += [shard.record] if recording else []
-            shards[number] = shard.keep(ids, files, {"recording": recording})
+            finished.append(whole_shards.do(_keep, shard, ids, saved, recorded))
+    shards = [shard.result() if isinstance(shard, Future) else shard for shard in finished]
     if share.count > 1:
         return False
     recording = shards[-1].table["recording"] if shards[-1].table else None
@@ -97,6 +106,14 @@ def make_image_set(
     if images.exists():
         _write_table(folder, jobs, list(options) or [""] * len(jobs))
     return True
+
+
+def _keep(shard: Shard, ids: list[str], saved: list[Future[Path]], recorded: list[Recording]) -> Shard:
+    """Write what a shard still lacks, its table last, when its pictures are there; return it whole."""
+    files = [picture.result() for picture in saved]
+    recording = _save_shard(recorded, shard.record)
+    files += [shard.record] if recording else []
+    return shard.keep(ids, files, {"recording": recording})
 
 
 class _FittingBatches:
