@@ -21,6 +21,7 @@ from icm_pipeline.artifacts import (
 )
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.building import building, building_share, missing_shares, tidy
+from icm_pipeline.caches import prefix_folder
 from icm_pipeline.comparisons import comparable_evaluations
 from icm_pipeline.config import Settings, value_at
 from icm_pipeline.dashboard import track_artifact
@@ -30,8 +31,6 @@ from icm_pipeline.stage_table import STAGES, Stage, StageContext, stages_of
 from icm_pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-PREFIXES = ".prefixes"  # beside the originals: a cache, which can be deleted at any time
 
 
 def _ordered(value: Any) -> Any:
@@ -187,7 +186,7 @@ class Pipeline:
         first = self.settings.method.first_step
         if first < 1 or not self.settings.generate.reuse_prefix:
             return None
-        return self.folder("originals").parent / PREFIXES / f"{self.key('originals')}-{first}"
+        return prefix_folder(self.folder("originals").parent, self.key("originals"), first)
 
     def _description(self, stage: Stage) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from icm_pipeline.caches import JUDGED
 from icm_pipeline.config import Settings
 from icm_pipeline.image_sets import STEERING, ImageRow, Pictures, read_table
 from icm_pipeline.labelers.cache import RowCache
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
-CACHE = ".judged"  # beside the evaluations: what judges saw, by the content of the images
-
 
 def run(context: StageContext) -> None:
     settings = context.settings
@@ -40,7 +39,7 @@ def run(context: StageContext) -> None:
     twins = [twins[index] for index in pair_by_id([row.image_id for row in rows], [twin.image_id for twin in twins])]
     folder = settings.evaluate.reference
     reference = None if folder is None else reference_images(Path(folder).expanduser())
-    judging = Judging(settings, RowCache(context.folder.parent / CACHE, context.folder))
+    judging = Judging(settings, RowCache(context.folder.parent / JUDGED, context.folder))
     questions = {other.name: other.options for other in settings.evaluate.drift.values()}
     questions[attribute.name] = attribute.options
     judged_before, judged_after = (judging.label(settings.judge, "judge", side, questions) for side in (twins, rows))
