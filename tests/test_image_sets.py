@@ -243,6 +243,27 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_for_good_and_it_is_said
     assert len(list((tmp_path / "set" / "images").iterdir())) == len(JOBS)
 
 
+@pytest.mark.parametrize(
+    ("room", "expected"), [(100, [1, 2, 4, 7]), (5, [1, 2, 4, 7, 3, 3, 1]), (1, [1, 2, *[1] * 13])]
+)
+def test_a_growing_batch_doubles_until_memory_is_full_and_makes_the_same_set(
+    tmp_path: Path, room: int, expected: list[int]
+) -> None:
+    sizes: list[int] = []
+
+    def limited(jobs: list[Job]) -> Batch:
+        sizes.append(len(jobs))
+        if len(jobs) > room:
+            raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
+        return make_both(jobs)
+
+    (tmp_path / "set").mkdir()
+    make_image_set(tmp_path / "set", JOBS, limited, batch_size=1, shard_size=14, title="test", grow=True)
+    assert sizes == expected
+    run(tmp_path / "plain")
+    assert content(tmp_path / "set") == content(tmp_path / "plain")
+
+
 def test_one_image_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     def no_memory(jobs: list[Job]) -> Batch:
         raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")

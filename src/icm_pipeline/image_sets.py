@@ -68,15 +68,16 @@ def make_image_set(
     title: str,
     options: Sequence[str] = (),
     share: Share = WHOLE,
+    grow: bool = False,
 ) -> bool:
     """Make every job's image (and activations) in `folder`, going on from whole shards that are already there.
 
     options: for each job, what it is steered to; empty for unsteered sets. Of a share only the shards are made. Return
-    whether the set is complete, with its table.
+    whether the set is complete, with its table. grow: take more at once than batch_size while it fits into memory.
     """
     images, ids = folder / IMAGES, [job.image_id for job in jobs]
     shards = plan_shards(folder, ids, share, batch_size, shard_size)
-    fitting = _FittingBatches(make_batch, batch_size)
+    fitting = _FittingBatches(make_batch, batch_size, grow)
     with (
         Background(PICTURE_THREADS, most=MOST_PICTURES_WAITING) as pictures,
         Background(1, most=1) as whole_shards,
@@ -117,11 +118,15 @@ def _keep(shard: Shard, ids: list[str], saved: list[Future[Path]], recorded: lis
 
 
 class _FittingBatches:
-    """Makes batches of a size that is halved, for good, whenever one does not fit into memory."""
+    """Makes batches of a size that is halved, for good, whenever one does not fit into memory.
 
-    def __init__(self, make_batch: Callable[[list[Job]], Batch], size: int) -> None:
+    grow: until then it is doubled after every batch that was full.
+    """
+
+    def __init__(self, make_batch: Callable[[list[Job]], Batch], size: int, grow: bool) -> None:
         self._make_batch = make_batch
         self._size = size
+        self._grow = grow
 
     def make(self, jobs: list[Job]) -> Iterator[Batch]:
         """Make all jobs; raises MemoryError if a single one does not fit."""
@@ -133,11 +138,13 @@ class _FittingBatches:
             except MemoryError as error:
                 if len(batch) == 1:
                     raise
-                self._size = len(batch) // 2
+                self._size, self._grow = len(batch) // 2, False
                 log.warning("%s Going on with %d at once.", error, self._size)
                 continue
             yield made
             start += len(batch)
+            if self._grow and len(batch) == self._size:
+                self._size *= 2
 
 
 def _save_png(image: Any, path: Path) -> Path:
