@@ -114,7 +114,7 @@ def shared_prefix(
 def kept(backbone: Backbone, clock: StepClock, before_step: int) -> Iterator[list[Tensor]]:
     """Keep what the denoiser returns while the clock stands before a step; the list fills as it runs.
 
-    The copies stay on the device, so that no step waits for one. An empty tensor stands for an output that is no tensor.
+    The copies stay on the device, so that no step waits for one; an empty tensor stands for an output that is none.
     """
     calls: list[Tensor] = []
 
