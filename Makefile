@@ -24,6 +24,8 @@ results: $(STAMP)  ## run every row of the README's table and print it (about 15
 bench: $(STAMP)  ## the benchmarks that fit on two cores in a quarter of an hour
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py
+	$(BIN)/python benchmarks/profile_generation.py
+	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/probes.py --width 640 --layers 16 --rounds 2
 

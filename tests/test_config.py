@@ -97,6 +97,7 @@ def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, ch
         "method.first_step=20",
         "seed=-1",
         "model.num_threads=0",
+        "model.decode_batch_size=0",
         "labeler.batch_size=0",
         "judge.batch_size=0",
         "evaluate.clip.batch_size=0",
@@ -120,10 +121,17 @@ def test_a_number_out_of_range_is_refused_by_name(settings_with: Compose, word: 
         "probe.test_share=0.99",
         "method.last_step=19",
         "model.num_threads=1",
+        "model.decode_batch_size=1",
+        "model.grow_batch=true model.device=cuda",
     ],
 )
 def test_the_last_value_within_range_is_accepted(settings_with: Compose, word: str) -> None:
     settings_with(*word.split())
+
+
+def test_a_growing_batch_needs_a_gpu(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"model\.grow_batch=true needs a GPU.*model\.batch_size"):
+        settings_with("model.grow_batch=true", "model.device=cpu")
 
 
 def test_a_steering_window_that_ends_before_it_begins_is_refused(settings_with: Compose) -> None:

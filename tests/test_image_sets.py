@@ -1,6 +1,8 @@
 """Image sets: a job stopped anywhere and resumed leaves the bytes of one that was never stopped."""
 
+import errno
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -241,6 +243,27 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_for_good_and_it_is_said
     assert len(list((tmp_path / "set" / "images").iterdir())) == len(JOBS)
 
 
+@pytest.mark.parametrize(
+    ("room", "expected"), [(100, [1, 2, 4, 7]), (5, [1, 2, 4, 7, 3, 3, 1]), (1, [1, 2, *[1] * 13])]
+)
+def test_a_growing_batch_doubles_until_memory_is_full_and_makes_the_same_set(
+    tmp_path: Path, room: int, expected: list[int]
+) -> None:
+    sizes: list[int] = []
+
+    def limited(jobs: list[Job]) -> Batch:
+        sizes.append(len(jobs))
+        if len(jobs) > room:
+            raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
+        return make_both(jobs)
+
+    (tmp_path / "set").mkdir()
+    make_image_set(tmp_path / "set", JOBS, limited, batch_size=1, shard_size=14, title="test", grow=True)
+    assert sizes == expected
+    run(tmp_path / "plain")
+    assert content(tmp_path / "set") == content(tmp_path / "plain")
+
+
 def test_one_image_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     def no_memory(jobs: list[Job]) -> Batch:
         raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
@@ -313,3 +336,48 @@ def test_a_set_without_activations_says_so(tmp_path: Path) -> None:
 def test_activations_alone_make_no_table(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"images\.csv"):
         read_table(as_artifact(tmp_path, make_activations))
+
+
+class Unwritable:
+    """Stands for a picture on a disk without room."""
+
+    def save(self, path: Path, format: str) -> None:
+        Path(path).write_bytes(b"half a picture")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("broken", [0, 5, 13])
+def test_a_picture_that_cannot_be_written_ends_the_set_and_its_shard_is_not_kept(tmp_path: Path, broken: int) -> None:
+    def make_batch(jobs: list[Job]) -> Batch:
+        samples = [Sample(job, Unwritable() if job == JOBS[broken] else picture_of(job)) for job in jobs]
+        return Batch(len(jobs), samples, recording_of(jobs))
+
+    with pytest.raises(ArtifactError, match=r"No space left on device.*run the same command again"):
+        as_artifact(tmp_path, make_batch)
+    partial = tmp_path / "set.partial"
+    assert sorted(path.stem for path in partial.glob("shards/*.json")) == [
+        f"{start:07d}-{min(start + 4, 14):07d}" for start in range(0, broken - broken % 4, 4)
+    ]
+    run(tmp_path / "unbroken")
+    artifact = as_artifact(tmp_path)
+    whole = {name: data for name, data in content(artifact.folder).items() if name != "manifest.json"}
+    assert whole == content(tmp_path / "unbroken")
+
+
+def test_a_slow_disk_does_not_hold_up_the_next_batch(tmp_path: Path) -> None:
+    batches, at_first_save = list[int](), list[int]()
+
+    class Slow:
+        def save(self, path: Path, format: str) -> None:
+            deadline = time.monotonic() + 10
+            while len(batches) < 2 and time.monotonic() < deadline:
+                time.sleep(0.001)
+            at_first_save.append(len(batches))
+            Path(path).write_bytes(b"picture")
+
+    def make_batch(jobs: list[Job]) -> Batch:
+        batches.append(len(jobs))
+        return Batch(len(jobs), [Sample(job, Slow()) for job in jobs])
+
+    run(tmp_path / "set", make_batch)
+    assert at_first_save[0] >= 2

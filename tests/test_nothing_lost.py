@@ -71,7 +71,7 @@ CACHES = (".judged", ".prefixes")
 
 def leftovers(outputs: Path) -> list[Path]:
     """Return everything beside whole artifacts and caches, and everything in artifacts that no manifest lists."""
-    files = [path for path in outputs.glob("artifacts/**/*") if path.is_file() and path.parent.name not in CACHES]
+    files = [path for path in outputs.glob("artifacts/**/*") if path.is_file() and not {*CACHES} & {*path.parts}]
     listed = {f"{outputs}/{name}" for name in artifact_hashes(outputs)}
     beside = [path for path in files if str(path) not in listed and path.name != "manifest.json"]
     folders = [path for path in outputs.glob("artifacts/*/*") if path.name not in CACHES]

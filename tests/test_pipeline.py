@@ -72,6 +72,10 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
     [
         "model.device=cuda",
         "model.num_threads=2",
+        "model.channels_last=true",
+        "model.attention_kernel=math",
+        "model.decode_batch_size=2",
+        "model.grow_batch=true model.device=cuda",
         "model.name=other",
         "labeler.device=cuda",
         "labeler.batch_size=5",

@@ -64,7 +64,7 @@ def test_anything_else_is_looked_at_again(cache: RowCache, images: list[Path], c
 def test_a_damaged_entry_is_made_again(cache: RowCache, images: list[Path], damage: object) -> None:
     look = Look()
     cache.rows(["judge"], images, look)
-    (entry,) = cache.folder.iterdir()
+    (entry,) = cache.folder.glob("*/*")
     whole = entry.read_bytes()
     entry.write_bytes(damage(whole))  # type: ignore[operator]
     found = cache.rows(["judge"], images, look)

@@ -44,8 +44,10 @@ class ModelConfig:
 
     path: a local folder, a hub id, or `embedded:<name>`; revision: the hub's commit; scheduler: the sampler by name,
     None keeps the pipeline's own; height, width: pixels, None for the model's own; call: further arguments of the
-    pipeline's call; sites: patterns of module names by kind, None for those of the model's family; outline: that of the
-    published model, for planning before its files are on this disk.
+    pipeline's call; grow_batch: take more images at once than batch_size as long as they fit into a GPU's memory;
+    decode_batch_size: images decoded at once, None for as many as were denoised; sites: patterns of module names by
+    kind, None for those of the model's family; outline: that of the published model, for planning before its files are
+    on this disk.
     """
 
     name: str
@@ -57,6 +59,8 @@ class ModelConfig:
     offload: str
     vae_slicing: bool
     vae_tiling: bool
+    channels_last: bool
+    attention_kernel: str | None
     compile: bool
     num_steps: int
     guidance_scale: float
@@ -65,6 +69,8 @@ class ModelConfig:
     scheduler: str | None
     call: dict[str, Any]
     batch_size: int
+    grow_batch: bool
+    decode_batch_size: int | None
     num_threads: int | None
     sites: dict[str, str] | None
     outline: OutlineConfig | None

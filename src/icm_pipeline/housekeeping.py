@@ -10,6 +10,7 @@ from rich.console import Console
 
 from icm_pipeline.artifacts import Artifact, ArtifactError
 from icm_pipeline.building import is_being_built, tidy
+from icm_pipeline.caches import find_caches, find_stale_caches, is_cache, remove_cache
 from icm_pipeline.lineage import Shelf, Waste, changed_files, find_waste, read_shelf, size_of, stage_of
 from icm_pipeline.partials import OLD, PARTIAL
 from icm_pipeline.provenance import artifact_table, print_artifact, size_text
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     collect = commands.add_parser("gc", parents=[shared], help="remove what nothing needs; asks first")
     collect.add_argument("--yes", action="store_true", help="do not ask")
     collect.add_argument("--dry-run", action="store_true", help="only say what would go")
+    collect.add_argument("--caches", action="store_true", help="all caches as well; what they held is computed again")
     collect.add_argument(
         "--older-than", type=float, default=YOUNG_HOURS, metavar="HOURS",
         help=f"leave artifacts that are younger (default: {YOUNG_HOURS:g})",
@@ -77,14 +79,19 @@ def _list(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
 
 
 def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
+    caches = find_caches(shelf)
     waste = find_waste(shelf, arguments.older_than)
-    sizes = {item.path: _bytes_below(item.path) for item in waste}
+    stale = caches if arguments.caches else find_stale_caches(shelf, arguments.older_than, waste)
+    waste += stale
+    sizes = {item.path: _bytes_below(item.path) for item in (*waste, *caches)}
     for item in waste:
         console.print(f"{size_text(sizes[item.path]):>10}  {item.path}  ({item.reason})", markup=False, soft_wrap=True)
+    if left := sum(sizes[item.path] for item in caches) - sum(sizes[item.path] for item in stale):
+        console.print(f"{size_text(left):>10}  in caches (--caches: remove them too)", markup=False)
     if not waste:
         console.print("Nothing can go.")
         return 0
-    total = f"{_folders(len(waste))}, {size_text(sum(sizes.values()))}"
+    total = f"{_folders(len(waste))}, {size_text(sum(sizes[item.path] for item in waste))}"
     if arguments.dry_run:
         console.print(f"{total} would go.")
         return 0
@@ -109,6 +116,9 @@ def _confirmed(question: str) -> bool:
 
 def _remove(item: Waste) -> bool:
     """Remove a folder unless a job took it up since it was listed; by a rename first, so that none is half there."""
+    if is_cache(item.path):
+        remove_cache(item.path)
+        return True
     folder = item.path.with_name(item.path.name.removesuffix(OLD).removesuffix(PARTIAL))
     if is_being_built(folder):
         return False
@@ -122,7 +132,7 @@ def _remove(item: Waste) -> bool:
 
 
 def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in (folder, *folder.rglob("*")) if path.is_file())
 
 
 def _verify(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.background import Background
 from icm_pipeline.pictures import read_picture
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample
-from icm_pipeline.shards import WHOLE, Share, plan_shards
+from icm_pipeline.shards import WHOLE, Shard, Share, plan_shards
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ STEERING = "steering.json"  # in a steered set: what was done to its images
 COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 ACTIVATION_FOLDER = "activations"
 RECORDING = "recording.json"
+PICTURE_THREADS = 4  # pack and write pictures while the next batch is made
+MOST_PICTURES_WAITING = 32
 
 
 @dataclass(frozen=True)
@@ -69,31 +73,37 @@ def make_image_set(
     title: str,
     options: Sequence[str] = (),
     share: Share = WHOLE,
+    grow: bool = False,
 ) -> bool:
     """Make every job's image (and activations) in `folder`, going on from whole shards that are already there.
 
     options: for each job, what it is steered to; empty for unsteered sets. Of a share only the shards are made. Return
-    whether the set is complete, with its table.
+    whether the set is complete, with its table. grow: take more at once than batch_size while it fits into memory.
     """
     images, ids = folder / IMAGES, [job.image_id for job in jobs]
     shards = plan_shards(folder, ids, share, batch_size, shard_size)
-    fitting = _FittingBatches(make_batch, batch_size)
-    with tqdm(total=sum(shard.stop - shard.start for shard in shards), desc=title, unit="image", mininterval=1) as bar:
-        for number, shard in enumerate(shards):
+    fitting = _FittingBatches(make_batch, batch_size, grow)
+    with (
+        Background(PICTURE_THREADS, most=MOST_PICTURES_WAITING) as pictures,
+        Background(1, most=1) as whole_shards,
+        tqdm(total=sum(shard.stop - shard.start for shard in shards), desc=title, unit="image", mininterval=1) as bar,
+    ):
+        finished: list[Shard | Future[Shard]] = []
+        for shard in shards:
             if shard.table is not None:
                 bar.update(shard.stop - shard.start)
+                finished.append(shard)
                 continue
-            files: list[Path] = []
+            saved: list[Future[Path]] = []
             recorded: list[Recording] = []
             for made in fitting.make(jobs[shard.start : shard.stop]):
                 for sample in made.samples:
                     images.mkdir(exist_ok=True)
-                    files.append(_save_png(sample.image, images / f"{sample.job.image_id}.png"))
+                    saved.append(pictures.do(_save_png, sample.image, images / f"{sample.job.image_id}.png"))
                 recorded += [made.recording] if made.recording else []
                 bar.update(made.size)
-            recording = _save_shard(recorded, shard.record)
-            files += [shard.record] if recording else []
-            shards[number] = shard.keep(ids, files, {"recording": recording})
+            finished.append(whole_shards.do(_keep, shard, ids, saved, recorded))
+    shards = [shard.result() if isinstance(shard, Future) else shard for shard in finished]
     if share.count > 1:
         return False
     recording = shards[-1].table["recording"] if shards[-1].table else None
@@ -104,12 +114,24 @@ def make_image_set(
     return True
 
 
-class _FittingBatches:
-    """Makes batches of a size that is halved, for good, whenever one does not fit into memory."""
+def _keep(shard: Shard, ids: list[str], saved: list[Future[Path]], recorded: list[Recording]) -> Shard:
+    """Write what a shard still lacks, its table last, when its pictures are there; return it whole."""
+    files = [picture.result() for picture in saved]
+    recording = _save_shard(recorded, shard.record)
+    files += [shard.record] if recording else []
+    return shard.keep(ids, files, {"recording": recording})
 
-    def __init__(self, make_batch: Callable[[list[Job]], Batch], size: int) -> None:
+
+class _FittingBatches:
+    """Makes batches of a size that is halved, for good, whenever one does not fit into memory.
+
+    grow: until then it is doubled after every batch that was full.
+    """
+
+    def __init__(self, make_batch: Callable[[list[Job]], Batch], size: int, grow: bool) -> None:
         self._make_batch = make_batch
         self._size = size
+        self._grow = grow
 
     def make(self, jobs: list[Job]) -> Iterator[Batch]:
         """Make all jobs; raises MemoryError if a single one does not fit."""
@@ -121,11 +143,13 @@ class _FittingBatches:
             except MemoryError as error:
                 if len(batch) == 1:
                     raise
-                self._size = len(batch) // 2
+                self._size, self._grow = len(batch) // 2, False
                 log.warning("%s Going on with %d at once.", error, self._size)
                 continue
             yield made
             start += len(batch)
+            if self._grow and len(batch) == self._size:
+                self._size *= 2
 
 
 def _save_png(image: Any, path: Path) -> Path:

@@ -22,6 +22,7 @@ from icm_pipeline.artifacts import (
 )
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.building import building, building_share, missing_shares, tidy
+from icm_pipeline.caches import prefix_folder
 from icm_pipeline.comparisons import comparable_evaluations
 from icm_pipeline.config import Settings, value_at
 from icm_pipeline.dashboard import track_artifact
@@ -32,8 +33,6 @@ from icm_pipeline.stage_table import Stage, StageContext, stage_named, stages_of
 from icm_pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-PREFIXES = ".prefixes"  # beside the originals: a cache, which can be deleted at any time
 
 
 def _ordered(value: Any) -> Any:
@@ -198,7 +197,7 @@ class Pipeline:
         first = self.settings.method.first_step
         if first < 1 or not self.settings.generate.reuse_prefix:
             return None
-        return self.folder("originals").parent / PREFIXES / f"{self.key('originals')}-{first}"
+        return prefix_folder(self.folder("originals").parent, self.key("originals"), first)
 
     def _subject(self) -> str:
         """Return what made the images: the model's name, or that of the folder they are in."""

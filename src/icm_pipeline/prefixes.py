@@ -39,11 +39,14 @@ class Prefix:
 
     @classmethod
     def of_calls(cls, calls: Sequence[Tensor], num_images: int) -> "Prefix":
-        """Split what a batch's calls returned, each [parts * num_images, ...] with the images innermost, by image."""
+        """Split what a batch's calls returned, each [parts * num_images, ...] with the images innermost, by image.
+
+        They leave the device here, once for the batch.
+        """
         shapes = {tuple(call.shape) for call in calls}
         if len(shapes) != 1 or not calls[0].numel() or calls[0].shape[0] % num_images:
             raise PrefixError(f"the denoiser returned no tensors of one shape for {num_images} image(s)")
-        stacked = torch.stack([call.unflatten(0, (-1, num_images)) for call in calls])
+        stacked = torch.stack([call.unflatten(0, (-1, num_images)) for call in calls]).cpu()
         return cls([image.contiguous() for image in stacked.unbind(2)])
 
     def calls(self) -> list[Tensor]:
@@ -109,9 +112,9 @@ def shared_prefix(
 
 @contextmanager
 def kept(backbone: Backbone, clock: StepClock, before_step: int) -> Iterator[list[Tensor]]:
-    """Keep on the CPU what the denoiser returns while the clock stands before a step; the list fills as it runs.
+    """Keep what the denoiser returns while the clock stands before a step; the list fills as it runs.
 
-    An empty tensor stands for an output that is no tensor.
+    The copies stay on the device, so that no step waits for one; an empty tensor stands for an output that is none.
     """
     calls: list[Tensor] = []
 
@@ -119,7 +122,7 @@ def kept(backbone: Backbone, clock: StepClock, before_step: int) -> Iterator[lis
         output = forward(*args, **kwargs)
         if clock.step < before_step:
             first = output[0] if isinstance(output, tuple) else None
-            calls.append(first.detach().to("cpu", copy=True) if isinstance(first, Tensor) else torch.empty(0))
+            calls.append(first.detach().clone() if isinstance(first, Tensor) else torch.empty(0))
         return output
 
     with ExitStack() as stack:

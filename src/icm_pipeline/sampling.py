@@ -1,7 +1,8 @@
 """From jobs to images: batches, one seed per image, the same noise whatever the batch."""
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,10 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Sampling
+from icm_pipeline.hooks import wrap_method
 from icm_pipeline.prompts import Job
+
+log = logging.getLogger(__name__)
 
 SAMPLER_SEED = 2**31  # added to a job's seed for what stochastic schedulers draw, apart from the initial noise
 
@@ -38,7 +42,10 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     shape = family.latent_shape(pipe, sampling.height, sampling.width)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
-    with _clear_memory_error(len(jobs)):
+    with ExitStack() as stack:
+        stack.enter_context(_clear_memory_error(len(jobs), "model.batch_size"))
+        if sampling.around is not None:
+            wrap_method(backbone.denoiser, "forward", sampling.around, stack)
         result: Tensor = pipe(
             prompt=[job.prompt for job in jobs],
             latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
@@ -56,12 +63,23 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
 
 @torch.inference_mode()
 def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
-    """Decode latents to images, paired with their jobs."""
+    """Decode latents to images, paired with their jobs; raises MemoryError if a single one does not fit."""
     sampling, pipe = _sampling(backbone), backbone.pipe
-    with _clear_memory_error(len(jobs)):
-        pixels = backbone.family.to_pixels(pipe, latents, sampling.height, sampling.width)
-    images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
-    return [Sample(job, image) for job, image in zip(jobs, images, strict=True)]
+    size, samples = sampling.decode_batch_size or len(jobs), list[Sample]()
+    while len(samples) < len(jobs):
+        part = slice(len(samples), len(samples) + size)
+        try:
+            with _clear_memory_error(len(jobs[part]), "decoding"):
+                pixels = backbone.family.to_pixels(pipe, latents[part], sampling.height, sampling.width)
+        except MemoryError as error:
+            if len(jobs[part]) == 1:
+                raise
+            size = len(jobs[part]) // 2
+            log.warning("%s Decoding %d at once; model.decode_batch_size=%d begins with that.", error, size, size)
+            continue
+        images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
+        samples += [Sample(job, image) for job, image in zip(jobs[part], images, strict=True)]
+    return samples
 
 
 def _sampling(backbone: Backbone) -> Sampling:
@@ -71,7 +89,7 @@ def _sampling(backbone: Backbone) -> Sampling:
 
 
 @contextmanager
-def _clear_memory_error(num_images: int) -> Iterator[None]:
+def _clear_memory_error(num_images: int, setting: str) -> Iterator[None]:
     """Raise MemoryError in a full device's place, its cache emptied, so that a smaller batch can be tried."""
     full = False
     try:
@@ -81,4 +99,4 @@ def _clear_memory_error(num_images: int) -> Iterator[None]:
     if full:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        raise MemoryError(f"{num_images} image(s) at once do not fit into memory (model.batch_size).")
+        raise MemoryError(f"{num_images} image(s) at once do not fit into memory ({setting}).")

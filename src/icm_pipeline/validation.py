@@ -96,6 +96,13 @@ def check(settings: Settings) -> None:
     threads = settings.model.num_threads
     if threads is not None and threads < 1:
         raise ConfigError(f"model.num_threads={threads} must be at least 1, or null for torch's own choice.")
+    decoded = settings.model.decode_batch_size
+    if decoded is not None and decoded < 1:
+        raise ConfigError(f"model.decode_batch_size={decoded} must be at least 1, or null for the whole batch.")
+    if settings.model.grow_batch and settings.model.device == "cpu":
+        raise ConfigError(
+            "model.grow_batch=true needs a GPU, which says when its memory is full; on the CPU set model.batch_size."
+        )
     if not math.isfinite(settings.model.guidance_scale):
         raise ConfigError(f"model.guidance_scale={settings.model.guidance_scale} is not a finite number.")
     last = settings.method.last_step

@@ -123,13 +123,19 @@ class Family:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a backbone makes its images. `options` are further arguments of the pipeline's call."""
+    """How a backbone makes its images.
+
+    options: further arguments of the pipeline's call; decode_batch_size: images decoded at once, None for as many as
+    were denoised; around(forward, *args, **kwargs): runs the denoiser's forward, if something is to be around it.
+    """
 
     num_steps: int
     guidance_scale: float
     height: int
     width: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    decode_batch_size: int | None = None
+    around: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from icm_pipeline.backbones.attention import check_kernel
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.paths import EMBEDDED, local_folder
 
@@ -27,7 +28,8 @@ class Placement:
     """Where and how a pipeline computes.
 
     offload: `none`, `model` (one part on the device at a time) or `sequential` (one layer at a time). vae_slicing
-    decodes one image at a time, vae_tiling one tile. compile: torch.compile the denoiser.
+    decodes one image at a time, vae_tiling one tile. channels_last: keep the weights of convolutions as they like them.
+    attention_kernel: see attention.py. compile: torch.compile the denoiser.
     """
 
     device: str = "cpu"
@@ -35,6 +37,8 @@ class Placement:
     offload: str = "none"
     vae_slicing: bool = False
     vae_tiling: bool = False
+    channels_last: bool = False
+    attention_kernel: str | None = None
     compile: bool = False
 
 
@@ -47,6 +51,7 @@ def load_pipeline(
 ) -> Any:
     """Return the pipeline of a folder or hub id if its class is among `known`; raises BackboneError."""
     _check_dtype(placement)
+    check_kernel(placement.attention_kernel, placement.device, DTYPES[placement.dtype])
     folder = local_folder(path)
     index = _hub_index(path, revision) if folder is None else folder_index(folder, path)
     class_name = str(index.get("_class_name"))
@@ -68,6 +73,8 @@ def load_pipeline(
 
 def place(pipe: Any, placement: Placement) -> Any:
     """Move a pipeline to its device and switch on what saves memory or time."""
+    if placement.channels_last:
+        _to_channels_last(pipe)
     if placement.offload == "none":
         pipe.to(placement.device)
     elif placement.device == "cpu":
@@ -84,6 +91,15 @@ def place(pipe: Any, placement: Placement) -> Any:
         name = "unet" if hasattr(pipe, "unet") else "transformer"
         setattr(pipe, name, torch.compile(getattr(pipe, name)))
     return pipe
+
+
+def _to_channels_last(pipe: Any) -> None:
+    """Lay out what consists of convolutions channels last: the autoencoder, and a UNet."""
+    pipe.vae.to(memory_format=torch.channels_last)
+    if hasattr(pipe, "unet"):
+        pipe.unet.to(memory_format=torch.channels_last)
+    else:
+        log.info("model.channels_last: the autoencoder only; a %s stays as it is", type(pipe.transformer).__name__)
 
 
 def _check_dtype(placement: Placement) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from icm_pipeline.backbones.attention import attention_kernel
 from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling, find_sites
 from icm_pipeline.backbones.flux import FLUX
 from icm_pipeline.backbones.loading import Placement, load_pipeline
@@ -44,18 +45,27 @@ def load_backbone(
     height: int | None = None,
     width: int | None = None,
     options: Mapping[str, Any] | None = None,
+    decode_batch_size: int | None = None,
 ) -> Backbone:
     """Load a pipeline from a local folder, an embedded one or the hub, ready to make images.
 
-    height, width: in pixels, None for the model's own size; options: further arguments of the pipeline's call. Raises
-    BackboneError.
+    height, width: in pixels, None for the model's own size; options: further arguments of the pipeline's call;
+    decode_batch_size: see Sampling. Raises BackboneError.
     """
     pipe = load_pipeline(path, tuple(PIPELINES), placement, revision, variant)
     use_scheduler(pipe, scheduler)
     backbone = attach(pipe, sites, name)
     family = backbone.family
     size = family.default_size(pipe)
-    sampling = Sampling(num_steps, guidance_scale, height or size, width or size, {**family.options, **(options or {})})
+    sampling = Sampling(
+        num_steps,
+        guidance_scale,
+        height or size,
+        width or size,
+        {**family.options, **(options or {})},
+        decode_batch_size,
+        attention_kernel(placement.attention_kernel, backbone.denoiser),
+    )
     _check_size(family, pipe, sampling)
     return Backbone(name, pipe, family, backbone.sites, sampling)
 

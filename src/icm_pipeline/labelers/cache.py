@@ -1,7 +1,7 @@
 """Rows that a judge or encoder gave for a set of images, kept on disk: a sweep looks at the originals once.
 
-An entry is one file, named by a hash of who looked (settings and weights), what was asked, and the images' bytes. It is
-written by one rename, so a killed job leaves none and two jobs at once leave the same one.
+An entry is one file, in its images' folder, named by a hash of who looked (settings and weights), what was asked, and
+the images' bytes. It is written by one rename, so a killed job leaves none and two jobs at once leave the same one.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from icm_pipeline.artifacts import hash_file, library_versions, make_key
+from icm_pipeline.caches import images_key
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,15 @@ class RowCache:
 
         asked: plain data that tells this look from every other.
         """
-        key = make_key([asked, [hash_file(path) for path in paths], library_versions()])
-        entry = self.folder / f"{key}.safetensors"
+        hashes = [hash_file(path) for path in paths]
+        key = make_key([asked, hashes, library_versions()])
+        entry = self.folder / images_key(hashes) / f"{key}.safetensors"
         found = _read(entry)
         if found is None:
             found = np.ascontiguousarray(look())
-            self.folder.mkdir(parents=True, exist_ok=True)
             partial = self.scratch / f"{key}.tmp"
             save_file({"rows": found}, partial, {"sha256": _digest(found)})
+            entry.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(entry)
         return found
 

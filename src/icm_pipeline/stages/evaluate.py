@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icm_pipeline.caches import JUDGED
 from icm_pipeline.config import Settings
 from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.labelers.cache import RowCache
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Judged = dict[str, dict[str, Floats]]  # side -> attribute -> probabilities [n, K]
 
-CACHE = ".judged"  # beside the evaluations: what judges saw, by the content of the images
 ALL_IMAGES = "all images"  # stands for the prompt of images whose prompts are not known
 
 
@@ -37,7 +37,7 @@ def run(context: StageContext) -> None:
     pairs = pairs_of_pipeline(context) if settings.images is None else pairs_of_folders(settings)
     folder = settings.evaluate.reference
     reference = None if folder is None else reference_images(Path(folder).expanduser())
-    judging = Judging(settings, RowCache(context.folder.parent / CACHE, context.folder))
+    judging = Judging(settings, RowCache(context.folder.parent / JUDGED, context.folder))
     questions = {**pairs.others, attribute.name: attribute.options}
     judged = {
         side: judging.label(pairs.judge.config, pairs.judge.setting, rows, questions)

@@ -44,4 +44,5 @@ def make_probe_dataset(context: StageContext, images: bool, record: bool) -> boo
         settings.generate.shard_size,
         title="generate" if images else "extract",
         share=context.share,
+        grow=settings.model.grow_batch,
     )

@@ -38,7 +38,14 @@ def load_model(model: ModelConfig) -> Backbone:
         num_steps=model.num_steps,
         guidance_scale=model.guidance_scale,
         placement=Placement(
-            model.device, model.dtype, model.offload, model.vae_slicing, model.vae_tiling, model.compile
+            model.device,
+            model.dtype,
+            model.offload,
+            model.vae_slicing,
+            model.vae_tiling,
+            model.channels_last,
+            model.attention_kernel,
+            model.compile,
         ),
         sites=model.sites,
         scheduler=model.scheduler,
@@ -47,6 +54,7 @@ def load_model(model: ModelConfig) -> Backbone:
         height=model.height,
         width=model.width,
         options=model.call,
+        decode_batch_size=model.decode_batch_size,
     )
     log.info("%s loaded from %s on %s: %d sites", model.name, model.path, model.device, len(backbone.sites))
     return backbone

@@ -34,6 +34,7 @@ def run(context: StageContext) -> None:
         settings.generate.shard_size,
         title="originals",
         share=context.share,
+        grow=settings.model.grow_batch,
     )
     if complete:
         draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)

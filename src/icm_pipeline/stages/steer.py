@@ -72,6 +72,7 @@ def run(context: StageContext) -> None:
         title="steer",
         options=[names[option] for option in assigned],
         share=context.share,
+        grow=settings.model.grow_batch,
     )
     if not complete:
         return
