@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from icm_pipeline.artifacts import hash_file, library_versions, make_key
+from icm_pipeline.artifacts import hash_file, library_versions, make_key, umask_mode
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ class RowCache:
             found = np.ascontiguousarray(look())
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = self.scratch / f"{key}.tmp"
-            save_file({"rows": found}, partial, {"sha256": _digest(found)})
+            with umask_mode(partial):
+                save_file({"rows": found}, partial, {"sha256": _digest(found)})
             partial.replace(entry)
         return found
 
