@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.progress import working
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample
-from icm_pipeline.shards import WHOLE, Share, plan_shards
+from icm_pipeline.shards import WHOLE, Share, num_items, plan_shards
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,9 @@ def make_image_set(
     images, ids = folder / IMAGES, [job.image_id for job in jobs]
     shards = plan_shards(folder, ids, share, batch_size, shard_size)
     fitting = _FittingBatches(make_batch, batch_size)
-    with tqdm(total=sum(shard.stop - shard.start for shard in shards), desc=title, unit="image", mininterval=1) as bar:
+    with working(title, num_items(shards), "image", done=num_items(shards, made=True)) as work:
         for number, shard in enumerate(shards):
             if shard.table is not None:
-                bar.update(shard.stop - shard.start)
                 continue
             files: list[Path] = []
             recorded: list[Recording] = []
@@ -85,7 +84,7 @@ def make_image_set(
                     images.mkdir(exist_ok=True)
                     files.append(_save_png(sample.image, images / f"{sample.job.image_id}.png"))
                 recorded += [made.recording] if made.recording else []
-                bar.update(made.size)
+                work.advance(made.size)
             recording = _save_shard(recorded, shard.record)
             files += [shard.record] if recording else []
             shards[number] = shard.keep(ids, files, {"recording": recording})
@@ -173,7 +172,7 @@ def read_table(artifact: Artifact) -> list[ImageRow]:
         return [
             ImageRow(
                 row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"],
-                artifact.folder / row["path"],
+                artifact.path(row["path"]),
             )
             for row in csv.DictReader(file)
         ]  # fmt: skip

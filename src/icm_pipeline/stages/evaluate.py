@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from icm_pipeline.config import Settings
 from icm_pipeline.image_sets import STEERING, ImageRow, Pictures, read_table
@@ -22,6 +21,7 @@ from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels, share_kep
 from icm_pipeline.metrics.realism import frechet_distance, kernel_distance
 from icm_pipeline.metrics.similarity import mapped_cosine, pair_by_id
 from icm_pipeline.metrics.structure import structural_similarity
+from icm_pipeline.progress import working
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.evaluation_files import PerImage, write_files
 from icm_pipeline.stages.judging import Judging, reference_images
@@ -134,8 +134,12 @@ def _shares(probabilities: Floats, prompts: list[str], options: list[str]) -> di
 
 def _ssim(twins: list[ImageRow], rows: list[ImageRow]) -> Floats:
     pairs = zip(Pictures(twins), Pictures(rows), strict=True)
-    bar = tqdm(pairs, total=len(rows), desc="SSIM", unit="pair", mininterval=1, delay=2)
-    return np.array([structural_similarity(np.array(a), np.array(b)) for a, b in bar])
+    found = []
+    with working("SSIM", len(rows), "pair") as work:
+        for twin, row in pairs:
+            found.append(structural_similarity(np.array(twin), np.array(row)))
+            work.advance()
+    return np.array(found)
 
 
 def _agreement(
