@@ -9,6 +9,9 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
@@ -69,6 +72,28 @@ def write_json(path: Path, content: Any) -> None:
     partial.replace(path)
 
 
+@contextmanager
+def umask_mode(path: Path) -> Iterator[None]:
+    """Give a file that is written within the mode the umask asks for; safetensors would make it for its owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    _set_mode(path, mode)
+
+
+def spread_mode(like: Path) -> None:
+    """Give all files beside and below `like` its mode, the umask's; some libraries make files for their owner alone."""
+    for path in like.parent.rglob("*"):
+        if path.is_file():
+            _set_mode(path, like.stat().st_mode)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    if path.stat().st_mode != mode:
+        with contextlib.suppress(PermissionError):  # another user's file, or a file system without modes
+            path.chmod(stat.S_IMODE(mode))
+
+
 def open_artifact(folder: Path) -> Artifact | None:
     """Return the artifact in a folder, None if there is none; raises ArtifactError if its manifest or sizes are off."""
     if not folder.exists():
@@ -83,6 +108,8 @@ def open_artifact(folder: Path) -> Artifact | None:
         raise ArtifactError(_damaged(folder, f"its {MANIFEST} names no files, no key or no stage"))
     for name, size in sizes.items():
         path = folder / name
+        if not path.is_relative_to(folder) or ".." in path.parts[len(folder.parts) :]:
+            raise ArtifactError(_damaged(folder, f"its {MANIFEST} lists {name}, which lies outside the folder"))
         if not path.is_file():
             raise ArtifactError(_damaged(folder, f"{name} is missing"))
         if path.stat().st_size != size:

@@ -1,16 +1,19 @@
-"""What Hydra calls back at the start of a multirun: it is noted, so that its report can be made once it has ended.
+"""What Hydra calls back at the start: secrets are refused, and a multirun is noted for its report once it has ended.
 
 Hydra's own callback for the end is not called when a job failed, and then a report is wanted most. A multirun that only
 plans runs here, whatever the launcher of its jobs.
 """
 
 import copy
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import open_dict, read_write
+from omegaconf import OmegaConf, open_dict, read_write
+
+from icm_pipeline.validation import ConfigError, refuse_secrets
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,13 @@ GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 class NoteSweep(Callback):
-    """Note the multirun that begins."""
+    """Note the multirun that begins; end the program if the configuration, which Hydra writes next, holds a secret."""
+
+    def on_run_start(self, config: Any, **_: Any) -> None:
+        _refuse_secrets(config)
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
+        _refuse_secrets(config)
         folder, settings = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
         with open_dict(settings):
             del settings["hydra"]
@@ -48,3 +55,10 @@ def _plan_here(config: Any) -> None:
         )
     with read_write(config), open_dict(config):
         config.hydra.launcher = {"_target_": HERE}
+
+
+def _refuse_secrets(config: Any) -> None:
+    try:
+        refuse_secrets(OmegaConf.to_container(config, resolve=False))
+    except ConfigError as error:
+        sys.exit(f"error: {error}")  # Hydra makes a mere warning of an exception

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from icm_pipeline.artifacts import hash_file, make_key
 from icm_pipeline.config import Settings, value_at
 from icm_pipeline.image_sets import TABLE, ImageRow
 from icm_pipeline.naming import compile_rules, read_name
 from icm_pipeline.parallel import in_threads
 from icm_pipeline.pictures import PICTURE_SUFFIXES, problem_of
+from icm_pipeline.progress import working
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +119,11 @@ def mark_unreadable(rows: Sequence[ImageRow], setting: str) -> list[ImageRow]:
 
     Raises ValueError if none can.
     """
-    found = in_threads(problem_of, [row.path for row in rows])
-    bar = tqdm(found, total=len(rows), desc=f"read {setting}", unit="image", mininterval=1, delay=2)
-    marked = [replace(row, problem=problem) for row, problem in zip(rows, bar, strict=True)]
+    marked = []
+    with working(f"read {setting}", len(rows), "image") as work:
+        for row, problem in zip(rows, in_threads(problem_of, [row.path for row in rows]), strict=True):
+            marked.append(replace(row, problem=problem))
+            work.advance()
     lost = [f"{row.path} ({row.problem})" for row in marked if row.problem]
     if len(lost) == len(marked):
         raise ValueError(f"{setting}: none of the {len(marked)} images can be read, {some(lost)}.")

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from icm_pipeline.artifacts import Artifact, write_json
 from icm_pipeline.background import Background
 from icm_pipeline.pictures import read_picture
+from icm_pipeline.progress import working
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recording
 from icm_pipeline.sampling import Sample
-from icm_pipeline.shards import WHOLE, Shard, Share, plan_shards
+from icm_pipeline.shards import WHOLE, Shard, Share, num_items, plan_shards
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +86,11 @@ def make_image_set(
     with (
         Background(PICTURE_THREADS, most=MOST_PICTURES_WAITING) as pictures,
         Background(1, most=1) as whole_shards,
-        tqdm(total=sum(shard.stop - shard.start for shard in shards), desc=title, unit="image", mininterval=1) as bar,
+        working(title, num_items(shards), "image", done=num_items(shards, made=True)) as work,
     ):
         finished: list[Shard | Future[Shard]] = []
         for shard in shards:
             if shard.table is not None:
-                bar.update(shard.stop - shard.start)
                 finished.append(shard)
                 continue
             saved: list[Future[Path]] = []
@@ -101,7 +100,7 @@ def make_image_set(
                     images.mkdir(exist_ok=True)
                     saved.append(pictures.do(_save_png, sample.image, images / f"{sample.job.image_id}.png"))
                 recorded += [made.recording] if made.recording else []
-                bar.update(made.size)
+                work.advance(made.size)
             finished.append(whole_shards.do(_keep, shard, ids, saved, recorded))
     shards = [shard.result() if isinstance(shard, Future) else shard for shard in finished]
     if share.count > 1:
@@ -202,7 +201,7 @@ def read_table(artifact: Artifact) -> list[ImageRow]:
         return [
             ImageRow(
                 row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"],
-                artifact.folder / row["path"],
+                artifact.path(row["path"]),
             )
             for row in csv.DictReader(file)
         ]  # fmt: skip

@@ -21,6 +21,7 @@ from icm_pipeline.artifacts import (
     library_versions,
     open_artifact,
     replace_folder,
+    spread_mode,
     write_json,
 )
 from icm_pipeline.versions import code_version, device_name
@@ -70,6 +71,7 @@ def prepare(partial: Path, description: dict[str, Any]) -> None:
 
 def publish(partial: Path, folder: Path, description: dict[str, Any], seconds: float) -> None:
     names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+    spread_mode(partial / STAMP)
     files = {
         name: {"size": (partial / name).stat().st_size, "sha256": hash_file(partial / name)}
         for name in names

@@ -28,6 +28,7 @@ from icm_pipeline.config import Settings, value_at
 from icm_pipeline.dashboard import track_artifact
 from icm_pipeline.devices import run_on_devices
 from icm_pipeline.image_folders import content_key, folder_of, list_images
+from icm_pipeline.progress import placed
 from icm_pipeline.shards import WHOLE, Share
 from icm_pipeline.stage_table import Stage, StageContext, stage_named, stages_of
 from icm_pipeline.tracking import Tracker
@@ -103,8 +104,10 @@ class Pipeline:
         """
         if stage != "all":
             return self._run_stage(stage, helps=self.settings.shard is None)
-        for name in stages_of(self.settings):
-            artifact = self._run_stage(name, helps=True)
+        stages = stages_of(self.settings)
+        for number, name in enumerate(stages, 1):
+            with placed(number, len(stages)):
+                artifact = self._run_stage(name, helps=True)
         return artifact
 
     def command(self, stage: str) -> str:

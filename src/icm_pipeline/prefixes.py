@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from icm_pipeline.artifacts import umask_mode
 from icm_pipeline.backbones.base import Backbone, uncompiled
 from icm_pipeline.hooks import StepClock, wrap_method
 
@@ -76,7 +77,8 @@ class PrefixStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         for image_id, output in zip(image_ids, prefix.outputs, strict=True):
             partial = self._path(image_id).with_suffix(f".{os.getpid()}.tmp")
-            save_file({"outputs": output}, partial)
+            with umask_mode(partial):
+                save_file({"outputs": output}, partial)
             partial.replace(self._path(image_id))
 
     def _path(self, image_id: str) -> Path:

@@ -110,6 +110,11 @@ def num_kept(folder: Path) -> int:
     return len(kept)
 
 
+def num_items(shards: Sequence[Shard], made: bool = False) -> int:
+    """Return how many items the shards hold; made: how many of those are in whole shards."""
+    return sum(shard.stop - shard.start for shard in shards if shard.table is not None or not made)
+
+
 def _found(folder: Path, ids: Sequence[str], first: int, stop: int) -> dict[int, Shard]:
     """Return the whole shards within a range by where they start, the longest if several start there."""
     found: dict[int, Shard] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 GRACE_SECONDS = 8.0  # after which a job that does not end by itself is ended; what is on disk stands any kill
+SHOW_CURSOR = "\x1b[?25h"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -55,6 +56,8 @@ def _say(number: int, words: Sequence[str]) -> None:
     program = "icm" if Path(sys.argv[0]).name == "icm" else "python -m icm_pipeline"
     name = signal.Signals(number).name
     text = f"\nstopped by {name}; what is done is kept. To go on: {' '.join([program, shlex.join(words)]).strip()}\n"
+    if os.isatty(2):
+        text = SHOW_CURSOR + text  # a progress display hides it
     os.write(2, text.encode())  # not through a buffer that the signal may have found in use
 
 

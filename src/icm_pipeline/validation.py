@@ -1,9 +1,12 @@
 """Turn a composed configuration into checked settings: what cannot work is refused before anything is computed."""
 
 import math
+import re
+from dataclasses import asdict
 from typing import Any
 
 from icm_pipeline.config import AttributeConfig, Settings, value_at
+from icm_pipeline.credentials import find_secret
 
 LABELERS = ("age_gender", "clip", "deepface", "fairface", "tiny")
 FACES = ("none", "largest", "all", "single")
@@ -33,6 +36,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tracker.mode": ("offline", "online", "disabled"),
     "pretrain.part": ("all", "portraits", "autoencoder", "classifier", "clip", "diffusion", "quality"),
 }
+
+# Becomes part of a folder's name.
+NAME = re.compile(r"\w[\w.+-]{0,63}")
 
 
 class ConfigError(ValueError):
@@ -74,6 +80,8 @@ def to_settings(cfg: Any) -> Settings:
 
 def check(settings: Settings) -> None:
     """Refuse what cannot work before anything is computed; raises ConfigError naming the value and its choices."""
+    refuse_secrets(asdict(settings))
+    _check_names(settings)
     for dotted, choices in CHOICES.items():
         found = value_at(settings, dotted)
         if found not in choices:
@@ -127,6 +135,26 @@ def check(settings: Settings) -> None:
     _check_shares(settings)
     _check_jobs(settings)
     _check_folders(settings)
+
+
+def refuse_secrets(config: Any) -> None:
+    """Refuse a key or token in a configuration, which logs, manifests and trackers would show; raises ConfigError."""
+    where = find_secret(config)
+    if where is not None:
+        raise ConfigError(
+            f"{where} holds a key, token or password. Leave it in the environment (HF_TOKEN, WANDB_API_KEY) or in the "
+            "login of its tool; a setting of Hydra's own can refer to it as ${oc.env:NAME}."
+        )
+
+
+def _check_names(settings: Settings) -> None:
+    drift = {f"evaluate.drift.{key}.name": other.name for key, other in settings.evaluate.drift.items()}
+    for dotted, name in {"model.name": settings.model.name, "attribute.name": settings.attribute.name, **drift}.items():
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"{dotted}={name} cannot be part of a folder's name. Use at most 64 letters, digits and _ - . +, "
+                "beginning with a letter or digit."
+            )
 
 
 def _check_attribute(attribute: AttributeConfig) -> None:

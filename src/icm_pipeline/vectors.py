@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from icm_pipeline.artifacts import umask_mode
+
 METADATA = "icm_pipeline"
 
 
@@ -99,7 +101,8 @@ class SteeringVectors:
             "model": self.model, "attribute": self.attribute, "scores": self.scores,
             "strength": asdict(self.strength) if self.strength else None,
         }  # fmt: skip
-        save_file(tensors, path, metadata={METADATA: json.dumps(details)})
+        with umask_mode(Path(path)):
+            save_file(tensors, path, metadata={METADATA: json.dumps(details)})
 
 
 def load_vectors(path: str | Path, layers: Sequence[str] | None = None) -> SteeringVectors:

@@ -5,12 +5,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
 from icm_pipeline.labelers.extras import require
 from icm_pipeline.labelers.groups import Groups
+from icm_pipeline.progress import working
 
 Floats = NDArray[np.float64]
 Questions = dict[str, dict[str, list[str]]]  # attribute -> option -> texts that describe it
@@ -28,13 +28,12 @@ class Labeler(Protocol):
 
 
 def image_batches(images: Sequence[Any], batch_size: int, title: str) -> Iterator[list[Any]]:
-    """Yield the images in lists of `batch_size`, opened as they are needed, with a bar if it takes longer."""
-    alone = len(images) <= batch_size
-    with tqdm(total=len(images), desc=title, unit="image", mininterval=1, delay=2, disable=alone) as bar:
+    """Yield the images in lists of `batch_size`, opened as they are needed, and show how far it has come."""
+    with working(title, len(images), "image") as work:
         for start in range(0, len(images), batch_size):
             batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
             yield batch
-            bar.update(len(batch))
+            work.advance(len(batch))
 
 
 def load_labeler(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from icm_pipeline.artifacts import hash_file, library_versions, make_key
+from icm_pipeline.artifacts import hash_file, library_versions, make_key, umask_mode
 from icm_pipeline.caches import images_key
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class RowCache:
         if found is None:
             found = np.ascontiguousarray(look())
             partial = self.scratch / f"{key}.tmp"
-            save_file({"rows": found}, partial, {"sha256": _digest(found)})
+            with umask_mode(partial):
+                save_file({"rows": found}, partial, {"sha256": _digest(found)})
             entry.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(entry)
         return found

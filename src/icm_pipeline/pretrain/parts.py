@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from icm_pipeline.artifacts import fingerprint, replace_folder, write_json
+from icm_pipeline.artifacts import fingerprint, replace_folder, spread_mode, write_json
 from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.config import ModelConfig
-from icm_pipeline.pretrain.cards import QUALITY, read_training, write_cards, write_training
+from icm_pipeline.pretrain.cards import QUALITY, TRAINING, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
 from icm_pipeline.tracking import Tracker
@@ -230,6 +230,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    spread_mode(partial / TRAINING)
     replace_folder(partial, folder)
 
 

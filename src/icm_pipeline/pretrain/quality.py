@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.labelers import Labeler
@@ -23,6 +22,7 @@ from icm_pipeline.pretrain.autoencoder import encode_portraits, to_tensor
 from icm_pipeline.pretrain.captions import NAMED_SHARE, with_article
 from icm_pipeline.pretrain.dataset import Portraits
 from icm_pipeline.pretrain.world import ATTRIBUTES, OCCUPATIONS, odds
+from icm_pipeline.progress import working
 from icm_pipeline.prompts import make_jobs
 from icm_pipeline.sampling import batches, decode, denoise
 
@@ -113,9 +113,11 @@ def _generate(model: Backbone, prompts: list[str], per_prompt: int, seed: int) -
     """Return `per_prompt` images of every prompt."""
     images: dict[str, list[Any]] = {prompt: [] for prompt in prompts}
     jobs = make_jobs(prompts, per_prompt, seed + 1000, "evaluation")
-    for batch in tqdm(list(batches(jobs, 32)), desc="quality", unit="batch", mininterval=5):
-        for sample in decode(model, batch, denoise(model, batch)):
-            images[sample.job.prompt].append(sample.image)
+    with working("quality", len(jobs), "image") as work:
+        for batch in batches(jobs, 32):
+            for sample in decode(model, batch, denoise(model, batch)):
+                images[sample.job.prompt].append(sample.image)
+            work.advance(len(batch))
     return images
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
+
+from icm_pipeline.progress import working
 
 log = logging.getLogger(__name__)
 
@@ -139,30 +140,32 @@ def train(
     runner: nn.Module = torch.compile(model) if plan.compile else model  # type: ignore[assignment]
     shown: dict[str, float] = {}
     started = time.monotonic()
-    bar = tqdm(range(first, plan.num_steps), initial=first, total=plan.num_steps, desc=name, mininterval=5)
-    for step in bar:
-        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * plan.rate(step)
-        with _quick_attention(device_type):
-            with torch.autocast(device_type, torch.bfloat16, enabled=plan.bf16):
-                value, figures = loss(runner, generator)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        decay = min(plan.ema_decay, (step + 1) / (step + 10))
-        live = model.state_dict()
-        _average(average, live, 1 - decay)
-        for key, figure in {"loss": float(value.detach()), **figures}.items():
-            shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
-        if step % 50 == 0:
-            bar.set_postfix({key: f"{figure:.4f}" for key, figure in shown.items()})
-            run.report({f"pretrain/{name}/step": step, **{f"pretrain/{name}/{key}": v for key, v in shown.items()}})
-        if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.num_steps:
-            spent = seconds + time.monotonic() - started
-            done = {"origin": origin, "model": live, "average": average, "optimizer": optimizer.state_dict()}
-            _save(checkpoint, {**done, "step": step + 1, "seconds": spent})
-            log.info("%s: step %d of %d, %s, %.0f s", name, step + 1, plan.num_steps, bar.postfix, spent)
+    figures_text = ""
+    with working(name, plan.num_steps, "step", done=first) as work:
+        for step in range(first, plan.num_steps):
+            generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * plan.rate(step)
+            with _quick_attention(device_type):
+                with torch.autocast(device_type, torch.bfloat16, enabled=plan.bf16):
+                    value, figures = loss(runner, generator)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            decay = min(plan.ema_decay, (step + 1) / (step + 10))
+            live = model.state_dict()
+            _average(average, live, 1 - decay)
+            for key, figure in {"loss": float(value.detach()), **figures}.items():
+                shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
+            if step % 50 == 0:
+                figures_text = ", ".join(f"{key} {figure:.4f}" for key, figure in shown.items())
+                run.report({f"pretrain/{name}/step": step, **{f"pretrain/{name}/{key}": v for key, v in shown.items()}})
+            if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.num_steps:
+                spent = seconds + time.monotonic() - started
+                done = {"origin": origin, "model": live, "average": average, "optimizer": optimizer.state_dict()}
+                _save(checkpoint, {**done, "step": step + 1, "seconds": spent})
+                log.info("%s: step %d of %d, %s, %.0f s", name, step + 1, plan.num_steps, figures_text, spent)
+            work.advance(note=figures_text)
     model.load_state_dict(average)
     return model.eval()

@@ -5,12 +5,12 @@ import logging
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from tqdm import tqdm
 
 from icm_pipeline.image_folders import read_images
 from icm_pipeline.image_sets import ImageRow, Pictures, read_table
 from icm_pipeline.metrics.outcomes import hard_labels
-from icm_pipeline.shards import Shard, plan_shards
+from icm_pipeline.progress import working
+from icm_pipeline.shards import Shard, num_items, plan_shards
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.judging import spread
 from icm_pipeline.stages.models import labeler_of
@@ -52,7 +52,7 @@ def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
         return shards
     labeler = labeler_of(settings.labeler, "labeler")
     questions = {attribute.name: attribute.options}
-    with tqdm(total=sum(s.stop - s.start for s in shards), desc="label", unit="image", mininterval=1) as bar:
+    with working("label", num_items(shards), "image", done=num_items(shards, made=True)) as work:
         for number, shard in enumerate(shards):
             if not shard.table:
                 starts = range(shard.start, shard.stop, batch_size)
@@ -60,5 +60,5 @@ def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
                 found = [labeler.label(part, questions)[attribute.name] for part in parts]
                 save_file({PROBABILITIES: np.concatenate(found)}, shard.record)
                 shards[number] = shard.keep(ids, [shard.record], {})
-            bar.update(shard.stop - shard.start)
+                work.advance(shard.stop - shard.start)
     return shards

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.metrics.structure import structural_similarity
 from icm_pipeline.pictures import read_picture
+from icm_pipeline.progress import working
 from icm_pipeline.stages.image_pairs import ImagePairs
 from icm_pipeline.stages.judging import Judging, spread
 
@@ -54,13 +54,14 @@ def mean_of(values: Floats) -> float | None:
 def _ssim(twins: Sequence[ImageRow], rows: Sequence[ImageRow]) -> Floats:
     """Return SSIM of each pair; NaN, and told, where the two differ in size or are too small for it."""
     found, refused = np.full(len(rows), np.nan), []
-    bar = tqdm(zip(twins, rows, strict=True), total=len(rows), desc="SSIM", unit="pair", mininterval=1, delay=2)
-    for index, (twin, row) in enumerate(bar):
-        if not twin.problem and not row.problem:
-            try:
-                found[index] = structural_similarity(*(np.asarray(read_picture(side.path)) for side in (twin, row)))
-            except ValueError as error:
-                refused.append(f"{row.image_id}: {error}")
+    with working("SSIM", len(rows), "pair") as work:
+        for index, (twin, row) in enumerate(zip(twins, rows, strict=True)):
+            if not twin.problem and not row.problem:
+                try:
+                    found[index] = structural_similarity(*(np.asarray(read_picture(side.path)) for side in (twin, row)))
+                except ValueError as error:
+                    refused.append(f"{row.image_id}: {error}")
+            work.advance()
     if refused:
         log.warning("no SSIM of %d of %d pairs, the first %s", len(refused), len(rows), refused[0])
     return found

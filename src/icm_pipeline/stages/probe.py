@@ -5,12 +5,12 @@ import logging
 
 import numpy as np
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from icm_pipeline.artifacts import write_json
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.parallel import one_thread_each
 from icm_pipeline.probes import DIRECTIONS, LayerProbes, Split, fit_layer, split_samples
+from icm_pipeline.progress import working
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.vectors import SteeringVectors
 
@@ -41,8 +41,11 @@ def run(context: StageContext) -> None:
         return fit_layer(activations, labels, split, settings.probe.C, settings.probe.max_iter, device)
 
     fits = one_thread_each(fit, recording.files.values(), None if device == "cpu" else GPU_THREADS)
-    with tqdm(recording.files, desc="probe", unit="layer", mininterval=1) as layers:
-        fitted = dict(zip(layers, fits, strict=True))
+    fitted: dict[str, LayerProbes] = {}
+    with working("probe", len(recording.files), "layer") as work:
+        for layer, probes in zip(recording.files, fits, strict=True):
+            fitted[layer] = probes
+            work.advance()
     _warn_of_unfinished(fitted, settings.probe.max_iter)
     majority = np.bincount(labels[split.train]).argmax()
     chance = float((labels[split.test] == majority).mean())
