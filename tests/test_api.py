@@ -61,6 +61,17 @@ def test_a_file_of_vectors_steers_a_pipeline_and_leaves_it_as_it_was(
     assert torch.equal(make(pipe, 2), plain)
 
 
+def test_each_image_may_have_an_alpha_of_its_own(pipe: Any, vectors: SteeringVectors) -> None:
+    with icm_pipeline.steer(pipe, vectors, option="woman", alpha=[0, 2.5]):
+        both = make(pipe, 2)
+    with icm_pipeline.steer(pipe, vectors, option="woman", alpha=2.5):
+        strong = make(pipe, 2)
+    assert torch.equal(both[0], make(pipe, 2)[0])
+    assert torch.equal(both[1], strong[1])
+    with pytest.raises(ValueError, match="2 alphas"), icm_pipeline.steer(pipe, vectors, "woman", alpha=[1, 2]):
+        make(pipe, 3)
+
+
 def test_alpha_zero_is_the_plain_picture_bitwise(pipe: Any, vectors: SteeringVectors) -> None:
     plain = make(pipe, 2)
     with icm_pipeline.steer(pipe, vectors, option="man", alpha=0):

@@ -23,7 +23,7 @@ def steer(
     vectors: SteeringVectors | str | Path,
     option: str | Sequence[str],
     layers: Sequence[str] | None = None,
-    alpha: float | None = None,
+    alpha: float | Sequence[float] | None = None,
     alpha_unit: str | None = None,
     first_step: int | None = None,
     last_step: int | None = None,
@@ -31,25 +31,30 @@ def steer(
 ) -> Iterator[None]:
     """Steer what a diffusers pipeline makes inside the context towards an option.
 
-    vectors: steering vectors or the path of their file; option: one for every image, or one for each; layers: None for
-    all that the vectors have. What is None is as the vectors were used last: alpha, its unit (`relative` to the layer's
-    mean activation length, or `activation`), the window of steps. A window that is given counts in the run's own steps.
+    vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
+    None for all that the vectors have. What is None is as the vectors were used last: alpha, its unit (`relative` to
+    the layer's mean activation length, or `activation`), the window of steps. A window that is given counts in the
+    run's own steps.
 
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
 
-    Raises ValueError for an option, a layer or a pipeline that is not known, and where the number of options is not the
-    number of images.
+    Raises ValueError for an option, a layer or a pipeline that is not known, and where the number of options or alphas
+    is not the number of images.
     """
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     chosen = chosen if layers is None else chosen.of_layers(layers)
+    alphas: list[float] | None = None
+    if isinstance(alpha, Sequence):
+        alphas = list(alpha)
+        alpha = max(alphas, default=0.0)
     strength = _strength(chosen.strength, alpha, alpha_unit, first_step, last_step, norm_preserving)
     names = option if isinstance(option, str) else list(option)
     indices = chosen.option_index(names) if isinstance(names, str) else [chosen.option_index(name) for name in names]
     shift = Shift(
         chosen,
         indices,
-        strength.alpha,
+        strength.alpha if alphas is None else alphas,
         relative=strength.alpha_unit == "relative",
         first_step=strength.first_step,
         last_step=strength.last_step,

@@ -106,6 +106,26 @@ def test_each_image_of_a_batch_is_steered_as_it_would_be_alone(
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_several_alphas_in_one_batch_give_what_each_gives_in_a_run_of_its_own(
+    backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, relative: bool
+) -> None:
+    alphas, job, apart = [0.0, 1.0, -2.0, 4.0], jobs[0], []
+    with hooked(backbone, [LAYER], Shift(vectors, 1, alphas, relative), len(alphas)):
+        together = denoise(backbone, [job] * len(alphas))
+    for alpha in alphas:
+        with hooked(backbone, [LAYER], Shift(vectors, 1, alpha, relative), 1):
+            apart.append(denoise(backbone, [job]))
+    scale = float(together.abs().max())
+    torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-5 * scale)
+    assert len({float(latents.abs().sum()) for latents in apart}) == len(alphas)
+
+
+def test_an_alpha_for_each_image_must_be_one_for_each(vectors: SteeringVectors) -> None:
+    with pytest.raises(ValueError, match=r"2 alphas were given for 3 image"):
+        Shift(vectors, 0, [1.0, 2.0])(tokens_of(3), SITE, at(0))
+
+
 def test_images_of_different_options_move_differently(vectors: SteeringVectors) -> None:
     moved = moved_by(Shift(vectors, [0, 1], 1.0), tokens_of(1).expand(2, -1, -1), 0)
     assert (moved[0] - moved[1]).norm(dim=-1).min() > 0.1

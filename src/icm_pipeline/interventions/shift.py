@@ -1,8 +1,10 @@
 """The paper's intervention: add alpha times an option's direction to every conditional token of a layer's output.
 
 tokens + alpha * s[l, t], with s the unit direction of the probe at layer l and step t. Every image of a batch may be
-steered to an option of its own.
+steered to an option of its own, by an alpha of its own.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,17 +17,17 @@ from icm_pipeline.vectors import SteeringVectors
 class Shift:
     """A hook that shifts conditional tokens; immutable, so one Shift serves one batch.
 
-    options: [n] option index per image, or one for all. `relative` alphas are multiples of the layer's mean activation
-    length at that step. `norm_preserving` gives each token its length back after the shift. Steps outside
-    first_step..last_step (inclusive, None = to the end) are left alone; they count in num_steps,
-    None = in the run's own number of steps.
+    options, alpha: [n] an option index and an alpha per image, or one for all. `relative` alphas are multiples of the
+    layer's mean activation length at that step. `norm_preserving` gives each token its length back after the shift.
+    Steps outside first_step..last_step (inclusive, None = to the end) are left alone; they count in num_steps, None =
+    in the run's own number of steps.
     """
 
     def __init__(
         self,
         vectors: SteeringVectors,
         options: list[int] | int,
-        alpha: float,
+        alpha: float | Sequence[float],
         relative: bool = False,
         first_step: int = 0,
         last_step: int | None = None,
@@ -33,9 +35,11 @@ class Shift:
         num_steps: int | None = None,
     ) -> None:
         self._vectors = vectors
-        self._options = torch.tensor([options] if isinstance(options, int) else options)
-        self._for_all = isinstance(options, int)
-        self._alpha = alpha
+        self._options = torch.tensor(options).reshape(-1)
+        self._alphas = torch.tensor(alpha, dtype=torch.float64).reshape(-1)
+        self._per_image = {
+            name: len(given) for name, given in (("options", options), ("alphas", alpha)) if isinstance(given, Sequence)
+        }
         self._relative = relative
         self._first_step = first_step
         self._last_step = last_step
@@ -43,10 +47,11 @@ class Shift:
         self._num_steps = num_steps
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
-        if self._alpha == 0 or not self._is_due(clock):
+        for name, count in self._per_image.items():
+            if count != len(tokens):
+                raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
+        if not self._alphas.any() or not self._is_due(clock):
             return None
-        if not self._for_all and len(tokens) != len(self._options):
-            raise ValueError(f"{len(self._options)} options were given for {len(tokens)} image(s).")
         shift = self._shift(site.layer, clock.noise_level).to(tokens.device, tokens.dtype)
         moved = tokens + shift[:, None, :]
         if self._norm_preserving:
@@ -61,5 +66,6 @@ class Shift:
     def _shift(self, layer: str, noise_level: float) -> Tensor:
         """Return the shift of every image [n, d] at a layer and noise level."""
         slot = self._vectors.slot(noise_level)
-        length = self._alpha * (float(self._vectors.mean_norms[layer][slot]) if self._relative else 1.0)
-        return length * self._vectors.directions[layer][slot, self._options]
+        lengths = self._alphas * (float(self._vectors.mean_norms[layer][slot]) if self._relative else 1.0)
+        directions = self._vectors.directions[layer][slot, self._options]
+        return lengths[:, None].to(directions) * directions
