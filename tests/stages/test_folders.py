@@ -205,7 +205,7 @@ def test_a_judge_of_faces_judges_what_it_can_and_names_what_it_cannot(
     words = (
         "stage=evaluate", f'images="{steered}"', f"reference={originals}", "labeler=fairface", "labeler.device=cpu",
         "labeler.faces=none", f"labeler.path={tmp_path / 'fairface.pt'}", f"paths.outputs={tmp_path / 'outputs'}",
-        "evaluate.clip.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier", "evaluate.bootstrap=5",
+        "evaluate.clip.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier", "evaluate.bootstrap=5", RULES,
     )  # fmt: skip
     with caplog.at_level(logging.WARNING):
         artifact = Pipeline(compose_settings(*words), [], NoTracker()).run("evaluate")
