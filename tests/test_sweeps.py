@@ -125,6 +125,7 @@ def test_a_job_that_judged_a_folder_is_left_out_with_the_place_of_its_figures(
     evaluated = tmp_path / "outputs/artifacts/evaluate/e1"
     metrics = json.loads((evaluated / "metrics.json").read_text())
     write_json(evaluated / "metrics.json", metrics | {"steering": None, "clip_i": None})
+    (evaluated / "manifest.json").unlink()
     write_artifact(evaluated, "evaluate")
     sweep = read(tmp_path)
     assert [job.name for job in sweep.jobs] == ["0"]

@@ -203,9 +203,9 @@ def test_a_judge_of_faces_judges_what_it_can_and_names_what_it_cannot(
         torch.manual_seed(0)
         torch.save(resnet34(weights=None, num_classes=18).state_dict(), tmp_path / "fairface.pt")
     words = (
-        "stage=evaluate", f"images={steered}", f"reference={originals}", "labeler=fairface", "labeler.device=cpu",
+        "stage=evaluate", f'images="{steered}"', f"reference={originals}", "labeler=fairface", "labeler.device=cpu",
         "labeler.faces=none", f"labeler.path={tmp_path / 'fairface.pt'}", f"paths.outputs={tmp_path / 'outputs'}",
-        "evaluate.clip.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier", "evaluate.bootstrap=5",
+        "evaluate.clip.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier", "evaluate.bootstrap=5", RULES,
     )  # fmt: skip
     with caplog.at_level(logging.WARNING):
         artifact = Pipeline(compose_settings(*words), [], NoTracker()).run("evaluate")
@@ -218,7 +218,7 @@ def test_a_judge_of_faces_judges_what_it_can_and_names_what_it_cannot(
 
 
 class HalfBlind:
-    """Sees nothing in the images of one prompt, which come first and third by name."""
+    """Sees nothing in the images of one prompt, which come first by name."""
 
     def label(self, images: Any, questions: Any) -> dict[str, np.ndarray]:
         rows = np.tile([0.75, 0.25], (len(images), 1))
@@ -231,10 +231,9 @@ def test_a_prompt_in_whose_images_the_judge_saw_nothing_is_left_out_by_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(judging, "labeler_of", lambda config, setting: HalfBlind())
-    words = ("labeler.kind=tiny", "labeler.path=embedded:blind", "judge.kind=tiny", "judge.path=embedded:blind")
-    same = ("labeler.model=blind", "judge.model=blind", "judge.batch_size=64", "labeler.batch_size=64")
+    words = ("labeler.kind=tiny", "labeler.path=embedded:tiny-classifier", "labeler.model=attribute-classifier")
     with caplog.at_level(logging.WARNING):
-        found = figures(judge("evaluate", folders[0], RULES, *words, *same))
+        found = figures(judge("evaluate", folders[0], RULES, *words))
     assert found["prompts_left_out"] == [PROMPTS[0]]
     assert list(found["fd"]["by_prompt"]) == PROMPTS[1:]
     assert found["unseen"] == {"steered": 2}
