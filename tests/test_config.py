@@ -286,3 +286,9 @@ def test_the_command_of_a_wandb_sweep_composes_with_the_parameters_it_sets(
 def test_ways_of_sharing_work_that_exclude_each_other_are_refused(settings_with: Compose, words: list[str]) -> None:
     with pytest.raises(ConfigError, match="shards"):
         settings_with(*words)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf"])
+def test_seconds_an_image_that_no_image_can_take_are_refused(settings_with: Compose, seconds: str) -> None:
+    with pytest.raises(ConfigError, match=r"plan.seconds_per_image"):
+        settings_with(f"plan.seconds_per_image={seconds}")

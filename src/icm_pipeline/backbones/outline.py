@@ -56,7 +56,7 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
         size=size,
         channels=channels * outputs // inputs if inputs and outputs else channels,
         factor=pipe.vae_scale_factor,
-        rows=1 + hasattr(pipe, "do_perturbed_attention_guidance"),
+        rows=1 + hasattr(type(pipe), "do_perturbed_attention_guidance"),
         guided_above=_guided_above(pipe, config),
     )
 
@@ -87,7 +87,7 @@ def _hollow_pipeline(folder: Path, class_name: str) -> Any:
     if "safety_checker" in index:
         parts["requires_safety_checker"] = False
     for name in parts:
-        if name not in ("unet", "transformer", "vae", "scheduler"):
+        if name not in ("unet", "transformer", "vae", "scheduler") or index[name][1] is None:
             continue
         part_class = getattr(diffusers, index[name][1])
         try:
@@ -111,10 +111,8 @@ def _width(module: nn.Module, layer: str) -> int:
 
 def _guided_above(pipe: Any, config: Mapping[str, Any]) -> float | None:
     """Return the guidance scale above which the pipeline adds unconditional rows, as the pipeline itself says."""
-    if "guidance_embeds" in config:
-        return None
     if not hasattr(type(pipe), "do_classifier_free_guidance"):
-        return 1.0
+        return None if "guidance_embeds" in config else 1.0
     for threshold, scale in ((0.0, 0.5), (1.0, math.inf)):
         pipe._guidance_scale = scale
         if pipe.do_classifier_free_guidance:

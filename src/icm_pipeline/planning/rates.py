@@ -86,13 +86,13 @@ class Rates:
         return [artifact for artifact in alike if artifact.manifest.get("device_name") == here]
 
     def _seconds_per_pass(self, stage: str, settings: Settings) -> float | None:
-        """Return seconds a pass from the stage itself, else from the other stages that make images.
+        """Return seconds a pass from the stage itself, else from unsteered images, else from any that were made.
 
         What is steered from a later step on may have had its first steps for nothing, and tells nothing.
         """
         if settings.plan.seconds_per_image is not None:
             return settings.plan.seconds_per_image / passes_per_run(settings.model.num_steps, settings.model.scheduler)
-        for stages in ((stage,), DENOISING):
+        for stages in ((stage,), ("originals",), DENOISING):
             found = [
                 _seconds(artifact) / (num_images_of(artifact) * passes_of(artifact))
                 for name in stages

@@ -43,14 +43,14 @@ NOTHING = Workload()
 def passes_per_run(num_steps: int, scheduler: str | None) -> int:
     """Return how often a run of so many steps calls the denoiser; a pipeline's own scheduler is taken to call it once.
 
-    Heun looks again at every step but the last, PNDM at its second.
+    Heun looks twice at every step but the first, PNDM at its second.
     """
     return {"heun": 2 * num_steps - 1, "pndm": num_steps + 1}.get(scheduler or "", num_steps)
 
 
 def passes_before(step: int, scheduler: str | None) -> int:
     """Return how many of these calls come before a step."""
-    return {"heun": 2 * step, "pndm": step + (step > 1)}.get(scheduler or "", step)
+    return {"heun": max(2 * step - 1, 0), "pndm": step + (step > 1)}.get(scheduler or "", step)
 
 
 def num_probe_images(settings: Settings) -> int:
