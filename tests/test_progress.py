@@ -58,10 +58,9 @@ def test_quick_work_leaves_no_line(clock: list[float], caplog: pytest.LogCapture
 
 
 def test_work_within_other_work_leaves_no_line(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    with working("label", 2, "image"):
-        with working("faces", 10, "image") as inner:
-            clock[0] = 100.0
-            inner.advance()
+    with working("label", 2, "image"), working("faces", 10, "image") as inner:
+        clock[0] = 100.0
+        inner.advance()
     assert caplog.messages == []
     with working("SSIM", 10, "pair") as work:
         clock[0] = 200.0

@@ -162,7 +162,7 @@ def refusing_server() -> Iterator[str]:
     """Run a server that answers everything as W&B answers a wrong key; give its address."""
 
     class Refusal(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
             body = b'{"errors": [{"message": "user is not logged in"}]}'
             self.send_response(401)

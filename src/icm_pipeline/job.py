@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,14 +23,15 @@ from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
 from icm_pipeline.callbacks import StartedSweep
 from icm_pipeline.composition_errors import explain
 from icm_pipeline.config import Settings, conf_path, register_schema
-from icm_pipeline.dashboard import track_artifact
-from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.stage_table import check_stage
 from icm_pipeline.sweeps import Sweep, read_sweep, write_result
 from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
 from icm_pipeline.trackers import make_tracker
 from icm_pipeline.tracking import Tracker
 from icm_pipeline.validation import register_resolvers, to_settings
+
+if TYPE_CHECKING:
+    from icm_pipeline.pipeline import Pipeline
 
 log = logging.getLogger("icm_pipeline")
 
@@ -71,6 +72,9 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
     if settings.sweep is not None:
         _report_sweep(read_sweep(Path(settings.sweep).resolve(), Path(settings.paths.outputs)), tracker)
         return None
+    from icm_pipeline.dashboard import track_artifact  # with torch, which --help and a shell's completion do without
+    from icm_pipeline.pipeline import Pipeline
+
     overrides = list(HydraConfig.get().overrides.task)
     pipeline = Pipeline(settings, overrides, tracker, logs=folder)
     artifact = pipeline.run(settings.stage)
@@ -127,7 +131,7 @@ def _report_started(started: StartedSweep) -> None:
     print(f"The sweep's report again: python -m icm_pipeline stage=report sweep={shlex.quote(str(started.folder))}")
 
 
-def _show(pipeline: Pipeline, artifact: Artifact) -> float | tuple[float, float] | None:
+def _show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, float] | None:
     """Print what a job is asked for: the ranking, the metrics, the figures' paths; return what `main` returns."""
     stage = artifact.manifest["stage"]
     if stage == "select":
