@@ -264,20 +264,23 @@ def jobs_of(experiment: str, *words: str) -> list[list[str]]:
     return [list(job) for job in product(*choices)]
 
 
-def test_the_command_of_a_wandb_sweep_composes_with_the_parameters_it_sets(
+def test_the_command_that_a_wandb_agent_makes_of_the_shipped_sweep_composes(
     compose_settings: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import yaml
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     plan = yaml.safe_load((conf_path() / "wandb" / "sweep.yaml").read_text())
-    assert plan["command"][1:4] == ["python", "-m", "icm_pipeline"]
-    values = {name: each.get("values", [each.get("min")])[0] for name, each in plan["parameters"].items()}
-    fixed = [word for word in plan["command"][4:] if not word.startswith("$")]
-    assert plan["command"][-1] == "${args_no_hyphens}"
+    drawn = {name: {"value": each.get("values", [each.get("min")])[0]} for name, each in plan["parameters"].items()}
+    blanks: dict[str, list[str]] = {"env": ["/usr/bin/env"], **create_sweep_command_args({"args": drawn})}
+    words = [word for each in create_sweep_command(plan["command"]) for word in blanks.get(each[2:-1], [each])]
+    assert words[:4] == ["/usr/bin/env", "python", "-m", "icm_pipeline"]
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
     monkeypatch.setenv("WANDB_RUN_ID", "r1")
-    settings = compose_settings(*fixed, *(f"{name}={value}" for name, value in values.items()))
-    assert (settings.tracker.mode, settings.alpha, settings.layers.k) == ("online", 1.0, 1)
+    settings = compose_settings(*words[4:])
+    assert (settings.tracker.mode, settings.tracker.group) == ("online", "s1")
+    assert (settings.alpha, settings.layers.k, settings.method.first_step) == (1.0, 1, 0)
+    assert plan["metric"]["name"] == "fd/mean"
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,27 @@
 
 import csv
 import json
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from icm_pipeline import tracking
 from icm_pipeline.file_trackers import CsvTracker, TensorBoardTracker
 from icm_pipeline.tracking import NoTracker, Tracker, WandbTracker
 
 
-def make(folder: Path) -> WandbTracker:
+def make(folder: Path, mode: str = "offline") -> WandbTracker:
     return WandbTracker(
-        mode="offline",
+        mode=mode,
         project="icm_pipeline",
         entity=None,
         group="tiny-gender",
@@ -107,6 +113,69 @@ def test_what_wandb_refuses_is_told_once_and_the_run_goes_on(tmp_path: Path, cap
     tracker.close()
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "the job goes on" in message
+
+
+@pytest.fixture
+def own_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Give a function that points W&B's client, which remembers its server for the process, to an address."""
+    import wandb
+
+    def point(address: str) -> None:
+        wandb.teardown()
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+
+    yield point
+    wandb.teardown()
+
+
+@pytest.mark.slow
+def test_an_online_run_that_cannot_reach_wandb_is_kept_offline(
+    tmp_path: Path,
+    own_server: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tracking, "BEGIN_SECONDS", 1)
+    with socket.socket() as taken:  # bound and not listening: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))
+        own_server(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        tracker = make(tmp_path / "run", "online")
+        tracker.metrics({"fd/mean": 0.5})
+        tracker.close()
+    assert [record.getMessage()[:25] for record in caplog.records if record.levelname == "WARNING"] == [
+        "W&B cannot be reached; th"
+    ]
+    assert read_back(tmp_path / "run")["summary"]["fd/mean"] == 0.5
+
+
+@pytest.mark.slow
+def test_an_online_run_that_is_refused_is_an_error(tmp_path: Path, own_server: Callable[[str], None]) -> None:
+    with refusing_server() as address:
+        own_server(address)
+        with pytest.raises(ValueError, match=r"could not begin.*wandb login"):
+            make(tmp_path / "run", "online")
+
+
+@contextmanager
+def refusing_server() -> Iterator[str]:
+    """Run a server that answers everything as W&B answers a wrong key; give its address."""
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = b'{"errors": [{"message": "user is not logged in"}]}'
+            self.send_response(401)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_closing_finishes_the_run(inspected: Any) -> None:

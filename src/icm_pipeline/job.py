@@ -23,8 +23,6 @@ from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
 from icm_pipeline.callbacks import StartedSweep
 from icm_pipeline.composition_errors import explain
 from icm_pipeline.config import Settings, conf_path, register_schema
-from icm_pipeline.dashboard import track_artifact
-from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.stage_table import check_stage
 from icm_pipeline.sweeps import Sweep, read_sweep, write_result
 from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
@@ -33,6 +31,7 @@ from icm_pipeline.tracking import Tracker
 from icm_pipeline.validation import register_resolvers, to_settings
 
 if TYPE_CHECKING:
+    from icm_pipeline.pipeline import Pipeline
     from icm_pipeline.planning.plan import Plan
 
 log = logging.getLogger("icm_pipeline")
@@ -80,6 +79,9 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
     if settings.sweep is not None:
         _report_sweep(read_sweep(Path(settings.sweep).resolve(), Path(settings.paths.outputs)), tracker)
         return None
+    from icm_pipeline.dashboard import track_artifact  # with torch, which --help and a shell's completion do without
+    from icm_pipeline.pipeline import Pipeline
+
     overrides = list(HydraConfig.get().overrides.task)
     pipeline = Pipeline(settings, overrides, tracker, logs=folder)
     artifact = pipeline.run(settings.stage)
@@ -155,7 +157,7 @@ def _report_started(started: StartedSweep) -> None:
     print(f"The sweep's report again: python -m icm_pipeline stage=report sweep={shlex.quote(str(started.folder))}")
 
 
-def _show(pipeline: Pipeline, artifact: Artifact) -> float | tuple[float, float] | None:
+def _show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, float] | None:
     """Print what a job is asked for: the ranking, the metrics, the figures' paths; return what `main` returns."""
     stage = artifact.manifest["stage"]
     if stage == "select":

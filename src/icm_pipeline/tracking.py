@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
+BEGIN_SECONDS = 60  # that an online run tries to reach W&B; then it is kept offline
 FINISH_SECONDS = 300  # that closing an online run waits for its uploads; the rest stays on disk for `wandb sync`
 
 
@@ -45,8 +46,8 @@ class WandbTracker:
     """One W&B run per job.
 
     Offline it begins when the first value is logged, so that a job with nothing to do leaves no run; online it begins
-    at once, so that a missing login is noticed before anything is computed; raises ValueError then. Whatever W&B
-    refuses later is told once, as a warning, and the job goes on.
+    at once, so that a missing login is noticed before anything is computed; raises ValueError then. Where W&B cannot be
+    reached the run is kept offline. Whatever W&B refuses later is told once, as a warning, and the job goes on.
     """
 
     def __init__(
@@ -75,10 +76,17 @@ class WandbTracker:
             import wandb
 
             Path(str(self._options["dir"])).mkdir(parents=True, exist_ok=True)
-            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, finish_timeout=FINISH_SECONDS)
+            settings = wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, init_timeout=BEGIN_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+            )  # fmt: skip
             try:
                 self._run = wandb.init(**self._options, settings=settings)
             except wandb.errors.Error as error:
+                if isinstance(error, wandb.errors.CommError) and "Timed out" in str(error):
+                    log.warning("W&B cannot be reached; the run is kept offline, for `wandb sync`.")
+                    self._options["mode"] = "offline"
+                    return self._begun()
                 raise ValueError(
                     f"W&B could not begin a run ({error}). Log in with `wandb login`, or set tracker.mode=offline or "
                     "tracker=none."

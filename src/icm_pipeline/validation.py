@@ -7,6 +7,7 @@ from typing import Any
 
 from icm_pipeline.config import AttributeConfig, Settings, value_at
 from icm_pipeline.credentials import find_secret
+from icm_pipeline.help_page import groups_help
 
 LABELERS = ("age_gender", "clip", "deepface", "fairface", "tiny")
 FACES = ("none", "largest", "all", "single")
@@ -46,9 +47,10 @@ class ConfigError(ValueError):
 
 
 def register_resolvers() -> None:
-    """Tell OmegaConf the arithmetic that sweeps are written in: `${times:0.5,${model.steering.k}}`, `${plus:1,2}`."""
+    """Tell OmegaConf the arithmetic of sweeps, `${times:0.5,${model.steering.k}}`, `${plus:1,2}`, and the help."""
     from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("help_of_groups", groups_help, replace=True)
     OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
 
