@@ -69,6 +69,7 @@ def probing(width: int, folder: Path) -> Measure:
             def fit() -> None:
                 fit_here(Path(place), names, labels, split, args)
 
+            fit()  # warms up
             mib = peak(fit)
             return Cost(min(timed(fit) for _ in range(rounds)), mib)
 
