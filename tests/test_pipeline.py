@@ -78,6 +78,7 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
         "model.grow_batch=true model.device=cuda",
         "model.name=other",
         "labeler.device=cuda",
+        "probe.device=cuda",
         "labeler.batch_size=5",
         "judge.device=cuda",
         "judge.batch_size=5",
@@ -94,7 +95,7 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
     ],
 )
 def test_where_and_how_fast_something_runs_changes_no_key(settings_with: Compose, word: str) -> None:
-    assert keys(settings_with(word)) == keys(settings_with())
+    assert keys(settings_with(*word.split())) == keys(settings_with())
 
 
 def test_two_stages_never_share_a_key(settings_with: Compose) -> None:
