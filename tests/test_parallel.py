@@ -1,5 +1,7 @@
 """Work on all cores: in order, on one thread each, and over at the first error."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -20,6 +22,22 @@ def test_each_piece_has_one_thread_and_the_caller_keeps_his() -> None:
     before = torch.get_num_threads()
     assert set(one_thread_each(lambda _: torch.get_num_threads(), range(4), 2)) == {1}
     assert torch.get_num_threads() == before
+
+
+def test_afterwards_threads_that_never_asked_have_as_many_as_before() -> None:
+    """In a fresh process: torch remembers the number for each thread that has asked."""
+    script = """
+import threading, torch
+torch.set_num_threads(2)
+from icm_pipeline.parallel import one_thread_each
+list(one_thread_each(abs, range(4), 2))
+seen = [torch.get_num_threads()]
+other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+other.start(), other.join()
+print(seen)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[2, 2]"
 
 
 def test_an_error_of_one_piece_reaches_the_caller() -> None:

@@ -78,6 +78,7 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
         "model.grow_batch=true model.device=cuda",
         "model.name=other",
         "labeler.device=cuda",
+        "probe.device=cuda",
         "labeler.batch_size=5",
         "judge.device=cuda",
         "judge.batch_size=5",

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.hooks import hooked
-from icm_pipeline.probes import LayerProbes, Split, fit_layer, predict, split_samples
+from icm_pipeline.probes import LayerProbes, Split, fit_layer, predict, shuffled_labels, split_samples
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import denoise
@@ -140,6 +140,19 @@ def test_shuffled_labels_are_at_chance(num_options: int) -> None:
     split = split_samples(shuffled, 0.5, np.random.default_rng(0))
     accuracy = fit_layer(x, shuffled, split, 1.0, 1000).accuracy
     assert (np.abs(accuracy - 1 / num_options) < 0.08).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shuffling_keeps_every_option_on_both_sides(seed: int) -> None:
+    x, labels = planted(60, 8, 2, 25.0)
+    labels = np.where(np.arange(60) < 2, 2, labels)  # an option of two samples, one on each side
+    split = split_samples(labels, 0.5, np.random.default_rng(0))
+    shuffled = shuffled_labels(labels, split, np.random.default_rng(seed))
+    for rows in (split.train, split.test):
+        assert np.bincount(shuffled[rows]).tolist() == np.bincount(labels[rows]).tolist()
+    assert (shuffled != labels).any()
+    fitted = fit_layer(x, shuffled, split, 1.0, 1000)
+    assert all(np.isfinite(directions).all() and directions.shape[1] == 3 for directions in fitted.directions.values())
 
 
 def test_held_out_samples_do_not_enter_the_fit() -> None:

@@ -157,10 +157,11 @@ class GenerateConfig:
 
 @dataclass
 class ProbeConfig:
-    """The probes' optimisation problem and their held-out split."""
+    """The probes' optimisation problem, where it is solved, and their held-out split."""
 
     C: float
     max_iter: int
+    device: str
     test_share: float
     group_by_prompt: bool
     shuffle_labels: bool

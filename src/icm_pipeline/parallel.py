@@ -21,12 +21,14 @@ def one_thread_each(
     work: Callable[[Piece], Result], pieces: Iterable[Piece], num_threads: int | None = None
 ) -> Iterator[Result]:
     """Yield `work(piece)` in order, num_threads at a time, None for as many as cores; an error of one ends all."""
+    before = torch.get_num_threads()  # torch takes what a pool's thread sets for every thread that never asked
     with threadpool_limits(1, user_api="blas"):
         pool = ThreadPoolExecutor(num_threads or num_cores(), initializer=torch.set_num_threads, initargs=(1,))
         try:
             yield from pool.map(work, pieces)
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
 
 
 def in_threads(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:

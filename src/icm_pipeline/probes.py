@@ -79,6 +79,14 @@ def split_samples(
     return split
 
 
+def shuffled_labels(labels: Ints, split: Split, rng: np.random.Generator) -> Ints:
+    """Return labels permuted among the training and among the held-out samples: every option stays on its sides."""
+    shuffled = labels.copy()
+    for rows in (split.train, split.test):
+        shuffled[rows] = rng.permutation(labels[rows])
+    return shuffled
+
+
 def fit_layer(
     activations: NDArray[np.float32], labels: Ints, split: Split, C: float, max_iter: int, device: str = "cpu"
 ) -> LayerProbes:

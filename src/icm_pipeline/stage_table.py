@@ -74,6 +74,10 @@ JUDGING = (
     "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift", "evaluate.bootstrap", "evaluate.images_per_prompt",
     "evaluate.fd", "evaluate.reference", "evaluate.inception", *LABELLING,
 )  # fmt: skip
+PROBING = (
+    "probe.C", "probe.max_iter", "probe.test_share", "probe.group_by_prompt", "probe.shuffle_labels",
+    "probe.min_per_option", "attribute.name", "seed",
+)  # fmt: skip
 RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 
 
@@ -95,7 +99,7 @@ STAGES: dict[str, Stage] = {
               lambda s: ("generate",), LABELLING, ("labeler.path",), device="labeler.device", shared=True),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
               lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
-              ("probe", "attribute.name", "seed")),
+              PROBING, device="probe.device"),
         Stage("select", "rank the layers and choose those to steer", lambda s: ("probe",), ("layers",)),
         Stage("originals", "make the unsteered evaluation images", lambda s: (), EVALUATION_SET, ("model.path",),
               device="model.device", shared=True),

@@ -124,6 +124,55 @@ def test_the_interval_covers_the_true_discrepancy_about_as_often_as_it_says() ->
     assert 86 <= covered <= 100
 
 
+@pytest.mark.parametrize("obedience", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("num_options", [2, 4])
+def test_the_intervals_of_a_steered_set_with_quotas_cover_about_as_often_as_they_say(
+    num_options: int, obedience: float
+) -> None:
+    shares = np.array([0.55, *np.full(num_options - 1, 0.45 / (num_options - 1))])
+    distance = float(np.linalg.norm(shares - 1 / num_options))
+    wanted, prompts = np.tile(np.arange(num_options), 24), [p for p in "abcd" for _ in range(6 * num_options)]
+    covered, covered_change = 0, 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(num_options, len(wanted), p=shares)
+        steered = np.where(rng.random(len(wanted)) < obedience, wanted, rng.choice(num_options, len(wanted), p=shares))
+        before, after = np.eye(num_options)[labels], np.eye(num_options)[steered]
+        low, high = bootstrap_interval(after, prompts, 200, rng, strata=wanted)
+        covered += low <= (1 - obedience) * distance <= high
+        _, (low, high) = paired_change(before, after, prompts, 200, rng, strata=wanted)
+        covered_change += low <= -obedience * distance <= high
+    assert min(covered, covered_change) >= 52  # of 60; 95 % are 57
+
+
+def test_the_interval_of_an_even_sample_reaches_down_to_zero_and_up() -> None:
+    low, high = bootstrap_interval(one_hot([0, 1] * 50, 2), ["p"] * 100, 400, np.random.default_rng(0))
+    assert low == 0
+    assert 0.05 < high < 0.2
+
+
+def test_perfect_obedience_to_quotas_leaves_no_doubt_but_that_of_the_originals() -> None:
+    after, prompts = one_hot([0, 1] * 12, 2), ["p"] * 24
+    before = one_hot([0] * 20 + [1] * 4, 2)
+    strata, rng = np.array([0, 1] * 12), np.random.default_rng(0)
+    assert bootstrap_interval(after, prompts, 100, rng, strata=strata) == (0.0, 0.0)
+    change, (low, high) = paired_change(before, after, prompts, 400, rng, strata=strata)
+    assert low < change < high < 0
+    assert change == pytest.approx(-np.sqrt(2) * 8 / 24)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_options", [2, 4])
+def test_an_interval_contains_its_figure(num_options: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    before, after = (one_hot(rng.integers(0, num_options, 48).tolist(), num_options) for _ in range(2))
+    prompts = ["a", "b", "c", "d"] * 12
+    low, high = bootstrap_interval(after, prompts, 100, rng)
+    assert low <= np.mean(list(discrepancy_by_prompt(after, prompts).values())) <= high
+    change, (low, high) = paired_change(before, after, prompts, 100, rng)
+    assert low <= change <= high
+
+
 def test_a_lower_level_covers_less_often() -> None:
     rows = one_hot([0] * 80 + [1] * 20, 2)
     wide, narrow = (

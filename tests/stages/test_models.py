@@ -1,12 +1,16 @@
 """From settings to jobs and steps, and what is refused before hours of generating."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config import Settings
+from icm_pipeline.config import Settings, value_at
 from icm_pipeline.metrics import realism
+from icm_pipeline.stage_table import STAGES, StageContext
+from icm_pipeline.stages import probe
 from icm_pipeline.stages.models import check_device, evaluation_jobs, probe_jobs, recorded_steps, refuse_early
 
 Compose = Callable[..., Settings]
@@ -27,6 +31,18 @@ def test_recorded_steps_are_spread_evenly_from_their_start(
     settings_with: Compose, words: list[str], expected: list[int]
 ) -> None:
     assert recorded_steps(settings_with(*words)) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
+def test_probes_on_a_device_that_is_not_there_are_refused_before_anything_is_read(settings_with: Compose) -> None:
+    settings = settings_with("model.device=cuda", "probe.device=cuda")
+    with pytest.raises(ValueError, match=r"probe\.device=cuda cannot be used here .* Set probe\.device=cpu"):
+        probe.run(StageContext(settings, {}, Path()))
+
+
+def test_the_device_of_probes_is_not_the_models(settings_with: Compose) -> None:
+    settings = settings_with("model.device=cuda")
+    assert value_at(settings, str(STAGES["probe"].device)) == "cpu"
 
 
 def test_probe_and_evaluation_images_share_no_seed(settings_with: Compose) -> None:

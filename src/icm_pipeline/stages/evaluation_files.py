@@ -82,9 +82,22 @@ def _write_images_table(context: StageContext, images: PerImage) -> None:
             writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers, problem])
 
 
-def read_steered(evaluation: Artifact) -> tuple[list[str], Floats]:
-    """Return the prompts and the probabilities [n, K] of an evaluation's steered images, in the order of their ids."""
+@dataclass(frozen=True)
+class SteeredImages:
+    """An evaluation's steered images, in the order of their ids: prompts, options steered to, probabilities [n, K]."""
+
+    prompts: list[str]
+    steered_to: list[str]
+    shown: Floats
+
+
+def read_steered(evaluation: Artifact) -> SteeredImages:
+    """Return the steered images of an evaluation."""
     with evaluation.path(IMAGES_TABLE).open(newline="", encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
     options = [name for name in rows[0] if name.startswith("steered_") and name != "steered_to"]
-    return [row["prompt"] for row in rows], np.array([[float(row[option]) for option in options] for row in rows])
+    return SteeredImages(
+        [row["prompt"] for row in rows],
+        [row["steered_to"] for row in rows],
+        np.array([[float(row[option]) for option in options] for row in rows]),
+    )

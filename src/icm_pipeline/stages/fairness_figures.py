@@ -26,7 +26,8 @@ def fairness_figures(
     """Return FD of each side with its floor and intervals, parity gaps and worst-group shares; None for no side.
 
     sides: probabilities [n, K]; wanted: the option each image was steered to [n], -1 if unknown; made_here: whether
-    options were drawn as `method.assignment` says. Prompts of which a side has no image the judge could see are left
+    options were drawn as `method.assignment` says; quotas fix how many images are steered to what, so that steered
+    images are resampled among those of one option. Prompts of which a side has no image the judge could see are left
     out. Raises ValueError if that leaves none.
     """
     num_options, num_resamples = next(iter(sides.values())).shape[1], settings.evaluate.bootstrap
@@ -41,6 +42,7 @@ def fairness_figures(
     if left_out:
         log.warning("FD is without %d prompts of which the judge could see no image: %s", len(left_out), left_out)
     inside = ~np.isin(prompts, left_out)
+    strata = wanted[inside] if made_here and settings.method.assignment == "quota" else None
     sides, prompts = {side: rows[inside] for side, rows in sides.items()}, np.array(prompts)[inside].tolist()
     found: dict[str, Any] = {"fd_floor": floor, "prompts_left_out": left_out}
     for side, suffix in SUFFIXES.items():
@@ -49,11 +51,12 @@ def fairness_figures(
             continue
         shares = _by_prompt(sides[side], prompts)
         by_prompt = discrepancy_by_prompt(sides[side], prompts, target)
-        interval = bootstrap_interval(sides[side], prompts, num_resamples, rng, target)
+        fixed = strata if side == "steered" else None
+        interval = bootstrap_interval(sides[side], prompts, num_resamples, rng, target, strata=fixed)
         found[f"fd{suffix}"] = {**_mean(by_prompt), "interval_95": interval}
         found[f"parity_gap{suffix}"] = _mean({prompt: parity_gap(row) for prompt, row in shares.items()})
         found[f"worst_share{suffix}"] = _mean({prompt: worst_share(row) for prompt, row in shares.items()})
-    return found | {"fd_change": _change(sides, prompts, num_resamples, rng, target)}
+    return found | {"fd_change": _change(sides, prompts, num_resamples, rng, target, strata)}
 
 
 def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:
@@ -88,7 +91,12 @@ def _assigned_floor(wanted: Ints, prompts: list[str], target: Floats) -> float |
 
 
 def _change(
-    sides: Mapping[str, Floats], prompts: list[str], num_resamples: int, rng: np.random.Generator, target: Floats
+    sides: Mapping[str, Floats],
+    prompts: list[str],
+    num_resamples: int,
+    rng: np.random.Generator,
+    target: Floats,
+    strata: Ints | None,
 ) -> dict[str, Any] | None:
     """Return FD steered less FD original over the prompts with a pair that the judge could see; None without one."""
     if "original" not in sides:
@@ -98,7 +106,8 @@ def _change(
     if not inside.any():
         return None
     rows = np.array(prompts)[inside].tolist()
-    change, interval = paired_change(before[inside], after[inside], rows, num_resamples, rng, target)
+    strata = None if strata is None else strata[inside]
+    change, interval = paired_change(before[inside], after[inside], rows, num_resamples, rng, target, strata=strata)
     return {"mean": change, "interval_95": interval}
 
 

@@ -9,9 +9,10 @@ from safetensors.numpy import save_file
 from icm_pipeline.artifacts import write_json
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.parallel import one_thread_each
-from icm_pipeline.probes import DIRECTIONS, LayerProbes, Split, fit_layer, split_samples
+from icm_pipeline.probes import DIRECTIONS, LayerProbes, Split, fit_layer, shuffled_labels, split_samples
 from icm_pipeline.progress import working
 from icm_pipeline.stage_table import StageContext
+from icm_pipeline.stages.models import check_device
 from icm_pipeline.vectors import SteeringVectors
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,8 @@ GPU_THREADS = 2  # one reads while the other computes
 
 
 def run(context: StageContext) -> None:
-    settings = context.settings
+    settings, device = context.settings, context.settings.probe.device
+    check_device(device, "probe.device")
     options = list(settings.attribute.options)
     source = context.parents["generate" if settings.generate.record else "extract"]
     labels, prompts = _labels(context, options)
@@ -31,10 +33,8 @@ def run(context: StageContext) -> None:
     split = split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
     split = Split(seen[split.train], seen[split.test])
     if settings.probe.shuffle_labels:
-        labels[seen] = rng.permutation(labels[seen])
+        labels = shuffled_labels(labels, split, rng)
     recording = read_recording(source)
-
-    device = settings.model.device if settings.model.device.startswith("cuda") else "cpu"
 
     def fit(file_name: str) -> LayerProbes:
         activations = read_activations(source, file_name)

@@ -73,15 +73,18 @@ def _less(other: Artifact, this: Artifact, fd: str, num_resamples: int) -> tuple
     None if they are steered towards different shares, so that their FDs measure different things, or if a prompt has
     no pair that the judge could see.
     """
-    targets = [artifact.read_json(METRICS)["steering"]["target_shares"] for artifact in (this, other)]
-    if targets[0] != targets[1]:
+    steering = [artifact.read_json(METRICS)["steering"] for artifact in (this, other)]
+    shares = steering[0]["target_shares"]
+    if steering[1]["target_shares"] != shares:
         return None
-    (prompts, before), (_, after) = (read_steered(artifact) for artifact in (this, other))
-    if fd == "labels":
-        before, after = one_hot_labels(before), one_hot_labels(after)
-    target = None if targets[0] is None else np.array(targets[0])
+    sides = [read_steered(artifact) for artifact in (this, other)]
+    before, after = (one_hot_labels(side.shown) if fd == "labels" else side.shown for side in sides)
+    target, strata = None if shares is None else np.array(shares), None
+    if all(how["assignment"] == "quota" for how in steering) and sides[0].steered_to == sides[1].steered_to:
+        strata = np.unique(sides[0].steered_to, return_inverse=True)[1]
+    rng = np.random.default_rng(0)
     try:
-        return paired_change(before, after, prompts, num_resamples, np.random.default_rng(0), target)[1]
+        return paired_change(before, after, sides[0].prompts, num_resamples, rng, target, strata=strata)[1]
     except ValueError as error:
         log.warning("%s beside this run: %s", other.folder.name, error)
         return None
