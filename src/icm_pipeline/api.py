@@ -39,8 +39,8 @@ def steer(
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
 
-    Raises ValueError for an option, a layer, a window or a pipeline that makes no sense, and where the number of options
-    is not the number of images.
+    Raises ValueError for an option, a layer or a pipeline that is not known, for a window that holds no step, and where
+    the number of options is not the number of images.
     """
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     chosen = chosen if layers is None else chosen.of_layers(layers)

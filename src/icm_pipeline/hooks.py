@@ -142,7 +142,13 @@ class _Gates:
         if site.module in self._watched:
             return
         self._watched.add(site.module)
-        module = uncompiled(self._backbone.denoiser).get_submodule(gate.source(site.module))
+        source = gate.source(site.module)
+        try:
+            module = uncompiled(self._backbone.denoiser).get_submodule(source)
+        except AttributeError as error:
+            raise BackboneError(
+                f"{site.module} has no gate of its own: there is no {source}. Use the layer itself."
+            ) from error
         handle = (
             module.register_forward_pre_hook(self._catch_inputs(gate, site), with_kwargs=True)
             if gate.before
