@@ -1,6 +1,6 @@
 """One look for all figures: names, colours and how a figure is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,26 @@ def short_name(layer: str) -> str:
     stage = words[0].split("_")[0]
     numbers = [word for word in words[1:] if word.isdigit()]
     place = numbers[:-1] if "transformer_blocks" in words else numbers
-    last = numbers[-1] if "transformer_blocks" in words and numbers[-1] != "0" else ""
+    last = numbers[-1] if "transformer_blocks" in words and (numbers[-1] != "0" or not place) else ""
     return " ".join(part for part in (stage, ".".join(place), last and f"block {last}") if part)
+
+
+def short_names(layers: Sequence[str]) -> list[str]:
+    """Return short names that tell the layers of a list apart: where two would be equal, with their last word."""
+    names = [short_name(layer) for layer in layers]
+    return [
+        f"{name} {layer.rpartition('.')[2]}" if names.count(name) > 1 else name
+        for layer, name in zip(layers, names, strict=True)
+    ]
+
+
+def spread_ticks(num_rows: int, wanted: Sequence[int], apart: int) -> list[int]:
+    """Return which of so many rows get a label: those wanted, then others, none nearer to another than `apart`."""
+    ticks: list[int] = []
+    for row in (*wanted, *range(num_rows)):
+        if all(abs(row - other) >= apart for other in ticks):
+            ticks.append(row)
+    return sorted(ticks)
 
 
 @contextmanager
