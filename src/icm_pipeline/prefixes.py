@@ -63,6 +63,7 @@ class PrefixStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.is_useless = False  # the model's outputs turned out to be none that can be kept
 
     def load(self, image_ids: Sequence[str]) -> Prefix | None:
         """Return the prefix of these images, None unless that of each is there and can be read."""
@@ -94,7 +95,7 @@ def shared_prefix(
     A model whose outputs cannot be kept is computed as ever, and the log says so; so is a compiled one, which would be
     compiled again.
     """
-    if store is None or uncompiled(backbone.denoiser) is not backbone.denoiser:
+    if store is None or store.is_useless or uncompiled(backbone.denoiser) is not backbone.denoiser:
         yield
         return
     prefix = store.load(image_ids)
@@ -107,6 +108,7 @@ def shared_prefix(
     try:
         store.save(image_ids, Prefix.of_calls(calls, len(image_ids)))
     except PrefixError as error:
+        store.is_useless = True
         log.warning("The steps before the first steered one are computed again in every run: %s.", error)
     except (OSError, SafetensorError) as error:
         log.warning("The steps before the first steered one could not be kept: %s", error)

@@ -1,18 +1,15 @@
 """From settings to loaded models and jobs, for the stages that need them."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import EvaluateConfig, LabelerConfig, ModelConfig, Settings
-from icm_pipeline.hooks import StepClock
 from icm_pipeline.labelers import Labeler, load_labeler, refuse_unanswerable
 from icm_pipeline.metrics.realism import require_library
-from icm_pipeline.prefixes import PrefixStore, shared_prefix
+from icm_pipeline.prefixes import PrefixStore
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
 from icm_pipeline.selection import LayerScore, select_layers
 from icm_pipeline.stage_table import StageContext
@@ -82,12 +79,9 @@ def evaluation_jobs(settings: Settings) -> list[Job]:
     )
 
 
-@contextmanager
-def first_steps(context: StageContext, backbone: Backbone, clock: StepClock, jobs: list[Job]) -> Iterator[None]:
-    """Take the steps before the first steered one from an earlier run with these images, or keep them for later."""
-    store = PrefixStore(context.prefixes) if context.prefixes else None
-    with shared_prefix(backbone, clock, store, [job.image_id for job in jobs], context.settings.method.first_step):
-        yield
+def prefix_store(context: StageContext) -> PrefixStore | None:
+    """Return where the steps before the first steered one are kept for all runs with these images, if they are."""
+    return PrefixStore(context.prefixes) if context.prefixes else None
 
 
 def recorded_steps(settings: Settings) -> list[int]:
