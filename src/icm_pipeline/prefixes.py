@@ -6,7 +6,6 @@ runs as ever, so that any pipeline and scheduler comes to the same latents.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from icm_pipeline.artifacts import umask_mode
+from icm_pipeline.artifacts import written_whole
 from icm_pipeline.backbones.base import Backbone, uncompiled
 from icm_pipeline.hooks import StepClock, wrap_method
 
@@ -77,10 +76,8 @@ class PrefixStore:
     def save(self, image_ids: Sequence[str], prefix: Prefix) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for image_id, output in zip(image_ids, prefix.outputs, strict=True):
-            partial = self._path(image_id).with_suffix(f".{os.getpid()}.tmp")
-            with umask_mode(partial):
+            with written_whole(self._path(image_id)) as partial:
                 save_file({"outputs": output}, partial)
-            partial.replace(self._path(image_id))
 
     def _path(self, image_id: str) -> Path:
         return self._folder / f"{image_id}.safetensors"

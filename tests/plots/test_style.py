@@ -20,7 +20,7 @@ def test_steering_behind_a_gate_is_described() -> None:
 
 def test_no_block_of_a_transformer_loses_its_number() -> None:
     assert short_name("transformer_blocks.0.attn1") == "transformer block 0"
-    assert short_name("single_transformer_blocks.7.attn") == "single block 7"
+    assert short_name("single_transformer_blocks.7.attn") == "single 7"
     assert short_name("down_blocks.1.attentions.0.transformer_blocks.0.attn1") == "down 1.0"
     assert short_name("up_blocks.1.attentions.2.transformer_blocks.3.attn1") == "up 1.2 block 3"
 
