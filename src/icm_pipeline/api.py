@@ -131,12 +131,18 @@ class Record:
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
         if clock.run != self._run:
+            self._leave_device()
             self._run = clock.run
             self._recorders.append(Recorder(list(range(clock.num_steps) if self._steps is None else self._steps)))
         self._recorders[-1](tokens, site, clock)
 
+    def _leave_device(self) -> None:
+        for recorder in self._recorders[-1:]:
+            recorder.leave_device()
+
     @property
     def recordings(self) -> list[Recording]:
+        """One for each call so far; raises ValueError or FloatingPointError for one that was not recorded whole."""
         return [recorder.recording() for recorder in self._recorders]
 
 
@@ -155,3 +161,4 @@ def record(pipe: Any, layers: Sequence[str] | None = None, steps: Sequence[int] 
     backbone, seen = attach(pipe), Record(steps)
     with hooked(backbone, backbone.layers if layers is None else layers, seen):
         yield seen
+    seen._leave_device()

@@ -63,7 +63,10 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
 
 @torch.inference_mode()
 def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
-    """Decode latents to images, paired with their jobs; raises MemoryError if a single one does not fit."""
+    """Decode latents to images, paired with their jobs; raises MemoryError if a single one does not fit.
+
+    A part that model.offload brought to the device for it leaves again.
+    """
     sampling, pipe = _sampling(backbone), backbone.pipe
     size, samples = sampling.decode_batch_size or len(jobs), list[Sample]()
     while len(samples) < len(jobs):
@@ -79,6 +82,7 @@ def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]
             continue
         images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
         samples += [Sample(job, image) for job, image in zip(jobs[part], images, strict=True)]
+    pipe.maybe_free_model_hooks()
     return samples
 
 
