@@ -40,7 +40,7 @@ class Sweep:
         self._first_step = first_step
 
     def originals(self, store: PrefixStore | None) -> Tensor:
-        return self._make([], Recorder([]), store)
+        return self._make([], None, store)
 
     def steered(self, alphas: list[float], store: PrefixStore | None) -> list[Tensor]:
         return [
@@ -48,7 +48,7 @@ class Sweep:
             for alpha in alphas
         ]
 
-    def _make(self, layers: list[str], hook: Recorder | Shift, store: PrefixStore | None) -> Tensor:
+    def _make(self, layers: list[str], hook: Shift | None, store: PrefixStore | None) -> Tensor:
         backbone, jobs = self._backbone, self._jobs
         ids = [job.image_id for job in jobs]
         with (

@@ -91,10 +91,21 @@ def test_the_files_window_counts_in_its_own_steps_and_a_given_one_in_the_runs(
     late = replace(vectors, strength=Strength(3.0, "relative", 2, None, 4))
     with icm_pipeline.steer(pipe, late, option="man"):
         from_half = make(pipe, num_steps=8)
-    with icm_pipeline.steer(pipe, late, option="man", first_step=4):
+    with icm_pipeline.steer(pipe, late, option="man", window=(4, None)):
         assert torch.equal(make(pipe, num_steps=8), from_half)
-    with icm_pipeline.steer(pipe, late, option="man", first_step=2):
+    with icm_pipeline.steer(pipe, late, option="man", window=(2, None)):
         assert not torch.equal(make(pipe, num_steps=8), from_half)
+
+
+def test_a_window_is_given_as_a_whole(pipe: Any, vectors: SteeringVectors) -> None:
+    late = replace(vectors, strength=Strength(3.0, "relative", 2, None, 4))
+    with icm_pipeline.steer(pipe, late, option="man", window=(0, 1)):
+        early = make(pipe)
+    whole = replace(vectors, strength=Strength(3.0, "relative", 0, 1, 4))
+    with icm_pipeline.steer(pipe, whole, option="man"):
+        assert torch.equal(make(pipe), early)
+    with pytest.raises(TypeError, match="last_step"):
+        icm_pipeline.steer(pipe, late, option="man", last_step=1)  # type: ignore[call-arg]
 
 
 def test_recording_keeps_the_calls_apart(pipe: Any) -> None:
@@ -115,6 +126,8 @@ def test_recording_keeps_the_calls_apart(pipe: Any) -> None:
         ({"option": "child"}, "woman, man"),
         ({"option": "man", "layers": ["elsewhere"]}, "elsewhere"),
         ({"option": "man", "alpha_unit": "metres"}, "relative or activation"),
+        ({"option": "man", "window": (3, 2)}, r"window=\(3, 2\) holds no step"),
+        ({"option": "man", "window": (-1, None)}, "holds no step"),
     ],
 )
 def test_what_is_not_known_is_refused(pipe: Any, vectors: SteeringVectors, wrong: Any, message: str) -> None:

@@ -29,6 +29,18 @@ def build(folder: Path, key: str = "k1", text: str = "hello", force: bool = Fals
     return artifact
 
 
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with artifacts.written_whole(path) as partial:
+        partial.write_text("first")
+        assert not path.exists()
+    with pytest.raises(KeyError), artifacts.written_whole(path) as partial:
+        partial.write_text("half")
+        raise KeyError
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_artifact_appears_only_when_whole(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     with building(folder, description()) as partial:

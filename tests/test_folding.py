@@ -163,8 +163,9 @@ def test_the_biases_come_back_after_an_exception(pipe: Any, vectors: SteeringVec
     ("changed", "reason"),
     [
         ({"both_halves": False}, "conditional half"),
-        ({"first_step": 1}, "every step"),
-        ({"last_step": 0}, "every step"),
+        ({"window": (1, None)}, "every step"),
+        ({"window": (0, 0)}, "every step"),
+        ({"window": (0, NUM_STEPS - 1)}, "every step"),  # a run may have more steps than were recorded
         ({"norm_preserving": True}, "depends on the token"),
         ({"alpha_unit": "relative"}, "differs from step to step.*activation units"),
         ({"option": "child"}, "woman, man"),
@@ -190,6 +191,14 @@ def test_directions_of_their_own_for_each_step_are_refused_and_their_average_is_
         icm_pipeline.fold(pipe, per_step, "man", both_halves=True)
     with icm_pipeline.fold(pipe, per_step.averaged(), "man", both_halves=True):
         make(pipe)
+
+
+def test_a_window_to_the_last_of_a_known_number_of_steps_is_a_bias(pipe: Any, vectors: SteeringVectors) -> None:
+    used = replace(vectors, strength=Strength(2.0, "activation", 0, 49, 50))
+    with icm_pipeline.fold(pipe, used, "man", both_halves=True):
+        make(pipe)
+    with pytest.raises(FoldingError, match=r"steps 0 to 48 .*window=\(0, None\)"):
+        icm_pipeline.fold(pipe, replace(used, strength=Strength(2.0, "activation", 0, 48, 50)), "man", both_halves=True)
 
 
 @pytest.mark.parametrize("family", REFUSED)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from icm_pipeline import caches
 from icm_pipeline.artifacts import open_artifact
 from icm_pipeline.building import building, building_share
 from icm_pipeline.caches import images_key, prefix_folder
@@ -180,9 +181,9 @@ def keep_in_caches(outputs: Path) -> dict[str, Path]:
     make(outputs, "originals", "c3" * 8, {})
     pictures = images_key(3 * [hashlib.sha256(b"x" * 1000).hexdigest()])
     entries = {
-        "first steps of originals": prefix_folder(originals, "c1" * 8, 5) / "000000.safetensors",
-        "first steps of what nobody needs": prefix_folder(originals, "c3" * 8, 5) / "000000.safetensors",
-        "first steps of what is gone": prefix_folder(originals, "d0" * 8, 5) / "000000.safetensors",
+        "first steps of originals": prefix_folder(originals, "c1" * 8, 5, "cpu") / "000000.safetensors",
+        "first steps of what nobody needs": prefix_folder(originals, "c3" * 8, 5, "cpu") / "000000.safetensors",
+        "first steps of what is gone": prefix_folder(originals, "d0" * 8, 5, "cpu") / "000000.safetensors",
         "seen images": judged / pictures / "a.safetensors",
         "seen images that are gone": judged / images_key(["other"]) / "a.safetensors",
         "of an earlier version": judged / "a.safetensors",
@@ -191,6 +192,17 @@ def keep_in_caches(outputs: Path) -> dict[str, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"kept" * 500)
     return entries
+
+
+def test_first_steps_of_other_libraries_or_devices_lie_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = prefix_folder(tmp_path, "c1" * 8, 5, "cuda:0")
+    assert prefix_folder(tmp_path, "c1" * 8, 5, "cuda:1") == here
+    others = {prefix_folder(tmp_path, "c1" * 8, 5, "cpu"), prefix_folder(tmp_path, "c1" * 8, 6, "cuda:0")}
+    monkeypatch.setattr(caches, "library_versions", lambda: {"torch": "0.1"})
+    others.add(prefix_folder(tmp_path, "c1" * 8, 5, "cuda:0"))
+    assert len({here, *others}) == 4
 
 
 def test_gc_removes_from_the_caches_what_belongs_to_no_artifact(

@@ -212,6 +212,11 @@ def test_force_makes_a_stage_again(pipeline_of: Callable[..., Pipeline], made: l
     assert made == ["probe"]
 
 
+def test_force_computes_the_first_steps_again(pipeline_of: Callable[..., Pipeline]) -> None:
+    assert pipeline_of("method.first_step=5").prefix_folder() is not None
+    assert pipeline_of("method.first_step=5", "force=true").prefix_folder() is None
+
+
 def test_a_share_of_one_stage_ends_without_an_artifact_until_the_last_is_made(
     pipeline_of: Callable[..., Pipeline], made: list[str]
 ) -> None:

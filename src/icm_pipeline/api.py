@@ -22,25 +22,25 @@ def steer(
     pipe: Any,
     vectors: SteeringVectors | str | Path,
     option: str | Sequence[str],
+    *,
     layers: Sequence[str] | None = None,
     alpha: float | Sequence[float] | None = None,
     alpha_unit: str | None = None,
-    first_step: int | None = None,
-    last_step: int | None = None,
+    window: tuple[int, int | None] | None = None,
     norm_preserving: bool | None = None,
 ) -> Iterator[None]:
     """Steer what a diffusers pipeline makes inside the context towards an option.
 
     vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
     None for all that the vectors have. What is None is as the vectors were used last: alpha, its unit (`relative` to
-    the layer's mean activation length, or `activation`), the window of steps. A window that is given counts in the
-    run's own steps.
+    the layer's mean activation length, or `activation`), the window of steered steps. A window that is given is its
+    first and last step, None for the run's last, and counts in the run's own steps.
 
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
 
-    Raises ValueError for an option, a layer or a pipeline that is not known, and where the number of options or alphas
-    is not the number of images.
+    Raises ValueError for an option, a layer or a pipeline that is not known, for a window that holds no step, and where
+    the number of options or alphas is not the number of images.
     """
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     chosen = chosen if layers is None else chosen.of_layers(layers)
@@ -48,7 +48,7 @@ def steer(
     if isinstance(alpha, Sequence):
         alphas = list(alpha)
         alpha = max(alphas, default=0.0)
-    strength = _strength(chosen.strength, alpha, alpha_unit, first_step, last_step, norm_preserving)
+    strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
     names = option if isinstance(option, str) else list(option)
     indices = chosen.option_index(names) if isinstance(names, str) else [chosen.option_index(name) for name in names]
     shift = Shift(
@@ -69,11 +69,11 @@ def fold(
     pipe: Any,
     vectors: SteeringVectors | str | Path,
     option: str,
-    alpha: float | None = None,
+    *,
     layers: Sequence[str] | None = None,
+    alpha: float | None = None,
     alpha_unit: str | None = None,
-    first_step: int | None = None,
-    last_step: int | None = None,
+    window: tuple[int, int | None] | None = None,
     norm_preserving: bool | None = None,
     both_halves: bool = False,
 ) -> Folded:
@@ -97,7 +97,7 @@ def fold(
         )
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     chosen = chosen if layers is None else chosen.of_layers(layers)
-    strength = _strength(chosen.strength, alpha, alpha_unit, first_step, last_step, norm_preserving)
+    strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
     return Folded(attach(pipe), constant_shifts(chosen, chosen.option_index(option), strength))
 
 
@@ -105,8 +105,7 @@ def _strength(
     used: Strength | None,
     alpha: float | None,
     alpha_unit: str | None,
-    first_step: int | None,
-    last_step: int | None,
+    window: tuple[int, int | None] | None,
     norm_preserving: bool | None,
 ) -> Strength:
     """Return how strongly to steer: as it was done last, except for what is given."""
@@ -118,9 +117,12 @@ def _strength(
         raise ValueError(f"alpha_unit={alpha_unit!r} is not known; choose relative or activation.")
     given = {"alpha": alpha, "alpha_unit": alpha_unit, "norm_preserving": norm_preserving}
     strength = replace(used, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    if first_step is None and last_step is None:
+    if window is None:
         return strength
-    return replace(strength, first_step=first_step or 0, last_step=last_step, num_steps=None)
+    first, last = window
+    if first < 0 or (last is not None and last < first):
+        raise ValueError(f"window={window} holds no step: give the first and the last step, None for the run's last.")
+    return replace(strength, first_step=first, last_step=last, num_steps=None)
 
 
 class Record:
@@ -133,12 +135,18 @@ class Record:
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
         if clock.run != self._run:
+            self._leave_device()
             self._run = clock.run
             self._recorders.append(Recorder(list(range(clock.num_steps) if self._steps is None else self._steps)))
         self._recorders[-1](tokens, site, clock)
 
+    def _leave_device(self) -> None:
+        for recorder in self._recorders[-1:]:
+            recorder.leave_device()
+
     @property
     def recordings(self) -> list[Recording]:
+        """One for each call so far; raises ValueError or FloatingPointError for one that was not recorded whole."""
         return [recorder.recording() for recorder in self._recorders]
 
 
@@ -157,3 +165,4 @@ def record(pipe: Any, layers: Sequence[str] | None = None, steps: Sequence[int] 
     backbone, seen = attach(pipe), Record(steps)
     with hooked(backbone, backbone.layers if layers is None else layers, seen):
         yield seen
+    seen._leave_device()

@@ -67,9 +67,25 @@ def hash_file(path: Path) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON through a temporary sibling, so that a reader never sees half of it."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to write; on a clean exit it takes the file's place by one rename, else it is removed.
+
+    A killed job leaves the file as it was. Its mode is what the umask asks for.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(path)
+    try:
+        with umask_mode(partial):
+            yield partial
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

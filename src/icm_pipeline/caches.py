@@ -1,7 +1,8 @@
 """What stages keep beside their artifacts to save time, and which of it belongs to nothing any more.
 
 A cache can be deleted at any time: what it held is computed again. `.prefixes` lies beside the originals and has a
-folder per set of originals and first steered step; `.judged` lies beside the evaluations, a folder per set of images.
+folder per set of originals, first steered step, versions of the libraries and kind of device; `.judged` lies beside the
+evaluations, a folder per set of images.
 """
 
 import shutil
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from icm_pipeline.artifacts import make_key
+from icm_pipeline.artifacts import library_versions, make_key
 from icm_pipeline.building import is_being_built
 from icm_pipeline.lineage import Shelf, Waste
 from icm_pipeline.partials import PARTIAL
@@ -24,12 +25,14 @@ def images_key(hashes: Iterable[str]) -> str:
     return make_key(sorted(hashes))
 
 
-def prefix_folder(originals: Path, key: str, first_step: int) -> Path:
+def prefix_folder(originals: Path, key: str, first_step: int, device: str) -> Path:
     """Return where all runs with these originals and this first steered step keep the steps before it.
 
-    originals: the folder of the stage's artifacts; key: of the set.
+    originals: the folder of the stage's artifacts; key: of the set. Other versions of the libraries and another kind of
+    device come to other numbers, so that they have a folder of their own.
     """
-    return originals / PREFIXES / f"{key}-{first_step}"
+    made_by = make_key([library_versions(), device.partition(":")[0]])[:8]
+    return originals / PREFIXES / f"{key}-{first_step}-{made_by}"
 
 
 def is_cache(path: Path) -> bool:

@@ -46,11 +46,12 @@ class Folded:
 
 def constant_shifts(vectors: SteeringVectors, option: int, strength: Strength) -> dict[str, Tensor]:
     """Return the shift [d] of every layer, in float64; raises FoldingError if it changes within a run."""
-    last = (strength.num_steps or len(vectors.steps)) - 1
-    if strength.first_step > 0 or (strength.last_step is not None and strength.last_step < last):
+    first, last = strength.first_step, strength.last_step
+    to_the_end = last is None or (strength.num_steps is not None and last >= strength.num_steps - 1)
+    if first > 0 or not to_the_end:
         raise FoldingError(
-            f"Only steps {strength.first_step} to {strength.last_step if strength.last_step is not None else last} are "
-            "steered, and a bias acts at every step. Give first_step=0 and a window to the end, or use steer()."
+            f"Only steps {first} to {'the end' if last is None else last} are steered, and a bias acts at every step. "
+            "Give window=(0, None), or use steer()."
         )
     if strength.norm_preserving:
         raise FoldingError("Keeping every token's length depends on the token, which a bias does not. Use steer().")

@@ -63,12 +63,16 @@ class Hook(Protocol):
 
 
 @contextmanager
-def hooked(backbone: Backbone, layers: Sequence[str], hook: Hook, num_images: int | None = None) -> Iterator[StepClock]:
+def hooked(
+    backbone: Backbone, layers: Sequence[str], hook: Hook | None, num_images: int | None = None
+) -> Iterator[StepClock]:
     """Call `hook` with the conditional image tokens of every named layer while the context lasts.
 
-    num_images: how many images are made at once; a pipeline that makes another number is refused. Everything registered
+    Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once; a
+    pipeline that makes another number is refused. Everything registered
     or wrapped is taken off again on exit, after an exception too.
     """
+    assert hook is not None or not layers
     clock = StepClock(num_images)
     sites = [backbone.site(layer) for layer in layers]
     denoiser = backbone.denoiser
@@ -83,6 +87,9 @@ def hooked(backbone: Backbone, layers: Sequence[str], hook: Hook, num_images: in
             clock._calls_in_pass += 1
 
         stack.callback(denoiser.register_forward_pre_hook(before, with_kwargs=True).remove)
+        if hook is None:
+            yield clock
+            return
         gates = _Gates(backbone, stack)
         after = _after(backbone, hook, clock, gates)
         if uncompiled(denoiser) is not denoiser:
@@ -142,7 +149,13 @@ class _Gates:
         if site.module in self._watched:
             return
         self._watched.add(site.module)
-        module = uncompiled(self._backbone.denoiser).get_submodule(gate.source(site.module))
+        source = gate.source(site.module)
+        try:
+            module = uncompiled(self._backbone.denoiser).get_submodule(source)
+        except AttributeError as error:
+            raise BackboneError(
+                f"{site.module} has no gate of its own: there is no {source}. Use the layer itself."
+            ) from error
         handle = (
             module.register_forward_pre_hook(self._catch_inputs(gate, site), with_kwargs=True)
             if gate.before

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.artifacts import Artifact, write_json, written_whole
 from icm_pipeline.background import Background
 from icm_pipeline.pictures import read_picture
 from icm_pipeline.progress import working
@@ -152,9 +152,9 @@ class _FittingBatches:
 
 
 def _save_png(image: Any, path: Path) -> Path:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    image.save(partial, format="PNG")
-    return partial.replace(path)
+    with written_whole(path) as partial:
+        image.save(partial, format="PNG")
+    return path
 
 
 def _write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
@@ -172,9 +172,8 @@ def _save_shard(recorded: list[Recording], path: Path) -> dict[str, Any] | None:
         return None
     first = recorded[0]
     tensors = {layer: torch.cat([part.activations[layer] for part in recorded]) for layer in first.activations}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, partial)
-    partial.replace(path)
+    with written_whole(path) as partial:
+        save_file(tensors, partial)
     return {"steps": first.steps, "noise_levels": first.noise_levels, "kinds": first.kinds}
 
 

@@ -164,16 +164,16 @@ def _show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, floa
         print_ranking(artifact.read_json("selection.json"))
     if stage not in ("evaluate", "report"):
         return None
-    evaluated = pipeline.find("evaluate")
-    assert evaluated is not None
-    metrics = evaluated.read_json("metrics.json")
-    if stage == "report":
-        selected = pipeline.find("select")
-        assert selected is not None
+    evaluated, selected = pipeline.find("evaluate"), pipeline.find("select") if stage == "report" else None
+    if selected is not None:
         print_ranking(selected.read_json("selection.json"), RANKING_ROWS)
-    print_metrics(metrics)
+    metrics = None if evaluated is None else evaluated.read_json("metrics.json")
+    if metrics is not None:
+        print_metrics(metrics)
     for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):
         print(artifact.folder / name)
+    if metrics is None:
+        return None
     fd, clip_i = float(metrics["fd"]["mean"]), metrics["clip_i"]
     directions = HydraConfig.get().sweeper.get("direction")
     return fd if directions is None or isinstance(directions, str) or clip_i is None else (fd, float(clip_i))

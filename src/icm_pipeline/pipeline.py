@@ -196,11 +196,14 @@ class Pipeline:
         return StageContext(self.settings, parents, partial, compared, share, self.prefix_folder())
 
     def prefix_folder(self) -> Path | None:
-        """Return the folder of first steps that all runs with these originals and this first steered step share."""
-        first = self.settings.method.first_step
-        if first < 1 or not self.settings.generate.reuse_prefix:
+        """Return the folder of first steps that all runs with these originals and this first steered step share.
+
+        None if there are none to share; force=true computes them again.
+        """
+        settings, first = self.settings, self.settings.method.first_step
+        if first < 1 or not settings.generate.reuse_prefix or settings.force:
             return None
-        return prefix_folder(self.folder("originals").parent, self.key("originals"), first)
+        return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.model.device)
 
     def _subject(self) -> str:
         """Return what made the images: the model's name, or that of the folder they are in."""

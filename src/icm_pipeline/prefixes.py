@@ -6,7 +6,6 @@ runs as ever, so that any pipeline and scheduler comes to the same latents.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from icm_pipeline.artifacts import umask_mode
+from icm_pipeline.artifacts import written_whole
 from icm_pipeline.backbones.base import Backbone, uncompiled
 from icm_pipeline.hooks import StepClock, wrap_method
 
@@ -63,6 +62,7 @@ class PrefixStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.is_useless = False  # the model's outputs turned out to be none that can be kept
 
     def load(self, image_ids: Sequence[str]) -> Prefix | None:
         """Return the prefix of these images, None unless that of each is there and can be read."""
@@ -76,10 +76,8 @@ class PrefixStore:
     def save(self, image_ids: Sequence[str], prefix: Prefix) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for image_id, output in zip(image_ids, prefix.outputs, strict=True):
-            partial = self._path(image_id).with_suffix(f".{os.getpid()}.tmp")
-            with umask_mode(partial):
+            with written_whole(self._path(image_id)) as partial:
                 save_file({"outputs": output}, partial)
-            partial.replace(self._path(image_id))
 
     def _path(self, image_id: str) -> Path:
         return self._folder / f"{image_id}.safetensors"
@@ -94,7 +92,7 @@ def shared_prefix(
     A model whose outputs cannot be kept is computed as ever, and the log says so; so is a compiled one, which would be
     compiled again.
     """
-    if store is None or uncompiled(backbone.denoiser) is not backbone.denoiser:
+    if store is None or store.is_useless or uncompiled(backbone.denoiser) is not backbone.denoiser:
         yield
         return
     prefix = store.load(image_ids)
@@ -107,6 +105,7 @@ def shared_prefix(
     try:
         store.save(image_ids, Prefix.of_calls(calls, len(image_ids)))
     except PrefixError as error:
+        store.is_useless = True
         log.warning("The steps before the first steered one are computed again in every run: %s.", error)
     except (OSError, SafetensorError) as error:
         log.warning("The steps before the first steered one could not be kept: %s", error)

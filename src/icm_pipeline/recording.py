@@ -51,15 +51,28 @@ class Recorder:
         self._levels[slot] = clock.noise_level
         torch.mean(tokens.detach(), dim=1, dtype=torch.float32, out=buffer[:, slot])
 
+    def leave_device(self) -> None:
+        """Bring what was recorded to the CPU, all layers of a device in one copy."""
+        by_device: dict[torch.device, list[str]] = {}
+        for layer, buffer in self._buffers.items():
+            if buffer.device.type != "cpu":
+                by_device.setdefault(buffer.device, []).append(layer)
+        for layers in by_device.values():
+            buffers = [self._buffers[layer] for layer in layers]
+            copied = torch.cat([buffer.flatten() for buffer in buffers]).cpu()
+            parts = copied.split([buffer.numel() for buffer in buffers])
+            for layer, buffer, part in zip(layers, buffers, parts, strict=True):
+                self._buffers[layer] = part.view(buffer.shape)
+
     def recording(self) -> Recording:
         """Return what was recorded; raises if a step was never reached or a number is not finite."""
         if self._slots and not self._buffers:
             raise ValueError(f"None of the recorded steps {sorted(self._slots)} was reached: check timesteps.start.")
-        recorded = {layer: buffer.cpu() for layer, buffer in self._buffers.items()}
-        for layer, values in recorded.items():
+        self.leave_device()
+        for layer, values in self._buffers.items():
             if not torch.isfinite(values).all():
                 raise FloatingPointError(
                     f"The activations of {layer} are not finite or some recorded steps were never reached: check "
                     "model.dtype and that timesteps lie within model.num_steps."
                 )
-        return Recording(recorded, dict(self._kinds), list(self._slots), list(self._levels))
+        return Recording(dict(self._buffers), dict(self._kinds), list(self._slots), list(self._levels))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Sampling
 from icm_pipeline.hooks import wrap_method
+from icm_pipeline.prompt_embeddings import remembered_prompts
 from icm_pipeline.prompts import Job
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
     with ExitStack() as stack:
         stack.enter_context(_clear_memory_error(len(jobs), "model.batch_size"))
+        stack.enter_context(remembered_prompts(pipe))
         if sampling.around is not None:
             wrap_method(backbone.denoiser, "forward", sampling.around, stack)
         result: Tensor = pipe(
@@ -63,7 +65,10 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
 
 @torch.inference_mode()
 def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
-    """Decode latents to images, paired with their jobs; raises MemoryError if a single one does not fit."""
+    """Decode latents to images, paired with their jobs; raises MemoryError if a single one does not fit.
+
+    A part that model.offload brought to the device for it leaves again.
+    """
     sampling, pipe = _sampling(backbone), backbone.pipe
     size, samples = sampling.decode_batch_size or len(jobs), list[Sample]()
     while len(samples) < len(jobs):
@@ -79,6 +84,7 @@ def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]
             continue
         images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
         samples += [Sample(job, image) for job, image in zip(jobs[part], images, strict=True)]
+    pipe.maybe_free_model_hooks()
     return samples
 
 

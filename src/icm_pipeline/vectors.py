@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from icm_pipeline.artifacts import umask_mode
+from icm_pipeline.artifacts import written_whole
 
 METADATA = "icm_pipeline"
 
@@ -101,8 +101,8 @@ class SteeringVectors:
             "model": self.model, "attribute": self.attribute, "scores": self.scores,
             "strength": asdict(self.strength) if self.strength else None,
         }  # fmt: skip
-        with umask_mode(Path(path)):
-            save_file(tensors, path, metadata={METADATA: json.dumps(details)})
+        with written_whole(Path(path)) as partial:
+            save_file(tensors, partial, metadata={METADATA: json.dumps(details)})
 
 
 def load_vectors(path: str | Path, layers: Sequence[str] | None = None) -> SteeringVectors:

@@ -301,6 +301,21 @@ def test_a_family_without_gates_says_so(loaded: Loaded, jobs: list[Job]) -> None
         pytest.fail("the context must not be entered")
 
 
+def test_a_layer_without_a_gate_in_a_family_with_gates_is_refused_by_name(loaded: Loaded) -> None:
+    ungated = {
+        "flux": r"single_transformer_blocks\.0\.attn",
+        "sana": r"transformer_blocks\.0\.attn2",
+        "pixart": r"transformer_blocks\.0\.attn2",
+    }
+    if loaded.name not in ungated:
+        pytest.skip("gates behind every layer, or none")
+    sites = find_sites(loaded.backbone.denoiser, {"gated_self_attention": ungated[loaded.name]})
+    backbone = replace(loaded.backbone, sites=sites)
+    refused = pytest.raises(BackboneError, match=rf"{sites[0].module}.* the layer itself")
+    with refused, hooked(backbone, backbone.layers, look, 1):
+        pytest.fail("the context must not be entered")
+
+
 @pytest.fixture
 def compiled(loaded: Loaded) -> Iterator[Backbone]:
     size, placement = SIZES.get(loaded.name), Placement(compile=True)

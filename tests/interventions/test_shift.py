@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from icm_pipeline.backbones.base import Backbone, Site
 from icm_pipeline.backbones.schedulers import noise_levels
@@ -48,6 +49,18 @@ def at(step: int) -> StepClock:
 def moved_by(shift: Shift, tokens: Tensor, step: int) -> Tensor:
     moved = shift(tokens, SITE, at(step))
     return torch.zeros_like(tokens) if moved is None else moved - tokens
+
+
+class Operations(TorchDispatchMode):
+    """The names of the operations that run inside the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.append(func._schema.name.removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
 
 
 def outputs_of(backbone: Backbone, jobs: list[Job], shift: Shift) -> tuple[list[Tensor], list[Tensor]]:
@@ -234,3 +247,37 @@ def test_the_tokens_keep_their_precision(vectors: SteeringVectors, dtype: torch.
     assert moved is not None
     assert moved.dtype == dtype
     assert torch.isfinite(moved).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_shift_is_rounded_once_to_the_tokens_precision(
+    vectors: SteeringVectors, dtype: torch.dtype, relative: bool
+) -> None:
+    options, tokens = [2, 0, 1], tokens_of(3, dtype)
+    shift = Shift(vectors, options, 0.3, relative=relative)
+    for step in range(4):
+        length = 0.3 * float(vectors.mean_norms[LAYER][step]) if relative else 0.3
+        expected = (length * vectors.directions[LAYER][step, options]).to(dtype)
+        moved = shift(tokens, SITE, at(step))
+        assert moved is not None
+        assert torch.equal(moved, tokens + expected[:, None, :])
+
+
+def test_a_layers_vectors_are_brought_to_the_tokens_once_and_only_added_afterwards(vectors: SteeringVectors) -> None:
+    shift, tokens = Shift(vectors, [0, 1], 1.0, relative=True), tokens_of(2, torch.float16)
+    seen: list[list[str]] = []
+    for step in range(4):
+        with Operations() as operations:
+            shift(tokens, SITE, at(step))
+        seen.append(operations.names)
+    assert "_to_copy" in seen[0]
+    assert seen[1:] == 3 * [["select", "add"]]
+
+
+def test_a_shift_follows_tokens_of_another_precision(vectors: SteeringVectors) -> None:
+    shift = Shift(vectors, [0], 1.0)
+    for dtype in (torch.float16, torch.float32, torch.float16):
+        moved = shift(tokens_of(1, dtype), SITE, at(0))
+        assert moved is not None
+        assert moved.dtype == dtype

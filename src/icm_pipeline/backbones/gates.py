@@ -4,11 +4,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.base import Gate
+from icm_pipeline.backbones.base import BackboneError, Gate
 
 
 def _block_of(layer: str) -> str:
     return layer.rpartition(".")[0]
+
+
+def _block_with_table(layer: str) -> str:
+    if layer.endswith(".attn2"):
+        raise BackboneError(
+            f"There is no gate behind {layer}: in such a block only self-attention and feed-forward have one. Use the "
+            "layer itself."
+        )
+    return _block_of(layer)
 
 
 def _is_feed_forward(layer: str) -> bool:
@@ -31,5 +40,5 @@ def _from_norm(norm: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], o
     return gate.unsqueeze(1)
 
 
-TABLE_GATE = Gate(source=_block_of, before=True, find=_from_table)
+TABLE_GATE = Gate(source=_block_with_table, before=True, find=_from_table)
 NORM_GATE = Gate(source=lambda layer: f"{_block_of(layer)}.norm1", before=False, find=_from_norm)

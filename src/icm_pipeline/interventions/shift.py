@@ -15,12 +15,15 @@ from icm_pipeline.vectors import SteeringVectors
 
 
 class Shift:
-    """A hook that shifts conditional tokens; immutable, so one Shift serves one batch.
+    """A hook that shifts conditional tokens; one Shift serves one batch.
 
     options, alpha: [n] an option index and an alpha per image, or one for all. `relative` alphas are multiples of the
     layer's mean activation length at that step. `norm_preserving` gives each token its length back after the shift.
     Steps outside first_step..last_step (inclusive, None = to the end) are left alone; they count in num_steps, None =
     in the run's own number of steps.
+
+    A layer's shifts at all steps go to the device once, when the layer is first reached in its window; every step takes
+    its own by an index.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Shift:
         self._last_step = last_step
         self._norm_preserving = norm_preserving
         self._num_steps = num_steps
+        self._slots: dict[float, int] = {}
+        self._shifts: dict[str, Tensor] = {}
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         for name, count in self._per_image.items():
@@ -52,8 +57,7 @@ class Shift:
                 raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
         if not self._alphas.any() or not self._is_due(clock):
             return None
-        shift = self._shift(site.layer, clock.noise_level).to(tokens.device, tokens.dtype)
-        moved = tokens + shift[:, None, :]
+        moved = tokens + self._shifts_of(site.layer, tokens)[self._slot(clock.noise_level)]
         if self._norm_preserving:
             before, after = tokens.norm(dim=-1, keepdim=True), moved.norm(dim=-1, keepdim=True)
             moved = moved * (before / after.clamp_min(torch.finfo(tokens.dtype).tiny))
@@ -63,9 +67,23 @@ class Shift:
         step = clock.step if self._num_steps is None else clock.step * self._num_steps // clock.num_steps
         return step >= self._first_step and (self._last_step is None or step <= self._last_step)
 
-    def _shift(self, layer: str, noise_level: float) -> Tensor:
-        """Return the shift of every image [n, d] at a layer and noise level."""
-        slot = self._vectors.slot(noise_level)
-        lengths = self._alphas * (float(self._vectors.mean_norms[layer][slot]) if self._relative else 1.0)
-        directions = self._vectors.directions[layer][slot, self._options]
-        return lengths[:, None].to(directions) * directions
+    def _slot(self, noise_level: float) -> int:
+        if noise_level not in self._slots:
+            self._slots[noise_level] = self._vectors.slot(noise_level)
+        return self._slots[noise_level]
+
+    def _shifts_of(self, layer: str, tokens: Tensor) -> Tensor:
+        """Return the layer's shifts [slots, n, 1, d], where the tokens are and in their precision."""
+        shifts = self._shifts.get(layer)
+        if shifts is None or (shifts.device, shifts.dtype) != (tokens.device, tokens.dtype):
+            shifts = self._computed(layer)[:, :, None].to(tokens.device, tokens.dtype)
+            self._shifts[layer] = shifts
+        return shifts
+
+    def _computed(self, layer: str) -> Tensor:
+        """Return the shift of every image at every recorded step [slots, n, d], on the CPU."""
+        directions = self._vectors.directions[layer][:, self._options]
+        lengths = self._alphas.double().expand(len(directions), -1)
+        if self._relative:
+            lengths = lengths * self._vectors.mean_norms[layer].double()[:, None]
+        return lengths.to(directions.dtype)[..., None] * directions

@@ -71,7 +71,8 @@ def picture_size(model: ModelConfig, outline: OutlineConfig | None) -> tuple[int
 
 def has_prefix(settings: Settings) -> bool:
     """Say whether the steps before the first steered one are kept on disk."""
-    return settings.method.first_step > 0 and settings.generate.reuse_prefix and not settings.model.compile
+    generate = settings.generate
+    return settings.method.first_step > 0 and generate.reuse_prefix and not (settings.model.compile or settings.force)
 
 
 def prefix_bytes(settings: Settings, outline: OutlineConfig | None) -> int | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from icm_pipeline.image_sets import ImageRow, Pictures
 from icm_pipeline.plots.style import STEERED_COLOR, figure
@@ -49,13 +49,18 @@ def draw_sheet(path: Path, images: Path) -> Path:
     for place, source in enumerate(chosen):
         row, column = divmod(place, SHEET_COLUMNS)
         with Image.open(source) as image:
-            shown = image.convert("RGB").resize((SHOWN_SIZE, SHOWN_SIZE), Image.Resampling.BICUBIC)
+            shown = fitted(image, SHOWN_SIZE)
         sheet.paste(shown, (column * SHOWN_SIZE, row * SHOWN_SIZE))
     sheet.save(path)
     return path
 
 
+def fitted(image: Image.Image, size: int) -> Image.Image:
+    """Return a picture brought to a square of so many pixels, its shape kept, on white."""
+    return ImageOps.pad(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC, color="white")
+
+
 def _stacked(above: Image.Image, below: Image.Image) -> np.ndarray:
     """Return two pictures one above the other with a white gap, uint8 [2 * size + gap, size, 3]."""
-    parts = [np.asarray(image.resize((SHOWN_SIZE, SHOWN_SIZE), Image.Resampling.BICUBIC)) for image in (above, below)]
+    parts = [np.asarray(fitted(image, SHOWN_SIZE)) for image in (above, below)]
     return np.concatenate([parts[0], np.full((GAP, SHOWN_SIZE, 3), 255, np.uint8), parts[1]])

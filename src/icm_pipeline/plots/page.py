@@ -17,7 +17,6 @@ TITLES = {
 def write_page(
     path: Path,
     metrics: dict[str, Any],
-    selection: dict[str, Any],
     figures: dict[str, Path],
     results: list[dict[str, Any]],
 ) -> Path:
@@ -28,6 +27,7 @@ def write_page(
     kept = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in metrics["kept"].items())
     low, high = metrics["fd"]["interval_95"]
     change = metrics["fd_change"]["interval_95"]
+    steered = ", ".join(f"`{layer}`" for layer in metrics["steering"]["layers"]) or "none"
     lines = [
         f"# {metrics['attribute'].replace('_', ' ')} on {metrics['model']}: {describe(metrics['steering'])}",
         "",
@@ -51,7 +51,7 @@ def write_page(
         f"| kept | | {kept or '-'} |",
         *_agreement(metrics["agreement"]),
         "",
-        f"{metrics['num_images']} images. Steered layers: {', '.join(f'`{layer}`' for layer in selection['layers'])}.",
+        f"{metrics['num_images']} images. Steered layers: {steered}.",
         "",
     ]
     for name, figure in figures.items():

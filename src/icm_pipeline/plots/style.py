@@ -1,16 +1,17 @@
 """One look for all figures: names, colours and how a figure is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 KIND_COLORS = {
-    "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f", "mixed": "#009e73",
+    "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f",
+    "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "mixed": "#009e73",
 }  # fmt: skip
 KIND_NAMES = {
     "self_attention": "self-attention", "cross_attention": "cross-attention", "feed_forward": "feed-forward",
-    "mixed": "mixed",
+    "gated_self_attention": "gated self-attention", "gated_feed_forward": "gated feed-forward", "mixed": "mixed",
 }  # fmt: skip
 ORIGINAL_COLOR, STEERED_COLOR = "#9aa5b1", "#0072b2"
 
@@ -21,8 +22,26 @@ def short_name(layer: str) -> str:
     stage = words[0].split("_")[0]
     numbers = [word for word in words[1:] if word.isdigit()]
     place = numbers[:-1] if "transformer_blocks" in words else numbers
-    last = numbers[-1] if "transformer_blocks" in words and numbers[-1] != "0" else ""
+    last = numbers[-1] if "transformer_blocks" in words and (numbers[-1] != "0" or not place) else ""
     return " ".join(part for part in (stage, ".".join(place), last and f"block {last}") if part)
+
+
+def short_names(layers: Sequence[str]) -> list[str]:
+    """Return short names that tell the layers of a list apart: where two would be equal, with their last word."""
+    names = [short_name(layer) for layer in layers]
+    return [
+        f"{name} {layer.rpartition('.')[2]}" if names.count(name) > 1 else name
+        for layer, name in zip(layers, names, strict=True)
+    ]
+
+
+def spread_ticks(num_rows: int, wanted: Sequence[int], apart: int) -> list[int]:
+    """Return which of so many rows get a label: those wanted, then others, none nearer to another than `apart`."""
+    ticks: list[int] = []
+    for row in (*wanted, *range(num_rows)):
+        if all(abs(row - other) >= apart for other in ticks):
+            ticks.append(row)
+    return sorted(ticks)
 
 
 @contextmanager

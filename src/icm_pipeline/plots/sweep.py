@@ -9,6 +9,7 @@ import numpy as np
 
 from icm_pipeline.image_sets import ImageRow, Pictures
 from icm_pipeline.plots.comparison import spread_labels
+from icm_pipeline.plots.grid import fitted
 from icm_pipeline.plots.style import KIND_NAMES, ORIGINAL_COLOR, STEERED_COLOR, figure
 from icm_pipeline.sweeps import Sweep, SweepJob
 
@@ -218,7 +219,7 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
             axis.spines[:].set_visible(False)
         for place, (heading, rows) in enumerate(columns):
             for axis, picture in zip(axes[:, place], Pictures(rows), strict=True):
-                axis.imshow(np.asarray(picture.resize((STRIP_SIZE, STRIP_SIZE))))
+                axis.imshow(np.asarray(fitted(picture, STRIP_SIZE)))
             axes[0, place].set_title(_wrapped(heading), fontsize=7.5, fontweight="normal", loc="center", pad=3)
         for axis, row in zip(axes[:, 0], last, strict=True):
             axis.set_ylabel(

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from icm_pipeline.artifacts import written_whole
 from icm_pipeline.pretrain import portraits, world
 from icm_pipeline.pretrain.world import PERSON_FIELDS, Person, draw_person
 
@@ -61,9 +62,8 @@ def _drawing_digest() -> str:
 def _render_shard(path: Path, seed: int, split: str, start: int, stop: int) -> Path:
     people = [person_at(seed, split, index) for index in range(start, stop)]
     pixels = np.stack([portraits.draw_portrait(person) for person in people])
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file({"pixels": pixels}, partial, metadata={"people": json.dumps([asdict(person) for person in people])})
-    partial.replace(path)
+    with written_whole(path) as partial:
+        save_file({"pixels": pixels}, partial, metadata={"people": json.dumps([asdict(person) for person in people])})
     return path
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from icm_pipeline.artifacts import make_key
+from icm_pipeline.artifacts import make_key, written_whole
 from icm_pipeline.pretrain.autoencoder import encode_portraits
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
@@ -186,9 +186,8 @@ def cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Pat
     path = folder / f"latents-{stamp}.safetensors"
     if not path.exists():
         latents = encode_portraits(autoencoder, torch.from_numpy(portraits.pixels)) * autoencoder.config.scaling_factor
-        partial = path.with_suffix(".tmp")
-        save_file({"latents": latents.contiguous()}, partial)
-        partial.replace(path)
+        with written_whole(path) as partial:
+            save_file({"latents": latents.contiguous()}, partial)
     return load_file(path)["latents"]
 
 

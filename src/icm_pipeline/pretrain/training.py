@@ -6,7 +6,6 @@ optimizer, so a killed training goes on where its last checkpoint left it.
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from icm_pipeline.artifacts import written_whole
 from icm_pipeline.progress import working
 
 log = logging.getLogger(__name__)
@@ -86,13 +86,11 @@ def has_quick_bf16(device: str) -> bool:
 
 
 def _save(path: Path, state: dict[str, object]) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        torch.save(state, partial)
+        with written_whole(path) as partial:
+            torch.save(state, partial)
     except RuntimeError as error:  # what torch makes of a full disk
-        partial.unlink(missing_ok=True)
         raise OSError(f"The checkpoint {path} could not be written ({error}). The one before it is kept.") from error
-    partial.replace(path)
 
 
 def _quick_attention(device_type: str) -> AbstractContextManager[None]:

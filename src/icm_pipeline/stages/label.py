@@ -6,6 +6,7 @@ import logging
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from icm_pipeline.artifacts import written_whole
 from icm_pipeline.image_folders import read_images
 from icm_pipeline.image_sets import ImageRow, Pictures, read_table
 from icm_pipeline.metrics.outcomes import hard_labels
@@ -58,7 +59,8 @@ def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
                 starts = range(shard.start, shard.stop, batch_size)
                 parts = [Pictures(rows[start : min(start + batch_size, shard.stop)]) for start in starts]
                 found = [labeler.label(part, questions)[attribute.name] for part in parts]
-                save_file({PROBABILITIES: np.concatenate(found)}, shard.record)
+                with written_whole(shard.record) as partial:
+                    save_file({PROBABILITIES: np.concatenate(found)}, partial)
                 shards[number] = shard.keep(ids, [shard.record], {})
                 work.advance(shard.stop - shard.start)
     return shards

@@ -6,23 +6,25 @@ from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.hooks import hooked
 from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
 from icm_pipeline.plots.grid import draw_sheet
+from icm_pipeline.prefixes import shared_prefix
 from icm_pipeline.prompts import Job
-from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import decode, denoise
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import backbone_of, evaluation_jobs, first_steps
+from icm_pipeline.stages.models import evaluation_jobs, load_model, prefix_store
 
 
 def run(context: StageContext) -> None:
-    settings = context.settings
+    settings, prefixes = context.settings, prefix_store(context)
+    first_step = settings.method.first_step
 
     @cache
     def backbone_once() -> Backbone:
-        return backbone_of(settings)
+        return load_model(settings.model)
 
     def make_batch(jobs: list[Job]) -> Batch:
         backbone = backbone_once()
-        with hooked(backbone, [], Recorder([]), len(jobs)) as clock, first_steps(context, backbone, clock, jobs):
+        ids = [job.image_id for job in jobs]
+        with hooked(backbone, [], None, len(jobs)) as clock, shared_prefix(backbone, clock, prefixes, ids, first_step):
             latents = denoise(backbone, jobs)
         return Batch(len(jobs), decode(backbone, jobs, latents))
 

@@ -26,8 +26,8 @@ IMAGES_PER_PROMPT = 10
 def run(context: StageContext) -> None:
     settings, parents, folder = context.settings, context.parents, context.folder
     scores = parents["probe"].read_json("scores.json")
-    selection = parents["select"].read_json("selection.json")
     metrics = parents["evaluate"].read_json(METRICS)
+    steered = metrics["steering"]["layers"]
     attribute = settings.attribute.name.replace("_", " ")
     figures: dict[str, Path] = {
         "twins": plot_twins(
@@ -36,13 +36,13 @@ def run(context: StageContext) -> None:
             f"Above: original. Below: the same seed, steered to the {attribute} named under it.",
         ),
         "discrepancy": plot_discrepancy(folder / "discrepancy.png", metrics),
-        "heat_map": plot_heat_map(folder / "heat_map.png", scores, selection["layers"], attribute),
-        "ranking": plot_ranking(folder / "ranking.png", scores, selection["layers"], attribute),
+        "heat_map": plot_heat_map(folder / "heat_map.png", scores, steered, attribute),
+        "ranking": plot_ranking(folder / "ranking.png", scores, steered, attribute),
     }
     results = _results(context.compared, parents["evaluate"], settings.evaluate.fd, settings.evaluate.bootstrap)
     if len(results) > 1:
         figures["comparison"] = plot_comparison(folder / "comparison.png", results, parents["evaluate"].key)
-    write_page(folder / "report.md", metrics, selection, figures, results)
+    write_page(folder / "report.md", metrics, figures, results)
 
 
 def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[ImageRow]]:

@@ -12,10 +12,11 @@ from icm_pipeline.image_sets import IMAGES, SAMPLES, STEERING, Batch, make_image
 from icm_pipeline.interventions.assignment import assign_options
 from icm_pipeline.interventions.shift import Shift
 from icm_pipeline.plots.grid import draw_sheet
+from icm_pipeline.prefixes import shared_prefix
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import decode, denoise
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import backbone_of, evaluation_jobs, first_steps
+from icm_pipeline.stages.models import evaluation_jobs, load_model, prefix_store
 from icm_pipeline.vectors import Strength, load_vectors
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
@@ -33,7 +34,7 @@ def run(context: StageContext) -> None:
         raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {tuple(names)}.")
     if method.vector == "mean":
         vectors = vectors.averaged()
-    jobs = evaluation_jobs(settings)
+    jobs, prefixes = evaluation_jobs(settings), prefix_store(context)
     shares = method.target_shares or [1 / len(names)] * len(names)
     assigned = assign_options(
         [job.prompt_index for job in jobs], shares, method.assignment, settings.model.batch_size, settings.seed
@@ -46,7 +47,7 @@ def run(context: StageContext) -> None:
 
     @cache
     def backbone_once() -> Backbone:
-        return backbone_of(settings)
+        return load_model(settings.model)
 
     def make_batch(batch: list[Job]) -> Batch:
         backbone = backbone_once()
@@ -59,7 +60,11 @@ def run(context: StageContext) -> None:
             last_step=method.last_step,
             norm_preserving=method.norm_preserving,
         )
-        with hooked(backbone, layers, shift, len(batch)) as clock, first_steps(context, backbone, clock, batch):
+        ids = [job.image_id for job in batch]
+        with (
+            hooked(backbone, layers, shift, len(batch)) as clock,
+            shared_prefix(backbone, clock, prefixes, ids, method.first_step),
+        ):
             latents = denoise(backbone, batch)
         return Batch(len(batch), decode(backbone, batch, latents))
 
