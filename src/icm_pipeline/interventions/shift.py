@@ -40,6 +40,7 @@ class Shift:
         self._vectors = vectors
         self._options = torch.tensor(options).reshape(-1)
         self._alphas = torch.tensor(alpha, dtype=torch.float64).reshape(-1)
+        self._is_nothing = not self._alphas.any()
         self._per_image = {
             name: len(given) for name, given in (("options", options), ("alphas", alpha)) if isinstance(given, Sequence)
         }
@@ -55,7 +56,7 @@ class Shift:
         for name, count in self._per_image.items():
             if count != len(tokens):
                 raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
-        if not self._alphas.any() or not self._is_due(clock):
+        if self._is_nothing or not self._is_due(clock):
             return None
         moved = tokens + self._shifts_of(site.layer, tokens)[self._slot(clock.noise_level)]
         if self._norm_preserving:
