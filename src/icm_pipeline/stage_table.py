@@ -59,7 +59,12 @@ class Stage:
 
 MODEL = (
     "model.path", "model.revision", "model.variant", "model.dtype", "model.num_steps", "model.guidance_scale",
-    "model.scheduler", "model.height", "model.width", "model.call",
+    "model.scheduler", "model.height", "model.width", "model.call", "model.vae_tiling",
+)  # fmt: skip
+# What changes images by rounding at most: part of no key, but told in the manifest of what the model made.
+ROUNDING = (
+    "model.batch_size", "model.grow_batch", "model.decode_batch_size", "model.vae_slicing", "model.channels_last",
+    "model.attention_kernel", "model.compile", "model.offload",
 )  # fmt: skip
 PROBE_DATASET = (
     *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",
@@ -95,7 +100,8 @@ STAGES: dict[str, Stage] = {
               lambda s: ("generate",), LABELLING, ("labeler.path",), device="labeler.device", shared=True),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
               lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
-              ("probe", "attribute.name", "seed")),
+              ("probe.C", "probe.max_iter", "probe.test_share", "probe.group_by_prompt", "probe.shuffle_labels",
+               "attribute.name", "seed")),
         Stage("select", "rank the layers and choose those to steer", lambda s: ("probe",), ("layers",)),
         Stage("originals", "make the unsteered evaluation images", lambda s: (), EVALUATION_SET, ("model.path",),
               device="model.device", shared=True),

@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from icm_pipeline.artifacts import Artifact
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.config import Settings
 from icm_pipeline.partials import partial_of
 from icm_pipeline.pipeline import Pipeline
@@ -22,7 +23,7 @@ NUM_PROBE_IMAGES, NUM_EVALUATION_IMAGES, NUM_STEPS = 6, 4, 4
 WORDS = (
     "model.name=random", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3", "model.batch_size=2", "layers.k=1",
     "generate.images_per_prompt=3", "generate.shard_size=2", "evaluate.images_per_prompt=1", "method.first_step=2",
-    "attribute.probe_subjects=[person]", "attribute.probe_templates=[a photo of a {}, a face of a {}]",
+    "attribute.probe_subjects=[person]", "attribute.probe_templates=['a photo of a {}', 'a face of a {}']",
 )  # fmt: skip
 
 
@@ -34,8 +35,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(outputs: Path, random_pipeline_folder: Path, settings_with: Compose) -> Settings:
     """Make the probe dataset and the originals of a small random model, and return the settings."""
-    judges = [f"{name}.path=embedded:tiny-clip" for name in ("labeler", "evaluate.clip")]
-    words = [*WORDS, *judges, "judge.path=embedded:tiny-classifier", f"model.path={random_pipeline_folder}"]
+    judges = [f"{name}.path={ZOO / 'tiny-clip'}" for name in ("labeler", "evaluate.clip")]
+    words = [*WORDS, *judges, f"judge.path={ZOO / 'tiny-classifier'}", f"model.path={random_pipeline_folder}"]
     settings = settings_with(*words, f"paths.outputs={outputs}")
     pipeline = Pipeline(settings, [], NoTracker())
     pipeline.run("generate")
@@ -95,10 +96,11 @@ def test_probes_take_what_the_plan_said(settings_with: Compose, tmp_path: Path) 
     import torch
     from safetensors.numpy import load_file
 
-    from icm_pipeline.probes import DIRECTIONS, fit_layer, split_samples
+    from icm_pipeline.choices import DIRECTIONS
+    from icm_pipeline.probes import fit_layer, split_samples
     from icm_pipeline.vectors import SteeringVectors
 
-    settings = settings_with("+attribute.options.other=[a child]", "model.num_steps=2")
+    settings = settings_with("attribute.options.other=[a child]", "model.num_steps=2")
     outline = _outline({"self_attention": [[3, 1]]})
     rng = np.random.default_rng(0)
     labels = np.arange(30) % len(settings.attribute.options)

@@ -33,7 +33,7 @@ RULES = 'folders.names=["{prompt_index}_{seed}_{option}","{prompt_index}_{seed}"
 OPTIONS = ("woman", "man")
 EMBEDDED = (
     "labeler.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier", "evaluate.clip.path=embedded:tiny-clip",
-    "evaluate.bootstrap=5", "evaluate.images_per_prompt=2", "model.batch_size=4",
+    "evaluate.bootstrap=5", "evaluate.images_per_prompt=2", "model.batch_size=4", "model.path=embedded:tiny",
 )  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def test_a_judge_of_faces_judges_what_it_can_and_names_what_it_cannot(
         torch.manual_seed(0)
         torch.save(resnet34(weights=None, num_classes=18).state_dict(), tmp_path / "fairface.pt")
     words = (
-        "stage=evaluate", f"images={steered}", f"reference={originals}", "labeler=fairface", "labeler.device=cpu",
+        "stage=evaluate", f'images="{steered}"', f"reference={originals}", "labeler=fairface", "labeler.device=cpu",
         "labeler.faces=none", f"labeler.path={tmp_path / 'fairface.pt'}", f"paths.outputs={tmp_path / 'outputs'}",
         "evaluate.clip.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier", "evaluate.bootstrap=5",
     )  # fmt: skip
@@ -231,7 +231,7 @@ def test_a_prompt_in_whose_images_the_judge_saw_nothing_is_left_out_by_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(judging, "labeler_of", lambda config, setting: HalfBlind())
-    words = ("labeler.kind=tiny", "labeler.path=embedded:blind", "judge.kind=tiny", "judge.path=embedded:blind")
+    words = ("labeler.kind=tiny", "labeler.path=blind", "judge.kind=tiny", "judge.path=blind")
     same = ("labeler.model=blind", "judge.model=blind", "judge.batch_size=64", "labeler.batch_size=64")
     with caplog.at_level(logging.WARNING):
         found = figures(judge("evaluate", folders[0], RULES, *words, *same))
