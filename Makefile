@@ -56,8 +56,8 @@ test-cluster: $(DEV_STAMP)  ## run the launchers on SLURM daemons (root, Debian'
 	$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 lint: $(DEV_STAMP)  ## format the code and mend what ruff can
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 clean:  ## remove the environment and caches, keep outputs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -139,6 +139,7 @@ def settings_with() -> Callable[..., Settings]:
     register_schema()
     with initialize_config_dir(str(conf_path()), version_base="1.3"):
         default = compose("config", overrides=[*NO_WEIGHTS, *PINNED])
+    OmegaConf.set_struct(default, False)  # mappings take new names, as from `+name=value`; the schema stays closed
 
     def changed(*words: str) -> Settings:
         return to_settings(OmegaConf.merge(default, OmegaConf.from_dotlist(list(words))))

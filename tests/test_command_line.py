@@ -1,6 +1,7 @@
 """Bad input on the command line: one clear message, an exit code that is not zero, nothing half-written."""
 
 import os
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,8 @@ BAD = {
     "a device that is not there": (["model.device=cuda:7"], ["model.device=cuda:7", "model.device=cpu"]),
     "an unknown scheduler": (["model.scheduler=best"], ["model.scheduler=best", "ddim"]),
     "an embedded model that is not there": (["model.path=embedded:huge"], ["huge", "tiny"]),
-    "a folder that is no pipeline": (["model.path=./nothing-here"], ["model_index.json"]),
+    "a folder that is no pipeline": (["stage=originals", "model.path=./nothing-here"], ["model_index.json"]),
+    "judges of another world": (["model.path=./nothing"], ["labeler=clip labeler@judge=clip evaluate=people"]),
 }
 
 
@@ -37,6 +39,16 @@ def test_bad_input_is_refused_in_words(overrides: list[str], words: list[str], t
     assert all(word in result.stderr for word in words), result.stderr
     assert "Traceback" not in result.stderr
     assert [path for path in tmp_path.glob("outputs/artifacts/*/*") if not path.name.endswith(".lock")] == []
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(2):
+        words = [*command(tmp_path), "--cfg", "hydra", "--package", "hydra.run", "--resolve"]
+        shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=600).stdout
+        names.add(shown.strip().rpartition("-")[2])
+    assert len(names) == 2
+    assert all(re.fullmatch("[0-9a-f]{6}", name) for name in names)
 
 
 @pytest.mark.parametrize("where", ["a file", "a read-only place"])

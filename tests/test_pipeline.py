@@ -37,7 +37,10 @@ def keys(settings: Settings) -> dict[str, str]:
         ("method.first_step=5", STEERED),
         ("method.direction=pattern", STEERED),
         ("method.assignment=batch", STEERED),
-        ("model.batch_size=7", STEERED),  # draws per batch depend on it
+        ("method.assignment=batch model.batch_size=7", STEERED),
+        ("model.vae_tiling=true", set(STAGES)),  # blends tiles
+        ("model.sites.self_attention=.*attn1", RECORDED),
+        ("evaluate.drift.age.options.old=[an old man]", LATE),
         ("layers.k=3", CHOSEN),
         ("layers.kind=cross_attention", CHOSEN),
         ("probe.C=0.5", PROBED),
@@ -63,7 +66,45 @@ def keys(settings: Settings) -> dict[str, str]:
 def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
     settings_with: Compose, word: str, changed: set[str]
 ) -> None:
-    before, after = keys(settings_with()), keys(settings_with(word))
+    before, after = keys(settings_with()), keys(settings_with(*word.rsplit(" ", word.count("=") - 1)))
+    assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+@pytest.mark.parametrize(
+    ("beside", "word"),
+    [
+        ("layers.rule=top", "layers.seed=1"),
+        ("layers.rule=all", "layers.k=3"),
+        ("layers.rule=all", "layers.seed=1"),
+        ("layers.rule=named", "layers.kind=cross_attention"),
+        ("method.assignment=quota", "model.batch_size=7"),
+        ("method.assignment=image", "model.batch_size=7"),
+        ("method.name=none", "alpha=3"),
+        ("method.name=none", "method.direction=pattern"),
+        ("probe.C=1", "probe.min_per_option=3"),
+        ("evaluate.fd=labels", "evaluate.drift.age.probe_subjects=[person]"),
+    ],
+)
+def test_what_nothing_reads_beside_the_other_settings_changes_no_key(
+    settings_with: Compose, beside: str, word: str
+) -> None:
+    assert keys(settings_with(beside, word)) == keys(settings_with(beside))
+
+
+@pytest.mark.parametrize(
+    ("beside", "word", "changed"),
+    [
+        ("layers.rule=random", "layers.seed=1", CHOSEN),
+        ("layers.rule=worst", "layers.k=3", CHOSEN),
+        ("layers.rule=named", "layers.names=[mid]", CHOSEN),
+        ("method.assignment=batch", "model.batch_size=7", STEERED),
+        ("method.name=none", "method.assignment=image", STEERED),
+    ],
+)
+def test_what_is_read_beside_the_other_settings_changes_the_keys_below_it(
+    settings_with: Compose, beside: str, word: str, changed: set[str]
+) -> None:
+    before, after = keys(settings_with(beside)), keys(settings_with(beside, word))
     assert {name for name in STAGES if before[name] != after[name]} == changed
 
 
@@ -73,6 +114,7 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
         "model.device=cuda",
         "model.num_threads=2",
         "model.channels_last=true",
+        "model.compile=true",
         "model.attention_kernel=math",
         "model.decode_batch_size=2",
         "model.grow_batch=true model.device=cuda",
@@ -273,6 +315,21 @@ def test_a_missing_parent_is_refused_with_the_exact_command_that_makes_it(
         "python", "-m", "icm_pipeline", "stage=generate", *words, f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     assert "stage=probe needs the artifact of stage=generate" in str(caught.value)
+
+
+def test_the_command_named_has_the_options_of_hydra_before_its_other_words(settings_with: Compose) -> None:
+    pipeline = Pipeline(settings_with(), ["--config-dir=/mine", "attribute=hat", "stage=probe"], NoTracker())
+    assert pipeline.command("generate") == "python -m icm_pipeline --config-dir=/mine stage=generate attribute=hat"
+
+
+def test_a_manifest_tells_what_changes_images_by_rounding(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline = pipeline_of("model.compile=true")
+    pipeline.run("all")
+    told = {name: artifact.manifest.get("rounding") for name in ORDER if (artifact := pipeline.find(name))}
+    assert told["steer"]["model.compile"] is True
+    assert told["label"] is None
 
 
 def test_the_command_named_is_one_that_runs(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:

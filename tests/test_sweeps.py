@@ -50,12 +50,14 @@ def add_job(tmp_path: Path) -> Callable[..., None]:
     """Give a function that adds one finished job to the sweep `tmp_path/sweep`, with its artifacts in `outputs`."""
     originals = write_images(tmp_path / "outputs/artifacts/originals/o", "originals", "gray")
 
-    def add(number: int, fd: float, clip_i: float, words: tuple[str, ...] = (), **changed: Any) -> None:
+    def add(
+        number: int, fd: float, clip_i: float, words: tuple[str, ...] = (), model: str = "tiny", **changed: Any
+    ) -> None:
         artifacts = tmp_path / "outputs" / "artifacts"
         evaluated = artifacts / "evaluate" / f"e{number}"
         evaluated.mkdir(parents=True)
         metrics = {
-            "model": "tiny", "attribute": "gender", "steering": {**STEERING, **changed}, "clip_i": clip_i,
+            "model": model, "attribute": "gender", "steering": {**STEERING, **changed}, "clip_i": clip_i,
             "fd": {"mean": fd, "interval_95": [fd / 2, fd * 2], "by_prompt": {}}, "fd_original": {"mean": 0.6},
             "obeyed": 0.75, "kept": {"age": 0.5},
         }  # fmt: skip
@@ -102,6 +104,13 @@ def test_equal_results_are_on_the_front_together(tmp_path: Path, add_job: Callab
     assert read(tmp_path).front() == [True, True]
 
 
+def test_a_job_is_compared_with_jobs_of_its_own_model_only(tmp_path: Path, add_job: Callable[..., None]) -> None:
+    add_job(0, 0.1, 0.9)
+    add_job(1, 0.2, 0.8)
+    add_job(2, 0.2, 0.8, model="other")
+    assert read(tmp_path).front() == [True, False, True]
+
+
 def test_jobs_without_a_result_are_left_out_with_the_reason(tmp_path: Path, add_job: Callable[..., None]) -> None:
     add_job(0, 0.1, 0.9)
     for name in ("1", "2", "3", "4"):
@@ -125,7 +134,7 @@ def test_a_job_that_judged_a_folder_is_left_out_with_the_place_of_its_figures(
     evaluated = tmp_path / "outputs/artifacts/evaluate/e1"
     metrics = json.loads((evaluated / "metrics.json").read_text())
     write_json(evaluated / "metrics.json", metrics | {"steering": None, "clip_i": None})
-    (evaluated / "manifest.json").unlink()
+    (evaluated / "manifest.json").unlink()  # it would be among the files of the next
     write_artifact(evaluated, "evaluate")
     sweep = read(tmp_path)
     assert [job.name for job in sweep.jobs] == ["0"]

@@ -26,7 +26,7 @@ NO_WEIGHTS = (".md", "quality.json", "training.json")  # lie beside weights and 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 MOST_WEIGHT_FILES = 2000
 LARGE_FILE = 64_000_000  # bytes; hashing one takes long enough to remember the result
-LIBRARIES = ("torch", "diffusers", "transformers", "scikit-learn", "numpy", "open_clip_torch", "safetensors")
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "open_clip_torch", "safetensors")
 
 
 class ArtifactError(RuntimeError):

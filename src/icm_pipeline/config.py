@@ -46,7 +46,7 @@ class ModelConfig:
     None keeps the pipeline's own; height, width: pixels, None for the model's own; call: further arguments of the
     pipeline's call; grow_batch: take more images at once than batch_size as long as they fit into a GPU's memory;
     decode_batch_size: images decoded at once, None for as many as were denoised; sites: patterns of module names by
-    kind, None for those of the model's family; outline: that of the published model, for planning before its files are
+    kind, empty for those of the model's family; outline: that of the published model, for planning before its files are
     on this disk.
     """
 
@@ -72,7 +72,7 @@ class ModelConfig:
     grow_batch: bool
     decode_batch_size: int | None
     num_threads: int | None
-    sites: dict[str, str] | None
+    sites: dict[str, str]
     outline: OutlineConfig | None
     steering: SteeringDefaults
 

@@ -21,6 +21,7 @@ from yaml import YAMLError
 from icm_pipeline import callbacks
 from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
 from icm_pipeline.callbacks import StartedSweep
+from icm_pipeline.command_words import config_words
 from icm_pipeline.composition_errors import explain
 from icm_pipeline.config import Settings, conf_path, register_schema
 from icm_pipeline.stage_table import check_stage
@@ -83,7 +84,7 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
     from icm_pipeline.pipeline import Pipeline
 
     overrides = list(HydraConfig.get().overrides.task)
-    pipeline = Pipeline(settings, overrides, tracker, logs=folder)
+    pipeline = Pipeline(settings, [*config_words(HydraConfig.get()), *overrides], tracker, logs=folder)
     artifact = pipeline.run(settings.stage)
     if _in_sweep() or artifact not in pipeline.reused:
         for reused in pipeline.reused:

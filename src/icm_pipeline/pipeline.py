@@ -28,9 +28,10 @@ from icm_pipeline.config import Settings, value_at
 from icm_pipeline.dashboard import track_artifact
 from icm_pipeline.devices import run_on_devices
 from icm_pipeline.image_folders import content_key, folder_of, list_images
+from icm_pipeline.key_values import counted
 from icm_pipeline.progress import placed
 from icm_pipeline.shards import WHOLE, Share
-from icm_pipeline.stage_table import Stage, StageContext, stage_named, stages_of
+from icm_pipeline.stage_table import ROUNDING, Stage, StageContext, stage_named, stages_of
 from icm_pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def _ordered(value: Any) -> Any:
 class Pipeline:
     """The stages under one configuration, with their keys and folders.
 
-    overrides: the command-line words that made the configuration, so that messages can name the command to run; logs:
+    overrides: the command-line words that made the configuration, so that commands can be made of them; logs:
     the folder for what processes started on several devices print; reused: the artifacts that a run found done before.
     """
 
@@ -114,12 +115,14 @@ class Pipeline:
         """Return the command that makes a stage under this configuration."""
         left_out = ("stage=", "force=", "shards=", "shard=", "devices=")
         kept = [word for word in self._overrides if not word.startswith(left_out)]
-        return shlex.join(["python", "-m", "icm_pipeline", f"stage={stage}", *kept])
+        options = [word for word in kept if word.startswith("--")]  # Hydra reads them before the other words only
+        words = [word for word in kept if not word.startswith("--")]
+        return shlex.join(["python", "-m", "icm_pipeline", *options, f"stage={stage}", *words])
 
     def _slice(self, name: str) -> dict[str, Any]:
         stage = stage_named(name, self.settings)
         reads = stage.reads + (stage.reads_to_record if self.settings.generate.record else ())
-        values = {dotted: _ordered(value_at(self.settings, dotted)) for dotted in reads}
+        values = {dotted: _ordered(counted(self.settings, dotted)) for dotted in reads}
         weights = {}
         for dotted in stage.weights:
             value = value_at(self.settings, dotted)
@@ -214,12 +217,15 @@ class Pipeline:
     def _description(self, stage: Stage) -> dict[str, Any]:
         given = [name for name in stage.images if value_at(self.settings, name) is not None]
         folders = {name: str(folder_of(self.settings, name)) for name in given}
+        by_model = stage.device == "model.device"
+        rounding = {dotted: value_at(self.settings, dotted) for dotted in ROUNDING} if by_model else {}
         return {
             "stage": stage.name, "key": self.key(stage.name), "parents": self._parent_keys(stage.name),
             "model": self._subject(), "attribute": self.settings.attribute.name,
             "device": value_at(self.settings, stage.device) if stage.device else "cpu",
             "settings": self._slice(stage.name),
             **({"folders": folders} if folders else {}),
+            **({"rounding": rounding} if rounding else {}),
         }  # fmt: skip
 
     def _parent(self, name: str, parent: str) -> Artifact:

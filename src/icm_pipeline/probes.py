@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from icm_pipeline.choices import DIRECTIONS
 from icm_pipeline.logistic import fit_logistic
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-DIRECTIONS = ("probe", "mean_difference", "pattern")
 # Bytes of features, or of the samples' Gram matrix, that are solved together: what the second-level cache of a core
 # holds, and what fills a GPU.
 BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**31}

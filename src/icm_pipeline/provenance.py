@@ -77,6 +77,8 @@ def _facts(artifact: Artifact) -> dict[str, str]:
         "python": f"{manifest.get('python', 'unknown')} on {manifest.get('machine', 'unknown')}",
         "weights": ", ".join(f"{setting} {digest}" for setting, digest in weights.items()) or "none on this disk",
     }
+    if rounding := {name: value for name, value in manifest.get("rounding", {}).items() if value not in (None, False)}:
+        facts["rounding"] = ", ".join(f"{name} {value}" for name, value in rounding.items())
     for setting, folder in manifest.get("folders", {}).items():
         facts[setting] = f"{folder} (content {manifest['settings']['images'][setting]})"
     if shares := manifest.get("shares"):

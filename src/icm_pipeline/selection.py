@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from icm_pipeline.choices import RULES
+
 
 @dataclass(frozen=True)
 class LayerScore:
@@ -48,4 +50,4 @@ def select_layers(scores: list[LayerScore], kind: str, rule: str, k: int, names:
     if rule == "random":
         chosen = np.random.default_rng(seed).choice(len(ranked), k, replace=False)
         return [ranked[index] for index in sorted(chosen)]
-    raise ValueError(f"layers.rule={rule} is not known; choose from top, worst, random, all, named.")
+    raise ValueError(f"layers.rule={rule} is not known; choose from {', '.join(RULES)}.")

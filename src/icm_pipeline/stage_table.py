@@ -59,7 +59,12 @@ class Stage:
 
 MODEL = (
     "model.path", "model.revision", "model.variant", "model.dtype", "model.num_steps", "model.guidance_scale",
-    "model.scheduler", "model.height", "model.width", "model.call",
+    "model.scheduler", "model.height", "model.width", "model.call", "model.vae_tiling",
+)  # fmt: skip
+# What changes images by rounding at most: part of no key, but told in the manifest of what the model made.
+ROUNDING = (
+    "model.batch_size", "model.grow_batch", "model.decode_batch_size", "model.vae_slicing", "model.channels_last",
+    "model.attention_kernel", "model.compile", "model.offload",
 )  # fmt: skip
 PROBE_DATASET = (
     *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",
@@ -76,7 +81,7 @@ JUDGING = (
 )  # fmt: skip
 PROBING = (
     "probe.C", "probe.max_iter", "probe.test_share", "probe.group_by_prompt", "probe.shuffle_labels",
-    "probe.min_per_option", "attribute.name", "seed",
+    "attribute.name", "seed",
 )  # fmt: skip
 RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 

@@ -37,6 +37,11 @@ class SweepJob:
     originals: Artifact | None = field(default=None, repr=False)
 
     @property
+    def subject(self) -> tuple[str, str]:
+        """Return model and attribute, within which FD and CLIP-I can be compared."""
+        return self.metrics["model"], self.metrics["attribute"]
+
+    @property
     def fd(self) -> float:
         return float(self.metrics["fd"]["mean"])
 
@@ -59,12 +64,9 @@ class Sweep:
         return [name for name in names if len({_hashable(job.factors.get(name)) for job in self.jobs}) > 1]
 
     def front(self) -> list[bool]:
-        """Say for each job whether it is on the Pareto front: no other job of its attribute dominates it."""
+        """Say for each job whether it is on the Pareto front: no other job of its model and attribute dominates it."""
         return [
-            not any(
-                other.metrics["attribute"] == job.metrics["attribute"] and dominates(other, job) for other in self.jobs
-            )
-            for job in self.jobs
+            not any(other.subject == job.subject and dominates(other, job) for other in self.jobs) for job in self.jobs
         ]
 
     def rows(self) -> list[dict[str, Any]]:

@@ -2,41 +2,40 @@
 
 import math
 import re
+import secrets
+from collections import Counter
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
+from icm_pipeline.choices import ASSIGNMENTS, DIRECTIONS, DTYPES, EMBEDDED, FACES, JUDGES, RULES, SITE_KINDS
 from icm_pipeline.config import AttributeConfig, Settings, value_at
 from icm_pipeline.credentials import find_secret
 from icm_pipeline.help_page import groups_help
 
-LABELERS = ("age_gender", "clip", "deepface", "fairface", "tiny")
-FACES = ("none", "largest", "all", "single")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "layers.rule": ("top", "worst", "random", "all", "named"),
-    "layers.kind": (
-        "self_attention",
-        "cross_attention",
-        "feed_forward",
-        "gated_self_attention",
-        "gated_feed_forward",
-    ),
+    "layers.rule": RULES,
+    "layers.kind": SITE_KINDS,
     "method.name": ("icm", "none"),
-    "method.direction": ("probe", "mean_difference", "pattern"),
+    "method.direction": DIRECTIONS,
     "method.alpha_unit": ("activation", "relative"),
-    "method.assignment": ("quota", "image", "batch"),
+    "method.assignment": ASSIGNMENTS,
     "method.vector": ("per_step", "mean"),
-    "labeler.kind": LABELERS,
-    "judge.kind": LABELERS,
+    "labeler.kind": JUDGES,
+    "judge.kind": JUDGES,
     "labeler.faces": FACES,
     "judge.faces": FACES,
     "evaluate.clip.kind": ("clip",),
     "evaluate.fd": ("probabilities", "labels"),
-    "model.dtype": ("float32", "float16", "bfloat16"),
+    "model.dtype": DTYPES,
     "model.offload": ("none", "model", "sequential"),
     "tracker.name": ("wandb", "tensorboard", "csv", "none"),
     "tracker.mode": ("offline", "online", "disabled"),
     "pretrain.part": ("all", "portraits", "autoencoder", "classifier", "clip", "diffusion", "quality"),
 }
+
+UNJUDGED = ("extract", "originals", "pretrain")  # stages that make pictures without a judge for them
+PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
 
 # Becomes part of a folder's name.
 NAME = re.compile(r"\w[\w.+-]{0,63}")
@@ -47,17 +46,28 @@ class ConfigError(ValueError):
 
 
 def register_resolvers() -> None:
-    """Tell OmegaConf the arithmetic of sweeps, `${times:0.5,${model.steering.k}}`, `${plus:1,2}`, and the help."""
+    """Tell OmegaConf what `conf/` is written in beside its own.
+
+    The arithmetic of sweeps, `${times:0.5,${model.steering.k}}` and `${plus:1,2}`; `${run_id:}`, which sets apart the
+    folders of runs that start in the same second; and the help.
+    """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("help_of_groups", groups_help, replace=True)
     OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
+    OmegaConf.register_new_resolver("run_id", _run_id, replace=True)
 
 
 def _times(factor: float, value: float) -> float:
     """Return the product; where the value is a whole number, rounded to one and at least 1."""
     return max(1, round(factor * value)) if isinstance(value, int) else factor * value
+
+
+@cache
+def _run_id() -> str:
+    """Return six random hexadecimal digits, the same all through the process."""
+    return secrets.token_hex(3)
 
 
 def to_settings(cfg: Any) -> Settings:
@@ -124,6 +134,11 @@ def check(settings: Settings) -> None:
     steps, first = settings.model.num_steps, settings.method.first_step
     if first >= steps:
         raise ConfigError(f"method.first_step={first} lies beyond the last of {steps} steps (0-based).")
+    if last is not None and last >= steps:
+        raise ConfigError(
+            f"method.last_step={last} lies beyond the last of {steps} steps (0-based). Give a smaller one, or "
+            "method.last_step=null to steer to the end."
+        )
     start, count = settings.timesteps.start, settings.timesteps.count
     if not 0 <= start < 1:
         raise ConfigError(f"timesteps.start={start} must be a share of the denoising steps, from 0 up to but not 1.")
@@ -133,6 +148,7 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"probe.test_share={settings.probe.test_share} must lie between 0 and 1.")
     if not settings.probe.C > 0 or not math.isfinite(settings.probe.C):
         raise ConfigError(f"probe.C={settings.probe.C} must be a positive, finite number.")
+    _check_judges(settings)
     _check_attribute(settings.attribute)
     _check_shares(settings)
     _check_jobs(settings)
@@ -159,6 +175,23 @@ def _check_names(settings: Settings) -> None:
             )
 
 
+def _check_judges(settings: Settings) -> None:
+    """Refuse the embedded world's judges for a model of another world, whose pictures they would judge all the same."""
+    unjudged = settings.stage in UNJUDGED or settings.images is not None or settings.sweep is not None
+    if unjudged or settings.model.path.startswith(EMBEDDED):
+        return
+    judges = {"labeler": settings.labeler, "judge": settings.judge, "evaluate.clip": settings.evaluate.clip}
+    wrong = [name for name, judge in judges.items() if judge.path.startswith(EMBEDDED)]
+    if wrong:
+        found = ", ".join(f"{name}.path={judges[name].path}" for name in wrong)
+        raise ConfigError(
+            f"model.path={settings.model.path} would be judged by {found}, made for the embedded model's portraits and "
+            f"nothing else. Add {' '.join(PHOTO_JUDGES[name] for name in wrong)} and an attribute of photographs "
+            "(attribute=gender_photo), or begin with an experiment such as experiment=sdxl_gender. For a model that "
+            "draws those portraits give the folders of the judges trained with it (labeler.path=/folder ...)."
+        )
+
+
 def _check_attribute(attribute: AttributeConfig) -> None:
     _check_options(attribute)
     prompts = {
@@ -173,6 +206,12 @@ def _check_attribute(attribute: AttributeConfig) -> None:
             _check_text(f"attribute.{name}", text)
             if not text.strip():
                 raise ConfigError(f"attribute.{name} contains an empty prompt.")
+    repeated = [text for text, count in Counter(attribute.evaluation_prompts).items() if count > 1]
+    if repeated:
+        raise ConfigError(
+            f"attribute.evaluation_prompts has {repeated[0]!r} more than once, and FD counts every prompt as another. "
+            "Leave out what is repeated; evaluate.images_per_prompt makes more images of each."
+        )
     for template in attribute.probe_templates:
         if "{}" not in template:
             raise ConfigError(f"Probe template {template!r} has no {{}} where the subject goes.")

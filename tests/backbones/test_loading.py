@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from icm_pipeline.backbones import loading
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.loading import Placement
+from icm_pipeline.backbones.loading import Placement, _check_parts
 from icm_pipeline.backbones.registry import load_backbone
 
 
@@ -78,6 +79,27 @@ def test_weights_that_are_only_pickled_are_refused_and_not_read(copy: Path) -> N
 def test_a_variant_that_is_not_there_is_refused_with_the_files(copy: Path) -> None:
     with pytest.raises(BackboneError, match=r"no weights of model\.variant=fp16: .*safetensors"):
         load_backbone("x", str(copy), 2, 3.0, Placement(), variant="fp16")
+
+
+@pytest.mark.parametrize("name", ["model.bf16.safetensors", "model.bf16-00001-of-00002.safetensors"])
+def test_weights_of_a_variant_are_found_whole_and_in_shards(copy: Path, name: str) -> None:
+    index = json.loads((copy / "model_index.json").read_text())
+    for part in ("text_encoder", "unet", "vae"):
+        next((copy / part).glob("*.safetensors")).rename(copy / part / name)
+    _check_parts(copy, index, "bf16")
+    with pytest.raises(BackboneError, match=r"no weights of model\.variant=bf1.*model\.variant=null"):
+        _check_parts(copy, index, "bf1")
+
+
+def test_a_library_that_loads_another_dtype_than_asked_is_told(
+    random_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loading._from_folder
+    monkeypatch.setattr(
+        loading, "_from_folder", lambda cls, folder, options: real(cls, folder, {**options, "dtype": torch.float32})
+    )
+    with pytest.raises(BackboneError, match=r"model\.dtype=bfloat16 was asked for, but diffusers .* torch\.float32"):
+        load(random_pipeline_folder, dtype="bfloat16")
 
 
 def test_a_hub_id_without_a_network_names_the_local_alternative() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.config import Settings
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.stages import models
@@ -21,7 +22,7 @@ WORDS = [
     "model=local", "model.num_steps=3", "model.guidance_scale=3", "model.batch_size=16", "generate.images_per_prompt=1",
     "evaluate.images_per_prompt=2", "evaluate.bootstrap=10", "layers.k=1", "probe.min_per_option=2",
     "method.last_step=null",
-    "evaluate.clip.path=embedded:tiny-clip",
+    f"evaluate.clip.path={ZOO / 'tiny-clip'}",
 ]  # fmt: skip
 
 

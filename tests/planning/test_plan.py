@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from icm_pipeline.artifacts import Artifact
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.config import Settings
 from icm_pipeline.partials import partial_of
 from icm_pipeline.pipeline import Pipeline
@@ -34,8 +35,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(outputs: Path, random_pipeline_folder: Path, settings_with: Compose) -> Settings:
     """Make the probe dataset and the originals of a small random model, and return the settings."""
-    judges = [f"{name}.path=embedded:tiny-clip" for name in ("labeler", "evaluate.clip")]
-    words = [*WORDS, *judges, "judge.path=embedded:tiny-classifier", f"model.path={random_pipeline_folder}"]
+    judges = [f"{name}.path={ZOO / 'tiny-clip'}" for name in ("labeler", "evaluate.clip")]
+    words = [*WORDS, *judges, f"judge.path={ZOO / 'tiny-classifier'}", f"model.path={random_pipeline_folder}"]
     settings = settings_with(*words, f"paths.outputs={outputs}")
     pipeline = Pipeline(settings, [], NoTracker())
     pipeline.run("generate")
@@ -95,7 +96,8 @@ def test_probes_take_what_the_plan_said(settings_with: Compose, tmp_path: Path) 
     import torch
     from safetensors.numpy import load_file
 
-    from icm_pipeline.probes import DIRECTIONS, fit_layer, split_samples
+    from icm_pipeline.choices import DIRECTIONS
+    from icm_pipeline.probes import fit_layer, split_samples
     from icm_pipeline.vectors import SteeringVectors
 
     settings = settings_with("model.num_steps=2")

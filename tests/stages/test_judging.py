@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.config import Settings
 from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.labelers.cache import RowCache
@@ -33,6 +34,7 @@ def rows(tmp_path: Path) -> list[ImageRow]:
 @pytest.fixture
 def settings(settings_with: Compose) -> Settings:
     return settings_with(
+        "model.path=embedded:tiny",
         "judge.path=embedded:tiny-classifier",
         "labeler.path=embedded:tiny-clip",
         "evaluate.clip.path=embedded:tiny-clip",
@@ -143,6 +145,6 @@ def test_an_inception_checkpoint_that_is_not_there_is_refused(
     settings_with: Compose, rows: list[ImageRow], tmp_path: Path
 ) -> None:
     pytest.importorskip("torch_fidelity", reason="the extra `fid` is not installed")
-    settings = settings_with("evaluate.inception=/nowhere/inception.pth", "evaluate.clip.path=embedded:tiny-clip")
+    settings = settings_with("evaluate.inception=/nowhere/inception.pth", f"evaluate.clip.path={ZOO / 'tiny-clip'}")
     with pytest.raises(ValueError, match=r"/nowhere/inception\.pth does not exist"):
         judging(settings, tmp_path).realism_features(rows)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import Settings, value_at
 from icm_pipeline.metrics import realism
@@ -122,7 +123,7 @@ def test_layers_that_do_not_exist_are_refused_early(settings_with: Compose, back
 def test_an_attribute_that_the_embedded_judge_cannot_tell_is_refused_early(
     settings_with: Compose, backbone: Backbone
 ) -> None:
-    settings = settings_with("judge.kind=tiny", "judge.path=embedded:tiny-classifier", "layers.k=1")
+    settings = settings_with("judge.kind=tiny", f"judge.path={ZOO / 'tiny-classifier'}", "layers.k=1")
     refuse_early(settings, backbone)
     settings.attribute.name = "beard"
     with pytest.raises(ValueError, match="beard"):

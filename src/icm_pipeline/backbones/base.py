@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-SITE_KINDS = ("self_attention", "cross_attention", "feed_forward", "gated_self_attention", "gated_feed_forward")
+from icm_pipeline.choices import SITE_KINDS
+
 GATED = "@gate"  # ends the layer's name of a site that lies behind its AdaLN gate
 
 

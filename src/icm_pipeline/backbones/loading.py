@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from icm_pipeline import choices
 from icm_pipeline.backbones.attention import check_kernel
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.paths import EMBEDDED, local_folder
+from icm_pipeline.backbones.paths import local_folder
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
 INDEX = "model_index.json"
 
 
@@ -61,12 +63,13 @@ def load_pipeline(
     if "safety_checker" in index:  # judges pictures with a network of its own, and blackens some
         options |= {"safety_checker": None, "requires_safety_checker": False}
     pipeline_class = getattr(diffusers, class_name)
-    with _quiet_loading(path.startswith(EMBEDDED)):
+    with _quiet_loading(path.startswith(choices.EMBEDDED)):
         if folder is None:
             pipe = _from_hub(pipeline_class, path, {**options, "revision": revision})
         else:
             _check_parts(folder, index, variant)
             pipe = _from_folder(pipeline_class, folder, options)
+    _check_loaded_dtype(pipe, placement.dtype)
     pipe.set_progress_bar_config(disable=True)
     return place(pipe, placement)
 
@@ -88,9 +91,13 @@ def place(pipe: Any, placement: Placement) -> Any:
     if placement.vae_tiling:
         pipe.vae.enable_tiling()
     if placement.compile:
-        name = "unet" if hasattr(pipe, "unet") else "transformer"
+        name = _denoiser_name(pipe)
         setattr(pipe, name, torch.compile(getattr(pipe, name)))
     return pipe
+
+
+def _denoiser_name(pipe: Any) -> str:
+    return "unet" if hasattr(pipe, "unet") else "transformer"
 
 
 def _to_channels_last(pipe: Any) -> None:
@@ -113,6 +120,17 @@ def _check_dtype(placement: Placement) -> None:
         raise BackboneError(
             f"model.dtype={placement.dtype} does not work on {placement.device} ({reason}). Set model.dtype=float32."
         ) from error
+
+
+def _check_loaded_dtype(pipe: Any, dtype: str) -> None:
+    """Raise BackboneError if the denoiser's weights are not in the dtype; some models keep a few layers in float32."""
+    found = {parameter.dtype for parameter in getattr(pipe, _denoiser_name(pipe)).parameters()}
+    if DTYPES[dtype] not in found:
+        names = ", ".join(sorted(str(each) for each in found))
+        raise BackboneError(
+            f"model.dtype={dtype} was asked for, but diffusers {diffusers.__version__} loaded {names}. "
+            "Install diffusers 0.40 or newer."
+        )
 
 
 def _hub_index(path: str, revision: str | None) -> dict[str, Any]:
@@ -161,8 +179,16 @@ def _check_parts(folder: Path, index: dict[str, Any], variant: str | None) -> No
                 f"{folder / name} has its weights only as a pickle ({', '.join(pickled)}), which may run code when it "
                 "is loaded. Load it where you trust it and save it with pipe.save_pretrained(folder)."
             )
-        if variant is not None and safe and not any(f".{variant}." in file for file in safe):
-            raise BackboneError(f"{folder / name} has no weights of model.variant={variant}: {', '.join(safe)}.")
+        if variant is not None and safe and not any(_is_of_variant(file, variant) for file in safe):
+            raise BackboneError(
+                f"{folder / name} has no weights of model.variant={variant}: {', '.join(safe)}. To load those, set "
+                "model.variant=null."
+            )
+
+
+def _is_of_variant(file: str, variant: str) -> bool:
+    """Say whether a file is of a variant, as model.fp16.safetensors and model.fp16-00001-of-00002.safetensors are."""
+    return re.search(rf"\.{re.escape(variant)}[.-]", file) is not None
 
 
 def _from_hub(pipeline_class: Any, path: str, options: dict[str, Any]) -> Any:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-EMBEDDED = "embedded:"
+from icm_pipeline.choices import EMBEDDED
+
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 
 

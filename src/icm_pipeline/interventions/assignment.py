@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from icm_pipeline.choices import ASSIGNMENTS
+
 
 def assign_options(
     prompt_indices: list[int], shares: list[float], how: str, batch_size: int, seed: int
@@ -25,7 +27,7 @@ def assign_options(
             members = np.flatnonzero(np.array(prompt_indices) == prompt)
             options[members] = rng.permutation(_quota(len(members), shares))
         return options
-    raise ValueError(f"method.assignment={how} is not known; choose from quota, image, batch.")
+    raise ValueError(f"method.assignment={how} is not known; choose from {', '.join(ASSIGNMENTS)}.")
 
 
 def _quota(n: int, shares: list[float]) -> NDArray[np.int64]:

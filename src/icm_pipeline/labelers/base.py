@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.choices import JUDGES
 from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
 from icm_pipeline.labelers.extras import require
 from icm_pipeline.labelers.groups import Groups
@@ -14,7 +15,6 @@ from icm_pipeline.progress import working
 
 Floats = NDArray[np.float64]
 Questions = dict[str, dict[str, list[str]]]  # attribute -> option -> texts that describe it
-KINDS = ("age_gender", "clip", "deepface", "fairface", "tiny")
 
 
 class Labeler(Protocol):
@@ -82,7 +82,7 @@ def _load_judge_of_pictures(kind: str, model: str, path: str, batch_size: int, d
         from icm_pipeline.labelers.fairface import FairFaceJudge
 
         return FairFaceJudge(model, path, batch_size, device, groups)
-    raise ValueError(f"labeler.kind={kind} is not known; choose from {', '.join(KINDS)}.")
+    raise ValueError(f"labeler.kind={kind} is not known; choose from {', '.join(JUDGES)}.")
 
 
 def refuse_unanswerable(kind: str, model: str, path: str, groups: Groups, questions: Questions) -> None:

@@ -28,7 +28,6 @@ CHIP_PADDING = 0.25
 SEARCH_SIZE = 800  # a larger picture is searched at this length of its longer side, as in FairFace's script
 LEAST_SCORE = 0.2  # dlib's detectors give faces about 1 and what they mistake for one about 0.1
 DETECTORS = ("dlib", "dlib_cnn")
-CHOICES = ("none", "largest", "all", "single")
 LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
 CNN_FILE = "mmod_human_face_detector.dat"
 

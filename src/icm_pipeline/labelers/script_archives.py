@@ -1,4 +1,7 @@
-"""OpenAI's own CLIP files (ViT-L-14.pt): TorchScript archives, from which only the tensors are taken."""
+"""OpenAI's own CLIP files (ViT-L-14.pt): TorchScript archives, from which only the tensors are taken.
+
+Opening one is not as safe as reading safetensors: torch.jit.load may run what the archive's code says of its loading.
+"""
 
 from pathlib import Path
 from zipfile import ZipFile, is_zipfile
@@ -18,6 +21,6 @@ def is_script_archive(path: Path) -> bool:
 
 
 def read_script_archive(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a TorchScript archive in float32; none of its code is run."""
+    """Return the tensors of a TorchScript archive in float32; the model itself is not run."""
     state = torch.jit.load(path, map_location="cpu").state_dict()
     return {name: value.float() for name, value in state.items() if name not in NO_WEIGHTS}

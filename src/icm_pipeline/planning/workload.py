@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from icm_pipeline.choices import DIRECTIONS
 from icm_pipeline.config import ModelConfig, OutlineConfig, Settings
 from icm_pipeline.parallel import num_cores
-from icm_pipeline.probes import DIRECTIONS
 from icm_pipeline.prompts import fill_templates
 from icm_pipeline.stages.models import recorded_steps
 

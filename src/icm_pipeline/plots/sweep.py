@@ -144,11 +144,11 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
                         path_effects=[withStroke(linewidth=2, foreground="white")], zorder=4,
                     )
                 )  # fmt: skip
-        for attribute in dict.fromkeys(job.metrics["attribute"] for job in sweep.jobs):
+        for subject in dict.fromkeys(job.subject for job in sweep.jobs):
             members = sorted(
                 (job.fd, job.clip_i)
                 for job, best in zip(sweep.jobs, on_front, strict=True)
-                if best and job.metrics["attribute"] == attribute
+                if best and job.subject == subject
             )
             axis.step(*zip(*members, strict=True), where="post", color=STEERED_COLOR, lw=1, alpha=0.5, zorder=1)
         axis.set_xlim(left=0)

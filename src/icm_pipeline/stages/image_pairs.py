@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.choices import EMBEDDED
 from icm_pipeline.config import LabelerConfig, Settings
 from icm_pipeline.image_folders import folder_of, read_images, some
 from icm_pipeline.image_sets import STEERING, ImageRow, read_table
@@ -195,7 +196,7 @@ def _are_same(settings: Settings) -> bool:
 
 
 def _is_embedded(judge: LabelerConfig) -> bool:
-    return judge.path.startswith("embedded:")
+    return judge.path.startswith(EMBEDDED)
 
 
 def _refusal(judge: LabelerConfig, questions: Questions) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from icm_pipeline.artifacts import write_json
+from icm_pipeline.choices import DIRECTIONS
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.parallel import one_thread_each
-from icm_pipeline.probes import DIRECTIONS, LayerProbes, Split, fit_layer, shuffled_labels, split_samples
+from icm_pipeline.probes import LayerProbes, Split, fit_layer, shuffled_labels, split_samples
 from icm_pipeline.progress import working
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import check_device

@@ -88,6 +88,6 @@ def run(context: StageContext) -> None:
     if layers:
         replace(vectors, strength=used).save(context.folder / VECTORS)
     steering = asdict(method)
-    steering |= {"method": steering.pop("name"), "alpha": settings.alpha, "layers": layers}
+    steering |= {"method": steering.pop("name"), "alpha": settings.alpha if layers else 0.0, "layers": layers}
     write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
     draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)

@@ -1,0 +1,11 @@
+"""What settings with a choice may be, once for the configuration's check and for the code that acts on it."""
+
+SITE_KINDS = ("self_attention", "cross_attention", "feed_forward", "gated_self_attention", "gated_feed_forward")
+RULES = ("top", "worst", "random", "all", "named")
+DIRECTIONS = ("probe", "mean_difference", "pattern")
+ASSIGNMENTS = ("quota", "image", "batch")
+JUDGES = ("age_gender", "clip", "deepface", "fairface", "tiny")
+FACES = ("none", "largest", "all", "single")
+DTYPES = ("float32", "float16", "bfloat16")
+
+EMBEDDED = "embedded:"  # how the path of a model or judge begins that the package ships
