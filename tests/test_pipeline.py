@@ -37,7 +37,7 @@ def keys(settings: Settings) -> dict[str, str]:
         ("method.first_step=5", STEERED),
         ("method.direction=pattern", STEERED),
         ("method.assignment=batch", STEERED),
-        ("model.batch_size=7", STEERED),  # draws per batch depend on it
+        ("method.draw_size=8", STEERED),
         ("layers.k=3", CHOSEN),
         ("layers.kind=cross_attention", CHOSEN),
         ("probe.C=0.5", PROBED),
@@ -74,6 +74,7 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
         "model.num_threads=2",
         "model.channels_last=true",
         "model.attention_kernel=math",
+        "model.batch_size=7",
         "model.decode_batch_size=2",
         "model.grow_batch=true model.device=cuda",
         "model.name=other",
