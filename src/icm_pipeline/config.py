@@ -128,12 +128,13 @@ class LabelerConfig:
 
 @dataclass
 class MethodConfig:
-    """How generation is changed."""
+    """How generation is changed. draw_size: how many images of a prompt share a draw with assignment=batch."""
 
     name: str
     direction: str
     alpha_unit: str
     assignment: str
+    draw_size: int
     first_step: int
     last_step: int | None
     vector: str

@@ -3,6 +3,7 @@
 Values keep their names, and None stands for those that do not count, so that a manifest still tells what was set.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from icm_pipeline.config import Settings, value_at
@@ -11,11 +12,7 @@ READ_BY_RULE = {
     "top": ("kind", "k"), "worst": ("kind", "k"), "random": ("kind", "k", "seed"), "all": ("kind",),
     "named": ("names",),
 }  # fmt: skip
-READ_UNSTEERED = (
-    "name",
-    "assignment",
-    "target_shares",
-)  # by the method `none`: who would be steered to what
+READ_UNSTEERED = ("name", "assignment", "draw_size", "target_shares")  # by method none: who would be steered to what
 READ_OF_DRIFT = ("name", "options")  # the prompts are the evaluated attribute's
 
 
@@ -26,15 +23,13 @@ def counted(settings: Settings, dotted: str) -> Any:
         return _only(value, ("rule", *READ_BY_RULE[value["rule"]]))
     if dotted == "evaluate.drift":
         return {key: {name: other[name] for name in READ_OF_DRIFT} for key, other in value.items()}
-    if settings.method.name == "none":
-        if dotted == "method":
-            return _only(value, READ_UNSTEERED)
-        if dotted == "alpha":
-            return None
-    if dotted == "model.batch_size" and settings.method.assignment != "batch":
+    if dotted == "method":
+        read = READ_UNSTEERED if settings.method.name == "none" else tuple(value)
+        return _only(value, [name for name in read if name != "draw_size" or value["assignment"] == "batch"])
+    if dotted == "alpha" and settings.method.name == "none":
         return None
     return value
 
 
-def _only(group: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _only(group: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value if name in names else None for name, value in group.items()}

@@ -110,7 +110,7 @@ STAGES: dict[str, Stage] = {
               device="model.device", shared=True),
         Stage("steer", "make the evaluation images again, steered",
               lambda s: ("probe", "select"),
-              (*EVALUATION_SET, "alpha", "method", "model.batch_size", "attribute.name"), ("model.path",),
+              (*EVALUATION_SET, "alpha", "method", "attribute.name"), ("model.path",),
               device="model.device", shared=True),
         Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
               lambda s: ("originals", "steer"),

@@ -104,9 +104,9 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"alpha={settings.alpha} is not a finite number. Set alpha to a number such as alpha=1.0.")
     for dotted, least in {
         "model.num_steps": 1, "model.batch_size": 1, "layers.k": 1, "generate.images_per_prompt": 1,
-        "generate.shard_size": 1, "evaluate.images_per_prompt": 1, "method.first_step": 0, "probe.max_iter": 1,
-        "probe.min_per_option": 2, "evaluate.bootstrap": 1, "seed": 0, "layers.seed": 0, "labeler.batch_size": 1,
-        "judge.batch_size": 1, "evaluate.clip.batch_size": 1,
+        "generate.shard_size": 1, "evaluate.images_per_prompt": 1, "method.first_step": 0, "method.draw_size": 1,
+        "probe.max_iter": 1, "probe.min_per_option": 2, "evaluate.bootstrap": 1, "seed": 0, "layers.seed": 0,
+        "labeler.batch_size": 1, "judge.batch_size": 1, "evaluate.clip.batch_size": 1,
     }.items():  # fmt: skip
         if value_at(settings, dotted) < least:
             raise ConfigError(f"{dotted}={value_at(settings, dotted)} must be at least {least}.")

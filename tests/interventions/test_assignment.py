@@ -65,6 +65,14 @@ def test_a_batch_shares_one_option() -> None:
     assert len(set(options)) == 2
 
 
+def test_a_draw_is_shared_by_images_of_one_prompt_also_where_prompts_are_interleaved() -> None:
+    prompts = np.arange(4 * 64) % 4
+    options = assign_options(prompts.tolist(), [0.5, 0.5], "batch", 16, 0)
+    draws = [options[prompts == prompt].reshape(4, 16) for prompt in range(4)]
+    assert all((of_prompt == of_prompt[:, :1]).all() for of_prompt in draws)
+    assert len({tuple(of_prompt[:, 0]) for of_prompt in draws}) > 1
+
+
 def test_draws_per_batch_follow_the_shares() -> None:
     options = assign_options([0] * 40_000, [0.2, 0.8], "batch", 4, 0)
     assert abs((options == 0).mean() - 0.2) < 0.02

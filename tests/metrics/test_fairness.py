@@ -15,7 +15,7 @@ from icm_pipeline.metrics.fairness import (
 NAN = float("nan")
 
 
-def one_hot(labels: list[int], num_options: int) -> np.ndarray:
+def one_hot(labels: list[int] | np.ndarray, num_options: int) -> np.ndarray:
     return np.eye(num_options)[labels]
 
 
@@ -73,6 +73,15 @@ def test_the_floor_of_one_draw_per_batch_is_the_protocols(num_options: int, floo
     shares = np.full(num_options, 1 / num_options)
     found = expected_floor(512, shares, "batch", 16, np.random.default_rng(0), num_draws=20_000)
     assert found == pytest.approx(floor, abs=0.0015)
+
+
+def test_a_draw_per_batch_of_interleaved_prompts_has_the_protocols_floor() -> None:
+    prompts = np.arange(4 * 512) % 4
+    reached = [
+        fairness_discrepancy(one_hot(assign_options(prompts.tolist(), [0.5, 0.5], "batch", 16, seed)[prompts == 1], 2))
+        for seed in range(1000)
+    ]
+    assert np.mean(reached) == pytest.approx(0.099, abs=0.008)
 
 
 def test_the_floor_of_one_draw_per_image_is_the_protocols() -> None:

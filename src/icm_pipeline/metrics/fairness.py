@@ -172,11 +172,11 @@ def _joined(one: float, other: float, correlation: float) -> float:
 
 
 def expected_floor(
-    num_images: int, shares: Floats, assignment: str, batch_size: int, rng: np.random.Generator, num_draws: int = 4000
+    num_images: int, shares: Floats, assignment: str, draw_size: int, rng: np.random.Generator, num_draws: int = 4000
 ) -> float:
     """Return the expected FD of a steerer that always obeys, for this many images of one prompt.
 
-    `image` draws an option per image, `batch` one per `batch_size` images (both by simulation), `quota` rounds exact
+    `image` draws an option per image, `batch` one per `draw_size` images (both by simulation), `quota` rounds exact
     shares, so only the rounding is left.
     """
     if assignment == "quota":
@@ -184,9 +184,7 @@ def expected_floor(
         rest = num_images * shares - counts
         counts[np.argsort(-rest, kind="stable")[: round(num_images - counts.sum())]] += 1
         return float(np.linalg.norm(counts / num_images - shares))
-    sizes = (
-        np.full(num_images, 1) if assignment == "image" else np.diff([*range(0, num_images, batch_size), num_images])
-    )
+    sizes = np.full(num_images, 1) if assignment == "image" else np.diff([*range(0, num_images, draw_size), num_images])
     total = np.zeros((num_draws, len(shares)))
     for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
         total += size * rng.multinomial(count, shares, num_draws)

@@ -33,7 +33,7 @@ def fairness_figures(
     num_options, num_resamples = next(iter(sides.values())).shape[1], settings.evaluate.bootstrap
     target = np.array(settings.method.target_shares or np.full(num_options, 1 / num_options))
     rng = np.random.default_rng(settings.seed)
-    floor = _drawn_floor(settings, target, prompts, rng) if made_here else _assigned_floor(wanted, prompts, target)
+    floor = _drawn_floor(settings, target, rng) if made_here else _assigned_floor(wanted, prompts, target)
     if settings.evaluate.fd == "labels":
         sides = {side: one_hot_labels(rows) for side, rows in sides.items()}
     left_out = _unseen_prompts(list(sides.values()), prompts)
@@ -78,9 +78,9 @@ def shares_by_prompt(probabilities: Floats, prompts: list[str], options: list[st
     }
 
 
-def _drawn_floor(settings: Settings, target: Floats, prompts: list[str], rng: np.random.Generator) -> float:
-    together = max(1, settings.model.batch_size // len(set(prompts)))  # a batch holds this many images of one prompt
-    return expected_floor(settings.evaluate.images_per_prompt, target, settings.method.assignment, together, rng)
+def _drawn_floor(settings: Settings, target: Floats, rng: np.random.Generator) -> float:
+    method, num_images = settings.method, settings.evaluate.images_per_prompt
+    return expected_floor(num_images, target, method.assignment, method.draw_size, rng)
 
 
 def _assigned_floor(wanted: Ints, prompts: list[str], target: Floats) -> float | None:

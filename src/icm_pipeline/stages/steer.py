@@ -37,7 +37,7 @@ def run(context: StageContext) -> None:
     jobs, prefixes = evaluation_jobs(settings), prefix_store(context)
     shares = method.target_shares or [1 / len(names)] * len(names)
     assigned = assign_options(
-        [job.prompt_index for job in jobs], shares, method.assignment, settings.model.batch_size, settings.seed
+        [job.prompt_index for job in jobs], shares, method.assignment, method.draw_size, settings.seed
     )
     option_of = {job.image_id: int(option) for job, option in zip(jobs, assigned, strict=True)}
     log.info(
