@@ -169,6 +169,15 @@ def test_a_second_text_can_raise_an_options_share_and_never_lower_it(judge: Clip
     assert not np.allclose(one, other, atol=1e-4)
 
 
+def test_an_options_texts_are_embedded_once(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, embedded = ClipJudge(CLIP_NAME, str(clip_folder), 2, "cpu"), list[list[str]]()
+    embed = judge.embed_texts
+    monkeypatch.setattr(judge, "embed_texts", lambda texts: (embedded.append(texts), embed(texts))[1])
+    first, again = (judge.label(pictures(3), {"gender": TEXTS})["gender"] for _ in range(2))
+    assert embedded == list(TEXTS.values())
+    assert np.array_equal(first, again)
+
+
 def test_clips_columns_follow_the_options_asked_for(judge: ClipJudge) -> None:
     plain = judge.label(pictures(4), {"gender": TEXTS})["gender"]
     turned = judge.label(pictures(4), {"gender": dict(reversed(TEXTS.items()))})["gender"]

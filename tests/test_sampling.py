@@ -44,7 +44,6 @@ def differs(found: list[Sample], expected: list[Sample]) -> int:
     return max(int(np.abs(np.asarray(a.image, int) - np.asarray(b.image, int)).max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize(("size", "sizes"), [(None, [4]), (1, [1, 1, 1, 1]), (3, [3, 1]), (9, [4])])
 def test_what_decoding_brought_to_the_device_leaves_it_again(
     backbone: Backbone, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +56,7 @@ def test_what_decoding_brought_to_the_device_leaves_it_again(
     assert events == ["decoded", "freed"]
 
 
+@pytest.mark.parametrize(("size", "sizes"), [(None, [4]), (1, [1, 1, 1, 1]), (3, [3, 1]), (9, [4])])
 def test_images_are_decoded_so_many_at_once(
     backbone: Backbone, jobs: list[Job], latents: torch.Tensor, size: int | None, sizes: list[int]
 ) -> None:

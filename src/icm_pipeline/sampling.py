@@ -11,6 +11,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Sampling
 from icm_pipeline.hooks import wrap_method
+from icm_pipeline.prompt_embeddings import remembered_prompts
 from icm_pipeline.prompts import Job
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
     with ExitStack() as stack:
         stack.enter_context(_clear_memory_error(len(jobs), "model.batch_size"))
+        stack.enter_context(remembered_prompts(pipe))
         if sampling.around is not None:
             wrap_method(backbone.denoiser, "forward", sampling.around, stack)
         result: Tensor = pipe(

@@ -56,6 +56,20 @@ def test_rows_follow_the_pictures_and_one_without_a_face_is_nan() -> None:
     np.testing.assert_allclose(lonely[0], found[1], atol=1e-6)
 
 
+@EXTRA
+def test_its_networks_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    sessions, load = list[str](), onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda path, *more: (sessions.append(path.name), load(path, *more))[1]
+    )
+    judge = load_labeler("age_gender", "", "", 2, "cpu", "none", "dlib", GROUPS)
+    for _ in range(2):
+        judge.label(noise(1), GENDER)
+    assert len(sessions) == 1
+
+
 def test_what_it_cannot_tell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cannot judge 'race'.*gender .female, male.*age .years 0 to 80"):
         option_maps({}, {"race": {"white": [], "black": []}})

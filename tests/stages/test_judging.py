@@ -14,6 +14,7 @@ from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.labelers.cache import RowCache
 from icm_pipeline.labelers.clip import ClipJudge
 from icm_pipeline.labelers.tiny import TinyLabeler
+from icm_pipeline.stages import judging as stages_judging
 from icm_pipeline.stages.judging import Judging, reference_images
 
 Compose = Callable[..., Settings]
@@ -65,6 +66,17 @@ def test_a_judge_looks_once_and_answers_the_same_from_disk(
     for name in QUESTIONS:
         assert np.array_equal(first[name], again[name])
         assert np.array_equal(first[name], direct[name])
+
+
+def test_a_judge_is_loaded_once_for_all_sets_of_images(
+    settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads, load = list[str](), stages_judging.labeler_of
+    monkeypatch.setattr(stages_judging, "labeler_of", lambda judge, name: (loads.append(name), load(judge, name))[1])
+    judges = judging(settings, tmp_path)
+    for part in (rows[:1], rows[1:]):
+        judges.label(settings.judge, "judge", part, QUESTIONS)
+    assert loads == ["judge"]
 
 
 def test_a_clip_judge_shares_the_embeddings_of_clip_i(

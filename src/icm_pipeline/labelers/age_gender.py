@@ -32,10 +32,11 @@ class AgeGenderJudge:
         self._providers = onnx_providers(device)
         self._choice = faces
         self._groups = groups
+        self._networks: dict[str, _Network] = {}
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
         maps = option_maps(self._groups, questions)
-        networks = {m.head: _Network(self._folder, m.head, self._providers) for m in maps.values()}
+        networks = {mapped.head: self._network(mapped.head) for mapped in maps.values()}
         faces = self._faces(images)
         owners = [index for index, row in enumerate(faces) for _ in row]
         parts: dict[str, list[Floats]] = {head: [np.empty((0, len(HEADS[head])))] for head in networks}
@@ -49,6 +50,11 @@ class AgeGenderJudge:
         for attribute, mapped in maps.items():
             report_dropped("age_gender", attribute, mapped, labelled[attribute])
         return labelled
+
+    def _network(self, head: str) -> "_Network":
+        if head not in self._networks:
+            self._networks[head] = _Network(self._folder, head, self._providers)
+        return self._networks[head]
 
     def _faces(self, images: Sequence[Any]) -> list[list[Face]]:
         if self._choice != "none":

@@ -56,6 +56,7 @@ class ClipJudge:
         self._tokenizer = open_clip.get_tokenizer(model)
         self._batch_size = batch_size
         self._device = device
+        self._texts: dict[tuple[str, ...], Floats] = {}
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Any], unit_length: bool = True) -> Floats:
@@ -81,10 +82,16 @@ class ClipJudge:
         """Label images by their unit-length embeddings [n, d]."""
         return {attribute: self._zero_shot(embedded, options) for attribute, options in questions.items()}
 
+    def _texts_of(self, texts: list[str]) -> Floats:
+        """Return the embeddings of an option's texts, computed once."""
+        if tuple(texts) not in self._texts:
+            self._texts[tuple(texts)] = self.embed_texts(texts)
+        return self._texts[tuple(texts)]
+
     def _zero_shot(self, embedded: Floats, options: dict[str, list[str]]) -> Floats:
         """Return probabilities [n, options] from image embeddings [n, d]: softmax over each option's best text."""
         scale = float(self._model.logit_scale.detach().exp())
-        logits = np.stack([(scale * embedded @ self.embed_texts(texts).T).max(1) for texts in options.values()], axis=1)
+        logits = np.stack([(scale * embedded @ self._texts_of(texts).T).max(1) for texts in options.values()], axis=1)
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: Floats = shifted / shifted.sum(1, keepdims=True)
         return probabilities

@@ -10,7 +10,7 @@ from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import decode, denoise
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import backbone_of, probe_jobs, recorded_steps, refuse_early
+from icm_pipeline.stages.models import load_model, probe_jobs, recorded_steps, refuse_early
 
 
 def run(context: StageContext) -> None:
@@ -25,7 +25,7 @@ def make_probe_dataset(context: StageContext, images: bool, record: bool) -> boo
 
     @cache
     def backbone_once() -> Backbone:
-        backbone = backbone_of(settings)
+        backbone = load_model(settings.model)
         refuse_early(settings, backbone)
         return backbone
 

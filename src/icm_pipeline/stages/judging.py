@@ -13,7 +13,7 @@ from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.config import LabelerConfig, Settings
 from icm_pipeline.image_folders import list_pictures, mark_unreadable
 from icm_pipeline.image_sets import TABLE, ImageRow, Pictures, read_table
-from icm_pipeline.labelers.base import Questions
+from icm_pipeline.labelers.base import Labeler, Questions
 from icm_pipeline.labelers.cache import RowCache
 from icm_pipeline.labelers.clip import ClipJudge
 from icm_pipeline.labelers.inception import InceptionEncoder
@@ -31,6 +31,7 @@ class Judging:
         self._inception = settings.evaluate.inception
         self._cache = cache
         self._encoder: ClipJudge | None = None
+        self._labelers: dict[str, Labeler] = {}
 
     @property
     def realism_encoder(self) -> str:
@@ -53,7 +54,9 @@ class Judging:
         asked = ["label", _identity(judge), [[name, list(options.items())] for name, options in questions.items()]]
 
         def look(pictures: Pictures) -> Floats:
-            seen = labeler_of(judge, setting).label(pictures, questions)
+            if setting not in self._labelers:
+                self._labelers[setting] = labeler_of(judge, setting)
+            seen = self._labelers[setting].label(pictures, questions)
             return np.concatenate([seen[name] for name in questions], axis=1)
 
         found = self._rows(asked, rows, look)

@@ -1,10 +1,13 @@
 """From settings to loaded models and jobs, for the stages that need them."""
 
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from icm_pipeline.artifacts import listing
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
+from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import EvaluateConfig, LabelerConfig, ModelConfig, Settings
 from icm_pipeline.labelers import Labeler, load_labeler, refuse_unanswerable
@@ -17,18 +20,31 @@ from icm_pipeline.stage_table import StageContext
 log = logging.getLogger(__name__)
 
 
-def backbone_of(settings: Settings) -> Backbone:
-    """Load the configured model and say what was loaded."""
-    return load_model(settings.model)
+@dataclass(frozen=True)
+class _Loaded:
+    """A model in memory: as which configuration it was loaded, and from which files."""
+
+    config: ModelConfig
+    files: str
+    backbone: Backbone
+
+
+_last: list[_Loaded] = []  # at most one: the model that was loaded last, for the stages and jobs that come after
 
 
 def load_model(model: ModelConfig) -> Backbone:
-    """Load a model as its configuration says."""
+    """Load a model as its configuration says, or return the one loaded last if that is the same."""
     check_device(model.device, "model.device")
     if model.num_threads is not None:
         import torch
 
         torch.set_num_threads(model.num_threads)
+    config = replace(model, batch_size=1, grow_batch=False, num_threads=None)
+    folder = local_folder(model.path)
+    files = listing(folder) if folder is not None and folder.is_dir() else ""
+    if any((known.config, known.files) == (config, files) for known in _last):
+        return _last[0].backbone
+    _last.clear()  # before the next is loaded: both may not fit
     backbone = load_backbone(
         name=model.name,
         path=model.path,
@@ -53,6 +69,7 @@ def load_model(model: ModelConfig) -> Backbone:
         options=model.call,
         decode_batch_size=model.decode_batch_size,
     )
+    _last.append(_Loaded(config, files, backbone))
     log.info("%s loaded from %s on %s: %d sites", model.name, model.path, model.device, len(backbone.sites))
     return backbone
 

@@ -16,7 +16,7 @@ from icm_pipeline.prefixes import shared_prefix
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import decode, denoise
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import backbone_of, evaluation_jobs, prefix_store
+from icm_pipeline.stages.models import evaluation_jobs, load_model, prefix_store
 from icm_pipeline.vectors import Strength, load_vectors
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
@@ -47,7 +47,7 @@ def run(context: StageContext) -> None:
 
     @cache
     def backbone_once() -> Backbone:
-        return backbone_of(settings)
+        return load_model(settings.model)
 
     def make_batch(batch: list[Job]) -> Batch:
         backbone = backbone_once()
