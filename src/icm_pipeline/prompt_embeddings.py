@@ -24,7 +24,7 @@ class _Encoded:
         self._found: OrderedDict[str, Any] = OrderedDict()
 
     def encode(self, encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if any(_tensors((args, kwargs))):  # embeddings of the caller's own
+        if next(_tensors((args, kwargs)), None) is not None:  # embeddings of the caller's own
             return encode_prompt(*args, **kwargs)
         asked = repr((args, sorted(kwargs.items())))
         if asked not in self._found:

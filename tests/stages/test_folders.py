@@ -84,7 +84,7 @@ def as_parent(folder: Path, options: bool) -> Artifact:
             index, seed, *option = name.removesuffix(".png").split("_")
             writer.writerow([seed, PROMPTS[int(index)], index, seed, *(option if options else [""]), name])
     (folder / STEERING).write_text(json.dumps({"layers": [], "target_shares": None}))
-    return Artifact(folder, {"key": "0", "files": {"images.csv": {}, STEERING: {}}})
+    return Artifact(folder, {"key": "0", "files": {name: {} for name in ("images.csv", STEERING, *names)}})
 
 
 def test_a_folder_gets_the_figures_that_the_pipeline_gives_the_same_images(
