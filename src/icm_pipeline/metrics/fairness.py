@@ -50,7 +50,7 @@ def bootstrap_interval(
     strata: a number per image [n]; images are resampled within those of a prompt that share it. Give the option that
     each image was steered to where the experiment fixes how many are steered to what. See `_interval`.
     """
-    seen = ~np.isnan(probabilities).any(1)
+    seen = np.logical_not(np.isnan(probabilities).any(axis=1))
     (resampled,) = _resample([probabilities], seen, prompts, num_resamples, rng, target, strata)
     return _interval(resampled, level)
 
@@ -74,7 +74,7 @@ def paired_change(
     """
     if before.shape != after.shape:
         raise ValueError(f"Pairs need equally many images and options, found {before.shape} and {after.shape}.")
-    seen = ~np.isnan(before + after).any(1)
+    seen = np.logical_not(np.isnan(before + after).any(axis=1))
     sides = _resample([before, after], seen, prompts, num_resamples, rng, target, strata)
     (b, a), (values_b, values_a) = (side.figure for side in sides), (side.figures() for side in sides)
     change = a - b
