@@ -134,11 +134,6 @@ def check(settings: Settings) -> None:
     steps, first = settings.model.num_steps, settings.method.first_step
     if first >= steps:
         raise ConfigError(f"method.first_step={first} lies beyond the last of {steps} steps (0-based).")
-    if last is not None and last >= steps:
-        raise ConfigError(
-            f"method.last_step={last} lies beyond the last of {steps} steps (0-based). Give a smaller one, or "
-            "method.last_step=null to steer to the end."
-        )
     start, count = settings.timesteps.start, settings.timesteps.count
     if not 0 <= start < 1:
         raise ConfigError(f"timesteps.start={start} must be a share of the denoising steps, from 0 up to but not 1.")
