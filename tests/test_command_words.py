@@ -43,6 +43,7 @@ def test_the_command_that_a_message_names_finds_the_configuration(mine: Path, tm
     assert "stage=probe needs the artifact of stage=generate" in refused(again, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_processes_on_devices_find_the_configuration(mine: Path, tmp_path: Path) -> None:
     words = command(tmp_path / "outputs", "attribute=hat", "stage=originals", "devices=[cpu,cpu]")
     words[3:3] = ["--config-dir", "my conf"]

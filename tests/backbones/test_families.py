@@ -34,6 +34,9 @@ class Loaded:
     backbone: Backbone
 
 
+LONG_TO_COMPILE = ("sdxl", "pag")
+
+
 @pytest.fixture(scope="module", params=BUILDERS)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     name, folder = request.param, tmp_path_factory.mktemp("pipeline")
@@ -326,6 +329,11 @@ def compiled(loaded: Loaded) -> Iterator[Backbone]:
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize(
+    "loaded",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG_TO_COMPILE else name for name in BUILDERS],
+    indirect=True,
+)
 def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
     two, options = jobs[:2], [1, 0]
     layers = [site.layer for site in loaded.backbone.sites if site.kind == "self_attention"][:2]
