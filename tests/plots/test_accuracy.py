@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -59,3 +60,10 @@ def test_every_layer_of_a_small_model_is_named(tmp_path: Path, ticks: list[str])
     ticks.clear()
     plot_ranking(tmp_path / "ranking.png", scores_of(10), [], "gender")
     assert len(ticks) == 10
+
+
+def test_the_maps_fill_the_page_whatever_is_marked(tmp_path: Path) -> None:
+    scores = scores_of(30)
+    with Image.open(plot_heat_map(tmp_path / "map.png", scores, list(scores["layers"])[3:9], "gender")) as image:
+        coloured = (np.asarray(image.convert("HSV"))[..., 1] > 100).mean()
+    assert coloured > 0.4

@@ -33,10 +33,11 @@ def plot_heat_map(path: Path, scores: dict[str, Any], chosen: list[str], attribu
                 if row in steered:
                     label.set_color(KIND_COLORS[kind])
                     label.set_fontweight("bold")
-            axis.plot(
+            (marks,) = axis.plot(
                 [1.012] * len(steered), steered, "<", ms=4, color=KIND_COLORS[kind], clip_on=False,
-                transform=axis.get_yaxis_transform(),
+                transform=axis.get_yaxis_transform(), scalex=False, scaley=False,
             )  # fmt: skip
+            marks.set_in_layout(False)  # the layout would shrink the panels around them
             axis.set_title(KIND_NAMES[kind])
             axis.spines[:].set_visible(False)
             axis.tick_params(length=0)
