@@ -17,7 +17,7 @@ setup: $(STAMP)  ## make the environment in .venv and install the package
 demo: $(STAMP)  ## run the whole method on the embedded model (gender) and print the result
 	$(BIN)/python -m icm_pipeline
 
-results: $(STAMP)  ## run every row of the README's table and print it (about 15 minutes)
+results: $(STAMP)  ## run every row of the README's table and print it (about 8 minutes)
 	$(BIN)/python -m icm_pipeline --multirun experiment=$(ROWS)
 	$(BIN)/python benchmarks/results_table.py
 
