@@ -17,8 +17,9 @@ TRAINING = "training.json"
 QUALITY = "quality.json"
 
 DISTILLED = (
-    "It was distilled from the embedded model: at the same noisy latents and captions it learned to predict what that "
-    "model predicts, so what it draws, and how often, is that model's; how it draws it is its own."
+    "It was distilled from the embedded model in the state of the diffusion rows below: at the same noisy latents and "
+    "captions it learned to predict what that model predicts, so what it draws, and how often, is that model's; how it "
+    "draws it is its own."
 )
 HEADER = {
     "tiny": "A latent text-to-image diffusion model of small portraits, in diffusers' own format: "
