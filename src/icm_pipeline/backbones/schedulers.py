@@ -4,8 +4,6 @@ import itertools
 import math
 from typing import Any
 
-import diffusers
-
 from icm_pipeline.backbones.base import BackboneError
 
 SCHEDULERS = {
@@ -27,6 +25,8 @@ def use_scheduler(pipe: Any, name: str | None) -> None:
         return
     if name not in SCHEDULERS:
         raise BackboneError(f"model.scheduler={name} is not known. Choose one of: {', '.join(SCHEDULERS)}, or null.")
+    import diffusers  # seconds, which a run that finds everything done would wait for
+
     more = {"skip_prk_steps": True} if name == "pndm" else {}  # as Stable Diffusion's own: one call a step
     pipe.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config, **more)
 
