@@ -34,7 +34,7 @@ test: $(DEV_STAMP)  ## lint, types, import rules and the quick tests
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(DEV_STAMP)  ## the minutes-long tests
 	$(BIN)/python -m pytest -m slow

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from timing import in_turns, machine, spread
+from timing import in_turns, machine, print_ratios, spread
 
 from icm_pipeline.backbones.attention import TORCH_KERNELS
 from icm_pipeline.backbones.base import Backbone, BackboneError
@@ -64,13 +64,6 @@ def loaded_ways(load: Callable[..., Backbone], placement: dict[str, Any]) -> dic
     return ways
 
 
-def print_ratios(seconds: dict[str, list[float]], to: str) -> None:
-    print(f"\n| way | seconds | time, {to} = 1 |\n|---|---|---|")
-    for name, values in seconds.items():
-        ratios = [value / other for value, other in zip(values, seconds[to], strict=True)]
-        print(f"| {name} | {spread(values)} | {spread(ratios)} |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded:tiny", help="an embedded model or a local pipeline folder")
@@ -94,7 +87,7 @@ def main() -> None:
     for way in ways.values():
         way()  # warms up
     print(f"{machine()}\n{args.model} on {args.device}, {args.dtype}, batch {args.batch}, {args.steps} steps")
-    print_ratios(in_turns(ways, args.rounds), DEFAULT)
+    print_ratios(in_turns(ways, args.rounds), DEFAULT, "way")
 
     batches = [jobs[start : start + args.batch] for start in range(0, 3 * args.batch, args.batch)]
     with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +102,7 @@ def main() -> None:
                 args.rounds,
             ),
             in_line,
+            "way",
         )
 
     by_size = in_turns({str(size): partial(make, plain, jobs[:size]) for size in args.sizes}, args.rounds)

@@ -26,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from timing import in_turns, machine, peak_mib, spread, timed
+from timing import in_turns, machine, peak_mib, ratios, spread, timed
 
 from icm_pipeline.artifacts import Artifact
 from icm_pipeline.image_sets import read_activations
@@ -140,7 +140,7 @@ def measure(width: int, args: argparse.Namespace, folder: Path) -> None:
     print(f"ms a probe here                          {spread(here)}")
     print(f"ms a probe, scikit-learn in memory       {spread(best)}")
     print(f"ms a probe, scikit-learn reading again   {naive:.1f}")
-    print(f"scikit-learn in memory / here            {spread([b / h for b, h in zip(best, here, strict=True)], '.2f')}")
+    print(f"scikit-learn in memory / here            {spread(ratios(best, here), '.2f')}")
     print(f"scikit-learn reading again / here        {spread([naive / h for h in here], '.0f')}")
     print(f"equal held-out predictions {same:.4f}, least cosine {cosine:.6f} (scikit-learn at tol 1e-10)", flush=True)
 

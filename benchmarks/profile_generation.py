@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import machine, spread, timed
+from timing import machine, ratios, spread, timed
 from torch import nn
 
 from icm_pipeline.artifacts import hash_file
@@ -133,9 +133,8 @@ def main() -> None:
                 rounds.append(parts)
     totals = [sum(parts.values()) for parts in rounds]
     print(f"{machine()}\n{args.model} on {args.device}, {args.dtype}, batch {args.batch}, {args.steps} steps")
-    ratio = [total / seconds for total, seconds in zip(totals, plain, strict=True)]
     print(f"plain run {spread(plain)} s, {args.batch / statistics.median(plain):.2f} images a second; ", end="")
-    print(f"with all that is below / plain: {spread(ratio)}\n")
+    print(f"with all that is below / plain: {spread(ratios(totals, plain))}\n")
     print("| part | ms an image | % of the time |\n|---|---|---|")
     middle = {name: statistics.median(parts.get(name, 0.0) for parts in rounds) for name in rounds[0]}
     for name in sorted(middle, key=lambda name: -middle[name]):

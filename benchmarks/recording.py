@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from timing import in_turns, machine, peak_mib, spread
+from timing import in_turns, machine, peak_mib, ratios, spread
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
@@ -94,8 +94,8 @@ def main() -> None:
     print(f"{machine()}\n{args.model}, batch {args.batch}, {args.steps} steps, {args.rounds} rounds\n")
     print("| way | seconds | time, plain = 1 | peak memory, MiB above rest |\n|---|---|---|---|")
     for name, values in seconds.items():
-        ratios = [value / plain for value, plain in zip(values, seconds["plain"], strict=True)]
-        print(f"| {name} | {spread(values)} | {spread(ratios)} | {memory[name]:.0f} |")
+        relative = spread(ratios(values, seconds["plain"]))
+        print(f"| {name} | {spread(values)} | {relative} | {memory[name]:.0f} |")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from timing import in_turns, machine, spread
+from timing import in_turns, machine, print_ratios
 
 SMALL = (
     "generate.images_per_prompt=1", "model.num_steps=4", "evaluate.images_per_prompt=2", "evaluate.bootstrap=10",
@@ -29,22 +29,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    imports = "import torch, diffusers"
     with tempfile.TemporaryDirectory(prefix="icm-startup-") as folder:
         outputs = f"paths.outputs={Path(folder) / 'outputs'}"
         whole = command("-m", "icm_pipeline", outputs, *SMALL)
         whole()
         ways = {
-            "import torch, diffusers": command("-c", "import torch, diffusers; diffusers.DiffusionPipeline"),
+            imports: command("-c", "import torch, diffusers; diffusers.DiffusionPipeline"),
             "icm --help": command("-m", "icm_pipeline", "--help"),
             "icm ls": command("-m", "icm_pipeline", "ls", "--outputs", str(Path(folder) / "outputs")),
             "a finished stage=all": whole,
         }
         seconds = in_turns(ways, args.rounds)
-    print(f"{machine()}\n\n| command | seconds | time, import = 1 |\n|---|---|---|")
-    imports = seconds["import torch, diffusers"]
-    for name, values in seconds.items():
-        ratios = [value / base for value, base in zip(values, imports, strict=True)]
-        print(f"| {name} | {spread(values)} | {spread(ratios)} |")
+    print(machine())
+    print_ratios(seconds, imports, "command")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from recording import constant_vectors
-from timing import machine, spread, timed
+from timing import machine, ratios, spread, timed
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone
@@ -97,7 +97,7 @@ def main() -> None:
     )
     for name, values in seconds.items():
         print(f"{name}: {spread(values)} s")
-    alone = [a / b for a, b in zip(seconds["reusing"], seconds["plain"], strict=True)]
+    alone = ratios(seconds["reusing"], seconds["plain"])
     whole = [
         (a + c) / (b + d)
         for a, b, c, d in zip(

@@ -32,6 +32,18 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def ratios(seconds: list[float], to: list[float]) -> list[float]:
+    """Return the ratio to the other way in every round."""
+    return [value / other for value, other in zip(seconds, to, strict=True)]
+
+
+def print_ratios(seconds: Mapping[str, list[float]], to: str, head: str, form: str = ".3f") -> None:
+    """Print a table: every way's seconds, and its ratio to one of them."""
+    print(f"\n| {head} | seconds | time, {to} = 1 |\n|---|---|---|")
+    for name, values in seconds.items():
+        print(f"| {name} | {spread(values, form)} | {spread(ratios(values, seconds[to]), form)} |")
+
+
 def spread(values: list[float], form: str = ".3f") -> str:
     """Return the median with the smallest and the largest value."""
     low, middle, high = min(values), statistics.median(values), max(values)

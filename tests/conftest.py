@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the processes that tests start; a core each for `pytest -n`
 
 import string
 from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from icm_pipeline.labelers import load_labeler
-from icm_pipeline.labelers.age_gender import HEADS, option_maps
+from icm_pipeline.labelers.age_gender import HEADS, onnx_providers, option_maps
 from tests.labelers.pictures import needs, noise, portrait
 
 GROUPS = {
@@ -73,3 +73,14 @@ def test_its_networks_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_it_cannot_tell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cannot judge 'race'.*gender .female, male.*age .years 0 to 80"):
         option_maps({}, {"race": {"white": [], "black": []}})
+
+
+@needs("onnxruntime")
+def test_its_networks_run_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert onnx_providers("cuda:2")[0] == ("CUDAExecutionProvider", {"device_id": 2})
+    assert onnx_providers("cuda")[0] == ("CUDAExecutionProvider", {"device_id": 0})
+    assert [name for name, _ in onnx_providers("cpu")] == ["CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ValueError, match="onnxruntime-gpu"):
+        onnx_providers("cuda:2")

@@ -123,3 +123,10 @@ def test_a_folder_where_deepface_would_not_look_is_refused(tmp_path: Path) -> No
 def test_a_detector_that_is_none_of_deepfaces_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"labeler\.detector=dlib_cnn is none of DeepFace's: opencv"):
         load_labeler("deepface", "", str(tmp_path), 1, "cpu", "largest", "dlib_cnn", GROUPS)
+
+
+@EXTRA
+def test_a_gpu_that_deepface_would_not_run_on_is_refused(maps: tuple[Path, dict[str, np.ndarray]]) -> None:
+    with pytest.raises(ValueError, match=r"CUDA_VISIBLE_DEVICES=1 and labeler\.device=cuda"):
+        load_labeler("deepface", "", str(maps[0]), 1, "cuda:1", "none", "opencv", GROUPS)
+    load_labeler("deepface", "", str(maps[0]), 1, "cuda:0", "none", "opencv", GROUPS)

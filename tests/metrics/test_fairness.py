@@ -50,6 +50,12 @@ def test_images_the_judge_could_not_see_are_left_out() -> None:
     assert fairness_discrepancy(rows) == 0.0
 
 
+def test_a_prompt_of_which_the_judge_saw_nothing_is_named() -> None:
+    rows = np.array([[1, 0], [NAN, NAN]])
+    with pytest.raises(ValueError, match=r"'a nurse'.*at least one image"):
+        discrepancy_by_prompt(rows, ["a doctor", "a nurse"])
+
+
 def test_fd_of_nothing_seen_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         fairness_discrepancy(np.full((3, 2), NAN))

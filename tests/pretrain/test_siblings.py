@@ -4,15 +4,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from icm_pipeline.backbones.loading import Placement
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.pretrain.cards import read_training
 from icm_pipeline.pretrain.diffusion import NoiseSchedule, build_scheduler
 from icm_pipeline.pretrain.parts import SIBLINGS, PretrainPlan, make_diffusion, pretrain
 from icm_pipeline.pretrain.siblings import flow_view
 from icm_pipeline.pretrain.students import STUDENTS
 from icm_pipeline.prompts import make_jobs
 from icm_pipeline.sampling import decode, denoise
+
+OWN_PARTS = {
+    "tiny_sdxl": ("unet", "text_encoder_2"),
+    "tiny_sana": ("transformer", "vae"),
+    "tiny_flux": ("transformer",),
+}
 
 
 def test_a_flow_and_a_diffusion_say_the_same_of_one_picture_and_one_noise() -> None:
@@ -31,7 +40,7 @@ def test_every_sibling_has_an_architecture() -> None:
 
 @pytest.mark.parametrize("name", SIBLINGS)
 def test_a_sibling_is_saved_whole_and_draws(name: str, plan: PretrainPlan) -> None:
-    make_diffusion(replace(plan, model=replace(plan.model, name=name)))
+    make_diffusion(replace(plan, start_from=None, model=replace(plan.model, name=name)))
     folder = plan.zoo / name
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 25e6
     options = {} if name == "tiny_sdxl" else {"max_sequence_length": 32}
@@ -40,6 +49,20 @@ def test_a_sibling_is_saved_whole_and_draws(name: str, plan: PretrainPlan) -> No
     images = [sample.image for sample in decode(model, jobs, denoise(model, jobs))]
     assert [image.size for image in images] == [(64, 64)] * 2
     assert images[0].tobytes() != images[1].tobytes()
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_a_sibling_trained_on_begins_with_its_shipped_weights_and_remembers(name: str, plan: PretrainPlan) -> None:
+    make_diffusion(replace(plan, model=replace(plan.model, name=name)))
+    for part in OWN_PARTS[name]:
+        (path,) = (ZOO / name / part).glob("*.safetensors")
+        before, after = load_file(path), load_file(plan.zoo / path.relative_to(ZOO))
+        assert all(torch.allclose(before[key].float(), after[key].float(), atol=1e-3) for key in before), part
+    shipped, history = (read_training(zoo / name) for zoo in (ZOO, plan.zoo))
+    assert history[name][:-1] == shipped[name]
+    assert history[name][-1]["steps_done"] == 1
+    assert history.get("deep_compression") == shipped.get("deep_compression")
+    assert history["diffusion"] == read_training(ZOO / "tiny")["diffusion"]
 
 
 def test_only_embedded_models_are_trained(plan: PretrainPlan) -> None:

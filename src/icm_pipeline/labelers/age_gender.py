@@ -18,6 +18,8 @@ from icm_pipeline.labelers.face_chips import crop_face
 from icm_pipeline.labelers.faces import DlibFinder, Face, find_faces, mean_over_faces
 from icm_pipeline.labelers.groups import Groups, Heads, OptionMap, map_options, report_dropped
 
+Provider = tuple[str, dict[str, int]]  # onnxruntime's name of one, and its options
+
 CHIP_PADDING = 0.2
 HEADS: Heads = {"gender": ("female", "male"), "age": tuple(str(years) for years in range(81))}
 
@@ -69,7 +71,7 @@ class AgeGenderJudge:
 class _Network:
     """One ONNX network: square RGB crops to class probabilities [n, classes]."""
 
-    def __init__(self, folder: Path, head: str, providers: list[str]) -> None:
+    def __init__(self, folder: Path, head: str, providers: list[Provider]) -> None:
         import onnxruntime
 
         spec = json.loads((folder / "manifest.json").read_text("utf-8"))["models"][head]
@@ -99,12 +101,13 @@ def bundle_folder() -> Path:
     return folder / "models"
 
 
-def onnx_providers(device: str) -> list[str]:
-    """Return where ONNX networks run on a device; raises ValueError if this onnxruntime cannot."""
+def onnx_providers(device: str) -> list[Provider]:
+    """Return where ONNX networks run on a device such as cuda:1; raises ValueError if this onnxruntime cannot."""
     import onnxruntime
 
+    cpu: Provider = ("CPUExecutionProvider", {})
     if device == "cpu":
-        return ["CPUExecutionProvider"]
+        return [cpu]
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        return [("CUDAExecutionProvider", {"device_id": torch.device(device).index or 0}), cpu]
     raise ValueError(f"labeler.device={device} needs onnxruntime-gpu (pip install onnxruntime-gpu), or set it to cpu.")

@@ -42,6 +42,7 @@ class DeepFaceJudge:
             raise ValueError(f"labeler.detector={detector} is none of DeepFace's: {', '.join(DETECTORS)}.")
         for package in ("deepface", "onnxruntime"):
             require(package, "deepface", "labeler=deepface")
+        refuse_other_gpus(device)
         self._weights = weights_folder(path)
         self._device = device
         self._choice = faces
@@ -95,6 +96,16 @@ def weights_folder(path: str) -> Path:
     if folder.parts[-2:] != (".deepface", "weights"):
         raise ValueError(f"labeler.path={path} must end in .deepface/weights, where DeepFace looks for its weights.")
     return folder
+
+
+def refuse_other_gpus(device: str) -> None:
+    """Raise ValueError for a GPU that is not the first visible one, the only one DeepFace's onnx backend runs on."""
+    name, _, index = device.partition(":")
+    if index not in ("", "0"):
+        raise ValueError(
+            f"labeler.device={device}: DeepFace runs on the first GPU that its process sees. Set "
+            f"CUDA_VISIBLE_DEVICES={index} and labeler.device={name}, or use labeler.device=cpu."
+        )
 
 
 def refuse_missing_weights(folder: Path, heads: Sequence[str]) -> None:

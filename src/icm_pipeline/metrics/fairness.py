@@ -31,9 +31,14 @@ def fairness_discrepancy(probabilities: Floats, target: Floats | None = None) ->
 
 
 def discrepancy_by_prompt(probabilities: Floats, prompts: list[str], target: Floats | None = None) -> dict[str, float]:
-    """Return FD for every prompt, in the order the prompts first appear."""
-    rows = np.array(prompts)
-    return {prompt: fairness_discrepancy(probabilities[rows == prompt], target) for prompt in dict.fromkeys(prompts)}
+    """Return FD for every prompt, in the order the prompts first appear; raises ValueError naming one without a row."""
+    rows, found = np.array(prompts), {}
+    for prompt in dict.fromkeys(prompts):
+        try:
+            found[prompt] = fairness_discrepancy(probabilities[rows == prompt], target)
+        except ValueError as error:
+            raise ValueError(f"Prompt {prompt!r}: {error}") from error
+    return found
 
 
 def bootstrap_interval(

@@ -19,7 +19,7 @@ QUALITY = "quality.json"
 DISTILLED = (
     "It was distilled from the embedded model in the state of the diffusion rows below: at the same noisy latents and "
     "captions it learned to predict what that model predicts, so what it draws, and how often, is that model's; how it "
-    "draws it is its own."
+    "draws it is its own. Of several rows of its own the last learned from that state, the others from earlier ones."
 )
 HEADER = {
     "tiny": "A latent text-to-image diffusion model of small portraits, in diffusers' own format: "

@@ -38,7 +38,7 @@ class PretrainPlan:
     """Where to work, where weights go, how long each part trains, and how the quality script samples and asks.
 
     model: the embedded model or a sibling of it, which the parts `diffusion` and `quality` are about.
-    start_from: a zoo folder whose CLIP and diffusion weights are trained further, and whose autoencoder is kept; None
+    start_from: a zoo folder whose CLIP and diffusion weights are trained further, and whose autoencoders are kept; None
     trains from nothing.
     """
 
@@ -147,7 +147,7 @@ def make_diffusion(plan: PretrainPlan) -> None:
 
 def _make_sibling(plan: PretrainPlan, name: str) -> None:
     """Distil the embedded model, taken from the same zoo or from the package, into the architecture of a sibling."""
-    from diffusers import StableDiffusionPipeline
+    from diffusers import AutoencoderDC, StableDiffusionPipeline
 
     from icm_pipeline.pretrain.autoencoder import train_deep_compression
     from icm_pipeline.pretrain.diffusion import cached_latents
@@ -155,19 +155,29 @@ def _make_sibling(plan: PretrainPlan, name: str) -> None:
 
     source = next(zoo / MODEL_FOLDER for zoo in (plan.zoo, ZOO) if (zoo / MODEL_FOLDER).is_dir())
     teacher = StableDiffusionPipeline.from_pretrained(source, dtype=torch.float32).to(plan.device)
+    start = plan.start_from / name if plan.start_from else None
+    earlier = read_training(source) | (_own_training(start, name) if start else {})
     pictures = portraits(plan, "train")
-    run = _training_run(plan, pictures, source)
-    autoencoder = None
-    if name == "tiny_sana":
+    run = _training_run(plan, pictures, source, start)
+    autoencoder, made = None, [name]
+    if name == "tiny_sana" and start:
+        autoencoder = AutoencoderDC.from_pretrained(start / "vae", dtype=torch.float32).eval()
+    elif name == "tiny_sana":
         latents = cached_latents(pictures, teacher.vae, plan.folder)
         autoencoder = train_deep_compression(pictures, latents, plan.training("deep_compression"), run)
-    pipe = train_sibling(name, pictures, teacher, plan.training(name), run, autoencoder)
+        made.append("deep_compression")
+    pipe = train_sibling(name, pictures, teacher, plan.training(name), run, autoencoder, start)
     with _new_folder(plan.zoo / name) as folder:
         pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
         _forget_origin(folder)
-        _note_training(plan, name, folder, read_training(source))
-        if autoencoder is not None:
-            _note_training(plan, "deep_compression", folder, read_training(folder))
+        for part in made:
+            _note_training(plan, part, folder, earlier)
+            earlier = read_training(folder)
+
+
+def _own_training(folder: Path, name: str) -> dict[str, list[dict[str, Any]]]:
+    """Return how a sibling's own parts were trained, without the embedded model's that it learned from then."""
+    return {part: rows for part, rows in read_training(folder).items() if part in (name, "deep_compression")}
 
 
 def measure_quality(plan: PretrainPlan) -> None:
@@ -217,9 +227,9 @@ def pretrain(part: str, plan: PretrainPlan) -> None:
         PARTS[name](plan)
 
 
-def _training_run(plan: PretrainPlan, pictures: Portraits, start: Path | None = None) -> TrainingRun:
-    """Return where a part trains; its data are the pictures and the weights it begins with."""
-    data = pictures.digest + (f" from {fingerprint(start)}" if start else "")
+def _training_run(plan: PretrainPlan, pictures: Portraits, *sources: Path | None) -> TrainingRun:
+    """Return where a part trains; its data are the pictures and the weights it learns from or begins with."""
+    data = pictures.digest + "".join(f" from {fingerprint(source)}" for source in sources if source)
     return TrainingRun(plan.folder, data, plan.tracker.metrics)
 
 

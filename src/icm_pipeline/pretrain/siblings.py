@@ -6,6 +6,7 @@ of what could have been added, so that a step teaches far more, and hours on a C
 what to draw; how it does so, and in which layers, is its own architecture's.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,6 +63,12 @@ def flow_view(noisy: Tensor, velocity: Tensor, a: Tensor, s: Tensor) -> tuple[Te
     return noisy / total, (s - a) * noisy + total * velocity, (s / total).flatten()
 
 
+def load_student(student: nn.Module, folder: Path) -> None:
+    """Give a student the weights of its own parts in a pipeline folder of the same architecture."""
+    for name, part in student.named_children():
+        part.load_state_dict(type(part).from_pretrained(folder / name, dtype=torch.float32).state_dict())
+
+
 def train_sibling(
     name: str,
     portraits: Portraits,
@@ -69,13 +76,17 @@ def train_sibling(
     plan: TrainingPlan,
     run: TrainingRun,
     autoencoder: AutoencoderDC | None = None,
+    start_from: Path | None = None,
 ) -> Any:
     """Distil the embedded model into the architecture of a sibling and return the sibling's whole pipeline.
 
     autoencoder: goes into the pipeline instead of the embedded model's, and shares its latents.
+    start_from: a pipeline folder of the same architecture whose weights the training begins with.
     """
     teacher = Teacher(teacher_pipe, plan.device)
     student = STUDENTS[name](teacher.text_encoder, plan.seed)
+    if start_from:
+        load_student(student, start_from)
     flow, guided = student.flow, student.guided
     schedule = NoiseSchedule(build_scheduler(), plan.device)
     source = Batches(portraits, teacher_pipe.vae, run.folder, plan)
