@@ -66,7 +66,8 @@ def flow_view(noisy: Tensor, velocity: Tensor, a: Tensor, s: Tensor) -> tuple[Te
 def load_student(student: nn.Module, folder: Path) -> None:
     """Give a student the weights of its own parts in a pipeline folder of the same architecture."""
     for name, part in student.named_children():
-        part.load_state_dict(type(part).from_pretrained(folder / name, dtype=torch.float32).state_dict())
+        kind: Any = type(part)  # diffusers' and transformers' parts, which share this method but no base that has it
+        part.load_state_dict(kind.from_pretrained(folder / name, dtype=torch.float32).state_dict())
 
 
 def train_sibling(
