@@ -43,7 +43,7 @@ def sd15(random: Embed) -> tuple[Any, dict[str, Any]]:
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(4)), text_encoder=None, tokenizer=None, unet=unet,
-        scheduler=DDIMScheduler(steps_offset=1), safety_checker=None, feature_extractor=None,
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
     return pipe, {"prompt_embeds": random(77, 768), "negative_prompt_embeds": random(77, 768)}
@@ -60,18 +60,11 @@ def sdxl(random: Embed) -> tuple[Any, dict[str, Any]]:
     )  # fmt: skip
     pipe = StableDiffusionXLPipeline(
         vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(4)), text_encoder=None, text_encoder_2=None,
-        tokenizer=None, tokenizer_2=None, unet=unet, scheduler=DDIMScheduler(steps_offset=1), add_watermarker=False,
+        tokenizer=None, tokenizer_2=None, unet=unet, add_watermarker=False,
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
     )  # fmt: skip
-    pipe.text_encoder_2 = _Projection(1280)
     embeds = {"prompt_embeds": random(77, 2048), "negative_prompt_embeds": random(77, 2048)}
     return pipe, {**embeds, "pooled_prompt_embeds": random(1280), "negative_pooled_prompt_embeds": random(1280)}
-
-
-class _Projection:
-    """Stands where SDXL looks up the width of its second text encoder."""
-
-    def __init__(self, projection_dim: int) -> None:
-        self.config = type("Config", (), {"projection_dim": projection_dim})()
 
 
 def sana(random: Embed) -> tuple[Any, dict[str, Any]]:
@@ -135,6 +128,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
     with device:
         pipe, inputs = MODELS[name](random)
     torch.set_default_dtype(torch.float32)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)  # schedulers compute on the CPU
     pipe.set_progress_bar_config(disable=True)
     backbone = attach(pipe)
     attention = [site.layer for site in backbone.sites if site.kind == "self_attention"]

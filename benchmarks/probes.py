@@ -56,11 +56,15 @@ def make_files(folder: Path, args: argparse.Namespace, width: int) -> tuple[list
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(args.images) % args.options)
     tastes = rng.normal(size=(args.options, 8))[labels] + rng.normal(size=(args.images, 8))
-    names = []
-    for layer in range(args.layers):
-        names.append(f"{layer:04d}.safetensors")
-        save_file({"pooled": draw_layer(rng, tastes, args.steps, width)}, folder / names[-1])
+    names = [f"{layer:04d}.safetensors" for layer in range(args.layers)]
+    jobs = [(folder / name, layer, tastes, args.steps, width) for layer, name in enumerate(names)]
+    with multiprocessing.get_context("fork").Pool(num_cores()) as pool:
+        pool.starmap(_make_file, jobs, chunksize=1)
     return names, labels
+
+
+def _make_file(path: Path, layer: int, tastes: NDArray, steps: int, width: int) -> None:
+    save_file({"pooled": draw_layer(np.random.default_rng([1, layer]), tastes, steps, width)}, path)
 
 
 def fit_here(

@@ -104,7 +104,8 @@ def _read(judge: Labeler, images: list[Any], judges: Judges) -> dict[str, NDArra
 def _psnr(autoencoder: Any, held_out: Portraits) -> float:
     pixels = torch.from_numpy(held_out.pixels[:500])
     with torch.inference_mode():
-        decoded = [autoencoder.decode(part).sample for part in encode_portraits(autoencoder, pixels).split(50)]
+        latents = encode_portraits(autoencoder, pixels).to(autoencoder.device)
+        decoded = [autoencoder.decode(part).sample.cpu() for part in latents.split(50)]
     error = (torch.cat(decoded).clamp(-1, 1) - to_tensor(pixels)).square().mean() / 4
     return float(-10 * torch.log10(error))
 
