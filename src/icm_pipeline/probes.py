@@ -6,6 +6,7 @@ logits of neighbouring steps are much alike.
 """
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ Ints = NDArray[np.int64]
 # Bytes of features, or of the samples' Gram matrix, that are solved together: what the second-level cache of a core
 # holds, and what fills a GPU.
 BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**31}
+_LOADING = Lock()
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def fit_layer(
     activations: [n, T, d] pooled, float32; labels: [n] option indices 0..K-1, every one present in the training rows.
     Only the split's rows are looked at. The result does not depend on the number of threads.
     """
+    _load_linear_algebra(device)
     pooled = torch.from_numpy(activations)
     problem = _Problem(
         train=torch.from_numpy(split.train),
@@ -113,6 +116,13 @@ def fit_layer(
     whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
     directions = {name: whole.pop(name) for name in DIRECTIONS}
     return LayerProbes(**whole, directions=directions)
+
+
+def _load_linear_algebra(device: str) -> None:
+    """Let one thread load what torch loads at the first factorisation on a GPU: two at once make it fail."""
+    if torch.device(device).type != "cpu":
+        with _LOADING:
+            torch.linalg.cholesky_ex(torch.eye(1, device=device))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ optimizer, so a killed training goes on where its last checkpoint left it.
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,9 +78,12 @@ def _check_origin(checkpoint: Path, found: dict[str, object], wanted: dict[str, 
 
 
 def has_quick_bf16(device: str) -> bool:
-    """Say whether bfloat16 products run in hardware there; a CPU that emulates them is slower than in float32."""
+    """Say whether bfloat16 makes training quicker there: on a CPU that multiplies it in hardware.
+
+    On a GPU models as small as these wait for launches, of which casts make more.
+    """
     if torch.device(device).type != "cpu":
-        return True
+        return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -95,7 +98,20 @@ def _save(path: Path, state: dict[str, object]) -> None:
 
 def _quick_attention(device_type: str) -> AbstractContextManager[None]:
     """On a CPU use plain products: the fused attention's backward pass is several times slower at these sizes."""
-    return sdpa_kernel(SDPBackend.MATH) if device_type == "cpu" else nullcontext()
+    quick = [SDPBackend.MATH] if device_type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(quick)
+
+
+@contextmanager
+def _quick_products(device_type: str) -> Iterator[None]:
+    """On a GPU multiply in TF32."""
+    before = torch.get_float32_matmul_precision()
+    if device_type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @torch.no_grad()
@@ -144,17 +160,23 @@ def train(
             generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * plan.rate(step)
-            with _quick_attention(device_type):
+            with _quick_attention(device_type), _quick_products(device_type):
                 with torch.autocast(device_type, torch.bfloat16, enabled=plan.bf16):
                     value, figures = loss(runner, generator)
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
+            loss_now = float(value.detach())
+            if not math.isfinite(loss_now):
+                raise FloatingPointError(
+                    f"The loss of {name} is {loss_now} at step {step}; the checkpoint before it is kept. Set a smaller "
+                    "pretrain.learning_rates or another pretrain.device."
+                )
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             decay = min(plan.ema_decay, (step + 1) / (step + 10))
             live = model.state_dict()
             _average(average, live, 1 - decay)
-            for key, figure in {"loss": float(value.detach()), **figures}.items():
+            for key, figure in {"loss": loss_now, **figures}.items():
                 shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
             if step % 50 == 0:
                 figures_text = ", ".join(f"{key} {figure:.4f}" for key, figure in shown.items())
