@@ -179,7 +179,7 @@ def test_a_share_begun_with_other_library_versions_is_not_mixed_with_this_one(
     monkeypatch.setattr("icm_pipeline.partials.library_versions", lambda: {"torch": "0.1"})
     with caplog.at_level(logging.WARNING):
         make_share(tmp_path / "a", 1)
-    assert "other versions" in caplog.text
+    assert "not begun by this version and these libraries" in caplog.text
     assert missing_shares(tmp_path / "a", COUNT) == [0, 2, 3]
 
 
@@ -191,6 +191,53 @@ def test_tidying_removes_what_a_kill_after_publishing_left_and_nothing_else(tmp_
     (tmp_path / "a.old").mkdir()
     tidy(folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".ab.lock", ".b.lock", "a"]
+
+
+def test_tidying_that_cannot_remove_a_folder_gives_its_locks_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_empty(*args: object) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    make_share(tmp_path / "a", 0)
+    monkeypatch.setattr("icm_pipeline.building.remove_if_empty", not_empty)
+    tidy(tmp_path / "a")
+    assert not is_being_built(tmp_path / "a")
+
+
+def test_jobs_that_give_one_key_two_names_make_it_once(tmp_path: Path) -> None:
+    assert make_share(tmp_path / "tiny-gender-k", 0)
+    assert not make_share(tmp_path / "tiny-age-k", 0)
+    assert missing_shares(tmp_path / "tiny-age-k", COUNT) == [1, 2, 3]
+    with building(tmp_path / "tiny-gender-k", DESCRIPTION):
+        assert is_being_built(tmp_path / "tiny-age-k")
+    assert not publish(tmp_path / "tiny-age-k")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-gender-k"]
+
+
+def test_force_goes_on_from_nothing_that_another_job_left(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    make_share(folder, 0)
+    with building(folder, DESCRIPTION, force=True) as partial:
+        assert partial is not None and not (partial / "0.txt").exists()
+
+
+def test_a_forced_job_goes_on_from_what_a_killed_forced_job_left(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(KeyError), building(folder, DESCRIPTION, force=True) as partial:
+        assert partial is not None
+        (partial / "0.txt").write_text("0")
+        raise KeyError
+    with building(folder, DESCRIPTION, force=True) as partial:
+        assert partial is not None and (partial / "0.txt").exists()
+
+
+def test_a_forced_job_does_not_publish_what_another_left_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    publish(folder)
+    folder.rename(partial_of(folder))  # as a job leaves it that dies between manifest and rename
+    with building(folder, DESCRIPTION, force=True) as partial:
+        assert partial is not None and not (partial / "all.txt").exists()
 
 
 def test_a_clock_that_jumps_back_while_an_artifact_is_made_changes_nothing(

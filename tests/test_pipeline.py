@@ -254,6 +254,20 @@ def test_force_makes_a_stage_again(pipeline_of: Callable[..., Pipeline], made: l
     assert made == ["probe"]
 
 
+def test_images_from_elsewhere_have_no_first_steps_to_keep(settings_with: Compose, tmp_path: Path) -> None:
+    settings = settings_with("method.first_step=5", f"images={tmp_path}", "stage=evaluate")
+    assert Pipeline(settings, [], NoTracker()).prefix_folder() is None
+
+
+def test_other_weights_in_the_folder_of_a_local_model_are_another_key(settings_with: Compose, tmp_path: Path) -> None:
+    found = []
+    for weights in ("one", "two"):
+        (tmp_path / "open_clip_model.safetensors").write_text(weights)
+        words = (f"labeler.model='local-dir:{tmp_path}'", "labeler.kind=clip")
+        found.append(keys(settings_with(*words)))
+    assert {name for name in STAGES if found[0][name] != found[1][name]} == LABELLED - {"extract"}
+
+
 def test_force_computes_the_first_steps_again(pipeline_of: Callable[..., Pipeline]) -> None:
     assert pipeline_of("method.first_step=5").prefix_folder() is not None
     assert pipeline_of("method.first_step=5", "force=true").prefix_folder() is None

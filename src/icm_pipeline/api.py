@@ -163,6 +163,8 @@ def record(pipe: Any, layers: Sequence[str] | None = None, steps: Sequence[int] 
     Raises ValueError for a layer or a pipeline that is not known.
     """
     backbone, seen = attach(pipe), Record(steps)
+    if layers is not None and not layers:
+        raise ValueError(f"layers=[] records nothing; give some of {', '.join(backbone.layers)}.")
     with hooked(backbone, backbone.layers if layers is None else layers, seen):
         yield seen
     seen._leave_device()

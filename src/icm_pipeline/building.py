@@ -1,8 +1,8 @@
 """Making artifacts: by one job or by several that share the work, killed anywhere and gone on with, published once.
 
-A job that builds or publishes holds the folder's lock; a job that makes only a share
-of the work holds its share's lock, and the folder's only to begin and to end. Who holds the folder's lock and wants to
-be alone waits for the shares that are being made; none begins meanwhile.
+A job that builds or publishes holds the lock of the artifact's key; a job that makes a share of the work holds its
+share's lock, and the key's only to begin and to end. A job that needs the folder to itself takes the key's lock and
+waits for every share's; no share can begin meanwhile.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from icm_pipeline.artifacts import SHARDS, STORAGE_ERRORS, ArtifactError, open_a
 from icm_pipeline.locks import POLL_SECONDS, Lock, Locker, lock_names, locked
 from icm_pipeline.partials import (
     OLD,
+    PARTIAL,
     is_begun,
     is_only_to_be_moved,
     move,
@@ -43,7 +44,11 @@ def building(folder: Path, description: dict[str, Any], force: bool = False) -> 
     next run, unless nothing was done in it. `description` (stage, key, configuration, parents) goes into the manifest.
     """
     with _held(folder):
-        if (not force and open_artifact(folder) is not None) or not _began(folder, description, afresh=True):
+        folder = settled(folder)
+        if not force and open_artifact(folder) is not None:
+            yield None
+            return
+        if not _began(folder, description, afresh=True, force=force):
             yield None
             return
         partial, started = partial_of(folder), time.monotonic()
@@ -66,6 +71,7 @@ def building_share(folder: Path, description: dict[str, Any], share: Share, wait
     if lock is None:
         yield None
         return
+    folder = settled(folder)
     partial, started = partial_of(folder), time.monotonic()
     try:
         with _disk_errors(folder):
@@ -79,6 +85,7 @@ def building_share(folder: Path, description: dict[str, Any], share: Share, wait
 
 def missing_shares(folder: Path, count: int) -> list[int]:
     """Return the shares, of so many, that are not made yet; none if the artifact is there."""
+    folder = settled(folder)
     if folder.exists():
         return []
     return [index for index in range(count) if not _mark(partial_of(folder), Share(index, count)).exists()]
@@ -93,13 +100,17 @@ def tidy(folder: Path) -> None:
         lock = Locker(_lock_name(folder)).try_now()
         if lock is None:
             return
-        free = [share_lock for name in _share_locks(folder) if (share_lock := Locker(name).try_now())]
-        if not _share_locks(folder) or len(free) == len(_share_locks(folder)):
-            remove_if_empty(partial)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        for held in (*free, lock):
-            held.release()
+        held = [lock]
+        try:
+            names = _share_locks(folder)
+            held += [share_lock for name in names if (share_lock := Locker(name).try_now())]
+            if len(held) == 1 + len(names):
+                remove_if_empty(partial)
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+        finally:
+            for taken in held:
+                taken.release()
 
 
 def is_being_built(folder: Path) -> bool:
@@ -112,17 +123,34 @@ def is_being_built(folder: Path) -> bool:
     return False
 
 
+def settled(folder: Path) -> Path:
+    """Return where an artifact of the folder's key lies or is being built; a key has one folder, whoever names it.
+
+    Attributes with the same prompts share their images, and the first of them gives the folder its name.
+    """
+    for ending in ("", PARTIAL):
+        found = sorted(folder.parent.glob(f"*-{_key_of(folder)}{ending}"))
+        names = [path.name.removesuffix(ending) for path in found]
+        if names:
+            return folder if folder.name in names else folder.with_name(names[0])
+    return folder
+
+
+def _key_of(folder: Path) -> str:
+    return folder.name.rpartition("-")[2]
+
+
 def _lock_name(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}")
+    return folder.with_name(f".{_key_of(folder)}")
 
 
 def _share_locks(folder: Path) -> list[Path]:
     """Return the names of the locks of shares that are held or were left behind."""
-    return lock_names(folder.parent, f".{folder.name}.share-")
+    return lock_names(folder.parent, f"{_lock_name(folder).name}.share-")
 
 
 def _locks(folder: Path) -> list[Path]:
-    own = [name for name in lock_names(folder.parent, f".{folder.name}") if name == _lock_name(folder)]
+    own = [name for name in lock_names(folder.parent, _lock_name(folder).name) if name == _lock_name(folder)]
     return own + _share_locks(folder)
 
 
@@ -132,9 +160,10 @@ def _mark(partial: Path, share: Share) -> Path:
 
 def _take_share(folder: Path, description: dict[str, Any], share: Share, wait: bool) -> Lock | None:
     """Return the lock of a share that is to be made, None if there is nothing to do."""
-    locker, told = Locker(folder.with_name(f".{folder.name}.share-{share.name}")), False
+    locker, told = Locker(folder.with_name(f"{_lock_name(folder).name}.share-{share.name}")), False
     while True:
         with _held(folder):
+            folder = settled(folder)
             if open_artifact(folder) is not None or not _began(folder, description, afresh=False):
                 return None
             if _mark(partial_of(folder), share).exists():
@@ -148,20 +177,21 @@ def _take_share(folder: Path, description: dict[str, Any], share: Share, wait: b
         time.sleep(5 * POLL_SECONDS)
 
 
-def _began(folder: Path, description: dict[str, Any], afresh: bool) -> bool:
+def _began(folder: Path, description: dict[str, Any], afresh: bool, force: bool = False) -> bool:
     """Make the partial folder ready, or publish one that is whole; return whether there is something left to do.
 
-    afresh: wait until no other job is in it, and remove what killed ones left half-written.
+    afresh: wait until no other job is in it, and remove what killed ones left half-written. force: go on from nothing
+    but what a forced job began.
     """
     partial = partial_of(folder)
     with _disk_errors(folder):
         if not afresh and is_begun(partial, description):
             return True
         with _alone(folder):
-            if is_only_to_be_moved(partial, description):
+            if not force and is_only_to_be_moved(partial, description):
                 move(partial, folder)
                 return False
-            prepare(partial, description)
+            prepare(partial, description, force)
     return True
 
 

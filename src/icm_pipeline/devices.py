@@ -24,15 +24,16 @@ def run_on_devices(
     have ended.
     """
     folder = logs or Path(tempfile.mkdtemp(prefix="icm-devices-"))
-    processes, outputs = [], []
-    for index in range(len(devices)):
-        output = folder / f"{stage}-{index}.log"
-        with output.open("w", encoding="utf-8") as file:
-            words = device_command(stage, index, setting, devices, overrides, folder)
-            processes.append(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL))
-        outputs.append(output)
-    log.info("%s: on %s; what each prints is in %s", stage, ", ".join(devices), outputs[0].parent)
+    outputs = [folder / f"{stage}-{index}.log" for index in range(len(devices))]
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for index, output in enumerate(outputs):
+            words = device_command(stage, index, setting, devices, overrides, folder)
+            with output.open("w", encoding="utf-8") as file:
+                processes.append(
+                    subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+                )
+        log.info("%s: on %s; what each prints is in %s", stage, ", ".join(devices), folder)
         codes = [process.wait() for process in processes]
     finally:
         _stop(processes)

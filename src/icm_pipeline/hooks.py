@@ -188,8 +188,7 @@ class _Switchboard:
 
     def __init__(self) -> None:
         self.modules: set[str] = set()
-        self.sites: dict[str, list[Site]] = {}
-        self.after: Callable[..., Any] | None = None
+        self.on: dict[str, list[Callable[..., Any]]] = {}  # (module, args, output) -> new output or None
 
     def wire(self, denoiser: nn.Module, names: Sequence[str]) -> None:
         """Register on the modules that have no hook yet."""
@@ -203,8 +202,8 @@ class _Switchboard:
             self.modules.add(name)
 
     def run(self, name: str, module: nn.Module, args: Any, output: Any) -> Any:
-        for site in self.sites.get(name, []):
-            changed = self.after(site, module, args, output) if self.after else None
+        for hook in self.on.get(name, []):
+            changed = hook(module, args, output)
             output = output if changed is None else changed
         return output
 
@@ -219,12 +218,14 @@ def _switched_on(denoiser: nn.Module, sites: Sequence[Site], after: Callable[...
         raise BackboneError(f"Sites behind a gate cannot be reached in a compiled model: {', '.join(gated)}.")
     board = _SWITCHBOARDS.setdefault(denoiser, _Switchboard())
     board.wire(denoiser, [site.module for site in sites])
-    before = board.sites, board.after
-    board.sites, board.after = {site.module: [site] for site in sites}, after
+    added = [(board.on.setdefault(site.module, []), functools.partial(after, site)) for site in sites]
+    for hooks, hook in added:
+        hooks.append(hook)
     try:
         yield
     finally:
-        board.sites, board.after = before
+        for hooks, hook in added:
+            hooks.remove(hook)
 
 
 def _drive(pipe: Any, clock: StepClock, expected: int | None, stack: ExitStack) -> None:

@@ -14,6 +14,7 @@ from icm_pipeline.caches import find_caches, find_stale_caches, is_cache, remove
 from icm_pipeline.lineage import Shelf, Waste, changed_files, find_waste, read_shelf, size_of, stage_of
 from icm_pipeline.partials import OLD, PARTIAL
 from icm_pipeline.provenance import artifact_table, print_artifact, size_text
+from icm_pipeline.stage_table import STAGES
 
 YOUNG_HOURS = 24.0
 
@@ -71,6 +72,8 @@ def _show(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
 
 
 def _list(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
+    if arguments.stage not in (None, *STAGES):
+        raise ArtifactError(f"There is no stage {arguments.stage!r}; there are: {', '.join(STAGES)}.")
     chosen = [a for a in shelf.artifacts.values() if arguments.stage in (None, stage_of(a))]
     console.print(artifact_table(shelf, chosen))
     for problem in shelf.damaged.values():

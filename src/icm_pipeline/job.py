@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from yaml import YAMLError
 
 from icm_pipeline import callbacks
-from icm_pipeline.artifacts import Artifact, ArtifactError, write_json
+from icm_pipeline.artifacts import Artifact, ArtifactError
 from icm_pipeline.callbacks import StartedSweep
 from icm_pipeline.command_words import config_words
 from icm_pipeline.composition_errors import explain
@@ -89,7 +89,6 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
     if _in_sweep() or artifact not in pipeline.reused:
         for reused in pipeline.reused:
             track_artifact(tracker, reused)
-    write_json(folder / "artifacts.json", pipeline.folders())
     write_result(folder, overrides, pipeline.folders())
     return _show(pipeline, artifact) if artifact else None
 

@@ -48,28 +48,33 @@ def _origin(description: dict[str, Any]) -> dict[str, Any]:
     return {"key": description["key"], "format": FORMAT_VERSION, "layout": LAYOUT, "libraries": library_versions()}
 
 
-def is_begun(partial: Path, description: dict[str, Any]) -> bool:
+def is_begun(partial: Path, description: dict[str, Any], force: bool = False) -> bool:
+    """Say whether a job of this key, format and libraries began the folder; with force, whether a forced one did."""
     stamp = partial / STAMP
     try:
         begun = json.loads(stamp.read_text("utf-8"))
-        return {name: begun.get(name) for name in _origin(description)} == _origin(description)
+        same = {name: begun.get(name) for name in _origin(description)} == _origin(description)
+        return same and (not force or begun.get("force") is True)
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def prepare(partial: Path, description: dict[str, Any]) -> None:
-    """Keep an earlier partial folder of the same key and code version, start afresh otherwise; nobody else is in it."""
-    if partial.exists() and not is_begun(partial, description):
-        log.warning("%s was begun with other versions of the libraries: beginning again", partial.name)
+def prepare(partial: Path, description: dict[str, Any], force: bool = False) -> None:
+    """Keep an earlier partial folder that `is_begun`, start afresh otherwise; nobody else is in it."""
+    if partial.exists() and not is_begun(partial, description, force):
+        why = "" if force else ": not begun by this version and these libraries, or not wholly"
+        log.warning("beginning %s again%s", partial.name, why)
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
     for leftover in (*partial.rglob("*.tmp"), partial / MANIFEST):
         leftover.unlink(missing_ok=True)
-    write_json(partial / STAMP, {**_origin(description), "parents": description.get("parents", {})})
+    forced = {"force": True} if is_begun(partial, description, force=True) or force else {}
+    write_json(partial / STAMP, {**_origin(description), **forced, "parents": description.get("parents", {})})
     (partial / SHARDS).mkdir(exist_ok=True)
 
 
 def publish(partial: Path, folder: Path, description: dict[str, Any], seconds: float) -> None:
+    """Write the manifest (description, where it was made, every file's size and hash) and give the folder its place."""
     names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
     spread_mode(partial / STAMP)
     files = {
@@ -99,6 +104,7 @@ def publish(partial: Path, folder: Path, description: dict[str, Any], seconds: f
 
 
 def where(description: dict[str, Any]) -> dict[str, str]:
+    """Return the device that makes an artifact, for its manifest."""
     device = str(description.get("device", "cpu"))
     return {"device": device, "device_name": device_name(device)}
 

@@ -20,8 +20,8 @@ from icm_pipeline.artifacts import (
     open_artifact,
     verify,
 )
-from icm_pipeline.backbones.paths import local_folder
-from icm_pipeline.building import building, building_share, missing_shares, tidy
+from icm_pipeline.backbones.paths import brought_weights, local_folder
+from icm_pipeline.building import building, building_share, missing_shares, settled, tidy
 from icm_pipeline.caches import prefix_folder
 from icm_pipeline.comparisons import comparable_evaluations
 from icm_pipeline.config import Settings, value_at
@@ -70,8 +70,7 @@ class Pipeline:
         """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
         stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
         label = f"{self._subject()}-{self.settings.attribute.name}-{self.key(name)}"
-        made_by_another = sorted(stage_folder.glob(f"*-{self.key(name)}"))
-        return made_by_another[0] if made_by_another else stage_folder / label
+        return settled(stage_folder / label)
 
     def find(self, name: str) -> Artifact | None:
         """Return a stage's artifact if it is done; raises ArtifactError if it is damaged or was edited."""
@@ -126,7 +125,8 @@ class Pipeline:
         weights = {}
         for dotted in stage.weights:
             value = value_at(self.settings, dotted)
-            folder = None if value is None else local_folder(value)
+            where = brought_weights if dotted.endswith(".model") else local_folder
+            folder = None if value is None else where(value)
             if folder is not None and folder.exists():
                 weights[dotted] = fingerprint(folder)
         for dotted in stage.pictures:
@@ -177,7 +177,7 @@ class Pipeline:
         artifact = self.find(name)
         assert artifact is not None
         seconds = time.monotonic() - started
-        log.info("%s: %.1f s, %s", name, seconds, folder)
+        log.info("%s: %.1f s, %s", name, seconds, artifact.folder)
         self._tracker.metrics({f"seconds/{name}": seconds})
         track_artifact(self._tracker, artifact)
         return artifact
@@ -204,7 +204,7 @@ class Pipeline:
         None if there are none to share; force=true computes them again.
         """
         settings, first = self.settings, self.settings.method.first_step
-        if first < 1 or not settings.generate.reuse_prefix or settings.force:
+        if settings.images is not None or first < 1 or not settings.generate.reuse_prefix or settings.force:
             return None
         return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.model.device)
 

@@ -36,43 +36,55 @@ class Recorder:
         self._slots = {step: slot for slot, step in enumerate(steps)}
         self._levels = [0.0] * len(steps)
         self._kinds: dict[str, str] = {}
-        self._buffers: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # over a layer's tokens [T, n, d]
+        self._sums_at: dict[str, tuple[Tensor, ...]] = {}  # views of the same, one per slot
+        self._num_tokens: dict[str, int] = {}
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
         slot = self._slots.get(clock.step)
         if slot is None:
             return
-        buffer = self._buffers.get(site.layer)
-        if buffer is None:
-            n, _, d = tokens.shape
-            buffer = torch.full((n, len(self._slots), d), float("nan"), device=tokens.device)
-            self._buffers[site.layer] = buffer
-            self._kinds[site.layer] = site.kind
+        at = self._sums_at.get(site.layer)
+        if at is None:
+            at = self._make_room(tokens, site)
         self._levels[slot] = clock.noise_level
-        torch.mean(tokens.detach(), dim=1, dtype=torch.float32, out=buffer[:, slot])
+        seen = tokens.detach() if tokens.requires_grad else tokens
+        torch.sum(seen, dim=1, dtype=torch.float32, out=at[slot])
+
+    def _make_room(self, tokens: Tensor, site: Site) -> tuple[Tensor, ...]:
+        n, num_tokens, d = tokens.shape
+        self._sums[site.layer] = torch.full((len(self._slots), n, d), float("nan"), device=tokens.device)
+        self._sums_at[site.layer] = self._sums[site.layer].unbind()
+        self._num_tokens[site.layer] = num_tokens
+        self._kinds[site.layer] = site.kind
+        return self._sums_at[site.layer]
 
     def leave_device(self) -> None:
         """Bring what was recorded to the CPU, all layers of a device in one copy."""
         by_device: dict[torch.device, list[str]] = {}
-        for layer, buffer in self._buffers.items():
-            if buffer.device.type != "cpu":
-                by_device.setdefault(buffer.device, []).append(layer)
+        for layer, sums in self._sums.items():
+            if sums.device.type != "cpu":
+                by_device.setdefault(sums.device, []).append(layer)
         for layers in by_device.values():
-            buffers = [self._buffers[layer] for layer in layers]
-            copied = torch.cat([buffer.flatten() for buffer in buffers]).cpu()
-            parts = copied.split([buffer.numel() for buffer in buffers])
-            for layer, buffer, part in zip(layers, buffers, parts, strict=True):
-                self._buffers[layer] = part.view(buffer.shape)
+            there = [self._sums[layer] for layer in layers]
+            copied = torch.cat([sums.flatten() for sums in there]).cpu()
+            parts = copied.split([sums.numel() for sums in there])
+            for layer, sums, part in zip(layers, there, parts, strict=True):
+                self._sums[layer] = part.view(sums.shape)
+        self._sums_at.clear()
 
     def recording(self) -> Recording:
         """Return what was recorded; raises if a step was never reached or a number is not finite."""
-        if self._slots and not self._buffers:
+        if self._slots and not self._sums:
             raise ValueError(f"None of the recorded steps {sorted(self._slots)} was reached: check timesteps.start.")
         self.leave_device()
-        for layer, values in self._buffers.items():
-            if not torch.isfinite(values).all():
+        for layer, sums in self._sums.items():
+            if not torch.isfinite(sums).all():
                 raise FloatingPointError(
                     f"The activations of {layer} are not finite or some recorded steps were never reached: check "
                     "model.dtype and that timesteps lie within model.num_steps."
                 )
-        return Recording(dict(self._buffers), dict(self._kinds), list(self._slots), list(self._levels))
+        activations = {
+            layer: (sums / self._num_tokens[layer]).transpose(0, 1).contiguous() for layer, sums in self._sums.items()
+        }
+        return Recording(activations, dict(self._kinds), list(self._slots), list(self._levels))

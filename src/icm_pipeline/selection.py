@@ -22,7 +22,7 @@ def rank(scores: list[LayerScore]) -> list[LayerScore]:
 
 
 def select_layers(scores: list[LayerScore], kind: str, rule: str, k: int, names: list[str], seed: int) -> list[str]:
-    """Return the layers to steer, best first.
+    """Return the layers to steer, best first; of `worst` the worst first, of `named` as they are given.
 
     `top`, `worst` and `random` take k of the layers of one kind, `all` takes every one, `named` takes `names` from any
     kind. Raises ValueError for a kind, rule or name that does not exist and for k beyond the number of layers.

@@ -101,7 +101,8 @@ STAGES: dict[str, Stage] = {
         Stage("extract", "record pooled activations of the probe dataset on its own",
               lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device", shared=True),
         Stage("label", "say what every probe image shows",
-              lambda s: ("generate",), LABELLING, ("labeler.path",), device="labeler.device", shared=True),
+              lambda s: ("generate",), LABELLING,
+              ("labeler.path", "labeler.model"), device="labeler.device", shared=True),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
               lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
               PROBING, device="probe.device"),
@@ -115,7 +116,8 @@ STAGES: dict[str, Stage] = {
         Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
               lambda s: ("originals", "steer"),
               JUDGING,
-              ("judge.path", "evaluate.clip.path", "labeler.path", "evaluate.inception"), device="judge.device",
+              ("judge.path", "judge.model", "evaluate.clip.path", "evaluate.clip.model", "labeler.path",
+               "labeler.model", "evaluate.inception"), device="judge.device",
               pictures=("evaluate.reference",)),
         Stage("report", "draw the figures and write the page",
               lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"), (),
@@ -124,8 +126,8 @@ STAGES: dict[str, Stage] = {
 }  # fmt: skip
 # The stages that judge folders of images instead of what the pipeline made.
 FOLDER_STAGES: dict[str, Stage] = {
-    "label": Stage("label", "say what every image of a folder shows", lambda s: (), LABELLING, ("labeler.path",),
-                   device="labeler.device", images=("images",), shared=True),
+    "label": Stage("label", "say what every image of a folder shows", lambda s: (), LABELLING,
+                   ("labeler.path", "labeler.model"), device="labeler.device", images=("images",), shared=True),
     "evaluate": Stage("evaluate", "judge a folder of images, beside their unsteered twins if they are given",
                       lambda s: (),
                       (*(name for name in JUDGING if name != "evaluate.images_per_prompt"), "method.target_shares",

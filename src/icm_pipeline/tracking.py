@@ -113,23 +113,30 @@ class WandbTracker:
         self._guarded(lambda run: run.log(values))
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        import wandb
+        def add(run: Any) -> None:
+            import wandb
 
-        self._guarded(lambda run: run.log({name: wandb.Table(columns=columns, data=rows)}))
+            run.log({name: wandb.Table(columns=columns, data=rows)})
+
+        self._guarded(add)
 
     def image(self, name: str, path: Path) -> None:
-        import wandb
+        def add(run: Any) -> None:
+            import wandb
 
-        self._guarded(lambda run: run.log({name: wandb.Image(str(path))}))
+            run.log({name: wandb.Image(str(path))})
+
+        self._guarded(add)
 
     def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
         """Log a W&B artifact that refers to the folder (nothing is uploaded), and the key as `lineage/<stage>`.
 
         W&B lets an offline run make artifacts but not use any, so the parents stand in the artifact's metadata.
         """
-        import wandb
 
         def add(run: Any) -> None:
+            import wandb
+
             made = wandb.Artifact(f"{stage}-{key}", type=stage, metadata={"key": key, "parents": parents})
             made.add_reference(folder.resolve().as_uri(), checksum=False)
             run.log_artifact(made)

@@ -350,6 +350,17 @@ def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled
     close(denoise(compiled, two), plain)
 
 
+def test_contexts_around_a_compiled_denoiser_can_be_nested(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
+    if loaded.name in LONG_TO_COMPILE:
+        pytest.skip("takes long to compile")
+    two, layer = jobs[:2], compiled.layers[0]
+    vectors = vectors_of(loaded.backbone, jobs, [layer])
+    recorder = Recorder(list(range(NUM_STEPS)))
+    with hooked(compiled, [layer], recorder, 2), hooked(compiled, [layer], Shift(vectors, [1, 0], 1.0), 2):
+        denoise(compiled, two)
+    assert recorder.recording().activations[layer].shape[:2] == (2, NUM_STEPS)
+
+
 @pytest.mark.parametrize("setting", ["height", "width"])
 def test_a_size_the_model_cannot_make_is_refused_with_the_nearest(loaded: Loaded, setting: str) -> None:
     with pytest.raises(BackboneError, match=rf"model\.{setting}=33 .* multiple of \d+\. The nearest are \d+ and \d+"):

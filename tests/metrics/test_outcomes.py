@@ -22,6 +22,11 @@ def test_one_nan_makes_an_image_unreadable() -> None:
     assert hard_labels(np.array([[0.9, NAN], [0.1, 0.9]])).tolist() == [-1, 1]
 
 
+def test_an_image_that_shows_none_of_the_options_has_no_label() -> None:
+    assert hard_labels(np.array([[0.0, 0.0], [0.0, 0.1]])).tolist() == [-1, 1]
+    assert np.isnan(one_hot_labels(np.array([[0.0, 0.0]]))).all()
+
+
 @pytest.mark.parametrize(("wanted", "share"), [([0, 1, 0, 1], 1.0), ([1, 0, 1, 0], 0.0), ([0, 0, 0, 0], 0.5)])
 def test_obedience_is_the_share_that_shows_what_was_asked(wanted: list[int], share: float) -> None:
     assert share_obeying(SEEN, np.array(wanted)) == share

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from icm_pipeline.choices import EMBEDDED
 
+LOCAL_MODEL = "local-dir:"
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 
 
@@ -15,6 +16,11 @@ def local_folder(path: str) -> Path | None:
     if local.is_absolute() or local.exists() or path.startswith("."):
         return local
     return None
+
+
+def brought_weights(model: str) -> Path | None:
+    """Return the folder of a model called `local-dir:<folder>`, as open_clip names one that brings its weights."""
+    return Path(model.removeprefix(LOCAL_MODEL)).expanduser() if model.startswith(LOCAL_MODEL) else None
 
 
 def embedded_folder(name: str) -> Path:

@@ -77,7 +77,7 @@ class Shift:
         """Return the layer's shifts [slots, n, 1, d], where the tokens are and in their precision."""
         shifts = self._shifts.get(layer)
         if shifts is None or (shifts.device, shifts.dtype) != (tokens.device, tokens.dtype):
-            shifts = self._computed(layer)[:, :, None].to(tokens.device, tokens.dtype)
+            shifts = self._computed(layer)[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)
             self._shifts[layer] = shifts
         return shifts
 

@@ -85,9 +85,19 @@ def _load_judge_of_pictures(kind: str, model: str, path: str, batch_size: int, d
     raise ValueError(f"labeler.kind={kind} is not known; choose from {', '.join(JUDGES)}.")
 
 
-def refuse_unanswerable(kind: str, model: str, path: str, groups: Groups, questions: Questions) -> None:
-    """Raise what labelling would for missing weights and unknown options, without loading a network."""
-    if kind == "tiny":
+def refuse_unanswerable(
+    kind: str, model: str, path: str, groups: Groups, questions: Questions, faces: str = "none", detector: str = "dlib"
+) -> None:
+    """Raise what labelling would for missing weights, packages and unknown options, without loading a network."""
+    if faces != "none" and kind != "deepface":  # which finds faces by itself
+        from icm_pipeline.labelers.faces import refuse_missing_finder
+
+        refuse_missing_finder(detector)
+    if kind == "clip":
+        from icm_pipeline.labelers.clip import refuse_missing_checkpoint
+
+        refuse_missing_checkpoint(model, path)
+    elif kind == "tiny":
         folder = local_folder(path)
         known = read_attributes(folder) if folder is not None and folder.is_dir() else {}
         for attribute, options in questions.items() if known else ():
@@ -101,7 +111,8 @@ def refuse_unanswerable(kind: str, model: str, path: str, groups: Groups, questi
         from icm_pipeline.labelers import deepface
 
         maps = deepface.option_maps(groups, questions)
-        require("deepface", "deepface", "labeler=deepface")
+        for package in ("deepface", "onnxruntime"):
+            require(package, "deepface", "labeler=deepface")
         deepface.refuse_missing_weights(deepface.weights_folder(path), [mapped.head for mapped in maps.values()])
     elif kind == "age_gender":
         from icm_pipeline.labelers import age_gender

@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.backbones.paths import LOCAL_MODEL, brought_weights, local_folder
 from icm_pipeline.labelers.base import Floats, Questions, image_batches
 from icm_pipeline.labelers.script_archives import is_script_archive, read_script_archive
 
 log = logging.getLogger(__name__)
+
+
+def refuse_missing_checkpoint(model: str, path: str) -> None:
+    """Raise ValueError for a path that looks like a file's or a folder's and leads nowhere."""
+    given, folder = (model, brought_weights(model)) if model.startswith(LOCAL_MODEL) else (path, local_folder(path))
+    if folder is not None and not folder.exists():
+        raise ValueError(f"{given} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")
 
 
 class ClipJudge:
@@ -27,19 +34,18 @@ class ClipJudge:
     def __init__(self, model: str, path: str, batch_size: int, device: str) -> None:
         import open_clip
 
+        refuse_missing_checkpoint(model, path)
         weights: str | None = path
-        whole = model.startswith(("hf-hub:", "local-dir:"))
+        whole = model.startswith(("hf-hub:", LOCAL_MODEL))
         folder = None if whole else local_folder(path)
         archive = folder if folder is not None and is_script_archive(folder) else None
         if whole or archive is not None:
             weights = None
-        elif folder is not None and folder.exists():
+        elif folder is not None:
             if folder.is_dir():
                 open_clip.add_model_config(folder / f"{model}.json")
                 folder = folder / f"{model}.safetensors"
             weights = str(folder)
-        elif path.startswith(("/", ".", "~", "embedded:")):
-            raise ValueError(f"{path} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")
         try:
             self._model, _, self._transform = open_clip.create_model_and_transforms(
                 model, pretrained=weights, device=device, weights_only=True

@@ -51,15 +51,22 @@ class FaceFinder(Protocol):
     def find(self, image: Any) -> list[Face]: ...
 
 
+def refuse_missing_finder(detector: str) -> None:
+    """Raise what a DlibFinder would for an unknown detector, a missing package or a missing model of dlib's."""
+    if detector not in DETECTORS:
+        raise ValueError(f"labeler.detector={detector} is not known; choose from {', '.join(DETECTORS)}.")
+    require("dlib", "faces", f"labeler.detector={detector}")
+    for name in (LANDMARKS_FILE, *([CNN_FILE] if detector == "dlib_cnn" else [])):
+        _model_file(name)
+
+
 class DlibFinder:
     """dlib's frontal face detector (HOG), or its convolutional one (`dlib_cnn`: finds turned faces too, takes
     seconds an image without a GPU build of dlib).
     """
 
     def __init__(self, detector: str) -> None:
-        if detector not in DETECTORS:
-            raise ValueError(f"labeler.detector={detector} is not known; choose from {', '.join(DETECTORS)}.")
-        require("dlib", "faces", f"labeler.detector={detector}")
+        refuse_missing_finder(detector)
         import dlib
 
         self._detect: Callable[[Any], list[Any]]

@@ -8,13 +8,13 @@ Ints = NDArray[np.int64]
 
 
 def hard_labels(probabilities: Floats) -> Ints:
-    """Return the most probable option of each image [n], -1 where the judge saw nothing (NaN)."""
-    unseen = np.asarray(np.isnan(probabilities).any(1))
+    """Return the most probable option of each image [n], -1 where the judge saw nothing (NaN) or none (zeros)."""
+    unseen = np.asarray(np.isnan(probabilities).any(1) | ~probabilities.any(1))
     return np.where(unseen, -1, np.where(unseen[:, None], 0.0, probabilities).argmax(1))
 
 
 def one_hot_labels(probabilities: Floats) -> Floats:
-    """Return 1 for the most probable option and 0 for the others [n, K]; rows of NaN stay NaN."""
+    """Return 1 for the most probable option and 0 for the others [n, K]; NaN where `hard_labels` knows none."""
     labels = hard_labels(probabilities)
     return np.where(labels[:, None] < 0, np.nan, np.eye(probabilities.shape[1])[labels])
 

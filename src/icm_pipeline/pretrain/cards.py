@@ -1,7 +1,6 @@
 """Model cards, written from what was recorded in training and measured afterwards."""
 
 import json
-import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from icm_pipeline.parallel import num_cores
 from icm_pipeline.pretrain.training import TrainingPlan
 from icm_pipeline.pretrain.world import OCCUPATIONS, PERSON_SHARE
 
@@ -60,7 +60,7 @@ def write_training(
         "num_portraits": num_portraits,
         "steps_done": state["step"],
         "seconds": round(state["seconds"]),
-        "machine": f"{os.cpu_count()} x {platform.machine()} cores" if plan.device == "cpu" else plan.device,
+        "machine": f"{num_cores()} x {platform.machine()} cores" if plan.device == "cpu" else plan.device,
         "torch": torch.__version__,
     }
     history = {**earlier, part: [*earlier.get(part, []), entry]}

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from icm_pipeline.artifacts import written_whole
+from icm_pipeline.parallel import num_cores
 from icm_pipeline.pretrain import portraits, world
 from icm_pipeline.pretrain.world import PERSON_FIELDS, Person, draw_person
 
@@ -75,7 +75,7 @@ def render_portraits(folder: Path, split: str, num_portraits: int, seed: int) ->
         stop = min(start + SHARD_SIZE, num_portraits)
         path = folder / f"{split}-seed{seed}-{_drawing_digest()}-{start:06d}-{stop:06d}.safetensors"
         jobs.append((path, seed, split, start, stop))
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(num_cores()) as pool:
         waiting = [None if job[0].exists() else pool.submit(_render_shard, *job) for job in jobs]
         for job, future in zip(jobs, waiting, strict=True):
             yield job[0] if future is None else future.result()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from icm_pipeline.pretrain.dataset import Portraits
-from icm_pipeline.pretrain.diffusion import Batches, NoiseSchedule, build_scheduler
-from icm_pipeline.pretrain.students import STUDENTS, TIMESTEPS, Captions, Parts
+from icm_pipeline.pretrain.diffusion import Batches, NoiseSchedule, build_scheduler, use_quick_attention
+from icm_pipeline.pretrain.students import STUDENTS, TIMESTEPS, Captions, Parts, XLStudent
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
 
 LARGEST_GUIDANCE = 3.0
@@ -88,6 +88,8 @@ def train_sibling(
     student = STUDENTS[name](teacher.text_encoder, plan.seed)
     if start_from:
         load_student(student, start_from)
+    if isinstance(student, XLStudent):
+        use_quick_attention(student.unet, plan.device)
     flow, guided = student.flow, student.guided
     schedule = NoiseSchedule(build_scheduler(), plan.device)
     source = Batches(portraits, teacher_pipe.vae, run.folder, plan)

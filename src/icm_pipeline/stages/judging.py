@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm_pipeline.artifacts import MANIFEST, fingerprint, open_artifact
-from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.backbones.paths import brought_weights, local_folder
 from icm_pipeline.config import LabelerConfig, Settings
 from icm_pipeline.image_folders import list_pictures, mark_unreadable
-from icm_pipeline.image_sets import TABLE, ImageRow, Pictures, read_table
+from icm_pipeline.image_sets import ImageRow, Pictures, read_table
 from icm_pipeline.labelers.base import Labeler, Questions
 from icm_pipeline.labelers.cache import RowCache
 from icm_pipeline.labelers.clip import ClipJudge
@@ -111,7 +111,7 @@ def spread(there: Sequence[bool], rows: Floats) -> Floats:
 
 def _identity(judge: LabelerConfig) -> list[Any]:
     """Return what changes when a judge's answers could: its settings and, where they lie on disk, its weights."""
-    weights = local_folder(judge.path)
+    weights = brought_weights(judge.model) or local_folder(judge.path)
     return [asdict(judge), fingerprint(weights) if weights is not None and weights.exists() else None]
 
 
@@ -123,9 +123,8 @@ def reference_images(folder: Path) -> list[ImageRow]:
     """
     if not folder.is_dir():
         raise ValueError(f"evaluate.reference={folder} is no folder. Give a folder of pictures or of another run.")
-    if (folder / MANIFEST).exists() and (folder / TABLE).exists():
-        artifact = open_artifact(folder)
-        assert artifact is not None
+    artifact = open_artifact(folder) if (folder / MANIFEST).exists() else None
+    if artifact is not None and any(name.startswith("images/") for name in artifact.manifest["files"]):
         return read_table(artifact)
     pictures = list_pictures(folder)
     if not pictures:

@@ -45,7 +45,7 @@ def run(context: StageContext) -> None:
 
 
 def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
-    """Ask the labeler about a share of the images, batch by batch; return the whole shards, with probabilities each."""
+    """Ask the labeler about a share of the images, shard by shard; return the whole shards, with probabilities each."""
     settings, attribute = context.settings, context.settings.attribute
     batch_size, ids = settings.labeler.batch_size, [row.image_id for row in rows]
     shards = plan_shards(context.folder, ids, context.share, batch_size, settings.generate.shard_size)
@@ -56,11 +56,9 @@ def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
     with working("label", num_items(shards), "image", done=num_items(shards, made=True)) as work:
         for number, shard in enumerate(shards):
             if not shard.table:
-                starts = range(shard.start, shard.stop, batch_size)
-                parts = [Pictures(rows[start : min(start + batch_size, shard.stop)]) for start in starts]
-                found = [labeler.label(part, questions)[attribute.name] for part in parts]
+                found = labeler.label(Pictures(rows[shard.start : shard.stop]), questions)[attribute.name]
                 with written_whole(shard.record) as partial:
-                    save_file({PROBABILITIES: np.concatenate(found)}, partial)
+                    save_file({PROBABILITIES: found}, partial)
                 shards[number] = shard.keep(ids, [shard.record], {})
                 work.advance(shard.stop - shard.start)
     return shards

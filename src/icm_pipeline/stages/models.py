@@ -142,4 +142,4 @@ def refuse_early(settings: Settings, backbone: Backbone) -> None:
     own = {settings.attribute.name: settings.attribute.options}
     drifting = {other.name: other.options for other in settings.evaluate.drift.values()}
     for judge, questions in ((settings.labeler, own), (settings.judge, drifting | own)):
-        refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions)
+        refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions, judge.faces, judge.detector)
