@@ -83,7 +83,10 @@ def pairs_of_folders(settings: Settings) -> ImagePairs:
     The labeler judges. Attributes under `evaluate.drift` that it cannot tell are left out by name.
     """
     labeler, attribute = settings.labeler, settings.attribute
-    refuse_unanswerable(labeler.kind, labeler.model, labeler.path, labeler.groups, {attribute.name: attribute.options})
+    questions = {attribute.name: attribute.options}
+    refuse_unanswerable(
+        labeler.kind, labeler.model, labeler.path, labeler.groups, questions, labeler.faces, labeler.detector
+    )
     refuse_reference(settings.evaluate)
     rows, others = read_images(settings, "images"), None
     twins: list[ImageRow] | None = None
