@@ -81,7 +81,7 @@ class SteeringVectors:
         return replace(self, directions=directions)
 
     def of_layers(self, layers: Sequence[str]) -> "SteeringVectors":
-        """Return the vectors of some layers; raises ValueError listing what there is if one is missing or none given."""
+        """Return the vectors of some layers; raises ValueError listing all if one is missing or `layers` is empty."""
         if not layers:
             raise ValueError(f"layers=[] steers nothing; give some of {', '.join(self.layers)}.")
         missing = [layer for layer in layers if layer not in self.directions]

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from icm_pipeline.parallel import num_cores
 from icm_pipeline.pretrain.training import TrainingPlan
 from icm_pipeline.pretrain.world import OCCUPATIONS, PERSON_SHARE
+from icm_pipeline.versions import device_name
 
 TRAINING = "training.json"
 QUALITY = "quality.json"
@@ -60,7 +61,7 @@ def write_training(
         "num_portraits": num_portraits,
         "steps_done": state["step"],
         "seconds": round(state["seconds"]),
-        "machine": f"{num_cores()} x {platform.machine()} cores" if plan.device == "cpu" else plan.device,
+        "machine": f"{num_cores()} x {platform.machine()} cores" if plan.device == "cpu" else device_name(plan.device),
         "torch": torch.__version__,
     }
     history = {**earlier, part: [*earlier.get(part, []), entry]}
