@@ -81,7 +81,7 @@ def test_activations_take_what_the_plan_said(made: Settings, tmp_path: Path) -> 
     work = item_of(planned(elsewhere(made, tmp_path)), "generate").work
     assert (work.values, work.stored) == (numbers, 4 * numbers)
     assert (work.num_images, work.passes) == (NUM_PROBE_IMAGES, NUM_PROBE_IMAGES * NUM_STEPS)
-    assert work.device_memory == 4 * numbers * made.model.batch_size // NUM_PROBE_IMAGES
+    assert work.device_memory == 2 * 4 * numbers * made.model.batch_size // NUM_PROBE_IMAGES
 
 
 def test_first_steps_take_what_the_plan_said(made: Settings, tmp_path: Path) -> None:
