@@ -61,6 +61,7 @@ def make_key(content: Any) -> str:
 
 
 def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -156,6 +157,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def library_versions() -> dict[str, str]:
+    """Return the installed versions of this package and of the libraries whose results it keeps."""
     versions = {}
     for name in ("icm_pipeline", *LIBRARIES):
         try:

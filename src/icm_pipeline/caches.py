@@ -36,6 +36,7 @@ def prefix_folder(originals: Path, key: str, first_step: int, device: str) -> Pa
 
 
 def is_cache(path: Path) -> bool:
+    """Say whether a folder holds first steps or answers of judges, which can be made again at any time."""
     return path.parent.name in (PREFIXES, JUDGED)
 
 

@@ -69,8 +69,8 @@ def hooked(
     """Call `hook` with the conditional image tokens of every named layer while the context lasts.
 
     Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once; a
-    pipeline that makes another number is refused. Everything registered
-    or wrapped is taken off again on exit, after an exception too.
+    pipeline that makes another number is refused. Everything registered or wrapped is taken off again on exit, after an
+    exception too.
     """
     assert hook is not None or not layers
     clock = StepClock(num_images)

@@ -196,6 +196,7 @@ def _join_activations(folder: Path, records: list[Path], recording: dict[str, An
 
 
 def read_table(artifact: Artifact) -> list[ImageRow]:
+    """Return the rows of an artifact's table of images, in its order."""
     with artifact.path(TABLE).open(newline="", encoding="utf-8") as file:
         return [
             ImageRow(

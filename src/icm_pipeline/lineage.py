@@ -120,6 +120,7 @@ def changed_files(artifact: Artifact) -> str | None:
 
 
 def stage_of(artifact: Artifact) -> str:
+    """Return the name of the stage that made an artifact."""
     return str(artifact.manifest["stage"])
 
 
@@ -129,6 +130,7 @@ def _is_result(artifact: Artifact) -> bool:
 
 
 def parents_of(artifact: Artifact) -> list[str]:
+    """Return the keys of the artifacts that an artifact was made from."""
     return list(artifact.manifest.get("parents", {}).values())
 
 
@@ -161,7 +163,7 @@ def _is_pair(item: Any) -> bool:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Return the folders of artifacts, whole and half-made; other folders beside the stages' are nobody's concern."""
+    """Return the folders of artifacts, whole and half-made; what else lies beside them is ignored."""
     for stage in sorted(path for path in root.iterdir() if path.is_dir()):
         yield from sorted(path for path in stage.iterdir() if path.is_dir())
 

@@ -1,8 +1,8 @@
-"""The unsteered beginning of a denoising run, computed once and said again at no cost.
+"""The unsteered beginning of a denoising run, computed once and replayed at no cost.
 
-Until the first steered step a steered run does what the unsteered run of the same seeds does. What the denoiser said in
-those steps is kept and returned in its place; everything around it (guidance, scheduler, noise of stochastic samplers)
-runs as ever, so that any pipeline and scheduler comes to the same latents.
+Until the first steered step a steered run does what the unsteered run of the same seeds does. The denoiser's outputs in
+those steps are kept and returned in its place; everything around it (guidance, scheduler, noise of stochastic samplers)
+runs unchanged, so that any pipeline and scheduler comes to the same latents.
 """
 
 import logging
@@ -28,7 +28,7 @@ class PrefixError(ValueError):
 
 
 class Prefix:
-    """What the denoiser said for each image of a batch before a step.
+    """The denoiser's outputs for each image of a batch before a step.
 
     outputs: one tensor [calls, parts, ...] per image, where parts are the rows an image has in a call (two under
     classifier-free guidance).

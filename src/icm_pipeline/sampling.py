@@ -28,6 +28,7 @@ class Sample:
 
 
 def batches(jobs: list[Job], batch_size: int) -> Iterator[list[Job]]:
+    """Yield the jobs in order, batch_size at a time."""
     for start in range(0, len(jobs), batch_size):
         yield jobs[start : start + batch_size]
 

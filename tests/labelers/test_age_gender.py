@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from icm_pipeline.labelers import load_labeler
-from icm_pipeline.labelers.age_gender import HEADS, onnx_providers, option_maps
+from icm_pipeline.labelers.age_gender import HEADS, onnx_providers
+from icm_pipeline.labelers.groups import map_questions
 from tests.labelers.pictures import needs, noise, portrait
 
 GROUPS = {
@@ -72,7 +73,7 @@ def test_its_networks_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_it_cannot_tell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cannot judge 'race'.*gender .female, male.*age .years 0 to 80"):
-        option_maps({}, {"race": {"white": [], "black": []}})
+        map_questions("age_gender", HEADS, {}, {"race": {"white": [], "black": []}})
 
 
 @needs("onnxruntime")

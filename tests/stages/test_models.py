@@ -130,6 +130,31 @@ def test_an_attribute_that_the_embedded_judge_cannot_tell_is_refused_early(
         refuse_early(settings, backbone)
 
 
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["labeler.path=/nowhere/clip.safetensors"], ValueError, r"^/nowhere/clip\.safetensors does not exist"),
+        (["labeler.model='local-dir:/nowhere'"], ValueError, r"^local-dir:/nowhere does not exist"),
+        (["labeler.faces=largest", "labeler.detector=eyes"], ValueError, r"^labeler\.detector=eyes is not known"),
+        (["judge.faces=largest", "judge.detector=eyes"], ValueError, r"^judge\.detector=eyes is not known"),
+        (["judge.kind=fairface", "judge.model=eight"], ValueError, r"^judge\.model=eight is no FairFace model"),
+        (["labeler.faces=largest"], ModuleNotFoundError, r"^labeler\.detector=dlib needs .*icm_pipeline\[faces\]"),
+    ],
+)
+def test_what_a_judge_lacks_is_refused_early_by_its_own_group(
+    settings_with: Compose,
+    backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr("icm_pipeline.labelers.extras.find_spec", lambda name: None)
+    settings = settings_with("labeler.kind=clip", "judge.kind=clip", "layers.k=1", *words)
+    with pytest.raises(error, match=message):
+        refuse_early(settings, backbone)
+
+
 def test_an_inception_checkpoint_that_is_not_there_is_refused_early(settings_with: Compose, backbone: Backbone) -> None:
     settings = settings_with(
         "labeler.kind=clip", "judge.kind=clip", "layers.k=1", "evaluate.inception=/nowhere/net.pth"

@@ -149,6 +149,7 @@ def _no_hub(path: str, error: Exception) -> BackboneError:
 
 
 def folder_index(folder: Path, path: str) -> dict[str, Any]:
+    """Return the index of a pipeline's folder; raises BackboneError, which names the path as the user gave it."""
     if not folder.is_dir():
         raise BackboneError(f"model.path={path} is not a folder. Give one that holds a diffusers pipeline ({INDEX}).")
     if not (folder / INDEX).is_file():

@@ -16,7 +16,7 @@ from icm_pipeline.labelers.base import Floats, Questions, image_batches
 from icm_pipeline.labelers.extras import package_folder, require
 from icm_pipeline.labelers.face_chips import crop_face
 from icm_pipeline.labelers.faces import DlibFinder, Face, find_faces, mean_over_faces
-from icm_pipeline.labelers.groups import Groups, Heads, OptionMap, map_options, report_dropped
+from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
 
 Provider = tuple[str, dict[str, int]]  # onnxruntime's name of one, and its options
 
@@ -37,7 +37,7 @@ class AgeGenderJudge:
         self._networks: dict[str, _Network] = {}
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        maps = option_maps(self._groups, questions)
+        maps = map_questions("age_gender", HEADS, self._groups, questions)
         networks = {mapped.head: self._network(mapped.head) for mapped in maps.values()}
         faces = self._faces(images)
         owners = [index for index, row in enumerate(faces) for _ in row]
@@ -48,10 +48,7 @@ class AgeGenderJudge:
             for head, network in networks.items() if cut else ():
                 parts[head].append(network([crop_face(i, f.landmarks, network.size, CHIP_PADDING) for i, f in cut]))
         by_head = {head: mean_over_faces(np.concatenate(rows), owners, len(images)) for head, rows in parts.items()}
-        labelled = {attribute: mapped.options(by_head[mapped.head]) for attribute, mapped in maps.items()}
-        for attribute, mapped in maps.items():
-            report_dropped("age_gender", attribute, mapped, labelled[attribute])
-        return labelled
+        return answers("age_gender", maps, by_head)
 
     def _network(self, head: str) -> "_Network":
         if head not in self._networks:
@@ -86,10 +83,6 @@ class _Network:
         inputs = {self._session.get_inputs()[0].name: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))}
         probabilities: Floats = self._session.run(None, inputs)[0].astype(np.float64)
         return probabilities
-
-
-def option_maps(groups: Groups, questions: Questions) -> dict[str, OptionMap]:
-    return {name: map_options("age_gender", HEADS, groups, name, options) for name, options in questions.items()}
 
 
 def bundle_folder() -> Path:

@@ -10,7 +10,7 @@ from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.choices import JUDGES
 from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
 from icm_pipeline.labelers.extras import require
-from icm_pipeline.labelers.groups import Groups
+from icm_pipeline.labelers.groups import Groups, map_questions
 from icm_pipeline.progress import working
 
 Floats = NDArray[np.float64]
@@ -105,17 +105,17 @@ def refuse_unanswerable(
     elif kind == "fairface":
         from icm_pipeline.labelers import fairface
 
-        fairface.option_maps(fairface.heads_of(model), groups, questions)
+        map_questions("fairface", fairface.heads_of(model), groups, questions)
         fairface.checkpoint_file(model, path)
     elif kind == "deepface":
         from icm_pipeline.labelers import deepface
 
-        maps = deepface.option_maps(groups, questions)
+        maps = map_questions("deepface", deepface.HEADS, groups, questions)
         for package in ("deepface", "onnxruntime"):
             require(package, "deepface", "labeler=deepface")
         deepface.refuse_missing_weights(deepface.weights_folder(path), [mapped.head for mapped in maps.values()])
     elif kind == "age_gender":
         from icm_pipeline.labelers import age_gender
 
-        age_gender.option_maps(groups, questions)
+        map_questions("age_gender", age_gender.HEADS, groups, questions)
         age_gender.bundle_folder()

@@ -14,7 +14,7 @@ import numpy as np
 from icm_pipeline.labelers.base import Floats, Questions, image_batches
 from icm_pipeline.labelers.extras import require
 from icm_pipeline.labelers.faces import mean_over_faces, report_faces
-from icm_pipeline.labelers.groups import Groups, Heads, OptionMap, map_options, report_dropped
+from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
 
 HEADS: Heads = {
     "gender": ("Woman", "Man"),
@@ -50,7 +50,7 @@ class DeepFaceJudge:
         self._groups = groups
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        maps = option_maps(self._groups, questions)
+        maps = map_questions("deepface", HEADS, self._groups, questions)
         heads = list(dict.fromkeys(mapped.head for mapped in maps.values()))
         refuse_missing_weights(self._weights, heads)
         analyze = _load(self._weights.parents[1], self._device)
@@ -67,10 +67,7 @@ class DeepFaceJudge:
         if self._choice != "none":
             report_faces(counts, self._choice)
         by_head = {head: mean_over_faces(np.concatenate(parts), owners, len(images)) for head, parts in rows.items()}
-        labelled = {attribute: mapped.options(by_head[mapped.head]) for attribute, mapped in maps.items()}
-        for attribute, mapped in maps.items():
-            report_dropped("deepface", attribute, mapped, labelled[attribute])
-        return labelled
+        return answers("deepface", maps, by_head)
 
     def _analyzed(self, analyze: Any, image: Any, heads: list[str]) -> list[dict[str, Any]]:
         """Return what DeepFace says of each face, none if it finds no face."""
@@ -84,10 +81,6 @@ class DeepFaceJudge:
         except FaceNotDetected:
             return []
         return found
-
-
-def option_maps(groups: Groups, questions: Questions) -> dict[str, OptionMap]:
-    return {name: map_options("deepface", HEADS, groups, name, options) for name, options in questions.items()}
 
 
 def weights_folder(path: str) -> Path:
@@ -118,7 +111,7 @@ def refuse_missing_weights(folder: Path, heads: Sequence[str]) -> None:
         files = " and ".join(SOURCE + name for name in missing)
         raise ValueError(
             f"DeepFace's weights {', '.join(missing)} are not in {folder}. Download {files} into it, or set "
-            "labeler.path (judge.path) to the .deepface/weights folder that has them."
+            "labeler.path to the .deepface/weights folder that has them."
         )
 
 

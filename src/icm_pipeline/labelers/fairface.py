@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.labelers.base import Floats, Questions, image_batches
-from icm_pipeline.labelers.groups import Groups, Heads, OptionMap, map_options, report_dropped
+from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
 
 NUM_OUTPUTS = 18
 INPUT_SIZE = 224
@@ -49,16 +49,13 @@ class FairFaceJudge:
 
     @torch.inference_mode()
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        maps = option_maps(self._heads, self._groups, questions)
+        maps = map_questions("fairface", self._heads, self._groups, questions)
         parts = []
         for batch in image_batches(images, self._batch_size, "FairFace"):
             pixels = torch.stack([to_input(image) for image in batch])
             parts.append(self._network(pixels.to(self._device)).double().cpu())
-        logits, labelled = torch.cat(parts), {}
-        for attribute, mapped in maps.items():
-            labelled[attribute] = mapped.options(head_probabilities(logits, self._heads, mapped.head))
-            report_dropped("fairface", attribute, mapped, labelled[attribute])
-        return labelled
+        logits, heads = torch.cat(parts), {mapped.head for mapped in maps.values()}
+        return answers("fairface", maps, {head: head_probabilities(logits, self._heads, head) for head in heads})
 
 
 def heads_of(model: str) -> Heads:
@@ -68,10 +65,6 @@ def heads_of(model: str) -> Heads:
     return MODELS[model]
 
 
-def option_maps(heads: Heads, groups: Groups, questions: Questions) -> dict[str, OptionMap]:
-    return {name: map_options("fairface", heads, groups, name, options) for name, options in questions.items()}
-
-
 def checkpoint_file(model: str, path: str) -> Path:
     """Return the checkpoint; raises ValueError saying which file to put where if it is not there."""
     file = local_folder(path) or Path(path)
@@ -79,7 +72,7 @@ def checkpoint_file(model: str, path: str) -> Path:
         return file
     raise ValueError(
         f"There is no FairFace checkpoint at {file.absolute()}. Download {FILES[model]} (the links are in the README "
-        "of github.com/dchen236/FairFace) and put it there, or set labeler.path (judge.path) to where it lies."
+        "of github.com/dchen236/FairFace) and put it there, or set labeler.path to where it lies."
     )
 
 

@@ -6,7 +6,7 @@ dropped, not shared out, as the published evaluation does: rows then do not sum 
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,22 @@ def map_options(judge: str, heads: Heads, groups: Groups, attribute: str, option
     return OptionMap(head, members, dropped)
 
 
-def report_dropped(judge: str, attribute: str, mapped: OptionMap, probabilities: Floats) -> None:
+def map_questions(
+    judge: str, heads: Heads, groups: Groups, questions: Mapping[str, Iterable[str]]
+) -> dict[str, OptionMap]:
+    """Return `map_options` of every attribute that is asked for."""
+    return {name: map_options(judge, heads, groups, name, options) for name, options in questions.items()}
+
+
+def answers(judge: str, maps: dict[str, OptionMap], by_head: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return each attribute's probabilities [n, options] from those of the heads [n, classes]; log what is dropped."""
+    found = {attribute: mapped.options(by_head[mapped.head]) for attribute, mapped in maps.items()}
+    for attribute, mapped in maps.items():
+        _report_dropped(judge, attribute, mapped, found[attribute])
+    return found
+
+
+def _report_dropped(judge: str, attribute: str, mapped: OptionMap, probabilities: Floats) -> None:
     """Log how much probability of [n, options] belonged to classes that no option names."""
     seen = probabilities[~np.isnan(probabilities).any(1)]
     if mapped.dropped and len(seen):

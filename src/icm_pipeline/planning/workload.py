@@ -124,7 +124,7 @@ def _recorded(settings: Settings, outline: OutlineConfig | None) -> int | None:
 
 def _with_recording(settings: Settings, work: Workload, recorded: int | None) -> Workload:
     """Add what recording keeps: files of all layers beside those of all shards before these are removed, the buffers
-    of a batch on the device beside the same joined, and in memory a shard's batches, the same joined, and the next's."""
+    of a batch on the device beside the same joined; in memory a shard's batches, the same joined, and the next's."""
     if recorded is None:
         unknown = {name: None for name in ("values", "stored", "temporary", "device_memory", "memory")}
         return Workload(work.num_images, work.num_pictures, work.passes, **unknown)

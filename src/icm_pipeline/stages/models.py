@@ -1,6 +1,8 @@
 """From settings to loaded models and jobs, for the stages that need them."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +79,23 @@ def load_model(model: ModelConfig) -> Backbone:
 def labeler_of(config: LabelerConfig, setting: str) -> Labeler:
     """Load a labeler; `setting` is the name of its group, for messages."""
     check_device(config.device, f"{setting}.device")
-    return load_labeler(
-        config.kind, config.model, config.path, config.batch_size, config.device,
-        config.faces, config.detector, config.groups,
-    )  # fmt: skip
+    with naming_its_group(setting):
+        return load_labeler(
+            config.kind, config.model, config.path, config.batch_size, config.device,
+            config.faces, config.detector, config.groups,
+        )  # fmt: skip
+
+
+@contextmanager
+def naming_its_group(setting: str) -> Iterator[None]:
+    """Let what a judge is refused with name the group it is configured in: `judge.path` instead of `labeler.path`."""
+    try:
+        yield
+    except (ValueError, ModuleNotFoundError) as error:
+        if setting == "labeler":
+            raise
+        message = str(error).replace("labeler=", f"labeler@{setting}=").replace("labeler.", f"{setting}.")
+        raise type(error)(message) from error
 
 
 def probe_jobs(settings: Settings) -> list[Job]:
@@ -141,5 +156,8 @@ def refuse_early(settings: Settings, backbone: Backbone) -> None:
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
     own = {settings.attribute.name: settings.attribute.options}
     drifting = {other.name: other.options for other in settings.evaluate.drift.values()}
-    for judge, questions in ((settings.labeler, own), (settings.judge, drifting | own)):
-        refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions, judge.faces, judge.detector)
+    for setting, judge, questions in (("labeler", settings.labeler, own), ("judge", settings.judge, drifting | own)):
+        with naming_its_group(setting):
+            refuse_unanswerable(
+                judge.kind, judge.model, judge.path, judge.groups, questions, judge.faces, judge.detector
+            )

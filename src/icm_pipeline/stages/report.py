@@ -39,7 +39,8 @@ def run(context: StageContext) -> None:
         "heat_map": plot_heat_map(folder / "heat_map.png", scores, steered, attribute),
         "ranking": plot_ranking(folder / "ranking.png", scores, steered, attribute),
     }
-    results = _results(context.compared, parents["evaluate"], settings.evaluate.fd, settings.evaluate.bootstrap)
+    judged = settings.evaluate
+    results = _results(context.compared, parents["evaluate"], judged.fd, judged.bootstrap, settings.seed)
     if len(results) > 1:
         figures["comparison"] = plot_comparison(folder / "comparison.png", results, parents["evaluate"].key)
     write_page(folder / "report.md", metrics, figures, results)
@@ -57,17 +58,21 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
     return chosen, [originals[row.image_id] for row in chosen]
 
 
-def _results(compared: tuple[Artifact, ...], this: Artifact, fd: str, num_resamples: int) -> list[dict[str, Any]]:
+def _results(
+    compared: tuple[Artifact, ...], this: Artifact, fd: str, num_resamples: int, seed: int
+) -> list[dict[str, Any]]:
     """Return the metrics of evaluations, each with its artifact's key, similar ways of steering side by side."""
     results = []
     for artifact in compared:
         metrics = artifact.read_json(METRICS)
-        interval = None if artifact.key == this.key else _less(artifact, this, fd, num_resamples)
+        interval = None if artifact.key == this.key else _interval_of_less(artifact, this, fd, num_resamples, seed)
         results.append({**metrics, "key": artifact.key, "fd_less_this": interval})
     return sorted(results, key=lambda row: json.dumps([row["steering"]["layers"], row["steering"]], sort_keys=True))
 
 
-def _less(other: Artifact, this: Artifact, fd: str, num_resamples: int) -> tuple[float, float] | None:
+def _interval_of_less(
+    other: Artifact, this: Artifact, fd: str, num_resamples: int, seed: int
+) -> tuple[float, float] | None:
     """Return the 95 % interval, over pairs of one seed, of another run's FD less this one's.
 
     None if they are steered towards different shares, so that their FDs measure different things, or if a prompt has
@@ -82,7 +87,7 @@ def _less(other: Artifact, this: Artifact, fd: str, num_resamples: int) -> tuple
     target, strata = None if shares is None else np.array(shares), None
     if all(how["assignment"] == "quota" for how in steering) and sides[0].steered_to == sides[1].steered_to:
         strata = np.unique(sides[0].steered_to, return_inverse=True)[1]
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     try:
         return paired_change(before, after, sides[0].prompts, num_resamples, rng, target, strata=strata)[1]
     except ValueError as error:
