@@ -304,7 +304,9 @@ SWEEPS = {
 @pytest.mark.parametrize("experiment", SWEEPS)
 def test_a_shipped_sweep_is_in_terms_of_the_model(compose_settings: Compose, experiment: str, model: str) -> None:
     swept, for_tiny, for_sd15 = SWEEPS[experiment]
-    found = [compose_settings(f"model={model}", *words) for words in jobs_of(experiment, f"model={model}")]
+    given = {"tiny": ["model.steering.alpha=4.0", "model.steering.k=4"], "sd15": []}[model]
+    words = [f"model={model}", *given]
+    found = [compose_settings(*words, *job) for job in jobs_of(experiment, *words)]
     values = list(dict.fromkeys(value_at(settings, swept) for settings in found))
     assert values == (for_tiny if model == "tiny" else for_sd15)
 
