@@ -1,21 +1,23 @@
-"""The only place that registers a hook: show a hook the conditional image tokens of some layers, step by step.
+"""The one hook mechanism: show a hook the conditional image tokens of some layers, step by step.
 
 One StepClock per run owns the step. It is driven by the scheduler, whose `set_timesteps` starts it and whose `step`
 advances it, because timesteps repeat (PNDM), are called more than once (Heun) and are scaled differently from model to
-model, and because some schedulers have no step index.
+model, and because some schedulers have no step index. What gated sites and compiled denoisers need besides is in
+`gate_hooks` and `compiled_hooks`.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Gate, Site, uncompiled
+from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Site, uncompiled
 from icm_pipeline.backbones.schedulers import noise_levels, step_numbers
+from icm_pipeline.compiled_hooks import switched_on
+from icm_pipeline.gate_hooks import CaughtGates, away_from_zero
 
 
 class StepClock:
@@ -90,10 +92,10 @@ def hooked(
         if hook is None:
             yield clock
             return
-        gates = _Gates(backbone, stack)
+        gates = CaughtGates(backbone, stack)
         after = _after(backbone, hook, clock, gates)
         if uncompiled(denoiser) is not denoiser:
-            stack.enter_context(_switched_on(uncompiled(denoiser), sites, after))
+            stack.enter_context(switched_on(uncompiled(denoiser), sites, after))
         else:
             for site in sites:
                 if site.gated:
@@ -103,7 +105,7 @@ def hooked(
         yield clock
 
 
-def _after(backbone: Backbone, hook: Hook, clock: StepClock, gates: "_Gates") -> Callable[..., Any]:
+def _after(backbone: Backbone, hook: Hook, clock: StepClock, gates: "CaughtGates") -> Callable[..., Any]:
     """Return what runs after a site's module: (site, module, args, output) -> new output or None."""
 
     def after(site: Site, module: nn.Module, args: Any, output: Any) -> Any:
@@ -119,113 +121,11 @@ def _after(backbone: Backbone, hook: Hook, clock: StepClock, gates: "_Gates") ->
         if changed is None:
             return None
         if gate is not None:
-            changed = seen + (changed - seen * gate) / _away_from_zero(gate)
+            changed = seen + (changed - seen * gate) / away_from_zero(gate)
         whole = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
         return backbone.family.write(output, whole, site, call)
 
     return after
-
-
-def _away_from_zero(gate: Tensor) -> Tensor:
-    """Keep the gate's sign and at least a small size: behind a closed gate no change could be made."""
-    least = 1e-3 if gate.dtype == torch.float16 else 1e-5
-    return torch.where(gate.abs() < least, torch.full_like(gate, least).copysign(gate), gate)
-
-
-class _Gates:
-    """The gates of the blocks that hold gated sites, caught as the denoiser runs."""
-
-    def __init__(self, backbone: Backbone, stack: ExitStack) -> None:
-        self._backbone = backbone
-        self._stack = stack
-        self._caught: dict[str, Tensor] = {}
-        self._watched: set[str] = set()
-
-    def watch(self, site: Site) -> None:
-        """Catch the gate of a site in every call from now on; raises BackboneError if the family has no gates."""
-        gate = self._backbone.family.gate
-        if gate is None:
-            raise BackboneError(f"{self._backbone.name} puts no gate behind {site.module}: use the layer itself.")
-        if site.module in self._watched:
-            return
-        self._watched.add(site.module)
-        source = gate.source(site.module)
-        try:
-            module = uncompiled(self._backbone.denoiser).get_submodule(source)
-        except AttributeError as error:
-            raise BackboneError(
-                f"{site.module} has no gate of its own: there is no {source}. Use the layer itself."
-            ) from error
-        handle = (
-            module.register_forward_pre_hook(self._catch_inputs(gate, site), with_kwargs=True)
-            if gate.before
-            else module.register_forward_hook(self._catch_output(gate, site))
-        )
-        self._stack.callback(handle.remove)
-
-    def _catch_inputs(self, gate: Gate, site: Site) -> Any:
-        def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._caught[site.module] = gate.find(module, args, kwargs, None, site.module)
-
-        return catch
-
-    def _catch_output(self, gate: Gate, site: Site) -> Any:
-        def catch(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._caught[site.module] = gate.find(module, args, {}, output, site.module)
-
-        return catch
-
-    def of(self, site: Site) -> Tensor:
-        return self._caught[site.module]
-
-
-class _Switchboard:
-    """Hooks that stay on a compiled denoiser and do nothing until they are switched on.
-
-    A hook registered after the first compiled call is never run, so each new layer costs one recompilation and is
-    then kept.
-    """
-
-    def __init__(self) -> None:
-        self.modules: set[str] = set()
-        self.on: dict[str, list[Callable[..., Any]]] = {}  # (module, args, output) -> new output or None
-
-    def wire(self, denoiser: nn.Module, names: Sequence[str]) -> None:
-        """Register on the modules that have no hook yet."""
-        missing = [name for name in names if name not in self.modules]
-        if missing:
-            torch._dynamo.reset()
-        for name in missing:
-            denoiser.get_submodule(name).register_forward_hook(
-                torch.compiler.disable(functools.partial(self.run, name))
-            )
-            self.modules.add(name)
-
-    def run(self, name: str, module: nn.Module, args: Any, output: Any) -> Any:
-        for hook in self.on.get(name, []):
-            changed = hook(module, args, output)
-            output = output if changed is None else changed
-        return output
-
-
-_SWITCHBOARDS: WeakKeyDictionary[nn.Module, _Switchboard] = WeakKeyDictionary()
-
-
-@contextmanager
-def _switched_on(denoiser: nn.Module, sites: Sequence[Site], after: Callable[..., Any]) -> Iterator[None]:
-    gated = [site.layer for site in sites if site.gated]
-    if gated:
-        raise BackboneError(f"Sites behind a gate cannot be reached in a compiled model: {', '.join(gated)}.")
-    board = _SWITCHBOARDS.setdefault(denoiser, _Switchboard())
-    board.wire(denoiser, [site.module for site in sites])
-    added = [(board.on.setdefault(site.module, []), functools.partial(after, site)) for site in sites]
-    for hooks, hook in added:
-        hooks.append(hook)
-    try:
-        yield
-    finally:
-        for hooks, hook in added:
-            hooks.remove(hook)
 
 
 def _drive(pipe: Any, clock: StepClock, expected: int | None, stack: ExitStack) -> None:
