@@ -21,6 +21,12 @@ from typing import Any
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
+LABELS, SCORES, SELECTION, METRICS = (
+    "labels.csv",
+    "scores.json",
+    "selection.json",
+    "metrics.json",
+)  # stages meet by these
 SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no part of the artifact
 NO_WEIGHTS = (".md", "quality.json", "training.json")  # lie beside weights and change nothing about them
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)

@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.artifacts import Artifact, ArtifactError, open_artifact
+from icm_pipeline.artifacts import MANIFEST, Artifact, ArtifactError, open_artifact
+from icm_pipeline.partials import OLD, PARTIAL
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +16,8 @@ def comparable_evaluations(folder: Path, settings: dict[str, Any], originals_key
     settings: the part of the configuration that an evaluation reads. A damaged artifact is left out and named.
     """
     found = []
-    for manifest in sorted(folder.glob("*/manifest.json")):
-        if manifest.parent.name.endswith((".partial", ".old")):
+    for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+        if manifest.parent.name.endswith((PARTIAL, OLD)):
             continue
         try:
             artifact = open_artifact(manifest.parent)

@@ -7,7 +7,7 @@ import csv
 from collections import Counter
 from typing import Any
 
-from icm_pipeline.artifacts import Artifact
+from icm_pipeline.artifacts import LABELS, SCORES, SELECTION, Artifact
 from icm_pipeline.image_sets import SAMPLES
 from icm_pipeline.tracking import NoTracker, Tracker
 
@@ -26,7 +26,7 @@ def track_artifact(tracker: Tracker, artifact: Artifact) -> None:
 
 
 def _label(tracker: Tracker, artifact: Artifact) -> None:
-    with artifact.path("labels.csv").open(newline="", encoding="utf-8") as file:
+    with artifact.path(LABELS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     options = [name for name, _ in artifact.manifest["settings"]["config"]["attribute.options"]]
     counts = Counter(row["option"] for row in rows)
@@ -37,7 +37,7 @@ def _label(tracker: Tracker, artifact: Artifact) -> None:
 
 
 def _probe(tracker: Tracker, artifact: Artifact) -> None:
-    scores = artifact.read_json("scores.json")
+    scores = artifact.read_json(SCORES)
     layers = scores["layers"]
     kinds: dict[str, list[float]] = {}
     for row in layers.values():
@@ -54,7 +54,7 @@ def _probe(tracker: Tracker, artifact: Artifact) -> None:
 
 
 def _select(tracker: Tracker, artifact: Artifact) -> None:
-    selection = artifact.read_json("selection.json")
+    selection = artifact.read_json(SELECTION)
     rows = [
         [place + 1, row["layer"], row["kind"], row["score"], row["layer"] in selection["layers"]]
         for place, row in enumerate(selection["ranking"])

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from yaml import YAMLError
 
 from icm_pipeline import callbacks
-from icm_pipeline.artifacts import Artifact, ArtifactError
+from icm_pipeline.artifacts import METRICS, SELECTION, Artifact, ArtifactError
 from icm_pipeline.callbacks import StartedSweep
 from icm_pipeline.command_words import config_words
 from icm_pipeline.composition_errors import explain
@@ -161,13 +161,13 @@ def _show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, floa
     """Print what a job is asked for: the ranking, the metrics, the figures' paths; return what `main` returns."""
     stage = artifact.manifest["stage"]
     if stage == "select":
-        print_ranking(artifact.read_json("selection.json"))
+        print_ranking(artifact.read_json(SELECTION))
     if stage not in ("evaluate", "report"):
         return None
     evaluated, selected = pipeline.find("evaluate"), pipeline.find("select") if stage == "report" else None
     if selected is not None:
-        print_ranking(selected.read_json("selection.json"), RANKING_ROWS)
-    metrics = None if evaluated is None else evaluated.read_json("metrics.json")
+        print_ranking(selected.read_json(SELECTION), RANKING_ROWS)
+    metrics = None if evaluated is None else evaluated.read_json(METRICS)
     if metrics is not None:
         print_metrics(metrics)
     for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):

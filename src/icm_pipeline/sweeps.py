@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.artifacts import Artifact, ArtifactError, open_artifact, write_json
+from icm_pipeline.artifacts import METRICS, Artifact, ArtifactError, open_artifact, write_json
 
 RESULT = "result.json"
 STEERING_FACTORS = (
@@ -158,7 +158,7 @@ def _read_job(folder: Path, outputs: Path) -> SweepJob:
     evaluated = _find("evaluate", result, outputs)
     if evaluated is None:
         raise _NoEvaluationError("has no evaluation: it ran another stage, or the artifact was removed")
-    metrics = evaluated.read_json("metrics.json")
+    metrics = evaluated.read_json(METRICS)
     if metrics["steering"] is None:
         raise _NoEvaluationError(f"judged a folder of images; its figures are in {evaluated.folder}")
     factors = _factors(metrics, result["overrides"])

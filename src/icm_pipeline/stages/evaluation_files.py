@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icm_pipeline.artifacts import Artifact, write_json
+from icm_pipeline.artifacts import METRICS, Artifact, write_json
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.image_pairs import ImagePairs
 from icm_pipeline.stages.likeness import Likeness
 
 Floats = NDArray[np.float64]
 
-METRICS, IMAGES_TABLE = "metrics.json", "images.csv"
+IMAGES_TABLE = "images.csv"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from icm_pipeline.artifacts import written_whole
+from icm_pipeline.artifacts import LABELS, written_whole
 from icm_pipeline.image_folders import read_images
 from icm_pipeline.image_sets import ImageRow, Pictures, read_table
 from icm_pipeline.metrics.outcomes import hard_labels
@@ -18,7 +18,6 @@ from icm_pipeline.stages.models import labeler_of
 
 log = logging.getLogger(__name__)
 
-LABELS = "labels.csv"
 PROBABILITIES = "probabilities"  # of a shard: [images, options], float64
 
 

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 from safetensors.numpy import save_file
 
-from icm_pipeline.artifacts import write_json
+from icm_pipeline.artifacts import LABELS, SCORES, write_json
 from icm_pipeline.choices import DIRECTIONS
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.parallel import one_thread_each
@@ -66,7 +66,7 @@ def _warn_of_unfinished(fitted: dict[str, LayerProbes], max_iter: int) -> None:
 
 def _labels(context: StageContext, options: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the option index (-1: not recognisable) and the prompt index of every image, in the images' order."""
-    with context.parents["label"].path("labels.csv").open(newline="", encoding="utf-8") as file:
+    with context.parents["label"].path(LABELS).open(newline="", encoding="utf-8") as file:
         found = {row["id"]: row["option"] for row in csv.DictReader(file)}
     rows = read_table(context.parents["generate"])
     labels = [options.index(found[row.image_id]) if found[row.image_id] else -1 for row in rows]
@@ -115,7 +115,7 @@ def _write(
         for layer, p in fitted.items()
     }
     content = {"steps": steps, "chance": chance, "num_train": num_train, "num_test": num_test, "layers": scores}
-    write_json(context.folder / "scores.json", content)
+    write_json(context.folder / SCORES, content)
     rows = [[layer, row["kind"], row["score"]] for layer, row in scores.items()]
     with (context.folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["layer", "kind", "accuracy"], *rows])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from icm_pipeline.artifacts import Artifact
+from icm_pipeline.artifacts import METRICS, SCORES, Artifact
 from icm_pipeline.image_sets import ImageRow, read_table
 from icm_pipeline.metrics.fairness import paired_change
 from icm_pipeline.metrics.outcomes import one_hot_labels
@@ -16,7 +16,7 @@ from icm_pipeline.plots.comparison import plot_comparison, plot_discrepancy
 from icm_pipeline.plots.grid import plot_twins
 from icm_pipeline.plots.page import write_page
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.evaluation_files import METRICS, read_steered
+from icm_pipeline.stages.evaluation_files import read_steered
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ IMAGES_PER_PROMPT = 10
 
 def run(context: StageContext) -> None:
     settings, parents, folder = context.settings, context.parents, context.folder
-    scores = parents["probe"].read_json("scores.json")
+    scores = parents["probe"].read_json(SCORES)
     metrics = parents["evaluate"].read_json(METRICS)
     steered = metrics["steering"]["layers"]
     attribute = settings.attribute.name.replace("_", " ")

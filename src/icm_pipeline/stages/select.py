@@ -2,7 +2,7 @@
 
 import logging
 
-from icm_pipeline.artifacts import write_json
+from icm_pipeline.artifacts import SCORES, SELECTION, write_json
 from icm_pipeline.selection import LayerScore, rank, select_layers
 from icm_pipeline.stage_table import StageContext
 
@@ -11,13 +11,13 @@ log = logging.getLogger(__name__)
 
 def run(context: StageContext) -> None:
     layers = context.settings.layers
-    table = context.parents["probe"].read_json("scores.json")["layers"]
+    table = context.parents["probe"].read_json(SCORES)["layers"]
     scores = [LayerScore(layer, row["kind"], row["score"]) for layer, row in table.items()]
     chosen = select_layers(scores, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
     ranking = rank(scores)
     kinds = {row.kind for row in scores if row.layer in chosen}
     write_json(
-        context.folder / "selection.json",
+        context.folder / SELECTION,
         {
             "layers": chosen,
             "rule": layers.rule,

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from functools import cache
 
-from icm_pipeline.artifacts import write_json
+from icm_pipeline.artifacts import SELECTION, write_json
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.hooks import hooked
 from icm_pipeline.image_sets import IMAGES, SAMPLES, STEERING, Batch, make_image_set
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def run(context: StageContext) -> None:
     settings = context.settings
     method, names = settings.method, list(settings.attribute.options)
-    selection = context.parents["select"].read_json("selection.json")
+    selection = context.parents["select"].read_json(SELECTION)
     layers = selection["layers"] if method.name == "icm" else []
     vectors = load_vectors(context.parents["probe"].path(f"vectors-{method.direction}.safetensors"), layers)
     if vectors.options != tuple(names):
