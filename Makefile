@@ -17,11 +17,11 @@ setup: $(STAMP)  ## make the environment in .venv and install the package
 demo: $(STAMP)  ## run the whole method on the embedded model (gender) and print the result
 	$(BIN)/python -m icm_pipeline
 
-results: $(STAMP)  ## run every row of the README's table and print it (about 8 minutes)
+results: $(STAMP)  ## run every row of the README's table and print it (about 3 minutes after the demo)
 	$(BIN)/python -m icm_pipeline --multirun experiment=$(ROWS)
 	$(BIN)/python benchmarks/results_table.py
 
-bench: $(STAMP)  ## the benchmarks that fit on two cores in a quarter of an hour
+bench: $(STAMP)  ## the benchmarks that fit on two cores in ten minutes
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/profile_generation.py

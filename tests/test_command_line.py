@@ -28,6 +28,13 @@ BAD = {
     "an unknown scheduler": (["model.scheduler=best"], ["model.scheduler=best", "ddim"]),
     "an embedded model that is not there": (["model.path=embedded:huge"], ["huge", "tiny"]),
     "a folder that is no pipeline": (["stage=originals", "model.path=./nothing-here"], ["model_index.json"]),
+    "a misspelt setting": (["alpah=3"], ["there is no alpah. Did you mean alpha?"]),
+    "a misspelt setting of a group": (["layers.kk=3"], ["there is no layers.kk. Did you mean layers.k?"]),
+    "a misspelt setting that is added": (["+alpah=3"], ["there is no alpah. Did you mean alpha?"]),
+    "one that is added to an attribute": (
+        ["+evaluate.drift.age.option=1"],
+        ["Did you mean evaluate.drift.age.options?"],
+    ),
     "judges of another world": (["model.path=./nothing"], ["labeler=clip labeler@judge=clip evaluate=people"]),
 }
 

@@ -5,16 +5,17 @@ Hydra reports what OmegaConf found as text; the parts read here are its first li
 
 import re
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
+from typing import Any, get_type_hints
 
 import yaml
 
 from icm_pipeline import config
-from icm_pipeline.validation import ConfigError
+from icm_pipeline.validation import ConfigError, no_setting
 
 FILE = re.compile(r"In '([^']+)'")
 KEY = re.compile(r"full_key: (\S+)")
 UNKNOWN = re.compile(r"Key '([^']+)' not in '(\w+)'")
+NO_SUCH_WORD = re.compile(r"Could not override '([^']+)'")
 WRONG_KEY_TYPE = re.compile(r"Key (\S+) \((int|bool|float)\) is incompatible with \(str\)")
 NO_LIST = re.compile(r"incompatible with type hint 'typing.List|is not a ListConfig")
 NO_MAPPING = re.compile(r"is not a subclass of Dict|incompatible with type hint 'typing.Dict")
@@ -34,6 +35,9 @@ def explain(error: Exception) -> str:
     unknown = UNKNOWN.search(text)
     if unknown:
         return where + _about_unknown(name, unknown[1], unknown[2])
+    word = NO_SUCH_WORD.search(text)
+    if word:
+        return _about_word(word[1])
     wrong = WRONG_KEY_TYPE.search(text)
     if wrong:
         return f"{where}{name}: YAML reads {wrong[1]} as {wrong[2]}; put the name in quotes as it should be read."
@@ -50,9 +54,18 @@ def explain(error: Exception) -> str:
 def _about_unknown(key: str, name: str, schema: str) -> str:
     known = getattr(config, schema, None)
     names = [field.name for field in fields(known)] if is_dataclass(known) else []
-    close = get_close_matches(name, names, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"there is no {key}.{hint}" + (f" Known here: {', '.join(names)}." if names else "")
+    return no_setting(key, name, names)
+
+
+def _about_word(dotted: str) -> str:
+    """Return what is said of a word of the command line whose setting does not exist."""
+    schema: Any = config.Settings
+    for name in dotted.split("."):
+        known = [field.name for field in fields(schema)] if is_dataclass(schema) else []
+        if name not in known:
+            return no_setting(dotted, name, known)
+        schema = get_type_hints(schema)[name]
+    return f"{dotted} cannot be set."
 
 
 def _about_yaml(error: yaml.MarkedYAMLError) -> str:

@@ -4,7 +4,8 @@ import math
 import re
 import secrets
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -86,8 +87,27 @@ def to_settings(cfg: Any) -> Settings:
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration does not hold together: {error}") from error
     assert isinstance(settings, Settings)
+    _refuse_added(settings, "")
     check(settings)
     return settings
+
+
+def _refuse_added(settings: Any, place: str) -> None:
+    """Raise ConfigError for a setting that nothing knows, as `+alpah=3` adds one."""
+    known = [field.name for field in fields(settings)]
+    for name, value in vars(settings).items():
+        if name not in known:
+            raise ConfigError(no_setting(place + name, name, known))
+        for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
+            if is_dataclass(inner):
+                _refuse_added(inner, f"{place}{name}.{key}." if key else f"{place}{name}.")
+
+
+def no_setting(dotted: str, name: str, known: list[str]) -> str:
+    """Return what is said of a setting that does not exist: the nearest that does, and all there are beside it."""
+    close = get_close_matches(name, known, 1)
+    hint = f" Did you mean {dotted.removesuffix(name)}{close[0]}?" if close else ""
+    return f"there is no {dotted}.{hint}" + (f" Known here: {', '.join(known)}." if known else "")
 
 
 def check(settings: Settings) -> None:

@@ -10,6 +10,7 @@ import torch
 from icm_pipeline.backbones import loading
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.loading import Placement, _check_parts
+from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.backbones.registry import load_backbone
 
 
@@ -138,3 +139,11 @@ def test_slicing_and_tiling_are_switched_on(random_pipeline_folder: Path) -> Non
 def test_weights_come_in_the_dtype_asked_for(random_pipeline_folder: Path) -> None:
     backbone = load_backbone("x", str(random_pipeline_folder), 2, 3.0, Placement(dtype="bfloat16"))
     assert {p.dtype for p in backbone.denoiser.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_sdxl", "tiny_sana", "tiny_flux"])
+def test_a_shipped_pipeline_that_its_user_loads_himself_is_of_one_precision(name: str) -> None:
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(ZOO / name)
+    assert {part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)} == {torch.float32}

@@ -250,10 +250,15 @@ def _note_training(plan: PretrainPlan, part: str, folder: Path, earlier: dict[st
 
 
 def _forget_origin(folder: Path) -> None:
-    """Take out of the saved configurations where on this machine the weights were loaded from."""
+    """Take out of the saved configurations where on this machine the weights were loaded from, and the half precision.
+
+    transformers would load a text encoder in the precision its file was saved in, diffusers the rest in float32.
+    """
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text("utf-8"))
         config.pop("_name_or_path", None)
+        if "dtype" in config:
+            config["dtype"] = "float32"
         write_json(path, config)
 
 
