@@ -63,7 +63,7 @@ def _about_word(dotted: str) -> str:
     for name in dotted.split("."):
         known = [field.name for field in fields(schema)] if is_dataclass(schema) else []
         if name not in known:
-            return no_setting(dotted, name, known)
+            return no_setting(dotted, name, known, dotted.removesuffix(name))
         schema = get_type_hints(schema)[name]
     return f"{dotted} cannot be set."
 

@@ -97,16 +97,19 @@ def _refuse_added(settings: Any, place: str) -> None:
     known = [field.name for field in fields(settings)]
     for name, value in vars(settings).items():
         if name not in known:
-            raise ConfigError(no_setting(place + name, name, known))
+            raise ConfigError(no_setting(place + name, name, known, place))
         for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
             if is_dataclass(inner):
                 _refuse_added(inner, f"{place}{name}.{key}." if key else f"{place}{name}.")
 
 
-def no_setting(dotted: str, name: str, known: list[str]) -> str:
-    """Return what is said of a setting that does not exist: the nearest that does, and all there are beside it."""
+def no_setting(dotted: str, name: str, known: list[str], place: str = "") -> str:
+    """Return what is said of a setting that does not exist: the nearest that does, and all there are beside it.
+
+    place: what stands before the nearest one's name, as on a command line.
+    """
     close = get_close_matches(name, known, 1)
-    hint = f" Did you mean {dotted.removesuffix(name)}{close[0]}?" if close else ""
+    hint = f" Did you mean {place}{close[0]}?" if close else ""
     return f"there is no {dotted}.{hint}" + (f" Known here: {', '.join(known)}." if known else "")
 
 
