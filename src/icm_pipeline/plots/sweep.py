@@ -212,7 +212,7 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
     last = columns[-1][1]
     size = (0.72 * len(columns) + 1.5, 0.72 * len(last) + 0.75)
     with figure(path, size, len(last), len(columns), squeeze=False) as (drawing, axes):
-        drawing.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+        drawing.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0, rect=(0.015, 0, 0.985, 1))
         for axis in axes.flat:
             axis.set_xticks([])
             axis.set_yticks([])
