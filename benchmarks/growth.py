@@ -175,6 +175,8 @@ def draw(path: Path, found: dict[str, dict[str, dict[int, Cost]]], bases: dict[s
                     axis.set_ylabel(f"{title}, base = 1")
             axes[0, column].set_title(name)
             axes[-1, column].set_xlabel("how much of it, base = 1")
+        for axis in axes[:, 0]:
+            axis.set_ylim(top=3 * axis.get_ylim()[1])  # room for the legends
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ BAD = {
     "a folder that is no pipeline": (["stage=originals", "model.path=./nothing-here"], ["model_index.json"]),
     "a misspelt setting": (["alpah=3"], ["there is no alpah. Did you mean alpha?"]),
     "a misspelt setting of a group": (["layers.kk=3"], ["there is no layers.kk. Did you mean layers.k?"]),
+    "a key that a mapping lacks": (["model.call.eta=1"], ["there is no model.call.eta yet", "+model.call.eta=<value>"]),
     "a misspelt setting that is added": (["+alpah=3"], ["there is no alpah. Did you mean alpha?"]),
     "one that is added to an attribute": (
         ["+evaluate.drift.age.option=1"],

@@ -36,7 +36,7 @@ def explain(error: Exception) -> str:
     if unknown:
         return where + _about_unknown(name, unknown[1], unknown[2])
     word = NO_SUCH_WORD.search(text)
-    if word:
+    if word and not word[1].startswith("hydra."):
         return _about_word(word[1])
     wrong = WRONG_KEY_TYPE.search(text)
     if wrong:
@@ -61,7 +61,9 @@ def _about_word(dotted: str) -> str:
     """Return what is said of a word of the command line whose setting does not exist."""
     schema: Any = config.Settings
     for name in dotted.split("."):
-        known = [field.name for field in fields(schema)] if is_dataclass(schema) else []
+        if not is_dataclass(schema):
+            return f"there is no {dotted} yet. To add it: +{dotted}=<value>."
+        known = [field.name for field in fields(schema)]
         if name not in known:
             return no_setting(dotted, name, known, dotted.removesuffix(name))
         schema = get_type_hints(schema)[name]

@@ -11,11 +11,10 @@ from icm_pipeline.choices import EMBEDDED
 from icm_pipeline.config import LabelerConfig, Settings
 from icm_pipeline.image_folders import folder_of, read_images, some
 from icm_pipeline.image_sets import STEERING, ImageRow, read_table
-from icm_pipeline.labelers import refuse_unanswerable
 from icm_pipeline.labelers.base import Questions
 from icm_pipeline.metrics.similarity import pair_by_id
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import refuse_reference
+from icm_pipeline.stages.models import refuse_judge, refuse_reference
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +82,7 @@ def pairs_of_folders(settings: Settings) -> ImagePairs:
     The labeler judges. Attributes under `evaluate.drift` that it cannot tell are left out by name.
     """
     labeler, attribute = settings.labeler, settings.attribute
-    questions = {attribute.name: attribute.options}
-    refuse_unanswerable(
-        labeler.kind, labeler.model, labeler.path, labeler.groups, questions, labeler.faces, labeler.detector
-    )
+    refuse_judge(labeler, "labeler", {attribute.name: attribute.options})
     refuse_reference(settings.evaluate)
     rows, others = read_images(settings, "images"), None
     twins: list[ImageRow] | None = None
@@ -205,7 +201,7 @@ def _is_embedded(judge: LabelerConfig) -> bool:
 def _refusal(judge: LabelerConfig, questions: Questions) -> str:
     """Return why a judge cannot answer, empty if it can as far as is known without loading it."""
     try:
-        refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions)
+        refuse_judge(judge, "labeler", questions)
     except (ValueError, ModuleNotFoundError) as error:
         return str(error)
     return ""

@@ -13,6 +13,7 @@ from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import EvaluateConfig, LabelerConfig, ModelConfig, Settings
 from icm_pipeline.labelers import Labeler, load_labeler, refuse_unanswerable
+from icm_pipeline.labelers.base import Questions
 from icm_pipeline.metrics.realism import require_library
 from icm_pipeline.prefixes import PrefixStore
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
@@ -156,8 +157,11 @@ def refuse_early(settings: Settings, backbone: Backbone) -> None:
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
     own = {settings.attribute.name: settings.attribute.options}
     drifting = {other.name: other.options for other in settings.evaluate.drift.values()}
-    for setting, judge, questions in (("labeler", settings.labeler, own), ("judge", settings.judge, drifting | own)):
-        with naming_its_group(setting):
-            refuse_unanswerable(
-                judge.kind, judge.model, judge.path, judge.groups, questions, judge.faces, judge.detector
-            )
+    refuse_judge(settings.labeler, "labeler", own)
+    refuse_judge(settings.judge, "judge", drifting | own)
+
+
+def refuse_judge(judge: LabelerConfig, setting: str, questions: Questions) -> None:
+    """Raise what asking a judge would, without loading it; `setting` is the name of its group."""
+    with naming_its_group(setting):
+        refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions, judge.faces, judge.detector)
