@@ -24,6 +24,7 @@ from icm_pipeline.callbacks import StartedSweep
 from icm_pipeline.command_words import config_words
 from icm_pipeline.composition_errors import explain
 from icm_pipeline.config import Settings, conf_path, register_schema
+from icm_pipeline.memory import keep_freed_memory
 from icm_pipeline.stage_table import check_stage
 from icm_pipeline.sweeps import Sweep, read_sweep, write_result
 from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
@@ -74,6 +75,7 @@ def main(cfg: Any) -> float | tuple[float, float] | None:
 
 
 def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[float, float] | None:
+    keep_freed_memory()
     if settings.stage == "pretrain":
         _pretrain(settings, tracker)
         return None
