@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Site, uncompiled
+from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Family, Site, is_compiled, uncompiled, way_to
 from icm_pipeline.backbones.schedulers import noise_levels, step_numbers
 from icm_pipeline.compiled_hooks import switched_on
 from icm_pipeline.gate_hooks import CaughtGates, away_from_zero
@@ -25,37 +25,43 @@ class StepClock:
 
     step: the denoising step of num_steps, from 0; passes at the same noise level are one step. noise_level: of that
     step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents.
-    run: how many times the scheduler was set up.
+    num_calls, num_passes: how often the denoiser ran and the scheduler stepped since the clock was made; run: how many
+    times the scheduler was set up.
     """
 
     def __init__(self, num_images: int | None = None) -> None:
         self.num_images = num_images
         self.num_calls = 0
+        self.num_passes = 0
         self.run = 0
         self.call: Call | None = None
         self.rows: slice | None = slice(0, None)
         self._start([0], [1.0])
 
-    @property
-    def step(self) -> int:
-        return self._steps[min(self._passes, len(self._steps) - 1)]
-
-    @property
-    def num_steps(self) -> int:
-        return self._steps[-1] + 1
-
-    @property
-    def noise_level(self) -> float:
-        return self._levels[min(self._passes, len(self._levels) - 1)]
-
     def _start(self, steps: list[int], levels: list[float]) -> None:
         self._steps, self._levels = steps, levels
-        self._passes = self._calls_in_pass = 0
+        self.num_steps = steps[-1] + 1
+        self._stand_at(0)
+
+    def _stand_at(self, number: int) -> None:
+        """Stand at a pass of this run; after the last one the clock stays there."""
+        self._pass, self._calls_in_pass = number, 0
+        reached = min(number, len(self._steps) - 1)
+        self.step, self.noise_level = self._steps[reached], self._levels[reached]  # hooks read them at every layer
+
+    def _advance(self) -> None:
+        self.num_passes += 1
+        self._stand_at(self._pass + 1)
+
+    def _count_call(self, call: Call, rows: slice | None) -> None:
+        self.call, self.rows = call, rows
+        self.num_calls += 1
+        self._calls_in_pass += 1
 
     def at(self, step: int, levels: Sequence[float]) -> "StepClock":
         """Set the clock by hand to a step of a run with these noise levels, for a hook without a pipeline."""
         self._start(list(range(len(levels))), list(levels))
-        self._passes = step
+        self._stand_at(step)
         return self
 
 
@@ -72,58 +78,84 @@ def hooked(
 
     Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once; a
     pipeline that makes another number is refused. Everything registered or wrapped is taken off again on exit, after an
-    exception too.
+    exception too. Raises BackboneError on exit if the pipeline ran and a layer was never reached: nothing is skipped in
+    silence.
     """
     assert hook is not None or not layers
-    clock = StepClock(num_images)
+    clock, reached = StepClock(num_images), set[str]()
     sites = [backbone.site(layer) for layer in layers]
     denoiser = backbone.denoiser
     with ExitStack() as stack:
         _drive(backbone.pipe, clock, num_images, stack)
-
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            num_rows, num_text, num_image = backbone.family.describe(args, kwargs)
-            call = Call(num_rows, clock.num_images or num_rows, clock._calls_in_pass, num_text, num_image)
-            clock.call, clock.rows = call, backbone.family.conditional_rows(backbone.pipe, call)
-            clock.num_calls += 1
-            clock._calls_in_pass += 1
-
-        stack.callback(denoiser.register_forward_pre_hook(before, with_kwargs=True).remove)
+        _count_calls(backbone, clock, stack)
         if hook is None:
             yield clock
             return
         gates = CaughtGates(backbone, stack)
-        after = _after(backbone, hook, clock, gates)
-        if uncompiled(denoiser) is not denoiser:
-            stack.enter_context(switched_on(uncompiled(denoiser), sites, after))
+        modules = [way_to(uncompiled(denoiser), site.module) for site in sites]
+        afters = [_after(site, backbone.family, hook, clock, gates, reached) for site in sites]
+        if is_compiled(denoiser) or any(is_compiled(module) for way in modules for module in way):
+            stack.enter_context(switched_on(uncompiled(denoiser), sites, afters))
         else:
-            for site in sites:
+            for site, (*_, module), after in zip(sites, modules, afters, strict=True):
                 if site.gated:
                     gates.watch(site)
-                module = denoiser.get_submodule(site.module)
-                stack.callback(module.register_forward_hook(functools.partial(after, site)).remove)
+                stack.callback(module.register_forward_hook(after).remove)
         yield clock
+        missed = [layer for layer in layers if layer not in reached]
+        if clock.num_passes and missed:
+            raise BackboneError(
+                f"{len(missed)} of {len(layers)} layers were never reached in {clock.num_passes} steps of "
+                f"{backbone.name}, {missed[0]} among them. Was a part of the denoiser replaced or compiled meanwhile?"
+            )
 
 
-def _after(backbone: Backbone, hook: Hook, clock: StepClock, gates: "CaughtGates") -> Callable[..., Any]:
-    """Return what runs after a site's module: (site, module, args, output) -> new output or None."""
+def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None:
+    """Tell the clock, before each call of the denoiser, what the call is."""
 
-    def after(site: Site, module: nn.Module, args: Any, output: Any) -> Any:
+    def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        num_rows, num_text, num_image = backbone.family.describe(args, kwargs)
+        call = Call(num_rows, clock.num_images or num_rows, clock._calls_in_pass, num_text, num_image)
+        clock._count_call(call, backbone.family.conditional_rows(backbone.pipe, call))
+
+    def calling(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before(args, kwargs)
+        return compiled(*args, **kwargs)
+
+    denoiser = backbone.denoiser
+    if denoiser._compiled_call_impl is not None:  # by its own compile(), which looks at no hook registered later
+        wrap_method(denoiser, "_compiled_call_impl", calling, stack)
+    else:
+        handle = denoiser.register_forward_pre_hook(lambda _, args, kwargs: before(args, kwargs), with_kwargs=True)
+        stack.callback(handle.remove)
+
+
+def _after(
+    site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates, reached: set[str]
+) -> Callable[..., Any]:
+    """Return what runs after a site's module: (module, args, output) -> new output or None.
+
+    It runs at every layer of every step: on a GPU that waits for the CPU each microsecond of it counts.
+    """
+    layer, gated, read = site.layer, site.gated, family.read
+
+    def after(module: nn.Module, args: Any, output: Any) -> Any:
+        reached.add(layer)
         call, rows = clock.call, clock.rows
         if call is None or rows is None:
             return None
-        tokens = backbone.family.read(output, site, call)
-        if len(tokens) != call.num_rows:
-            raise BackboneError(f"{site.layer} gave {len(tokens)} rows where the denoiser has {call.num_rows}.")
-        gate = gates.of(site)[rows] if site.gated else None
+        tokens = read(output, site, call)
+        if tokens.shape[0] != call.num_rows:
+            raise BackboneError(f"{layer} gave {len(tokens)} rows where the denoiser has {call.num_rows}.")
         seen = tokens[rows]
+        gate = gates.of(site)[rows] if gated else None
         changed = hook(seen if gate is None else seen * gate, site, clock)
         if changed is None:
             return None
         if gate is not None:
             changed = seen + (changed - seen * gate) / away_from_zero(gate)
         whole = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
-        return backbone.family.write(output, whole, site, call)
+        return family.write(output, whole, site, call)
 
     return after
 
@@ -140,8 +172,7 @@ def _drive(pipe: Any, clock: StepClock, expected: int | None, stack: ExitStack) 
 
     def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
-        clock._passes += 1
-        clock._calls_in_pass = 0
+        clock._advance()
         return result
 
     def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from icm_pipeline.artifacts import written_whole
-from icm_pipeline.backbones.base import Backbone, uncompiled
+from icm_pipeline.backbones.base import Backbone, is_compiled
 from icm_pipeline.hooks import StepClock, wrap_method
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def shared_prefix(
     A model whose outputs cannot be kept is computed as ever, and the log says so; so is a compiled one, which would be
     compiled again.
     """
-    if store is None or store.is_useless or uncompiled(backbone.denoiser) is not backbone.denoiser:
+    if store is None or store.is_useless or is_compiled(backbone.denoiser):
         yield
         return
     prefix = store.load(image_ids)

@@ -7,6 +7,7 @@ project asks which model it is looking at.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -160,16 +161,33 @@ class Backbone:
 
     def site(self, layer: str) -> Site:
         """Return the site of a layer; raises BackboneError listing what exists."""
-        for site in self.sites:
-            if site.layer == layer:
-                return site
-        raise BackboneError(f"Layer {layer!r} is not a site of {self.name}. Its sites: {', '.join(self.layers)}.")
+        site = self._site_of.get(layer)
+        if site is None:
+            raise BackboneError(f"Layer {layer!r} is not a site of {self.name}. Its sites: {', '.join(self.layers)}.")
+        return site
+
+    @cached_property
+    def _site_of(self) -> dict[str, Site]:
+        return {site.layer: site for site in self.sites}
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
     """Return the module that torch.compile wrapped, or the module itself."""
     inner: nn.Module = getattr(module, "_orig_mod", module)
     return inner
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Say whether calling a module runs what torch.compile or the module's own compile() made of it."""
+    return uncompiled(module) is not module or module._compiled_call_impl is not None
+
+
+def way_to(module: nn.Module, name: str) -> list[nn.Module]:
+    """Return the modules from one down to a named one inside it, both included."""
+    way = [module]
+    for word in name.split("."):
+        way.append(getattr(way[-1], word))
+    return way
 
 
 def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, ...]:
