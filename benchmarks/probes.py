@@ -31,7 +31,7 @@ from timing import in_turns, machine, peak_mib, ratios, spread, timed
 from icm_pipeline.artifacts import Artifact
 from icm_pipeline.image_sets import read_activations
 from icm_pipeline.parallel import num_cores, one_thread_each
-from icm_pipeline.probes import LayerProbes, Split, fit_layer, split_samples
+from icm_pipeline.probes import GPU_THREADS, LayerProbes, Split, fit_layer, split_samples
 
 Activations = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -76,7 +76,7 @@ def fit_here(
     def fit(name: str) -> LayerProbes:
         return fit_layer(read_activations(artifact, name), labels, split, args.C, 1000, args.device)
 
-    return list(one_thread_each(fit, names, None if args.device == "cpu" else 2))
+    return list(one_thread_each(fit, names, None if args.device == "cpu" else GPU_THREADS))
 
 
 def fit_one(x: Activations, labels: Labels, split: Split, C: float, **options: Any) -> Any:

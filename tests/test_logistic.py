@@ -72,6 +72,20 @@ def test_both_spaces_hold_the_same_solution(num_options: int, monkeypatch: pytes
     torch.testing.assert_close(fit_logistic(x, targets, 1.0, 1000).weights, samples.weights, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("shape", ["more samples", "more features"])
+@pytest.mark.parametrize("num_options", [2, 3])
+def test_products_with_the_inverse_solve_what_substitution_solves(
+    shape: str, num_options: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does, done here."""
+    x, targets = drawn(shape, num_options)
+    plain = fit_logistic(x.float(), targets, 1.0, 1000)
+    monkeypatch.setattr(logistic, "INVERTING", ("cpu",))
+    inverted = fit_logistic(x.float(), targets, 1.0, 1000)
+    assert inverted.converged.all()
+    torch.testing.assert_close(inverted.weights, plain.weights, atol=1e-3, rtol=0)
+
+
 def test_what_float32_does_not_finish_is_finished_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     x, targets = drawn("more features", 3)
     monkeypatch.setattr(logistic, "FLOAT32_LIMIT", 1)

@@ -18,6 +18,7 @@ FLOAT32_LIMIT = 200  # iterations after which float32 is taken to be too coarse
 STEP_LIMIT = 20  # trials of one line search
 POOR = 0.1  # share of the slope left by an iteration from which a new factor is considered
 RENEWAL = 0.3  # mean relative change of the curvature from which a new factor pays
+INVERTING = ("cuda",)  # devices on which a batch of substitutions takes far longer than products with the inverse
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,23 @@ class _Space(Protocol):
     def precondition(self, u: Tensor) -> Tensor: ...
 
 
+class _Factor:
+    """The Cholesky factors of positive definite matrices [b, m, m]."""
+
+    def __init__(self, matrices: Tensor) -> None:
+        self._lower = torch.linalg.cholesky_ex(matrices)[0]
+        self._inverse: Tensor | None = None
+        if matrices.device.type in INVERTING:
+            one = torch.eye(matrices.shape[1], dtype=matrices.dtype, device=matrices.device)
+            self._inverse = torch.linalg.solve_triangular(self._lower, one.expand_as(matrices), upper=False)
+
+    def solve(self, b: Tensor) -> Tensor:
+        """Return the solutions for right-hand sides [b, m, k]."""
+        if self._inverse is None:
+            return torch.cholesky_solve(b, self._lower)
+        return self._inverse.mT @ (self._inverse @ b)
+
+
 class _FeatureSpace:
     """Coefficients are the weights; G is the identity."""
 
@@ -107,10 +125,10 @@ class _FeatureSpace:
         hessian[:, :-1, -1:] = hessian[:, -1:, :-1].mT
         hessian[:, -1:, -1:] = curvature.sum(1, keepdim=True)
         hessian.diagonal(dim1=1, dim2=2)[:, :-1] += 1
-        self._factor = torch.linalg.cholesky_ex(hessian)[0]
+        self._factor = _Factor(hessian)
 
     def precondition(self, u: Tensor) -> Tensor:
-        return torch.cholesky_solve(u, self._factor)
+        return self._factor.solve(u)
 
 
 class _SampleSpace:
@@ -140,12 +158,12 @@ class _SampleSpace:
         self._root = curvature.sqrt()
         bent = self._root * self._gram * self._root.mT
         bent.diagonal(dim1=1, dim2=2).add_(1)
-        self._factor = torch.linalg.cholesky_ex(bent)[0]
-        self._column = self._root * torch.cholesky_solve(self._root, self._factor)
+        self._factor = _Factor(bent)
+        self._column = self._root * self._factor.solve(self._root)
         self._column_sum = self._column.sum(1, keepdim=True)
 
     def precondition(self, u: Tensor) -> Tensor:
-        share = self._root * torch.cholesky_solve(self._root * (self._gram @ u[:, :-1]), self._factor)
+        share = self._root * self._factor.solve(self._root * (self._gram @ u[:, :-1]))
         intercept = (u[:, -1:] - share.sum(1, keepdim=True)) / self._column_sum
         return torch.cat([u[:, :-1] - share - intercept * self._column, intercept], dim=1)
 

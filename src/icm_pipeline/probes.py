@@ -5,8 +5,10 @@ oracle. A layer's steps are solved in blocks, one after the other, and a block s
 logits of neighbouring steps are much alike.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, local
 
 import numpy as np
 import torch
@@ -20,9 +22,11 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 # Bytes of features, or of the samples' Gram matrix, that are solved together: what the second-level cache of a core
-# holds, and what fills a GPU.
-BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**31}
+# holds, and what fills a GPU without filling its memory: a few times as much is needed, by each of GPU_THREADS.
+BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**29}
+GPU_THREADS = 4  # layers at once: some are read and sent while others compute
 _LOADING = Lock()
+_own = local()  # a thread's stream
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,14 @@ def fit_layer(
     activations: [n, T, d] pooled, float32; labels: [n] option indices 0..K-1, every one present in the training rows.
     Only the split's rows are looked at. The result does not depend on the number of threads.
     """
-    _load_linear_algebra(device)
-    pooled = torch.from_numpy(activations)
+    with _own_stream(device):
+        return _fit_layer(torch.from_numpy(activations), labels, split, C, max_iter, device)
+
+
+def _fit_layer(pooled: Tensor, labels: Ints, split: Split, C: float, max_iter: int, device: str) -> LayerProbes:
     problem = _Problem(
-        train=torch.from_numpy(split.train),
-        test=torch.from_numpy(split.test),
+        train=torch.from_numpy(split.train).to(device),
+        test=torch.from_numpy(split.test).to(device),
         targets=_one_hot(labels[split.train], int(labels[split.train].max()) + 1, device),
         answers=torch.from_numpy(labels[split.test]).to(device),
         C=C,
@@ -111,18 +118,35 @@ def fit_layer(
     blocks: list[dict[str, Tensor]] = []
     start: Tensor | None = None
     for first in range(0, pooled.shape[1], size):
-        block, start = _fit_block(pooled[:, first : first + size], problem, start, device)
+        block, start = _fit_block(_sent(pooled[:, first : first + size], device), problem, start)
         blocks.append(block)
     whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
     directions = {name: whole.pop(name) for name in DIRECTIONS}
     return LayerProbes(**whole, directions=directions)
 
 
-def _load_linear_algebra(device: str) -> None:
-    """Let one thread load what torch loads at the first factorisation on a GPU: two at once make it fail."""
-    if torch.device(device).type != "cpu":
-        with _LOADING:
-            torch.linalg.cholesky_ex(torch.eye(1, device=device))
+@contextmanager
+def _own_stream(device: str) -> Iterator[None]:
+    """Give this thread a queue of its own on a GPU, so that layers compute beside one another.
+
+    One thread loads what torch loads there at the first factorisation: two at once make it fail.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    with _LOADING:
+        torch.linalg.cholesky_ex(torch.eye(1, device=device))
+    if getattr(_own, "device", None) != device:
+        _own.device, _own.stream = device, torch.cuda.Stream(device)
+    with torch.cuda.stream(_own.stream):
+        yield
+
+
+def _sent(pooled: Tensor, device: str) -> Tensor:
+    """Return activations on a device; they go to a GPU as they lie, by way of memory that it reads directly."""
+    if torch.device(device).type != "cuda":
+        return pooled.to(device)
+    return pooled.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -137,16 +161,14 @@ class _Problem:
     max_iter: int
 
 
-def _fit_block(
-    pooled: Tensor, problem: _Problem, start: Tensor | None, device: str
-) -> tuple[dict[str, Tensor], Tensor]:
+def _fit_block(pooled: Tensor, problem: _Problem, start: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
     """Fit the probes of some steps [n, b, d], from the logits `start`; return them and the last logits."""
-    x = _rows(pooled, problem.train, device)  # [b, n, d]
+    x = _rows(pooled, problem.train)  # [b, n, d]
     mean_norm = torch.linalg.vector_norm(x, dim=2).mean(1)
     mean, scale = _standardise(x)
     targets = problem.targets[:, 1:] if problem.targets.shape[1] == 2 else problem.targets
     solution = fit_logistic(x, targets, problem.C, problem.max_iter, start)
-    held_out = (_rows(pooled, problem.test, device) - mean).div_(scale)
+    held_out = (_rows(pooled, problem.test) - mean).div_(scale)
     predicted = _options(torch.baddbmm(solution.bias, held_out, solution.weights))
     weights = solution.weights.mT / scale
     spread = (solution.logits - solution.logits.mean(1, keepdim=True)) / (x.shape[1] - 1)
@@ -166,9 +188,9 @@ def _fit_block(
     return block, solution.logits[-1:]
 
 
-def _rows(pooled: Tensor, rows: Tensor, device: str) -> Tensor:
+def _rows(pooled: Tensor, rows: Tensor) -> Tensor:
     """Return a copy of some samples, [n, b, d] -> [b, rows, d]."""
-    return pooled[rows].movedim(1, 0).contiguous().to(device)
+    return pooled[rows].movedim(1, 0).contiguous()
 
 
 def _standardise(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,15 +10,13 @@ from icm_pipeline.artifacts import LABELS, SCORES, write_json
 from icm_pipeline.choices import DIRECTIONS
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.parallel import one_thread_each
-from icm_pipeline.probes import LayerProbes, Split, fit_layer, shuffled_labels, split_samples
+from icm_pipeline.probes import GPU_THREADS, LayerProbes, Split, fit_layer, shuffled_labels, split_samples
 from icm_pipeline.progress import working
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import check_device
 from icm_pipeline.vectors import SteeringVectors
 
 log = logging.getLogger(__name__)
-
-GPU_THREADS = 2  # one reads while the other computes
 
 
 def run(context: StageContext) -> None:
