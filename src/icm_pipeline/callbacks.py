@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
@@ -18,10 +19,14 @@ from icm_pipeline.validation import ConfigError, refuse_secrets
 
 @dataclass(frozen=True)
 class StartedSweep:
-    """A multirun of this process: its folder, and the configuration that its jobs vary."""
+    """A multirun of this process: its folder, and the configuration that its jobs vary.
+
+    alphas: of a grid whose jobs run here one after the other, in order; none for other multiruns.
+    """
 
     folder: Path
     config: Any
+    alphas: tuple[float, ...] = ()
 
 
 started: list[StartedSweep] = []
@@ -41,7 +46,7 @@ class NoteSweep(Callback):
         folder, settings = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
         with open_dict(settings):
             del settings["hydra"]
-        started.append(StartedSweep(folder, settings))
+        started.append(StartedSweep(folder, settings, _alphas(config)))
         if settings.stage == "plan":
             _plan_here(config)
 
@@ -55,6 +60,21 @@ def _plan_here(config: Any) -> None:
         )
     with read_write(config), open_dict(config):
         config.hydra.launcher = {"_target_": HERE}
+
+
+def _alphas(config: Any) -> tuple[float, ...]:
+    sweeper, alphas = config.hydra.sweeper, tuple[float, ...]()
+    if (sweeper._target_, config.hydra.launcher._target_) != (GRID, HERE):
+        return alphas
+    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    for override in OverridesParser.create().parse_overrides(words):
+        if override.get_key_element() == "alpha":  # the last one counts
+            values = override.sweep_string_iterator() if override.is_discrete_sweep() else ()
+            try:
+                alphas = tuple(float(value) for value in values)
+            except ValueError:  # which the jobs themselves tell
+                alphas = ()
+    return alphas
 
 
 def _refuse_secrets(config: Any) -> None:

@@ -25,6 +25,7 @@ from icm_pipeline.command_words import config_words
 from icm_pipeline.composition_errors import explain
 from icm_pipeline.config import Settings, conf_path, register_schema
 from icm_pipeline.memory import keep_freed_memory
+from icm_pipeline.shared_batches import SharedBatches
 from icm_pipeline.stage_table import check_stage
 from icm_pipeline.sweeps import Sweep, read_sweep, write_result
 from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
@@ -50,6 +51,8 @@ RANKING_ROWS = 12  # of the ranking that a whole run prints
 
 
 planned: "Plan | None" = None  # what the jobs of this process that only plan come to
+
+shared: SharedBatches | None = None  # by the jobs of this process
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
@@ -86,13 +89,22 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
     from icm_pipeline.pipeline import Pipeline
 
     overrides = list(HydraConfig.get().overrides.task)
-    pipeline = Pipeline(settings, [*config_words(HydraConfig.get()), *overrides], tracker, logs=folder)
+    words = [*config_words(HydraConfig.get()), *overrides]
+    pipeline = Pipeline(settings, words, tracker, logs=folder, shared=_shared_batches())
     artifact = pipeline.run(settings.stage)
     if _in_sweep() or artifact not in pipeline.reused:
         for reused in pipeline.reused:
             track_artifact(tracker, reused)
     write_result(folder, overrides, pipeline.folders())
     return _show(pipeline, artifact) if artifact else None
+
+
+def _shared_batches() -> SharedBatches | None:
+    """Return what the jobs of this process's sweep make for one another, None outside of one."""
+    global shared
+    if shared is None and callbacks.started:
+        shared = SharedBatches(callbacks.started[-1].alphas)
+    return shared
 
 
 def _plan(settings: Settings) -> None:

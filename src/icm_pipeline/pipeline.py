@@ -31,6 +31,7 @@ from icm_pipeline.image_folders import content_key, folder_of, list_images
 from icm_pipeline.key_values import counted
 from icm_pipeline.progress import placed
 from icm_pipeline.shards import WHOLE, Share
+from icm_pipeline.shared_batches import SharedBatches, SteeredAlongside
 from icm_pipeline.stage_table import ROUNDING, Stage, StageContext, stage_named, stages_of
 from icm_pipeline.tracking import Tracker
 
@@ -46,12 +47,21 @@ class Pipeline:
     """The stages under one configuration, with their keys and folders.
 
     overrides: the command-line words that made the configuration, so that commands can be made of them; logs:
-    the folder for what processes started on several devices print; reused: the artifacts that a run found done before.
+    the folder for what processes started on several devices print; shared: what the jobs of a sweep make for one
+    another; reused: the artifacts that a run found done before.
     """
 
-    def __init__(self, settings: Settings, overrides: list[str], tracker: Tracker, logs: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        overrides: list[str],
+        tracker: Tracker,
+        logs: Path | None = None,
+        shared: SharedBatches | None = None,
+    ) -> None:
         self.settings = settings
         self._logs = logs
+        self._shared = shared
         self._overrides = overrides
         self._tracker = tracker
         self.reused: list[Artifact] = []
@@ -68,9 +78,11 @@ class Pipeline:
 
     def folder(self, name: str) -> Path:
         """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
+        return self._folder_of(name, self.key(name))
+
+    def _folder_of(self, name: str, key: str) -> Path:
         stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
-        label = f"{self._subject()}-{self.settings.attribute.name}-{self.key(name)}"
-        return settled(stage_folder / label)
+        return settled(stage_folder / f"{self._subject()}-{self.settings.attribute.name}-{key}")
 
     def find(self, name: str) -> Artifact | None:
         """Return a stage's artifact if it is done; raises ArtifactError if it is damaged or was edited."""
@@ -196,7 +208,21 @@ class Pipeline:
 
     def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
         compared = self.compared() if stage.compares else ()
-        return StageContext(self.settings, parents, partial, compared, share, self.prefix_folder())
+        alongside = self._alongside() if stage.name == "steer" else None
+        return StageContext(self.settings, parents, partial, compared, share, self.prefix_folder(), alongside)
+
+    def _alongside(self) -> SteeredAlongside | None:
+        """Return what steering shares with the jobs of its sweep that differ in alpha alone."""
+        later = self._shared.after(self.settings.alpha) if self._shared else ()
+        if self._shared is None or not self._shared.alphas or self.settings.method.name == "none":
+            return None
+        content = {**self._slice("steer"), "parents": self._parent_keys("steer")}
+
+        def key_at(alpha: float | None) -> str:
+            return make_key({**content, "config": {**content["config"], "alpha": alpha}})
+
+        missing = [alpha for alpha in later if not self._folder_of("steer", key_at(alpha)).exists()]
+        return SteeredAlongside(self._shared, key_at(None), self.settings.alpha, missing)
 
     def prefix_folder(self) -> Path | None:
         """Return the folder of first steps that all runs with these originals and this first steered step share.

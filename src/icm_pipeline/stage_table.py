@@ -11,6 +11,7 @@ from pathlib import Path
 from icm_pipeline.artifacts import Artifact
 from icm_pipeline.config import Settings
 from icm_pipeline.shards import WHOLE, Share
+from icm_pipeline.shared_batches import SteeredAlongside
 from icm_pipeline.validation import ConfigError
 
 
@@ -27,6 +28,8 @@ class StageContext:
     """For a stage that can be shared: the part of its work to do."""
     prefixes: Path | None = None
     """Where the evaluation images' steps before the first steered one are kept; None if there are none to keep."""
+    alongside: SteeredAlongside | None = None
+    """For steering in a sweep: what its jobs make for one another."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from icm_pipeline.interventions.shift import Shift
 from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prefixes import shared_prefix
 from icm_pipeline.prompts import Job
-from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.sampling import Sample, decode, denoise
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import evaluation_jobs, load_model, prefix_store
 from icm_pipeline.vectors import Strength, load_vectors
@@ -49,24 +49,31 @@ def run(context: StageContext) -> None:
     def backbone_once() -> Backbone:
         return load_model(settings.model)
 
-    def make_batch(batch: list[Job]) -> Batch:
-        backbone = backbone_once()
+    def make_at(alphas: list[float], batch: list[Job]) -> list[list[Sample]]:
+        """Make a batch's images at each of some alphas, all in one batch."""
+        backbone, together = backbone_once(), batch * len(alphas)
         shift = Shift(
             vectors,
-            [option_of[job.image_id] for job in batch],
-            settings.alpha,
+            [option_of[job.image_id] for job in together],
+            [alpha for alpha in alphas for _ in batch],
             relative=method.alpha_unit == "relative",
             first_step=method.first_step,
             last_step=method.last_step,
             norm_preserving=method.norm_preserving,
         )
-        ids = [job.image_id for job in batch]
+        ids = [job.image_id for job in together]
         with (
-            hooked(backbone, layers, shift, len(batch)) as clock,
+            hooked(backbone, layers, shift, len(together)) as clock,
             shared_prefix(backbone, clock, prefixes, ids, method.first_step),
         ):
-            latents = denoise(backbone, batch)
-        return Batch(len(batch), decode(backbone, batch, latents))
+            latents = denoise(backbone, together)
+        samples = decode(backbone, together, latents)
+        return [samples[start : start + len(batch)] for start in range(0, len(samples), len(batch))]
+
+    def make_batch(batch: list[Job]) -> Batch:
+        if context.alongside is None:
+            return Batch(len(batch), make_at([settings.alpha], batch)[0])
+        return Batch(len(batch), context.alongside.make(batch, settings.model.batch_size, make_at))
 
     complete = make_image_set(
         context.folder,
