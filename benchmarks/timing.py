@@ -16,11 +16,13 @@ from icm_pipeline.parallel import num_cores
 
 LIBRARIES = ("torch", "numpy", "scikit-learn", "diffusers")
 
-KEEPS_FREED = keep_freed_memory()  # as a job does
-
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every way in every round; in each round the ways run one after the other."""
+    """Return the seconds of every way in every round; in each round the ways run one after the other.
+
+    Freed memory stays with the process, as in a job.
+    """
+    keep_freed_memory()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -66,7 +68,7 @@ def machine() -> str:
 
 def peak_mib(work: Callable[[], object]) -> float:
     """Return the largest resident memory of this process while `work` runs, above what it was before (Linux)."""
-    if KEEPS_FREED:
+    if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")

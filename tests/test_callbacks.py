@@ -29,6 +29,9 @@ def alphas(words: list[str], params: dict[str, str] | None = None, sweeper: str 
         (["layers.k=2,3", "method.alpha_unit=relative,activation"], None, ()),
         (["alpha=a,b"], None, ()),
         (["alpha=interval(1,3)"], None, ()),
+        (["++alpha=1,2"], None, (1.0, 2.0)),
+        (["alpha=glob(*)"], None, ()),
+        ([], {"alpha": "${nowhere},2"}, ()),
     ],
 )
 def test_the_alphas_of_a_grid_are_known(words: list[str], params: dict[str, str] | None, found: tuple) -> None:

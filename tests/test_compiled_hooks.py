@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site
-from icm_pipeline.compiled_hooks import _SWITCHBOARDS
-from icm_pipeline.hooks import StepClock, hooked
+from icm_pipeline.compiled_hooks import HOOK
+from icm_pipeline.hooks import Hook, StepClock, hooked
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import denoise
 from tests.test_hooks import NUM_STEPS, add_one, look, num_hooks
 
 LAYERS = [f"mid_block.attentions.0.transformer_blocks.0.{part}" for part in ("attn1", "ff")]
+Parts = Callable[[nn.Module], list[nn.Module]]
 Compile = Callable[..., None]
 
 
@@ -26,48 +27,82 @@ def blocks(denoiser: nn.Module) -> list[nn.Module]:
     return [module for module in denoiser.modules() if type(module).__name__ == "BasicTransformerBlock"]
 
 
+def forwards(denoiser: nn.Module) -> list[nn.Module]:
+    return blocks(denoiser)
+
+
 @pytest.fixture
 def compile_in_place(backbone: Backbone) -> Iterator[Compile]:
-    def compile_parts(parts: Callable[[nn.Module], list[nn.Module]], **options: bool) -> None:
-        for module in parts(backbone.denoiser):
-            module.compile(backend="eager", **options)  # the default's graphs, run without a C compiler
+    """Give a way to compile; the graphs are those of the default backend, run without a C compiler."""
 
-    yield compile_parts
+    def compile_parts(parts: Parts, **options: bool) -> None:
+        for module in parts(backbone.denoiser):
+            if parts is forwards:
+                module.forward = torch.compile(module.forward, backend="eager", **options)
+            else:
+                module.compile(backend="eager", **options)
+
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):  # its default, for each test anew
+        yield compile_parts
     for module in backbone.denoiser.modules():
         module._compiled_call_impl = None
-    if backbone.denoiser in _SWITCHBOARDS:
-        _SWITCHBOARDS.pop(backbone.denoiser).unwire()
+        module._forward_hooks.pop(HOOK, None)
+        vars(module).pop("forward", None)
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("parts", [whole, blocks])
+@pytest.mark.parametrize("layers", [LAYERS, None], ids=["two layers", "all layers"])
+@pytest.mark.parametrize("parts", [whole, blocks, forwards])
 def test_a_denoiser_compiled_in_place_is_recorded_and_changed_as_an_eager_one(
-    backbone: Backbone, jobs: list[Job], compile_in_place: Compile, parts: Callable[[nn.Module], list[nn.Module]]
+    backbone: Backbone, jobs: list[Job], compile_in_place: Compile, parts: Parts, layers: list[str] | None
 ) -> None:
+    chosen = layers or backbone.layers
     plain, recorder = denoise(backbone, jobs), Recorder(list(range(NUM_STEPS)))
-    with hooked(backbone, LAYERS, recorder, len(jobs)):
+    with hooked(backbone, chosen, recorder, len(jobs)):
         denoise(backbone, jobs)
-    with hooked(backbone, LAYERS, add_one, len(jobs)):
+    with hooked(backbone, chosen, add_one, len(jobs)):
         moved = denoise(backbone, jobs)
     compile_in_place(parts)
     denoise(backbone, jobs)  # the first call compiles, and looks at no hook registered later
     again = Recorder(list(range(NUM_STEPS)))
-    with hooked(backbone, LAYERS, again, len(jobs)) as clock:
+    with hooked(backbone, chosen, again, len(jobs)) as clock:
         denoise(backbone, jobs)
     assert clock.num_calls == NUM_STEPS
     for layer, activations in recorder.recording().activations.items():
         torch.testing.assert_close(again.recording().activations[layer], activations, rtol=1e-4, atol=1e-4)
     scale = float(plain.abs().max())
-    with hooked(backbone, LAYERS, add_one, len(jobs)):
+    with hooked(backbone, chosen, add_one, len(jobs)):
         torch.testing.assert_close(denoise(backbone, jobs), moved, rtol=0, atol=1e-5 * scale)
     torch.testing.assert_close(denoise(backbone, jobs), plain, rtol=0, atol=1e-5 * scale)
     assert not torch.allclose(moved, plain, rtol=0, atol=1e-3 * scale)
 
 
-def test_a_graph_that_may_not_be_broken_is_refused_and_works_as_before_afterwards(
+def test_blocks_of_a_class_share_their_graphs_with_hooks_on(
     backbone: Backbone, jobs: list[Job], compile_in_place: Compile
 ) -> None:
-    compile_in_place(blocks, fullgraph=True)
+    """Else torch would give up compiling after eight of them."""
+    compile_in_place(blocks)
+    layers = [site.layer for site in backbone.sites if site.kind == "self_attention"]
+
+    def graphs_made(hooked_layers: list[str], hook: Hook | None) -> int:
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        with hooked(backbone, hooked_layers, hook, len(jobs)):
+            denoise(backbone, jobs)
+        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    plain = graphs_made([], None)
+    with hooked(backbone, layers, look, len(jobs)):
+        pass  # registers
+    assert plain < len(layers)
+    assert graphs_made(layers, add_one) <= 3 * plain  # each is cut in pieces, for all blocks together
+
+
+@pytest.mark.parametrize("parts", [whole, blocks])
+def test_a_graph_that_may_not_be_broken_is_refused_and_works_as_before_afterwards(
+    backbone: Backbone, jobs: list[Job], compile_in_place: Compile, parts: Parts
+) -> None:
+    compile_in_place(parts, fullgraph=True)
     plain = denoise(backbone, jobs)
     with pytest.raises(BackboneError, match="fullgraph=True"), hooked(backbone, LAYERS, look, len(jobs)):
         denoise(backbone, jobs)
@@ -91,6 +126,20 @@ def test_a_layer_that_is_never_reached_is_an_error(backbone: Backbone, jobs: lis
         block.ff = feed_forward
     assert seen == LAYERS[:1] * NUM_STEPS
     assert num_hooks(backbone) == 0
+
+
+def test_a_second_run_does_not_begin_after_one_that_left_a_layer_out(backbone: Backbone, jobs: list[Job]) -> None:
+    block = backbone.denoiser.get_submodule(LAYERS[0].removesuffix(".attn1"))
+    feed_forward, made = block.ff, list[Tensor]()
+    try:
+        with pytest.raises(BackboneError, match="never reached"), hooked(backbone, LAYERS, look, len(jobs)):
+            made.append(denoise(backbone, jobs))
+            block.ff = nn.Identity()
+            made.append(denoise(backbone, jobs))
+            made.append(denoise(backbone, jobs))
+    finally:
+        block.ff = feed_forward
+    assert len(made) == 2
 
 
 def test_a_context_without_a_run_reaches_no_layer_and_is_no_error(backbone: Backbone) -> None:

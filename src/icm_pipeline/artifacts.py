@@ -21,10 +21,11 @@ from typing import Any
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
-LABELS, SCORES, SELECTION, METRICS = (
+LABELS, SCORES, SELECTION, STEERING, METRICS = (
     "labels.csv",
     "scores.json",
     "selection.json",
+    "steering.json",
     "metrics.json",
 )  # stages meet by these
 SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no part of the artifact

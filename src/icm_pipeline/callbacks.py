@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from icm_pipeline.validation import ConfigError, refuse_secrets
 
@@ -21,7 +23,7 @@ from icm_pipeline.validation import ConfigError, refuse_secrets
 class StartedSweep:
     """A multirun of this process: its folder, and the configuration that its jobs vary.
 
-    alphas: of a grid whose jobs run here one after the other, in order; none for other multiruns.
+    alphas: of a grid whose jobs run here one after the other; none for other multiruns.
     """
 
     folder: Path
@@ -63,17 +65,22 @@ def _plan_here(config: Any) -> None:
 
 
 def _alphas(config: Any) -> tuple[float, ...]:
-    sweeper, alphas = config.hydra.sweeper, tuple[float, ...]()
+    """Return the alphas of a multirun, as Hydra's own sweeper will read them, if its jobs run here one after another.
+
+    Words that are wrong give none: the jobs tell what is wrong with them.
+    """
+    sweeper = config.hydra.sweeper
     if (sweeper._target_, config.hydra.launcher._target_) != (GRID, HERE):
-        return alphas
-    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
-    for override in OverridesParser.create().parse_overrides(words):
-        if override.get_key_element() == "alpha":  # the last one counts
-            values = override.sweep_string_iterator() if override.is_discrete_sweep() else ()
-            try:
+        return ()
+    alphas: tuple[float, ...] = ()
+    try:
+        words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+        for override in OverridesParser.create().parse_overrides(words):
+            if override.key_or_group == "alpha":  # the last one counts
+                values = override.sweep_string_iterator() if override.is_discrete_sweep() else ()
                 alphas = tuple(float(value) for value in values)
-            except ValueError:  # which the jobs themselves tell
-                alphas = ()
+    except (ValueError, HydraException, OmegaConfBaseException):
+        return ()
     return alphas
 
 

@@ -1,65 +1,62 @@
 """Hooks on a compiled denoiser: registered once, switched on and off without a new compilation.
 
 Compiled is a denoiser that torch.compile wrapped, one compiled in place by its own compile(), and one whose blocks are
-(diffusers' compile_repeated_blocks). A hook registered after the first compiled call is never run, in silence.
+(diffusers' compile_repeated_blocks). A hook registered after the first compiled call is never run, in silence. So one
+function stays registered on every module that was ever hooked, and does nothing until something is on for the module.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from icm_pipeline.backbones.base import BackboneError, Site
 
-# What torch says of hooks in a graph that may not be broken.
-REASON = "icm_pipeline shows this layer to a hook, outside the compiled graph"
+After = Callable[..., Any]  # (module, args, output) -> new output or None
+
+HOOK = -1  # its key among a module's hooks; those of torch's own handles begin at 0
+_on: WeakKeyDictionary[nn.Module, list[After]] = WeakKeyDictionary()
 
 
-class _Switchboard:
-    """Hooks that stay on a compiled denoiser and do nothing until they are switched on.
+@cache
+def _registered() -> After:
+    """Return the one function, which runs outside of the graph."""
 
-    Each new layer costs one recompilation and is then kept.
-    """
-
-    def __init__(self) -> None:
-        self.wired: dict[str, RemovableHandle] = {}
-        self.on: dict[str, list[Callable[..., Any]]] = {}  # (module, args, output) -> new output or None
-
-    def wire(self, denoiser: nn.Module, names: Sequence[str]) -> None:
-        """Register on the modules that have no hook yet."""
-        missing = [name for name in names if name not in self.wired]
-        if missing:
-            # Blocks of one class share their graphs; without this one with hooks is run as one without.
-            torch._dynamo.config.skip_nnmodule_hook_guards = False
-            torch._dynamo.reset()
-        for name in missing:
-            run = torch.compiler.disable(functools.partial(self.run, name), reason=REASON)
-            self.wired[name] = denoiser.get_submodule(name).register_forward_hook(run)
-
-    def unwire(self) -> None:
-        """Take every hook off again, which costs a recompilation too."""
-        while self.wired:
-            self.wired.popitem()[1].remove()
-        torch._dynamo.reset()
-
-    def run(self, name: str, module: nn.Module, args: Any, output: Any) -> Any:
-        for hook in self.on.get(name, []):
-            changed = hook(module, args, output)
+    def run(module: nn.Module, args: Any, output: Any) -> Any:
+        for after in _on.get(module, ()):
+            changed = after(module, args, output)
             output = output if changed is None else changed
         return output
 
+    return torch.compiler.disable(run)
 
-_SWITCHBOARDS: WeakKeyDictionary[nn.Module, _Switchboard] = WeakKeyDictionary()
+
+def _register(modules: Sequence[nn.Module]) -> None:
+    """Register on the modules that lack it; each time costs one recompilation."""
+    missing = [module for module in modules if HOOK not in module._forward_hooks]
+    if not missing:
+        return
+    # By default a graph is run for every block of a class, even for one with other hooks than it was made with.
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
+    torch._dynamo.reset()
+    for module in missing:
+        module._forward_hooks[HOOK] = _registered()
+
+
+def _take_off(modules: Sequence[nn.Module]) -> None:
+    for module in modules:
+        if not _on.get(module):
+            module._forward_hooks.pop(HOOK, None)
+    torch._dynamo.reset()
 
 
 @contextmanager
-def switched_on(denoiser: nn.Module, sites: Sequence[Site], afters: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Run what belongs after each site's module, (module, args, output) -> new output or None, in the context.
+def switched_on(sites: Sequence[Site], modules: Sequence[nn.Module], afters: Sequence[After]) -> Iterator[None]:
+    """Run what belongs after each site's module in the context.
 
     Raises BackboneError for a site that a compiled model hides, and for a model compiled with fullgraph=True when its
     first call says so.
@@ -67,21 +64,22 @@ def switched_on(denoiser: nn.Module, sites: Sequence[Site], afters: Sequence[Cal
     gated = [site.layer for site in sites if site.gated]
     if gated:
         raise BackboneError(f"Sites behind a gate cannot be reached in a compiled model: {', '.join(gated)}.")
-    board = _SWITCHBOARDS.setdefault(denoiser, _Switchboard())
-    board.wire(denoiser, [site.module for site in sites])
-    added = [(board.on.setdefault(site.module, []), after) for site, after in zip(sites, afters, strict=True)]
-    for hooks, after in added:
-        hooks.append(after)
+    _register(modules)
+    for module, after in zip(modules, afters, strict=True):
+        _on.setdefault(module, []).append(after)
+    unbreakable: Exception | None = None
     try:
         yield
     except torch._dynamo.exc.Unsupported as error:
-        if REASON not in str(error):
+        if "torch.compiler.disable" not in str(error):
             raise
-        board.unwire()
+        unbreakable = error
+    finally:
+        for module, after in zip(modules, afters, strict=True):
+            _on[module].remove(after)
+    if unbreakable is not None:
+        _take_off(modules)
         raise BackboneError(
             "This denoiser was compiled with fullgraph=True, and showing a layer to a hook takes a break in the graph: "
             "compile it without, or steer and record it before it is compiled."
-        ) from error
-    finally:
-        for hooks, after in added:
-            hooks.remove(after)
+        ) from unbreakable

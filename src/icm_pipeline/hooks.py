@@ -25,15 +25,15 @@ class StepClock:
 
     step: the denoising step of num_steps, from 0; passes at the same noise level are one step. noise_level: of that
     step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents.
-    num_calls, num_passes: how often the denoiser ran and the scheduler stepped since the clock was made; run: how many
-    times the scheduler was set up.
+    num_calls: how often the denoiser ran since the clock was made; run: how many times the scheduler was set up;
+    num_passes, reached: how often it stepped in this run, and the layers that hooks have been shown.
     """
 
     def __init__(self, num_images: int | None = None) -> None:
         self.num_images = num_images
         self.num_calls = 0
-        self.num_passes = 0
         self.run = 0
+        self.reached: set[str] = set()
         self.call: Call | None = None
         self.rows: slice | None = slice(0, None)
         self._start([0], [1.0])
@@ -41,17 +41,14 @@ class StepClock:
     def _start(self, steps: list[int], levels: list[float]) -> None:
         self._steps, self._levels = steps, levels
         self.num_steps = steps[-1] + 1
+        self.reached.clear()
         self._stand_at(0)
 
     def _stand_at(self, number: int) -> None:
         """Stand at a pass of this run; after the last one the clock stays there."""
-        self._pass, self._calls_in_pass = number, 0
+        self.num_passes, self._calls_in_pass = number, 0
         reached = min(number, len(self._steps) - 1)
         self.step, self.noise_level = self._steps[reached], self._levels[reached]  # hooks read them at every layer
-
-    def _advance(self) -> None:
-        self.num_passes += 1
-        self._stand_at(self._pass + 1)
 
     def _count_call(self, call: Call, rows: slice | None) -> None:
         self.call, self.rows = call, rows
@@ -78,36 +75,43 @@ def hooked(
 
     Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once; a
     pipeline that makes another number is refused. Everything registered or wrapped is taken off again on exit, after an
-    exception too. Raises BackboneError on exit if the pipeline ran and a layer was never reached: nothing is skipped in
-    silence.
+    exception too; on a compiled denoiser hooks that do nothing stay. Raises BackboneError, when the next run begins or
+    on exit, if a layer was never reached in a run.
     """
     assert hook is not None or not layers
-    clock, reached = StepClock(num_images), set[str]()
+    clock = StepClock(num_images)
     sites = [backbone.site(layer) for layer in layers]
     denoiser = backbone.denoiser
     with ExitStack() as stack:
-        _drive(backbone.pipe, clock, num_images, stack)
+        _drive(backbone, layers, clock, num_images, stack)
         _count_calls(backbone, clock, stack)
         if hook is None:
             yield clock
             return
         gates = CaughtGates(backbone, stack)
-        modules = [way_to(uncompiled(denoiser), site.module) for site in sites]
-        afters = [_after(site, backbone.family, hook, clock, gates, reached) for site in sites]
-        if is_compiled(denoiser) or any(is_compiled(module) for way in modules for module in way):
-            stack.enter_context(switched_on(uncompiled(denoiser), sites, afters))
+        ways = [way_to(uncompiled(denoiser), site.module) for site in sites]
+        modules = [way[-1] for way in ways]
+        afters = [_after(site, backbone.family, hook, clock, gates) for site in sites]
+        if is_compiled(denoiser) or any(is_compiled(module) for way in ways for module in way):
+            stack.enter_context(switched_on(sites, modules, afters))
         else:
-            for site, (*_, module), after in zip(sites, modules, afters, strict=True):
+            for site, module, after in zip(sites, modules, afters, strict=True):
                 if site.gated:
                     gates.watch(site)
                 stack.callback(module.register_forward_hook(after).remove)
         yield clock
-        missed = [layer for layer in layers if layer not in reached]
-        if clock.num_passes and missed:
-            raise BackboneError(
-                f"{len(missed)} of {len(layers)} layers were never reached in {clock.num_passes} steps of "
-                f"{backbone.name}, {missed[0]} among them. Was a part of the denoiser replaced or compiled meanwhile?"
-            )
+        _check_reached(backbone, layers, clock)
+
+
+def _check_reached(backbone: Backbone, layers: Sequence[str], clock: StepClock) -> None:
+    """Raise BackboneError if the run that ends has left a layer out, so that nothing is skipped in silence."""
+    missed = [layer for layer in layers if layer not in clock.reached]
+    if clock.num_passes and missed:
+        raise BackboneError(
+            f"{len(missed)} of {len(layers)} layers were never reached in {clock.num_passes} steps of {backbone.name}, "
+            f"{missed[0]} among them. Was a part of the denoiser replaced or compiled meanwhile? Does steering begin "
+            "after the last step?"
+        )
 
 
 def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None:
@@ -130,9 +134,7 @@ def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None
         stack.callback(handle.remove)
 
 
-def _after(
-    site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates, reached: set[str]
-) -> Callable[..., Any]:
+def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates) -> Callable[..., Any]:
     """Return what runs after a site's module: (module, args, output) -> new output or None.
 
     It runs at every layer of every step: on a GPU that waits for the CPU each microsecond of it counts.
@@ -140,7 +142,7 @@ def _after(
     layer, gated, read = site.layer, site.gated, family.read
 
     def after(module: nn.Module, args: Any, output: Any) -> Any:
-        reached.add(layer)
+        clock.reached.add(layer)
         call, rows = clock.call, clock.rows
         if call is None or rows is None:
             return None
@@ -160,10 +162,12 @@ def _after(
     return after
 
 
-def _drive(pipe: Any, clock: StepClock, expected: int | None, stack: ExitStack) -> None:
+def _drive(backbone: Backbone, layers: Sequence[str], clock: StepClock, expected: int | None, stack: ExitStack) -> None:
     """Let the scheduler drive the clock and the pipeline tell its number of images, while the stack lasts."""
+    pipe = backbone.pipe
 
     def starting(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        _check_reached(backbone, layers, clock)
         result = set_timesteps(*args, **kwargs)
         levels = noise_levels(pipe.scheduler)
         clock._start(step_numbers(levels), levels)
@@ -172,7 +176,7 @@ def _drive(pipe: Any, clock: StepClock, expected: int | None, stack: ExitStack) 
 
     def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
-        clock._advance()
+        clock._stand_at(clock.num_passes + 1)
         return result
 
     def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 TABLE = "images.csv"
 IMAGES = "images"
 SAMPLES = "samples.png"  # the first images side by side, to look at
-STEERING = "steering.json"  # in a steered set: what was done to its images
 COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 ACTIVATION_FOLDER = "activations"
 RECORDING = "recording.json"

@@ -78,7 +78,8 @@ def main(cfg: Any) -> float | tuple[float, float] | None:
 
 
 def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[float, float] | None:
-    keep_freed_memory()
+    if settings.model.device == "cpu":
+        keep_freed_memory()
     if settings.stage == "pretrain":
         _pretrain(settings, tracker)
         return None
@@ -102,7 +103,7 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
 def _shared_batches() -> SharedBatches | None:
     """Return what the jobs of this process's sweep make for one another, None outside of one."""
     global shared
-    if shared is None and callbacks.started:
+    if shared is None and callbacks.started and callbacks.started[-1].alphas:
         shared = SharedBatches(callbacks.started[-1].alphas)
     return shared
 

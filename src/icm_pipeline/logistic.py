@@ -82,20 +82,20 @@ class _Space(Protocol):
 
 
 class _Factor:
-    """The Cholesky factors of positive definite matrices [b, m, m]."""
+    """The Cholesky factors of positive definite matrices [b, m, m], or where that is faster their inverses."""
 
     def __init__(self, matrices: Tensor) -> None:
         self._lower = torch.linalg.cholesky_ex(matrices)[0]
-        self._inverse: Tensor | None = None
-        if matrices.device.type in INVERTING:
+        self._is_inverse = matrices.device.type in INVERTING
+        if self._is_inverse:
             one = torch.eye(matrices.shape[1], dtype=matrices.dtype, device=matrices.device)
-            self._inverse = torch.linalg.solve_triangular(self._lower, one.expand_as(matrices), upper=False)
+            self._lower = torch.linalg.solve_triangular(self._lower, one.expand_as(matrices), upper=False)
 
     def solve(self, b: Tensor) -> Tensor:
         """Return the solutions for right-hand sides [b, m, k]."""
-        if self._inverse is None:
-            return torch.cholesky_solve(b, self._lower)
-        return self._inverse.mT @ (self._inverse @ b)
+        if self._is_inverse:
+            return self._lower.mT @ (self._lower @ b)
+        return torch.cholesky_solve(b, self._lower)
 
 
 class _FeatureSpace:

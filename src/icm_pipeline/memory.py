@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, for a run on the CPU.
+"""Freed memory stays with the process: for runs whose tensors live on the CPU.
 
 glibc hands the memory of a large tensor back to the system when the tensor goes, and the next layer takes it anew, at a
 page fault for each 4 KiB. Whether it does so depends on what happens to lie on top of the heap: without this a run can

@@ -78,11 +78,9 @@ class Pipeline:
 
     def folder(self, name: str) -> Path:
         """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
-        return self._folder_of(name, self.key(name))
-
-    def _folder_of(self, name: str, key: str) -> Path:
         stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
-        return settled(stage_folder / f"{self._subject()}-{self.settings.attribute.name}-{key}")
+        label = f"{self._subject()}-{self.settings.attribute.name}-{self.key(name)}"
+        return settled(stage_folder / label)
 
     def find(self, name: str) -> Artifact | None:
         """Return a stage's artifact if it is done; raises ArtifactError if it is damaged or was edited."""
@@ -213,16 +211,12 @@ class Pipeline:
 
     def _alongside(self) -> SteeredAlongside | None:
         """Return what steering shares with the jobs of its sweep that differ in alpha alone."""
-        later = self._shared.after(self.settings.alpha) if self._shared else ()
-        if self._shared is None or not self._shared.alphas or self.settings.method.name == "none":
+        settings = self.settings
+        if self._shared is None or not settings.generate.share_batches or settings.method.name == "none":
             return None
-        content = {**self._slice("steer"), "parents": self._parent_keys("steer")}
-
-        def key_at(alpha: float | None) -> str:
-            return make_key({**content, "config": {**content["config"], "alpha": alpha}})
-
-        missing = [alpha for alpha in later if not self._folder_of("steer", key_at(alpha)).exists()]
-        return SteeredAlongside(self._shared, key_at(None), self.settings.alpha, missing)
+        content = self._slice("steer")
+        but_alpha = {**content, "config": {**content["config"], "alpha": None}, "parents": self._parent_keys("steer")}
+        return SteeredAlongside(self._shared, make_key(but_alpha), settings.alpha, settings.model.batch_size)
 
     def prefix_folder(self) -> Path | None:
         """Return the folder of first steps that all runs with these originals and this first steered step share.

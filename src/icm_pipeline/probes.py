@@ -146,7 +146,15 @@ def _sent(pooled: Tensor, device: str) -> Tensor:
     """Return activations on a device; they go to a GPU as they lie, by way of memory that it reads directly."""
     if torch.device(device).type != "cuda":
         return pooled.to(device)
-    return pooled.contiguous().pin_memory().to(device, non_blocking=True)
+    return torch.empty(pooled.shape, pin_memory=True).copy_(pooled).to(device, non_blocking=True)
+
+
+def give_memory_back(device: str) -> None:
+    """Give back what torch keeps of a GPU's memory, and of the memory it reads, for more layers."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        if hasattr(torch, "accelerator") and hasattr(torch.accelerator, "empty_host_cache"):
+            torch.accelerator.empty_host_cache()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ its own waits in memory for its job; as each image has its own seed, it differs 
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icm_pipeline.prompts import Job
@@ -16,68 +17,89 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 512  # pictures
+MOST_BYTES = 2**30  # of pictures that wait
 
 
 class SharedBatches:
-    """What the jobs of a sweep make for one another; alphas: of the sweep, in its order."""
+    """What the jobs of a sweep make for one another; alphas: of the sweep."""
 
-    def __init__(self, alphas: Sequence[float], most_waiting: int = MOST_WAITING) -> None:
-        self.alphas = tuple(alphas)
-        self._most_waiting = most_waiting
-        self._waiting: dict[tuple[str, float, tuple[str, ...]], list[Sample]] = {}
+    def __init__(self, alphas: Sequence[float], most_bytes: int = MOST_BYTES) -> None:
+        self._alphas = sorted(set(alphas))
+        self._most_bytes = most_bytes
+        self._most_images: int | None = None  # at once, once more than that did not fit into memory
+        self._waiting: dict[Any, list[Sample]] = {}
 
-    def after(self, alpha: float) -> tuple[float, ...]:
-        """Return the alphas whose jobs come later than this one's."""
-        return self.alphas[self.alphas.index(alpha) + 1 :] if alpha in self.alphas else ()
+    def group(self, alpha: float, num_images: int, batch_size: int) -> list[float]:
+        """Return the alphas, this one among them, whose batches of num_images are made in one of batch_size.
 
-    def room(self) -> int:
-        """Return how many more pictures may wait."""
-        return self._most_waiting - sum(len(samples) for samples in self._waiting.values())
-
-    def keep(self, key: str, alpha: float, samples: list["Sample"]) -> None:
-        self._waiting[key, alpha, tuple(sample.job.image_id for sample in samples)] = samples
-
-    def take(self, key: str, alpha: float, image_ids: Sequence[str]) -> list["Sample"]:
-        """Return the pictures that wait for a batch, which then wait no longer; none if there are none."""
-        return self._waiting.pop((key, alpha, tuple(image_ids)), [])
-
-
-class SteeredAlongside:
-    """One job's view of the batches it shares.
-
-    key: of all that makes its images but alpha; others: the alphas of later jobs whose images are not there yet.
-    """
-
-    def __init__(self, batches: SharedBatches, key: str, alpha: float, others: Sequence[float]) -> None:
-        self._batches = batches
-        self._key = key
-        self._alpha = alpha
-        self._others = list(others)
-
-    def make(self, batch: "list[Job]", batch_size: int, make_at: "MakeAt") -> "list[Sample]":
-        """Return the images of a batch at this job's alpha: an earlier job's, or made now, with others' if they fit.
-
-        batch_size: how many images fit; make_at(alphas, batch) -> for each alpha its images.
+        They are the same whoever asks and whatever is done already, so that a sweep that was stopped ends with the
+        same bytes.
         """
-        made = self._batches.take(self._key, self._alpha, [job.image_id for job in batch])
-        if made:
-            return made
-        others = self._fitting(len(batch), batch_size)
-        try:
-            samples, *rest = make_at([self._alpha, *others], batch)
-        except MemoryError as error:
-            if not others:
-                raise
-            log.warning("%s Going on with one alpha at a time.", error)
-            self._others.clear()
-            return make_at([self._alpha], batch)[0]
-        if others:
-            log.info("steer: made along in one batch: alpha %s", ", ".join(f"{alpha:g}" for alpha in others))
-        for alpha, theirs in zip(others, rest, strict=True):
-            self._batches.keep(self._key, alpha, theirs)
-        return samples
+        if alpha not in self._alphas:
+            return [alpha]
+        most = batch_size if self._most_images is None else min(batch_size, self._most_images)
+        size, index = max(1, most // num_images), self._alphas.index(alpha)
+        first = index - index % size
+        return self._alphas[first : first + size]
 
-    def _fitting(self, num_images: int, batch_size: int) -> list[float]:
-        in_all = min(batch_size, num_images + self._batches.room()) // num_images
-        return self._others[: max(0, in_all - 1)]
+    def too_many(self, num_images: int) -> None:
+        """Take note that so many images at once did not fit into memory."""
+        self._most_images = num_images // 2
+
+    def keep(self, key: Any, samples: "list[Sample]") -> None:
+        """Let pictures wait, and forget those that wait longest if they are too many."""
+        self._waiting[key] = samples
+        while sum(map(_bytes, self._waiting.values())) > self._most_bytes:
+            self._waiting.pop(next(iter(self._waiting)))
+
+    def take(self, key: Any) -> "list[Sample]":
+        """Return the pictures that wait under a key, which then wait no longer; none if there are none."""
+        return self._waiting.pop(key, [])
+
+
+def _bytes(samples: "list[Sample]") -> int:
+    return sum(3 * sample.image.width * sample.image.height for sample in samples)
+
+
+@dataclass(frozen=True)
+class SteeredAlongside:
+    """One job's view of the batches it shares. key: of all that makes its images but alpha."""
+
+    batches: SharedBatches
+    key: str
+    alpha: float
+    batch_size: int
+
+    def alphas(self, num_images: int) -> list[float]:
+        """Return the alphas, this job's among them, at which a batch of so many images is made at once."""
+        return self.batches.group(self.alpha, num_images, self.batch_size)
+
+    def make(self, batch: "list[Job]", make_at: "MakeAt") -> "list[Sample]":
+        """Return the images of a batch at this job's alpha, made by an earlier job or now.
+
+        make_at(alphas, batch) -> for each alpha its images. Raises MemoryError if this alpha's alone do not fit.
+        """
+        made = self.batches.take(self._waiting_under(self.alpha, batch))
+        return made or self._made_now(batch, self.alphas(len(batch)), make_at)
+
+    def _made_now(self, batch: "list[Job]", alphas: list[float], make_at: "MakeAt") -> "list[Sample]":
+        failure = ""
+        try:
+            made = dict(zip(alphas, make_at(alphas, batch), strict=True))
+        except MemoryError as error:
+            failure = str(error)
+        if failure:  # outside of the block above, when the frames that hold the batch's tensors are gone
+            self.batches.too_many(len(batch) * len(alphas))
+            if len(alphas) == 1:
+                raise MemoryError(failure)
+            log.warning("%s Going on with this alpha alone.", failure)
+            return self._made_now(batch, [self.alpha], make_at)
+        if len(alphas) > 1:
+            log.info("steer: in one batch at alpha %s", ", ".join(f"{alpha:g}" for alpha in alphas))
+        for alpha in alphas:
+            if alpha != self.alpha:
+                self.batches.keep(self._waiting_under(alpha, batch), made[alpha])
+        return made[self.alpha]
+
+    def _waiting_under(self, alpha: float, batch: "list[Job]") -> tuple[str, float, tuple[str, ...]]:
+        return self.key, alpha, tuple(job.image_id for job in batch)

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from icm_pipeline.artifacts import Artifact
+from icm_pipeline.artifacts import STEERING, Artifact
 from icm_pipeline.config import Settings
-from icm_pipeline.image_sets import STEERING, ImageRow
+from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.lineage import find_waste, read_shelf
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.provenance import print_artifact

@@ -178,8 +178,9 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Say whether calling a module runs what torch.compile or the module's own compile() made of it."""
-    return uncompiled(module) is not module or module._compiled_call_impl is not None
+    """Say whether calling a module runs what torch.compile or the module's own compile() made of it or its forward."""
+    by_forward = hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+    return uncompiled(module) is not module or module._compiled_call_impl is not None or by_forward
 
 
 def way_to(module: nn.Module, name: str) -> list[nn.Module]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.artifacts import STEERING
 from icm_pipeline.choices import EMBEDDED
 from icm_pipeline.config import LabelerConfig, Settings
 from icm_pipeline.image_folders import folder_of, read_images, some
-from icm_pipeline.image_sets import STEERING, ImageRow, read_table
+from icm_pipeline.image_sets import ImageRow, read_table
 from icm_pipeline.labelers.base import Questions
 from icm_pipeline.metrics.similarity import pair_by_id
 from icm_pipeline.stage_table import StageContext

@@ -10,7 +10,15 @@ from icm_pipeline.artifacts import LABELS, SCORES, write_json
 from icm_pipeline.choices import DIRECTIONS
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.parallel import one_thread_each
-from icm_pipeline.probes import GPU_THREADS, LayerProbes, Split, fit_layer, shuffled_labels, split_samples
+from icm_pipeline.probes import (
+    GPU_THREADS,
+    LayerProbes,
+    Split,
+    fit_layer,
+    give_memory_back,
+    shuffled_labels,
+    split_samples,
+)
 from icm_pipeline.progress import working
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import check_device
@@ -45,6 +53,7 @@ def run(context: StageContext) -> None:
         for layer, probes in zip(recording.files, fits, strict=True):
             fitted[layer] = probes
             work.advance()
+    give_memory_back(device)
     _warn_of_unfinished(fitted, settings.probe.max_iter)
     majority = np.bincount(labels[split.train]).argmax()
     chance = float((labels[split.test] == majority).mean())

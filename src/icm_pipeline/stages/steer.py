@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import asdict, replace
 from functools import cache
 
-from icm_pipeline.artifacts import SELECTION, write_json
+from icm_pipeline.artifacts import SELECTION, STEERING, write_json
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.hooks import hooked
-from icm_pipeline.image_sets import IMAGES, SAMPLES, STEERING, Batch, make_image_set
+from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
 from icm_pipeline.interventions.assignment import assign_options
 from icm_pipeline.interventions.shift import Shift
 from icm_pipeline.plots.grid import draw_sheet
@@ -73,7 +73,7 @@ def run(context: StageContext) -> None:
     def make_batch(batch: list[Job]) -> Batch:
         if context.alongside is None:
             return Batch(len(batch), make_at([settings.alpha], batch)[0])
-        return Batch(len(batch), context.alongside.make(batch, settings.model.batch_size, make_at))
+        return Batch(len(batch), context.alongside.make(batch, make_at))
 
     complete = make_image_set(
         context.folder,
@@ -96,5 +96,8 @@ def run(context: StageContext) -> None:
         replace(vectors, strength=used).save(context.folder / VECTORS)
     steering = asdict(method)
     steering |= {"method": steering.pop("name"), "alpha": settings.alpha if layers else 0.0, "layers": layers}
-    write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
+    not_full = len(jobs) % settings.model.batch_size
+    together = context.alongside.alphas(not_full) if context.alongside and not_full else [settings.alpha]
+    steering |= {"rule": selection["rule"], "kind": selection["kind"], "alphas_in_batch": together}
+    write_json(context.folder / STEERING, steering)
     draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
