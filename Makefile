@@ -21,7 +21,7 @@ results: $(STAMP)  ## run every row of the README's table and print it (about 3 
 	$(BIN)/python -m icm_pipeline --multirun experiment=$(ROWS)
 	$(BIN)/python benchmarks/results_table.py
 
-bench: $(STAMP)  ## the benchmarks that fit on two cores in ten minutes
+bench: $(STAMP)  ## the benchmarks that fit on two cores in a quarter of an hour
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/profile_generation.py

@@ -11,10 +11,11 @@ timed; the copy of the recording to the CPU is part of it. benchmarks/full_size.
 import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from timing import in_turns, machine, peak_mib, ratios, spread
+from timing import in_turns, machine, print_ratios, resident_mib
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
@@ -22,7 +23,7 @@ from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.folding import Folded, constant_shifts
 from icm_pipeline.hooks import hooked
 from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.prompts import make_jobs
+from icm_pipeline.prompts import Job, make_jobs
 from icm_pipeline.recording import Recorder, Recording
 from icm_pipeline.sampling import denoise
 from icm_pipeline.vectors import SteeringVectors, Strength
@@ -46,17 +47,22 @@ def constant_vectors(recording: Recording, layers: list[str]) -> SteeringVectors
     )  # fmt: skip
 
 
+def record(backbone: Backbone, batch: int, num_steps: int) -> Recording:
+    recorder = Recorder(list(range(num_steps)))
+    with hooked(backbone, backbone.layers, recorder, batch):
+        denoise(backbone, portraits(batch))
+    return recorder.recording()
+
+
+def portraits(batch: int) -> list[Job]:
+    return make_jobs(["a portrait of a person"], batch, 0, "probe")
+
+
 def ways(backbone: Backbone, batch: int, num_steps: int) -> dict[str, Callable[[], object]]:
-    jobs = make_jobs(["a portrait of a person"], batch, 0, "probe")
-
-    def record() -> Recording:
-        recorder = Recorder(list(range(num_steps)))
-        with hooked(backbone, backbone.layers, recorder, batch):
-            denoise(backbone, jobs)
-        return recorder.recording()
-
+    jobs = portraits(batch)
     attention = [site.layer for site in backbone.sites if site.kind == "self_attention"]
-    vectors = constant_vectors(record(), attention[:: max(1, len(attention) // NUM_STEERED)][:NUM_STEERED])
+    steered = attention[:: max(1, len(attention) // NUM_STEERED)][:NUM_STEERED]
+    vectors = constant_vectors(record(backbone, batch, num_steps), steered)
     shift = Shift(vectors, 0, STRENGTH.alpha)
 
     def within(context: Callable[[], AbstractContextManager[Any]]) -> Callable[[], object]:
@@ -68,7 +74,7 @@ def ways(backbone: Backbone, batch: int, num_steps: int) -> dict[str, Callable[[
 
     return {
         "plain": within(nullcontext),
-        f"recorded at {len(backbone.sites)} sites": record,
+        f"recorded at {len(backbone.sites)} sites": partial(record, backbone, batch, num_steps),
         f"steered in {len(vectors.layers)} layers": within(lambda: hooked(backbone, vectors.layers, shift, batch)),
         "the same shift folded": within(lambda: Folded(backbone, constant_shifts(vectors, 0, STRENGTH))),
     }
@@ -80,7 +86,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--small", action="store_true", help="2 steps, batches of 2, 2 rounds")
     args = parser.parse_args()
     if args.small:
@@ -89,13 +95,12 @@ def main() -> None:
     runs = ways(backbone, args.batch, args.steps)
     for run in runs.values():
         run()  # warms up
-    memory = {name: peak_mib(run) for name, run in runs.items()}
     seconds = in_turns(runs, args.rounds)
-    print(f"{machine()}\n{args.model}, batch {args.batch}, {args.steps} steps, {args.rounds} rounds\n")
-    print("| way | seconds | time, plain = 1 | peak memory, MiB above rest |\n|---|---|---|---|")
-    for name, values in seconds.items():
-        relative = spread(ratios(values, seconds["plain"]))
-        print(f"| {name} | {spread(values)} | {relative} | {memory[name]:.0f} |")
+    print(f"{machine()}\n{args.model}, batch {args.batch}, {args.steps} steps, {args.rounds} rounds")
+    print_ratios(seconds, "plain", "way")
+    recording = record(backbone, args.batch, args.steps)
+    mib = sum(pooled.nbytes for pooled in recording.activations.values()) / 2**20
+    print(f"a recording takes {mib:.1f} MiB, twice that while it leaves, of the process's {resident_mib():.0f} MiB")
 
 
 if __name__ == "__main__":

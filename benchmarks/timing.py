@@ -1,6 +1,5 @@
 """What the benchmarks share: ways timed in turns in one run, ratios with their spread, the machine they ran on."""
 
-import ctypes
 import os
 import platform
 import statistics
@@ -18,15 +17,17 @@ LIBRARIES = ("torch", "numpy", "scikit-learn", "diffusers")
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every way in every round; in each round the ways run one after the other.
+    """Return the seconds of every way in every round; the ways run one after the other, in each round from another on.
 
     Freed memory stays with the process, as in a job.
     """
     keep_freed_memory()
+    names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            seconds[name].append(timed(way))
+    for number in range(rounds):
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            seconds[name].append(timed(ways[name]))
     return seconds
 
 
@@ -67,13 +68,19 @@ def machine() -> str:
 
 
 def peak_mib(work: Callable[[], object]) -> float:
-    """Return the largest resident memory of this process while `work` runs, above what it was before (Linux)."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    """Return the largest resident memory of this process while `work` runs, above what it was before (Linux).
+
+    What `work` takes of memory that the process has freed before but kept does not show.
+    """
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / 1024
+
+
+def resident_mib() -> float:
+    """Return this process's resident memory (Linux)."""
+    return _status("VmRSS") / 1024
 
 
 def _status(name: str) -> float:
