@@ -10,8 +10,6 @@ included. Memory is the process's peak above what it had before, for recording t
 """
 
 import argparse
-import contextlib
-import ctypes
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -70,7 +68,7 @@ def probing(width: int, folder: Path) -> Measure:
                 fit_here(Path(place), names, labels, split, args)
 
             fit()  # warms up
-            mib = peak(fit)
+            mib = peak_mib(fit)
             return Cost(min(timed(fit) for _ in range(rounds)), mib)
 
     return measure
@@ -81,7 +79,7 @@ def generating(backbone: Backbone, batch_size: int) -> Measure:
         def work() -> None:
             run(backbone, case, batch_size, record=False)
 
-        mib = peak(work)
+        mib = peak_mib(work)
         return Cost(min(timed(work) for _ in range(rounds)), mib)
 
     return measure
@@ -109,13 +107,6 @@ def run(backbone: Backbone, case: Case, batch_size: int, record: bool) -> list[R
         decode(backbone, jobs, latents)
         recordings += [recorder.recording()] if record else []
     return recordings
-
-
-def peak(work: Callable[[], object]) -> float:
-    """Return the peak in MiB above what the process holds once it has given back what it does not use."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
-    return peak_mib(work)
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:

@@ -1,14 +1,16 @@
 """Denoisers compiled in place, whole or block by block: a hook reaches every layer, or the user is told."""
 
+import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Site
+from icm_pipeline.backbones.base import Backbone, BackboneError, Site, find_sites
 from icm_pipeline.compiled_hooks import HOOK
-from icm_pipeline.hooks import Hook, StepClock, hooked
+from icm_pipeline.hooks import StepClock, hooked
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import denoise
@@ -77,37 +79,61 @@ def test_a_denoiser_compiled_in_place_is_recorded_and_changed_as_an_eager_one(
     assert not torch.allclose(moved, plain, rtol=0, atol=1e-3 * scale)
 
 
-def test_blocks_of_a_class_share_their_graphs_with_hooks_on(
-    backbone: Backbone, jobs: list[Job], compile_in_place: Compile
-) -> None:
-    """Else torch would give up compiling after eight of them."""
-    compile_in_place(blocks)
-    layers = [site.layer for site in backbone.sites if site.kind == "self_attention"]
-
-    def graphs_made(hooked_layers: list[str], hook: Hook | None) -> int:
-        torch._dynamo.reset()
-        torch._dynamo.utils.counters.clear()
-        with hooked(backbone, hooked_layers, hook, len(jobs)):
-            denoise(backbone, jobs)
-        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-
-    plain = graphs_made([], None)
-    with hooked(backbone, layers, look, len(jobs)):
-        pass  # registers
-    assert plain < len(layers)
-    assert graphs_made(layers, add_one) <= 3 * plain  # each is cut in pieces, for all blocks together
+def refused_once(backbone: Backbone, jobs: list[Job]) -> None:
+    with pytest.raises(BackboneError, match="fullgraph=True"), hooked(backbone, LAYERS, look, len(jobs)):
+        denoise(backbone, jobs)
 
 
+def refused_inside_another(backbone: Backbone, jobs: list[Job]) -> None:
+    with pytest.raises(BackboneError), hooked(backbone, LAYERS, look, 4), hooked(backbone, LAYERS[:1], look, 4):
+        denoise(backbone, jobs)
+
+
+def refused_by_torch(backbone: Backbone, jobs: list[Job]) -> None:
+    with hooked(backbone, LAYERS, look, len(jobs)), pytest.raises(torch._dynamo.exc.Unsupported):
+        denoise(backbone, jobs)
+
+
+def never_called(backbone: Backbone, jobs: list[Job]) -> None:
+    with hooked(backbone, LAYERS, look, len(jobs)):
+        pass
+
+
+@pytest.mark.parametrize("attempt", [refused_once, refused_inside_another, refused_by_torch, never_called])
 @pytest.mark.parametrize("parts", [whole, blocks])
-def test_a_graph_that_may_not_be_broken_is_refused_and_works_as_before_afterwards(
-    backbone: Backbone, jobs: list[Job], compile_in_place: Compile, parts: Parts
+def test_a_graph_that_may_not_be_broken_works_as_before_after_an_attempt(
+    backbone: Backbone,
+    jobs: list[Job],
+    compile_in_place: Compile,
+    parts: Parts,
+    attempt: Callable[[Backbone, list[Job]], None],
 ) -> None:
     compile_in_place(parts, fullgraph=True)
     plain = denoise(backbone, jobs)
-    with pytest.raises(BackboneError, match="fullgraph=True"), hooked(backbone, LAYERS, look, len(jobs)):
-        denoise(backbone, jobs)
+    attempt(backbone, jobs)
     assert num_hooks(backbone) == 0
     assert torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_a_compiled_block_in_a_blocks_place_keeps_the_layers_names(backbone: Backbone, jobs: list[Job]) -> None:
+    place = backbone.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks")
+    block, recorder, again = place[0], *(Recorder(list(range(NUM_STEPS))) for _ in range(2))
+    with hooked(backbone, LAYERS, recorder, len(jobs)):
+        denoise(backbone, jobs)
+    try:
+        place[0] = torch.compile(block, backend="eager")
+        compiled = replace(backbone, sites=find_sites(backbone.denoiser, backbone.family.sites))
+        assert compiled.layers == backbone.layers
+        denoise(compiled, jobs)
+        with hooked(compiled, LAYERS, again, len(jobs)):
+            denoise(compiled, jobs)
+    finally:
+        place[0] = block
+        for part in block.modules():
+            part._forward_hooks.pop(HOOK, None)
+        torch._dynamo.reset()
+    for layer, activations in recorder.recording().activations.items():
+        torch.testing.assert_close(again.recording().activations[layer], activations, rtol=1e-4, atol=1e-4)
 
 
 def test_a_layer_that_is_never_reached_is_an_error(backbone: Backbone, jobs: list[Job]) -> None:
@@ -140,6 +166,27 @@ def test_a_second_run_does_not_begin_after_one_that_left_a_layer_out(backbone: B
     finally:
         block.ff = feed_forward
     assert len(made) == 2
+
+
+def test_another_pipelines_run_with_the_same_scheduler_is_no_run_of_this_one(
+    backbone: Backbone, jobs: list[Job]
+) -> None:
+    parts = {**backbone.pipe.components, "unet": copy.deepcopy(backbone.denoiser)}
+    other = replace(backbone, pipe=type(backbone.pipe)(**parts, requires_safety_checker=False))
+    other.pipe.set_progress_bar_config(disable=True)
+    with hooked(backbone, LAYERS, look):
+        denoise(backbone, jobs)
+        denoise(other, jobs)
+
+
+def test_a_denoiser_in_the_hooked_ones_place_is_an_error(backbone: Backbone, jobs: list[Job]) -> None:
+    unet, other = backbone.pipe.unet, copy.deepcopy(backbone.pipe.unet)
+    try:
+        with pytest.raises(BackboneError, match="never reached"), hooked(backbone, LAYERS, look):
+            backbone.pipe.unet = other
+            denoise(backbone, jobs)
+    finally:
+        backbone.pipe.unet = unet
 
 
 def test_a_context_without_a_run_reaches_no_layer_and_is_no_error(backbone: Backbone) -> None:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import Sample
-from icm_pipeline.shared_batches import MOST_BYTES, SharedBatches, SteeredAlongside
+from icm_pipeline.shared_batches import SharedBatches, SteeredAlongside
 
 JOBS = [Job(f"{number:06d}", "a face", 0, number) for number in range(4)]
 
@@ -21,7 +21,7 @@ class Maker:
     def __call__(self, alphas: list[float], batch: list[Job]) -> list[list[Sample]]:
         if len(alphas) * len(batch) > self._fits:
             self.failed += 1
-            raise MemoryError("too many")
+            raise MemoryError
         self.asked.append(alphas)
         return [[Sample(job, Image.new("RGB", (1, 1), (int(alpha), 0, 0))) for job in batch] for alpha in alphas]
 
@@ -80,12 +80,15 @@ def test_what_waits_longest_is_forgotten_and_made_again() -> None:
     assert len(make.asked) == 3
 
 
-def test_too_many_for_the_memory_are_tried_once_in_a_sweep() -> None:
-    batches, make = SharedBatches([1.0, 2.0, 3.0], MOST_BYTES), Maker(fits=4)
-    for alpha in (1.0, 2.0, 3.0):
-        assert shown(SteeredAlongside(batches, "key", alpha, 8).make(JOBS, make)) == expected(alpha)
-    assert make.asked == [[1.0], [2.0], [3.0]]
-    assert make.failed == 1
+@pytest.mark.parametrize(("fits", "groups"), [(4, [[1], [2], [3], [4]]), (8, [[1, 2], [3, 4]]), (15, [[1, 2], [3, 4]])])
+def test_what_does_not_fit_into_memory_is_halved_once_for_the_whole_sweep(fits: int, groups: list[list[float]]) -> None:
+    batches, make = SharedBatches([1.0, 2.0, 3.0, 4.0]), Maker(fits)
+    for alpha in (1.0, 2.0, 3.0, 4.0):
+        assert shown(SteeredAlongside(batches, "key", alpha, 16).make(JOBS, make)) == expected(alpha)
+    assert make.asked == groups
+    assert make.failed == (2 if fits == 4 else 1)
+    SteeredAlongside(batches, "a smaller model", 1.0, 16).make(JOBS[:1], make)
+    assert make.asked[-1] == [1, 2, 3, 4]
 
 
 def test_a_batch_that_does_not_fit_alone_is_the_callers_to_halve_and_then_stays_alone() -> None:

@@ -2,14 +2,14 @@
 
 Compiled is a denoiser that torch.compile wrapped, one compiled in place by its own compile(), and one whose blocks are
 (diffusers' compile_repeated_blocks). A hook registered after the first compiled call is never run, in silence. So one
-function stays registered on every module that was ever hooked, and does nothing until something is on for the module.
+function stays registered on every module that was ever shown to a hook, and does nothing until something is on for it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ After = Callable[..., Any]  # (module, args, output) -> new output or None
 
 HOOK = -1  # its key among a module's hooks; those of torch's own handles begin at 0
 _on: WeakKeyDictionary[nn.Module, list[After]] = WeakKeyDictionary()
+_seen: WeakSet[nn.Module] = WeakSet()  # modules for which the function has run: their graphs can be broken
 
 
 @cache
@@ -27,6 +28,7 @@ def _registered() -> After:
     """Return the one function, which runs outside of the graph."""
 
     def run(module: nn.Module, args: Any, output: Any) -> Any:
+        _seen.add(module)
         for after in _on.get(module, ()):
             changed = after(module, args, output)
             output = output if changed is None else changed
@@ -45,13 +47,16 @@ def _register(modules: Sequence[nn.Module]) -> None:
     torch._dynamo.reset()
     for module in missing:
         module._forward_hooks[HOOK] = _registered()
+        _seen.discard(module)
 
 
 def _take_off(modules: Sequence[nn.Module]) -> None:
-    for module in modules:
-        if not _on.get(module):
-            module._forward_hooks.pop(HOOK, None)
-    torch._dynamo.reset()
+    """Leave no function where it has never run and nothing is on: under fullgraph=True it would stop every call."""
+    unused = [module for module in modules if module not in _seen and not _on.get(module)]
+    for module in unused:
+        module._forward_hooks.pop(HOOK, None)
+    if unused:
+        torch._dynamo.reset()
 
 
 @contextmanager
@@ -67,19 +72,16 @@ def switched_on(sites: Sequence[Site], modules: Sequence[nn.Module], afters: Seq
     _register(modules)
     for module, after in zip(modules, afters, strict=True):
         _on.setdefault(module, []).append(after)
-    unbreakable: Exception | None = None
     try:
         yield
     except torch._dynamo.exc.Unsupported as error:
         if "torch.compiler.disable" not in str(error):
             raise
-        unbreakable = error
-    finally:
-        for module, after in zip(modules, afters, strict=True):
-            _on[module].remove(after)
-    if unbreakable is not None:
-        _take_off(modules)
         raise BackboneError(
             "This denoiser was compiled with fullgraph=True, and showing a layer to a hook takes a break in the graph: "
             "compile it without, or steer and record it before it is compiled."
-        ) from unbreakable
+        ) from error
+    finally:
+        for module, after in zip(modules, afters, strict=True):
+            _on[module].remove(after)
+        _take_off(modules)

@@ -25,8 +25,8 @@ class StepClock:
 
     step: the denoising step of num_steps, from 0; passes at the same noise level are one step. noise_level: of that
     step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents.
-    num_calls: how often the denoiser ran since the clock was made; run: how many times the scheduler was set up;
-    num_passes, reached: how often it stepped in this run, and the layers that hooks have been shown.
+    num_calls, run: how often the denoiser ran and the scheduler was set up since the clock was made. Of this run:
+    num_passes, how often the scheduler stepped; calls_in_run, how often the denoiser ran; reached, the layers it ran.
     """
 
     def __init__(self, num_images: int | None = None) -> None:
@@ -42,6 +42,7 @@ class StepClock:
         self._steps, self._levels = steps, levels
         self.num_steps = steps[-1] + 1
         self.reached.clear()
+        self.calls_in_run = 0
         self._stand_at(0)
 
     def _stand_at(self, number: int) -> None:
@@ -53,6 +54,7 @@ class StepClock:
     def _count_call(self, call: Call, rows: slice | None) -> None:
         self.call, self.rows = call, rows
         self.num_calls += 1
+        self.calls_in_run += 1
         self._calls_in_pass += 1
 
     def at(self, step: int, levels: Sequence[float]) -> "StepClock":
@@ -83,7 +85,7 @@ def hooked(
     sites = [backbone.site(layer) for layer in layers]
     denoiser = backbone.denoiser
     with ExitStack() as stack:
-        _drive(backbone, layers, clock, num_images, stack)
+        _drive(backbone.pipe, clock, num_images, lambda: _check_reached(backbone, denoiser, layers, clock), stack)
         _count_calls(backbone, clock, stack)
         if hook is None:
             yield clock
@@ -100,17 +102,19 @@ def hooked(
                     gates.watch(site)
                 stack.callback(module.register_forward_hook(after).remove)
         yield clock
-        _check_reached(backbone, layers, clock)
+        _check_reached(backbone, denoiser, layers, clock)
 
 
-def _check_reached(backbone: Backbone, layers: Sequence[str], clock: StepClock) -> None:
-    """Raise BackboneError if the run that ends has left a layer out, so that nothing is skipped in silence."""
+def _check_reached(backbone: Backbone, denoiser: nn.Module, layers: Sequence[str], clock: StepClock) -> None:
+    """Raise BackboneError if the run that ends has left a layer out, so that nothing is skipped in silence.
+
+    A run without this denoiser is another pipeline's, with the same scheduler, unless the denoiser was replaced.
+    """
     missed = [layer for layer in layers if layer not in clock.reached]
-    if clock.num_passes and missed:
+    if clock.num_passes and missed and (clock.calls_in_run or backbone.denoiser is not denoiser):
         raise BackboneError(
             f"{len(missed)} of {len(layers)} layers were never reached in {clock.num_passes} steps of {backbone.name}, "
-            f"{missed[0]} among them. Was a part of the denoiser replaced or compiled meanwhile? Does steering begin "
-            "after the last step?"
+            f"{missed[0]} among them. Was the denoiser or a part of it replaced or compiled meanwhile?"
         )
 
 
@@ -162,12 +166,14 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
     return after
 
 
-def _drive(backbone: Backbone, layers: Sequence[str], clock: StepClock, expected: int | None, stack: ExitStack) -> None:
-    """Let the scheduler drive the clock and the pipeline tell its number of images, while the stack lasts."""
-    pipe = backbone.pipe
+def _drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callable[[], None], stack: ExitStack) -> None:
+    """Let the scheduler drive the clock and the pipeline tell its number of images, while the stack lasts.
+
+    before_run is called when the next run begins.
+    """
 
     def starting(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        _check_reached(backbone, layers, clock)
+        before_run()
         result = set_timesteps(*args, **kwargs)
         levels = noise_levels(pipe.scheduler)
         clock._start(step_numbers(levels), levels)

@@ -26,25 +26,25 @@ class SharedBatches:
     def __init__(self, alphas: Sequence[float], most_bytes: int = MOST_BYTES) -> None:
         self._alphas = sorted(set(alphas))
         self._most_bytes = most_bytes
-        self._most_images: int | None = None  # at once, once more than that did not fit into memory
+        self._most_images: dict[str, int] = {}  # at once, by key, once more than that did not fit into memory
         self._waiting: dict[Any, list[Sample]] = {}
 
-    def group(self, alpha: float, num_images: int, batch_size: int) -> list[float]:
+    def group(self, key: str, alpha: float, num_images: int, batch_size: int) -> list[float]:
         """Return the alphas, this one among them, whose batches of num_images are made in one of batch_size.
 
-        They are the same whoever asks and whatever is done already, so that a sweep that was stopped ends with the
-        same bytes.
+        key: of all that makes their images but alpha. They are the same whoever asks and whatever is done already, so
+        that a sweep that was stopped ends with the same bytes.
         """
         if alpha not in self._alphas:
             return [alpha]
-        most = batch_size if self._most_images is None else min(batch_size, self._most_images)
+        most = min(batch_size, self._most_images.get(key, batch_size))
         size, index = max(1, most // num_images), self._alphas.index(alpha)
         first = index - index % size
         return self._alphas[first : first + size]
 
-    def too_many(self, num_images: int) -> None:
+    def too_many(self, key: str, num_images: int) -> None:
         """Take note that so many images at once did not fit into memory."""
-        self._most_images = num_images // 2
+        self._most_images[key] = num_images // 2
 
     def keep(self, key: Any, samples: "list[Sample]") -> None:
         """Let pictures wait, and forget those that wait longest if they are too many."""
@@ -72,28 +72,27 @@ class SteeredAlongside:
 
     def alphas(self, num_images: int) -> list[float]:
         """Return the alphas, this job's among them, at which a batch of so many images is made at once."""
-        return self.batches.group(self.alpha, num_images, self.batch_size)
+        return self.batches.group(self.key, self.alpha, num_images, self.batch_size)
 
     def make(self, batch: "list[Job]", make_at: "MakeAt") -> "list[Sample]":
         """Return the images of a batch at this job's alpha, made by an earlier job or now.
 
         make_at(alphas, batch) -> for each alpha its images. Raises MemoryError if this alpha's alone do not fit.
         """
-        made = self.batches.take(self._waiting_under(self.alpha, batch))
-        return made or self._made_now(batch, self.alphas(len(batch)), make_at)
+        return self.batches.take(self._waiting_under(self.alpha, batch)) or self._made_now(batch, make_at)
 
-    def _made_now(self, batch: "list[Job]", alphas: list[float], make_at: "MakeAt") -> "list[Sample]":
-        failure = ""
+    def _made_now(self, batch: "list[Job]", make_at: "MakeAt") -> "list[Sample]":
+        alphas, failure = self.alphas(len(batch)), None
         try:
             made = dict(zip(alphas, make_at(alphas, batch), strict=True))
         except MemoryError as error:
             failure = str(error)
-        if failure:  # outside of the block above, when the frames that hold the batch's tensors are gone
-            self.batches.too_many(len(batch) * len(alphas))
+        if failure is not None:  # told outside of the block above, when the frames that hold tensors are gone
+            self.batches.too_many(self.key, len(batch) * len(alphas))
             if len(alphas) == 1:
                 raise MemoryError(failure)
-            log.warning("%s Going on with this alpha alone.", failure)
-            return self._made_now(batch, [self.alpha], make_at)
+            log.warning("%s Going on with fewer alphas in a batch.", failure)
+            return self._made_now(batch, make_at)
         if len(alphas) > 1:
             log.info("steer: in one batch at alpha %s", ", ".join(f"{alpha:g}" for alpha in alphas))
         for alpha in alphas:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.artifacts import STEERING, Artifact, ArtifactError
+from icm_pipeline.artifacts import Artifact, ArtifactError
 from icm_pipeline.config import Settings, value_at
 from icm_pipeline.lineage import read_shelf, settings_of, stage_of
 from icm_pipeline.planning.workload import Workload, passes_per_run
@@ -88,8 +88,8 @@ class Rates:
     def _seconds_per_pass(self, stage: str, settings: Settings) -> float | None:
         """Return seconds a pass from the stage itself, else from unsteered images, else from any that were made.
 
-        What is steered from a later step on may have had its first steps for nothing, and what shared a batch with
-        other alphas its pictures: they tell nothing.
+        Steered images tell nothing: they may have had their first steps for nothing, or all of them, from a batch that
+        alphas shared. A pass takes them what it takes the unsteered.
         """
         if settings.plan.seconds_per_image is not None:
             return settings.plan.seconds_per_image / passes_per_run(settings.model.num_steps, settings.model.scheduler)
@@ -98,7 +98,7 @@ class Rates:
                 _seconds(artifact) / (num_images_of(artifact) * passes_of(artifact))
                 for name in stages
                 for artifact in self._alike(name, settings, SAME_SPEED["denoising"])
-                if name != "steer" or _was_made_alone(artifact)
+                if name != "steer"
             ]
             if found:
                 return statistics.median(found)
@@ -144,12 +144,6 @@ def passes_of(artifact: Artifact) -> int:
 def _activation_bytes(artifact: Artifact) -> int:
     files: dict[str, dict[str, Any]] = artifact.manifest["files"]
     return sum(entry["size"] for name, entry in files.items() if name.startswith("activations/"))
-
-
-def _was_made_alone(steered: Artifact) -> bool:
-    """Say whether all steps of all pictures were computed for this artifact."""
-    together = steered.read_json(STEERING).get("alphas_in_batch", [])
-    return settings_of(steered)["method"]["first_step"] == 0 and len(together) < 2
 
 
 def _seconds(artifact: Artifact) -> float:

@@ -96,8 +96,5 @@ def run(context: StageContext) -> None:
         replace(vectors, strength=used).save(context.folder / VECTORS)
     steering = asdict(method)
     steering |= {"method": steering.pop("name"), "alpha": settings.alpha if layers else 0.0, "layers": layers}
-    not_full = len(jobs) % settings.model.batch_size
-    together = context.alongside.alphas(not_full) if context.alongside and not_full else [settings.alpha]
-    steering |= {"rule": selection["rule"], "kind": selection["kind"], "alphas_in_batch": together}
-    write_json(context.folder / STEERING, steering)
+    write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
     draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
