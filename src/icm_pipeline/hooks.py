@@ -94,7 +94,7 @@ def hooked(
         ways = [way_to(uncompiled(denoiser), site.module) for site in sites]
         modules = [way[-1] for way in ways]
         afters = [_after(site, backbone.family, hook, clock, gates) for site in sites]
-        if is_compiled(denoiser) or any(is_compiled(module) for way in ways for module in way):
+        if any(map(is_compiled, {denoiser, *(module for way in ways for module in way)})):
             stack.enter_context(switched_on(sites, modules, afters))
         else:
             for site, module, after in zip(sites, modules, afters, strict=True):
