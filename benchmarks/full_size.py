@@ -3,16 +3,17 @@
     python benchmarks/full_size.py      # SD 1.5, SDXL, SANA and FLUX on a GPU; without one it says so and stops
     python benchmarks/full_size.py --models sd15 --device cpu --dtype float32 --steps 1 --batch 1     # a check
 
-Denoisers have their published configurations and are built on the device, without a download. Text embeddings are
-random, so that no text encoder is needed; latents are not decoded. All three ways run in one process, one after the
-other in every round, and each ratio is to the plain run of the same round.
+Denoisers have their published configurations and are built on the device, without a download; batches are as in
+conf/model. Text embeddings are random, so that no text encoder is needed. Latents are not decoded, which leaves out the
+part that costs the same in all three ways. They run in one process, in turns, and each ratio is to the plain run of
+the same round.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from timing import in_turns, machine, ratios, spread
 from torch import Tensor
 
 from icm_pipeline import SteeringVectors, record, steer
@@ -98,6 +100,7 @@ def flux(random: Embed) -> tuple[Any, dict[str, Any]]:
 
 
 MODELS = {"sd15": sd15, "sdxl": sdxl, "sana": sana, "flux": flux}
+BATCH_SIZES = {"sd15": 8, "sdxl": 4, "sana": 4, "flux": 4}  # as in conf/model
 
 
 def _vae(channels: int) -> dict[str, Any]:
@@ -120,9 +123,10 @@ def random_vectors(recording: Any, layers: list[str]) -> SteeringVectors:
 
 def measure(name: str, args: argparse.Namespace) -> None:
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    batch = args.batch or BATCH_SIZES[name]
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(args.batch, *shape, device=device, dtype=dtype)
+        return torch.randn(batch, *shape, device=device, dtype=dtype)
 
     torch.set_default_dtype(dtype)
     with device:
@@ -133,37 +137,27 @@ def measure(name: str, args: argparse.Namespace) -> None:
     backbone = attach(pipe)
     attention = [site.layer for site in backbone.sites if site.kind == "self_attention"]
     steered = attention[:: max(1, len(attention) // NUM_STEERED)][:NUM_STEERED]
+    memory: dict[str, float] = {}
 
-    def generate() -> None:
-        pipe(**inputs, num_inference_steps=args.steps, output_type="latent")
+    def generated(way: str, context: Callable[[], AbstractContextManager[Any]]) -> Any:
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        with context() as seen:
+            pipe(**inputs, num_inference_steps=args.steps, output_type="latent")
+        memory[way] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
+        return seen
 
-    with record(pipe) as seen:
-        generate()  # also warms up
-    vectors = random_vectors(seen.recordings[0], steered)
-    ways: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    vectors = random_vectors(generated("recorded", lambda: record(pipe)).recordings[0], steered)  # also warms up
+    contexts: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "plain": nullcontext,
         f"recorded at {len(backbone.sites)} sites": lambda: record(pipe),
+        f"recorded at {len(attention)} self-attention layers": lambda: record(pipe, attention),
         f"steered in {len(steered)} layers": lambda: steer(pipe, vectors, option="a", alpha=1.0),
     }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    memory: dict[str, float] = {}
-    for _ in range(args.rounds):
-        for way, context in ways.items():
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            started = time.perf_counter()
-            with context():
-                generate()
-            seconds[way].append(time.perf_counter() - started)
-            memory[way] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
+    seconds = in_turns({way: partial(generated, way, context) for way, context in contexts.items()}, args.rounds)
     for way, values in seconds.items():
-        ratio = statistics.median(value / plain for value, plain in zip(values, seconds["plain"], strict=True))
-        print(
-            f"| {name} | {way} | {args.batch / statistics.median(values):.3f} | {ratio:.3f} | {memory[way]:.1f} |",
-            flush=True,
-        )
+        ratio = spread(ratios(values, seconds["plain"]))
+        print(f"| {name}, {batch} | {way} | {batch / median(values):.3f} | {ratio} | {memory[way]:.1f} |", flush=True)
 
 
 def main() -> None:
@@ -172,14 +166,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, help="images at once, for every model; default: as in conf/model")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("There is no GPU here: nothing was measured. Run this where torch.cuda.is_available().")
-    machine = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
-    print(f"{machine}, {args.dtype}, batch {args.batch}, {args.steps} steps, median of {args.rounds} rounds\n")
-    print("| model | way | images a second | time, plain = 1 | peak GiB |\n|---|---|---|---|---|")
+    print(
+        f"{machine()}\n{args.device}, {args.dtype}, {args.steps} steps, {args.rounds} rounds: median (least to most)\n"
+    )
+    print("| model, batch | way | images a second | time, plain = 1 | peak GiB |\n|---|---|---|---|---|")
     with torch.inference_mode():
         for name in args.models:
             measure(name, args)

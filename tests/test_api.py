@@ -120,6 +120,108 @@ def test_recording_keeps_the_calls_apart(pipe: Any) -> None:
     assert first.noise_levels != second.noise_levels
 
 
+@pytest.mark.parametrize("steps", [[], [2, 2], [-1]])
+def test_steps_are_asked_for_once_each(pipe: Any, steps: list[int]) -> None:
+    with pytest.raises(ValueError, match="one or more steps, each once"), icm_pipeline.record(pipe, steps=steps):
+        pytest.fail("the context must not be entered")
+
+
+def test_a_step_that_the_run_does_not_have_is_told_at_its_beginning(pipe: Any) -> None:
+    with pytest.raises(ValueError, match=r"this run has 4 steps.* not \[9\]"), icm_pipeline.record(pipe, steps=[1, 9]):
+        make(pipe)
+
+
+def test_a_call_that_was_cut_short_leaves_the_others_readable(pipe: Any) -> None:
+    def stop(pipe: Any, step: int, timestep: Any, inputs: Any) -> Any:
+        if step == 1:
+            raise KeyboardInterrupt
+        return inputs
+
+    with icm_pipeline.record(pipe) as seen:
+        with pytest.raises(KeyboardInterrupt):
+            make(pipe, callback_on_step_end=stop)
+        make(pipe, 2)
+    (whole,) = seen.recordings
+    assert len(whole.activations[SELF]) == 2
+    assert seen.cut_short == 1
+    assert seen.recordings[0] is whole
+
+
+@pytest.mark.parametrize(
+    ("used", "given"),
+    [(Strength(3.0, "relative", 13, 20, 50), {}), (Strength(3.0, "relative", 0, None, 4), {"window": (60, None)})],
+)
+def test_a_window_that_holds_none_of_the_runs_steps_is_refused(
+    pipe: Any, vectors: SteeringVectors, used: Strength, given: dict[str, Any]
+) -> None:
+    steered = icm_pipeline.steer(pipe, replace(vectors, strength=used), option="man", **given)
+    with pytest.raises(ValueError, match="holds none of this run's 4 steps"), steered:
+        make(pipe)
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_vectors_of_another_width_are_refused_by_layer(pipe: Any, vectors: SteeringVectors, width: int) -> None:
+    wrong = replace(vectors, directions={SELF: vectors.directions[SELF][..., :width]})
+    with (
+        pytest.raises(ValueError, match=rf"{SELF} are {width} wide .* another model"),
+        icm_pipeline.steer(pipe, wrong, option="man"),
+    ):
+        make(pipe)
+
+
+def test_a_whole_block_is_recorded_and_steered_as_a_layer(pipe: Any, vectors: SteeringVectors) -> None:
+    block, plain = SELF.removesuffix(".attn1"), make(pipe)
+    with icm_pipeline.record(pipe, layers=[block]) as seen:
+        assert torch.equal(make(pipe), plain)
+    assert seen.recordings[0].kinds == {block: "other"}
+    of_block = replace(
+        vectors, directions={block: vectors.directions[SELF]}, mean_norms={block: vectors.mean_norms[SELF]}
+    )
+    with icm_pipeline.steer(pipe, of_block, option="man"):
+        assert not torch.equal(make(pipe), plain)
+
+
+def test_a_site_behind_a_gate_is_recorded_and_steered_by_its_name() -> None:
+    pipe = build("pixart")
+    pipe.set_progress_bar_config(disable=True)
+    gated, call = "transformer_blocks.0.attn1@gate", {"prompt": "a", "num_inference_steps": 2, "output_type": "latent"}
+    call |= {"generator": torch.Generator().manual_seed(0), "height": 16, "width": 16, "use_resolution_binning": False}
+    with icm_pipeline.record(pipe, layers=[gated, "transformer_blocks.0.attn1"]) as seen:
+        pipe(**call)
+    assert seen.recordings[0].kinds[gated] == "other"
+    assert not torch.equal(*seen.recordings[0].activations.values())
+
+
+def test_a_class_derived_from_a_known_one_is_known_unless_it_makes_its_images_in_another_way(pipe: Any) -> None:
+    class Mine(type(pipe)):  # type: ignore[misc]
+        pass
+
+    class Other(Mine):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    mine = Mine(**pipe.components, requires_safety_checker=False)
+    mine.set_progress_bar_config(disable=True)
+    with icm_pipeline.record(mine, layers=[SELF]) as seen:
+        make(mine)
+    assert len(seen.recordings) == 1
+    other = Other(**pipe.components, requires_safety_checker=False)
+    with pytest.raises(ValueError, match=r"Other is a .* with a __call__ of its own"):
+        icm_pipeline.attach(other)
+
+
+def test_ones_own_intervention_stands_on_the_same_hooks(pipe: Any) -> None:
+    plain, backbone = make(pipe, 2), icm_pipeline.attach(pipe)
+
+    def ablate(tokens: Tensor, site: Any, clock: Any) -> Tensor:
+        return torch.zeros_like(tokens)
+
+    with icm_pipeline.hooked(backbone, [SELF], ablate), icm_pipeline.record(pipe, layers=[SELF]) as seen:
+        assert not torch.equal(make(pipe, 2), plain)
+    assert not seen.recordings[0].activations[SELF].any()
+    assert torch.equal(make(pipe, 2), plain)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -128,6 +230,7 @@ def test_recording_keeps_the_calls_apart(pipe: Any) -> None:
         ({"option": "man", "alpha_unit": "metres"}, "relative or activation"),
         ({"option": "man", "window": (3, 2)}, r"window=\(3, 2\) holds no step"),
         ({"option": "man", "window": (-1, None)}, "holds no step"),
+        ({"option": "man", "alpha_unit": "activation"}, "alpha=3 was in units of relative: give an alpha="),
     ],
 )
 def test_what_is_not_known_is_refused(pipe: Any, vectors: SteeringVectors, wrong: Any, message: str) -> None:

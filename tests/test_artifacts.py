@@ -1,9 +1,11 @@
 """Artifacts: whole or not there, described, built once, and damaged ones named."""
 
 import json
+import logging
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +41,34 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
         raise KeyError
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_threads_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path, both = tmp_path / "a.txt", threading.Barrier(2)
+    failures: list[BaseException] = []
+
+    def write(text: str) -> None:
+        try:
+            with artifacts.written_whole(path) as partial:
+                partial.write_text(text)
+                both.wait(60)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert path.read_text() in ("first", "second")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_being_written_is_told_from_leftovers_by_its_ending_alone(tmp_path: Path) -> None:
+    with artifacts.written_whole(tmp_path / "a.txt") as first, artifacts.written_whole(tmp_path / "a.txt") as second:
+        assert first != second
+        assert first.suffix == second.suffix == ".tmp"
 
 
 def test_an_artifact_appears_only_when_whole(tmp_path: Path) -> None:
@@ -95,17 +125,20 @@ def test_a_partial_folder_of_another_key_is_thrown_away(tmp_path: Path) -> None:
         assert not (partial / "shard.txt").exists()
 
 
-def test_a_partial_folder_of_other_library_versions_is_thrown_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_partial_folder_of_other_library_versions_is_thrown_away_and_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(partials, "library_versions", lambda: {"torch": "0.1", "numpy": "2"})
     with pytest.raises(KeyError), building(tmp_path / "a", description()) as partial:
         assert partial is not None
         (partial / "shard.txt").write_text("done")
         raise KeyError("stop")
-    monkeypatch.setattr(partials, "library_versions", lambda: {"torch": "0.1"})
-    with building(tmp_path / "a", description()) as partial:
+    monkeypatch.setattr(partials, "library_versions", lambda: {"torch": "0.2", "numpy": "2"})
+    with caplog.at_level(logging.WARNING), building(tmp_path / "a", description()) as partial:
         assert partial is not None
         assert not (partial / "shard.txt").exists()
+    assert "beginning a.partial again: torch 0.1 there and 0.2 here" in caplog.text
+    assert "numpy" not in caplog.text
 
 
 def test_temporary_files_of_a_killed_job_do_not_reach_the_artifact(tmp_path: Path) -> None:

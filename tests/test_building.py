@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import multiprocessing
 import os
 import time
@@ -12,9 +11,9 @@ import pytest
 
 from icm_pipeline import locks
 from icm_pipeline.artifacts import ArtifactError, open_artifact, verify
-from icm_pipeline.building import building, building_share, is_being_built, missing_shares, tidy
+from icm_pipeline.building import building, building_share, is_being_built, left_alone, missing_shares, tidy
 from icm_pipeline.partials import partial_of
-from icm_pipeline.shards import Share
+from icm_pipeline.shards import Shard, Share
 
 FORK = multiprocessing.get_context("fork")
 COUNT = 4
@@ -156,7 +155,7 @@ def test_jobs_started_at_once_make_every_share_once_and_publish_once(
     tmp_path: Path, num_jobs: int, system_locks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_flock(*args: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     if not system_locks:
         monkeypatch.setattr("fcntl.flock", no_flock)
@@ -172,15 +171,117 @@ def test_jobs_started_at_once_make_every_share_once_and_publish_once(
     assert [path.name for path in folder.parent.iterdir()] == ["a"]
 
 
-def test_a_share_begun_with_other_library_versions_is_not_mixed_with_this_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def have_versions(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    monkeypatch.setattr("icm_pipeline.partials.library_versions", lambda: versions)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_share_is_refused_where_others_were_made_with_other_library_versions(
+    tmp_path: Path, index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    have_versions(monkeypatch, torch="0.1", numpy="2")
     make_share(tmp_path / "a", 0)
-    monkeypatch.setattr("icm_pipeline.partials.library_versions", lambda: {"torch": "0.1"})
-    with caplog.at_level(logging.WARNING):
+    have_versions(monkeypatch, torch="0.2", numpy="2")
+    with pytest.raises(ArtifactError, match=r"other versions: torch 0\.1 there and 0\.2 here\..*force=true"):
+        make_share(tmp_path / "a", index)
+    assert not is_being_built(tmp_path / "a")
+    assert (partial_of(tmp_path / "a") / "0.txt").read_text() == "0"
+    have_versions(monkeypatch, torch="0.1", numpy="2")
+    assert missing_shares(tmp_path / "a", COUNT) == [1, 2, 3]
+    assert make_share(tmp_path / "a", 1)
+
+
+def test_a_share_is_refused_where_a_killed_job_finished_shards_with_other_library_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_versions(monkeypatch, torch="0.1")
+    with (
+        pytest.raises(KeyError),
+        building_share(tmp_path / "a", DESCRIPTION, Share(0, COUNT), wait=True) as partial,
+    ):
+        assert partial is not None
+        Shard(partial, 0, 1).keep(["x"], [], {})
+        raise KeyError("stop")
+    have_versions(monkeypatch)
+    with pytest.raises(ArtifactError, match=r"torch 0\.1 there and unknown here"):
         make_share(tmp_path / "a", 1)
-    assert "not begun by this version and these libraries" in caplog.text
-    assert missing_shares(tmp_path / "a", COUNT) == [0, 2, 3]
+
+
+def test_a_share_begins_again_where_other_library_versions_finished_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_versions(monkeypatch, torch="0.1")
+    with (
+        pytest.raises(KeyError),
+        building_share(tmp_path / "a", DESCRIPTION, Share(0, COUNT), wait=True) as partial,
+    ):
+        assert partial is not None
+        (partial / "0.txt").write_text("half")
+        raise KeyError("stop")
+    have_versions(monkeypatch, torch="0.2")
+    assert make_share(tmp_path / "a", 1)
+    assert not (partial_of(tmp_path / "a") / "0.txt").exists()
+
+
+def _share_of_other_versions(folder: Path, ready: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        have_versions(patch, torch="0.1")
+        _share_slowly(folder, 0, ready)
+
+
+def test_a_share_is_refused_after_it_waited_for_one_of_other_library_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = FORK.Process(target=_share_of_other_versions, args=(tmp_path / "a", tmp_path / "ready"))
+    worker.start()
+    _wait_for(tmp_path / "ready")
+    have_versions(monkeypatch, torch="0.2")
+    with pytest.raises(ArtifactError, match=r"torch 0\.1 there and 0\.2 here"):
+        make_share(tmp_path / "a", 1)
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert (partial_of(tmp_path / "a") / "0.txt").exists()
+
+
+def test_while_an_artifact_is_left_alone_no_job_begins(tmp_path: Path) -> None:
+    make_share(tmp_path / "a", 0)
+    worker = FORK.Process(target=make_share, args=(tmp_path / "a", 1))
+    with left_alone(tmp_path / "a") as alone:
+        assert alone
+        worker.start()
+        worker.join(0.3)
+        assert missing_shares(tmp_path / "a", COUNT) == [1, 2, 3]
+    worker.join(60)
+    assert missing_shares(tmp_path / "a", COUNT) == [2, 3]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_artifact_that_a_job_is_at_work_in_is_not_left_alone(tmp_path: Path, shared: bool) -> None:
+    folder = tmp_path / "a"
+    job = building_share(folder, DESCRIPTION, Share(0, COUNT), wait=True) if shared else building(folder, DESCRIPTION)
+    with job as partial:
+        assert partial is not None
+        with left_alone(folder) as alone:
+            assert not alone
+        (partial / "0.txt").write_text("0")
+    with left_alone(folder) as alone:
+        assert alone
+    assert [path.name for path in tmp_path.iterdir()] == ["a.partial" if shared else "a"]
+
+
+def test_a_changed_shard_is_made_again_and_the_log_says_which_items(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "shards").mkdir()
+    shard, path = Shard(tmp_path, 0, 2), tmp_path / "rows.csv"
+    path.write_text("a")
+    shard.keep(["x", "y"], [path], {})
+    assert shard.read(["x", "y"]) is not None
+    path.write_text("b")
+    assert shard.read(["x", "y"]) is None
+    path.unlink()
+    assert shard.read(["x", "y"]) is None
+    assert caplog.text.count("making items 0 to 2 again") == 2
 
 
 def test_tidying_removes_what_a_kill_after_publishing_left_and_nothing_else(tmp_path: Path) -> None:

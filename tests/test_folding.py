@@ -211,3 +211,11 @@ def test_a_layer_without_a_projection_of_image_tokens_alone_is_refused(family: s
     )  # fmt: skip
     with pytest.raises(FoldingError, match=reason):
         icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+
+
+def test_vectors_of_another_width_change_nothing(pipe: Any, vectors: SteeringVectors) -> None:
+    plain, last = make(pipe), vectors.layers[-1]
+    wrong = replace(vectors, directions={**vectors.directions, last: vectors.directions[last][..., :-1]})
+    with pytest.raises(FoldingError, match=f"{last} are .* wide"):
+        icm_pipeline.fold(pipe, wrong, "man", **GIVEN)
+    assert torch.equal(make(pipe), plain)

@@ -1,5 +1,6 @@
 """Hooks: looking changes nothing, changes reach the conditional half only, and nothing stays behind."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -249,3 +250,87 @@ def test_a_pattern_must_match_a_whole_name(backbone: Backbone) -> None:
 def test_an_unknown_kind_of_site_is_refused(backbone: Backbone) -> None:
     with pytest.raises(BackboneError, match="choose from self_attention"):
         find_sites(backbone.denoiser, {"selfattention": r".*attn1"})
+
+
+def test_a_call_outside_of_the_pipeline_is_refused_unless_the_images_are_told(
+    backbone: Backbone, jobs: list[Job]
+) -> None:
+    own = at_guidance(backbone, 3.0)
+    other = type(own.pipe)(**own.pipe.components, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    shapes: list[int] = []
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        shapes.append(len(tokens))
+
+    with pytest.raises(BackboneError, match="give num_images"), hooked(own, [SELF], note):
+        denoise(replace(own, pipe=other), jobs)
+    with pytest.raises(BackboneError, match="give num_images"), hooked(own, [SELF], note):
+        denoise(own, jobs)
+        shapes.clear()
+        denoise(replace(own, pipe=other), jobs[:1])  # of the run before nothing is left
+    assert not shapes
+    with hooked(own, [SELF], note, len(jobs)):
+        denoise(replace(own, pipe=other), jobs)
+    assert shapes == [len(jobs)] * NUM_STEPS
+
+
+def test_a_loop_of_ones_own_is_shown_the_conditional_half(backbone: Backbone) -> None:
+    pipe, shapes = backbone.pipe, list[int]()
+    text = torch.zeros(2, 4, pipe.unet.config.cross_attention_dim)
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        shapes.append(len(tokens))
+
+    def loop(begin: bool = True) -> None:
+        latents = torch.zeros(1, 4, 8, 8)
+        if begin:
+            pipe.scheduler.set_timesteps(3)
+        for timestep in pipe.scheduler.timesteps:
+            noise = pipe.unet(torch.cat([latents, latents]), timestep, encoder_hidden_states=text).sample
+            latents = pipe.scheduler.step(noise[:1], timestep, latents).prev_sample
+
+    with torch.inference_mode():
+        with hooked(backbone, [SELF], note, 1) as clock:
+            loop()
+        assert (shapes, clock.num_steps, clock.step) == ([1, 1, 1], 3, 2)
+        with pytest.raises(BackboneError, match="begin the run"), hooked(backbone, [SELF], note, 1):
+            loop(begin=False)
+
+
+def test_a_scheduler_that_is_replaced_inside_the_context_is_named_as_the_cause(
+    backbone: Backbone, jobs: list[Job]
+) -> None:
+    pipe, scheduler = backbone.pipe, backbone.pipe.scheduler
+    try:
+        with (
+            pytest.raises(BackboneError, match=r"scheduler .* was replaced"),
+            hooked(backbone, [SELF], look, len(jobs)),
+        ):
+            pipe.scheduler = type(scheduler).from_config(scheduler.config)
+            denoise(backbone, jobs)
+    finally:
+        pipe.scheduler = scheduler
+
+
+@pytest.mark.parametrize("change", [lambda tokens: tokens[:1], lambda tokens: tokens.double()])
+def test_a_hook_that_returns_another_shape_or_dtype_is_refused(
+    backbone: Backbone, jobs: list[Job], change: Callable[[Tensor], Tensor]
+) -> None:
+    def wrong(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        return change(tokens)
+
+    unguided = at_guidance(backbone, 1.0)
+    with pytest.raises(BackboneError, match=rf"{SELF} was given \(4, "), hooked(unguided, [SELF], wrong, len(jobs)):
+        denoise(unguided, jobs)
+
+
+def test_any_module_that_gives_tokens_can_be_a_layer(backbone: Backbone, jobs: list[Job]) -> None:
+    block = SELF.removesuffix(".attn1")
+    more = backbone.with_layers([SELF, block])
+    assert [site for site in more.sites if site not in backbone.sites] == [Site(block, "other")]
+    plain = denoise(backbone, jobs)
+    with hooked(more, [block], add_one, len(jobs)):
+        assert not torch.equal(denoise(more, jobs), plain)
+    with pytest.raises(BackboneError, match="nowhere"):
+        backbone.with_layers(["nowhere"])

@@ -1,8 +1,11 @@
 """`icm show`, `ls`, `gc`, `verify`: a result is traced to all that made it; what nothing needs goes, and only that."""
 
 import hashlib
+import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from icm_pipeline import caches
 from icm_pipeline.artifacts import open_artifact
-from icm_pipeline.building import building, building_share
+from icm_pipeline.building import building, building_share, is_being_built, missing_shares
 from icm_pipeline.caches import images_key, prefix_folder
 from icm_pipeline.housekeeping import run_command
 from icm_pipeline.lineage import find_waste, read_shelf
@@ -151,13 +154,105 @@ def half_made(outputs: Path) -> Path:
     return outputs / "artifacts" / "select" / "sd1-5-skin_tone-b1"
 
 
-def test_gc_removes_the_partial_folder_of_a_dead_job(outputs: Path) -> None:
-    with pytest.raises(KeyError), building(half_made(outputs), description("select", "b1", {})) as partial:
+def make_half(outputs: Path) -> Path:
+    """Make one half of an artifact from a probe that nothing else needs; return the partial folder."""
+    half_made_by = description("select", "b1", {"probe": "a2" * 8})
+    with building_share(half_made(outputs), half_made_by, Share(0, 2), wait=True) as partial:
         assert partial is not None
         (partial / "half.txt").write_text("half")
-        raise KeyError("dead")
+    return partial
+
+
+def grow_old(path: Path) -> None:
+    """Let everything below a path, and an artifact there, be of the day before yesterday."""
+    then = time.time() - 48 * 3600
+    for manifest in path.rglob("manifest.json"):
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(then))
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "created": created}))
+    for file in (path, *path.rglob("*")):
+        os.utime(file, (then, then))
+
+
+def test_gc_removes_the_partial_folder_of_a_job_that_died_long_ago(outputs: Path) -> None:
+    grow_old(make_half(outputs))
     assert call(outputs, "gc", "--yes") == 0
     assert list(half_made(outputs).parent.iterdir()) == []
+
+
+def test_gc_leaves_half_made_work_of_today_and_what_it_needs_to_be_finished(outputs: Path) -> None:
+    grow_old(outputs)
+    partial = make_half(outputs)
+    grow_old(partial / ".building.json")
+    assert call(outputs, "gc", "--yes", "--older-than", "24") == 0
+    assert missing_shares(half_made(outputs), 2) == [1]
+    assert len(kept_keys(outputs)) == 7
+    grow_old(partial)
+    assert call(outputs, "gc", "--yes", "--older-than", "24") == 0
+    assert missing_shares(half_made(outputs), 2) == [0, 1]
+    assert kept_keys(outputs) == set(KEYS.values())
+
+
+def test_gc_removes_at_once_what_was_replaced(outputs: Path) -> None:
+    make_half(outputs)
+    old = half_made(outputs).with_name(half_made(outputs).name + ".old")
+    old.mkdir()
+    (old / "data.txt").write_text("replaced")
+    assert call(outputs, "gc", "--yes") == 0
+    assert [path.name for path in old.parent.iterdir()] == ["sd1-5-skin_tone-b1.partial"]
+
+
+def test_gc_leaves_half_made_work_that_a_job_went_on_with_before_the_answer(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grow_old(make_half(outputs))
+
+    def answer(question: str) -> str:
+        with building_share(half_made(outputs), description("select", "b1", {}), Share(1, 2), wait=True) as partial:
+            assert partial is not None
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
+    assert call(outputs, "gc") == 0
+    assert "Removed 0 folders" in capsys.readouterr().out
+    assert missing_shares(half_made(outputs), 2) == []
+
+
+def test_gc_goes_on_where_a_listed_folder_was_published_before_the_answer(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow_old(make_half(outputs))
+
+    def answer(question: str) -> str:
+        with building(half_made(outputs), description("select", "b1", {})) as partial:
+            assert partial is not None
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
+    assert call(outputs, "gc") == 0
+    assert "b1" in kept_keys(outputs)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_gc_lets_no_job_begin_while_it_takes_a_folder_away(
+    outputs: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if whole:
+        folder = make(outputs, "select", "b1", {})
+        grow_old(folder)
+    else:
+        folder = half_made(outputs)
+        grow_old(make_half(outputs))
+    rename, kept_out = Path.rename, list[bool]()
+
+    def watched(path: Path, target: Path) -> Path:
+        if path.parent == folder.parent and path.suffix != ".lock":
+            kept_out.append(is_being_built(folder))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    assert call(outputs, "gc", "--yes") == 0
+    assert kept_out == [True]
+    assert list(folder.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -226,6 +321,19 @@ def test_gc_leaves_what_is_young_or_used_in_the_caches(outputs: Path) -> None:
         assert entries["first steps of what is gone"].exists()
         assert not entries["seen images that are gone"].exists()
         (partial / "data.txt").write_text("done")
+
+
+def test_gc_leaves_the_first_steps_of_originals_that_are_half_made(outputs: Path) -> None:
+    entry = keep_in_caches(outputs)["first steps of what is gone"]
+    originals = outputs / "artifacts" / "originals" / f"sd1-5-skin_tone-{'d0' * 8}"
+    with building_share(originals, description("originals", "d0" * 8, {}), Share(0, 2), wait=True) as partial:
+        assert partial is not None
+    grow_old(entry.parent)
+    assert call(outputs, "gc", "--yes") == 0
+    assert entry.exists()
+    grow_old(partial)
+    assert call(outputs, "gc", "--yes") == 0
+    assert not entry.exists()
 
 
 def test_gc_empties_all_caches_if_it_is_told_to_and_asks_first(

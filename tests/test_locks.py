@@ -13,12 +13,17 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline import locks
+from icm_pipeline.artifacts import ArtifactError
 from icm_pipeline.locks import Locker, lock_names, locked
 
 FORK = multiprocessing.get_context("fork")
 
 
 def no_flock(*args: object) -> None:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def out_of_locks(*args: object) -> None:
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
@@ -140,6 +145,68 @@ def test_a_holder_that_was_replaced_leaves_its_successors_lock_alone(
     (tmp_path / ".a.owner").write_text("another's")
     lock.release()
     assert (tmp_path / ".a.owner").read_text() == "another's"
+
+
+def test_a_system_that_is_out_of_locks_for_a_moment_gives_a_held_lock_to_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, second = Locker(tmp_path / ".a").try_now(), Locker(tmp_path / ".a")
+    assert holder is not None
+    assert second.try_now() is None
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", out_of_locks)
+        assert second.try_now() is None
+        assert Locker(tmp_path / ".a").try_now() is None
+    assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+    assert second.try_now() is None
+    holder.release()
+    lock = second.try_now()
+    assert lock is not None
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waits_gets_the_lock_when_the_system_has_locks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flock, refused = locks.fcntl.flock, list[None]()
+
+    def out_three_times(*args: object) -> None:
+        if len(refused) < 3:
+            refused.append(None)
+            out_of_locks()
+        flock(*args)
+
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr("fcntl.flock", out_three_times)
+    Locker(tmp_path / ".a").wait("test").release()
+    assert caplog.text.count("no lock to be had") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_system_that_stays_out_of_locks_is_an_error_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "OUT_SECONDS", 0.1)
+    monkeypatch.setattr("fcntl.flock", out_of_locks)
+    with pytest.raises(ArtifactError, match="ICM_LOCKS=files"):
+        Locker(tmp_path / ".a").wait("test")
+    monkeypatch.setenv("ICM_LOCKS", "files")
+    Locker(tmp_path / ".a").wait("test").release()
+
+
+def test_a_lock_of_the_systems_that_others_may_hold_is_never_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = Locker(tmp_path / ".a").try_now()
+    assert holder is not None
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", no_flock)
+        Locker(tmp_path / ".a").try_now()
+    assert (tmp_path / ".a.lock").exists()
+    assert Locker(tmp_path / ".a").try_now() is None
+    holder.release()
 
 
 def test_a_place_that_cannot_be_written_is_an_error_and_not_a_wait(tmp_path: Path) -> None:

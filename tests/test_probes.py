@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.hooks import hooked
-from icm_pipeline.probes import LayerProbes, Split, fit_layer, predict, shuffled_labels, split_samples
+from icm_pipeline.probes import LayerProbes, Split, fit_layer, shuffled_labels, split_samples
 from icm_pipeline.prompts import Job
 from icm_pipeline.recording import Recorder
 from icm_pipeline.sampling import denoise
@@ -92,6 +92,12 @@ def oracle(x: NDArray[np.float64], labels: NDArray[np.int64], C: float = 1.0) ->
 
 def unit(vectors: NDArray) -> NDArray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def predict(x: NDArray[np.floating], weights: NDArray[np.floating], bias: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return option indices [T, n] for activations [T, n, d]."""
+    logits = np.einsum("tnd,tkd->tnk", x, weights, optimize=True) + bias[:, None]
+    return (logits[..., 0] > 0).astype(np.int64) if logits.shape[2] == 1 else logits.argmax(2)
 
 
 def check_against_oracle(fitted: LayerProbes, x: NDArray[np.float32], labels: NDArray[np.int64], C: float) -> None:

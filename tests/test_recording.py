@@ -74,12 +74,12 @@ def test_activations_do_not_depend_on_what_shares_the_batch(backbone: Backbone, 
 
 
 def test_a_step_that_was_never_reached_is_an_error(backbone: Backbone, jobs: list[Job]) -> None:
-    with pytest.raises(FloatingPointError, match="num_steps"):
+    with pytest.raises(ValueError, match=r"never reached \[4\]"):
         record(backbone, jobs[:1], [0, NUM_STEPS])
 
 
 def test_reaching_none_of_the_steps_is_an_error_too(backbone: Backbone, jobs: list[Job]) -> None:
-    with pytest.raises(ValueError, match="None of the recorded steps"):
+    with pytest.raises(ValueError, match=r"never reached \[4\]"):
         record(backbone, jobs[:1], [NUM_STEPS])
 
 

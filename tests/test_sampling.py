@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.hooks import StepClock, hooked
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import Sample, decode, denoise
 
@@ -79,3 +80,25 @@ def test_one_image_that_cannot_be_decoded_is_an_error(
 ) -> None:
     with pytest.raises(MemoryError, match="1 image"):
         decode(Decoder(backbone, 2, room=0).backbone, jobs, latents)
+
+
+def test_latents_that_are_not_finite_are_no_black_pictures(backbone: Backbone, jobs: list[Job]) -> None:
+    def overflow(tokens: torch.Tensor, site: Site, clock: StepClock) -> torch.Tensor:
+        broken = torch.zeros_like(tokens)
+        broken[1] = float("inf")
+        return tokens + broken
+
+    with (
+        pytest.raises(FloatingPointError, match=rf"latents of 1 of 4 .*\({jobs[1].image_id}\).*alpha"),
+        hooked(backbone, backbone.layers[:1], overflow, len(jobs)),
+    ):
+        denoise(backbone, jobs)
+
+
+def test_pixels_that_are_not_finite_are_refused_too(backbone: Backbone, jobs: list[Job], latents: torch.Tensor) -> None:
+    def overflow(pipe: object, latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        return torch.full((len(latents), 3, height, width), float("nan"))
+
+    broken = replace(backbone, family=replace(backbone.family, to_pixels=overflow))
+    with pytest.raises(FloatingPointError, match=r"pixels of 4 of 4 .*model\.dtype"):
+        decode(broken, jobs, latents)

@@ -24,11 +24,12 @@ STEERING: dict[str, Any] = {
 PROMPTS = ("a face of a nurse", "a face of a doctor")
 
 
-def write_artifact(folder: Path, stage: str) -> Path:
+def write_artifact(folder: Path, stage: str, **more: Any) -> Path:
     """Give a folder with files the manifest of an artifact."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     files = {name: {"size": (folder / name).stat().st_size, "sha256": hash_file(folder / name)} for name in names}
-    write_json(folder / "manifest.json", {"stage": stage, "key": folder.name, "parents": {}, "files": files})
+    manifest = {"stage": stage, "key": folder.name, "parents": {}, "settings": {}, "files": files, **more}
+    write_json(folder / "manifest.json", manifest)
     return folder
 
 
@@ -51,7 +52,13 @@ def add_job(tmp_path: Path) -> Callable[..., None]:
     originals = write_images(tmp_path / "outputs/artifacts/originals/o", "originals", "gray")
 
     def add(
-        number: int, fd: float, clip_i: float, words: tuple[str, ...] = (), model: str = "tiny", **changed: Any
+        number: int,
+        fd: float,
+        clip_i: float,
+        words: tuple[str, ...] = (),
+        model: str = "tiny",
+        judged: str = "labels",
+        **changed: Any,
     ) -> None:
         artifacts = tmp_path / "outputs" / "artifacts"
         evaluated = artifacts / "evaluate" / f"e{number}"
@@ -63,7 +70,9 @@ def add_job(tmp_path: Path) -> Callable[..., None]:
         }  # fmt: skip
         write_json(evaluated / "metrics.json", metrics)
         folders = {
-            "evaluate": write_artifact(evaluated, "evaluate"),
+            "evaluate": write_artifact(
+                evaluated, "evaluate", parents={"originals": model}, settings={"config": {"evaluate.fd": judged}}
+            ),
             "steer": write_images(artifacts / "steer" / f"s{number}", "steer", "red"),
             "originals": originals,
         }
@@ -104,11 +113,14 @@ def test_equal_results_are_on_the_front_together(tmp_path: Path, add_job: Callab
     assert read(tmp_path).front() == [True, True]
 
 
-def test_a_job_is_compared_with_jobs_of_its_own_model_only(tmp_path: Path, add_job: Callable[..., None]) -> None:
+def test_a_job_is_compared_with_jobs_of_the_same_originals_and_judging_only(
+    tmp_path: Path, add_job: Callable[..., None]
+) -> None:
     add_job(0, 0.1, 0.9)
     add_job(1, 0.2, 0.8)
     add_job(2, 0.2, 0.8, model="other")
-    assert read(tmp_path).front() == [True, False, True]
+    add_job(3, 0.3, 0.7, judged="probabilities")
+    assert read(tmp_path).front() == [True, False, True, True]
 
 
 def test_jobs_without_a_result_are_left_out_with_the_reason(tmp_path: Path, add_job: Callable[..., None]) -> None:
@@ -249,7 +261,7 @@ def test_a_single_job_without_images_can_be_reported(tmp_path: Path, add_job: Ca
     add_job(0, 0.1, 0.9)
     sweep = read(tmp_path)
     (job,) = sweep.jobs
-    bare = Sweep(sweep.folder, (SweepJob(job.name, job.factors, job.metrics),), {})
+    bare = Sweep(sweep.folder, (SweepJob(job.name, job.subject, job.factors, job.metrics),), {})
     assert set(hashes(report_sweep(bare, NoTracker()))) == {"sweep.csv", "sweep.md", "overview.png", "front.png"}
 
 

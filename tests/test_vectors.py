@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,9 @@ def vectors() -> SteeringVectors:
         options=("woman", "man"),
         model="tiny",
         attribute="gender",
-        scores={"mid.attn1": 0.75, "up.attn1": 0.5},
+        scores={"mid.attn1": 0.5, "up.attn1": 0.75},
+        kinds={"mid.attn1": "self_attention", "up.attn1": "self_attention"},
+        made_with={"path": "models/tiny", "scheduler": "ddim", "num_steps": 20, "guidance_scale": 3.0},
         strength=Strength(1.5, "relative", 2, None, 20),
     )
 
@@ -76,7 +79,7 @@ def test_the_file_says_what_it_holds_to_any_reader(vectors: SteeringVectors, tmp
     assert details["steps"] == [0, 4, 8]
     assert details["noise_levels"] == [level_of(0), level_of(4), level_of(8)]
     assert (details["options"], details["model"], details["attribute"]) == (["woman", "man"], "tiny", "gender")
-    assert details["scores"] == {"mid.attn1": 0.75, "up.attn1": 0.5}
+    assert details["scores"] == {"mid.attn1": 0.5, "up.attn1": 0.75}
     assert details["strength"]["alpha"] == 1.5
 
 
@@ -145,3 +148,67 @@ def test_a_file_that_is_missing_or_broken_is_refused(tmp_path: Path, content: by
         path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read as steering vectors"):
         load_vectors(path)
+
+
+def test_the_best_layers_are_those_with_the_highest_scores(vectors: SteeringVectors) -> None:
+    assert vectors.best(1).layers == ["up.attn1"]
+    assert vectors.best(1).kinds == {"up.attn1": "self_attention"}
+    assert vectors.best(2).layers == ["up.attn1", "mid.attn1"]
+    for k in (0, 3):
+        with pytest.raises(ValueError, match=f"k={k}: choose from 1 to 2"):
+            vectors.best(k)
+
+
+def test_a_file_of_an_earlier_version_without_kinds_is_read(vectors: SteeringVectors, tmp_path: Path) -> None:
+    path = rewritten(vectors, tmp_path, drop=("format", "kinds", "made_with"))
+    loaded = load_vectors(path)
+    assert (loaded.kinds, loaded.made_with, loaded.scores) == ({}, {}, vectors.scores)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"format": 2}, "install a newer one"),
+        ({"strength": {"alpha": 1.0, "colour": "red"}}, "cannot be read as steering vectors"),
+        ({"steps": None}, "cannot be read as steering vectors"),
+    ],
+)
+def test_a_file_with_other_details_is_refused_as_one(
+    vectors: SteeringVectors, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_vectors(rewritten(vectors, tmp_path, **changed))
+
+
+@pytest.mark.parametrize("details", ["{}", "not JSON"])
+def test_a_file_without_details_is_refused_as_one(tmp_path: Path, details: str) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "v.safetensors", metadata={"icm_pipeline": details})
+    with pytest.raises(ValueError, match="cannot be read as steering vectors"):
+        load_vectors(tmp_path / "v.safetensors")
+
+
+def rewritten(vectors: SteeringVectors, folder: Path, drop: tuple[str, ...] = (), **changed: Any) -> Path:
+    """Save vectors in a file whose details lack some entries or have others."""
+    vectors.save(folder / "v.safetensors")
+    with safe_open(folder / "v.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        details = json.loads(file.metadata()["icm_pipeline"]) | changed
+    kept = {name: value for name, value in details.items() if name not in drop}
+    save_file(tensors, folder / "v.safetensors", metadata={"icm_pipeline": json.dumps(kept)})
+    return folder / "v.safetensors"
+
+
+def test_vectors_come_from_a_repository_of_the_hub(
+    vectors: SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repository lies in the hub's cache, as after an earlier fetch: nothing here reaches a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--somebody--gender-vectors"
+    for folder in ("refs", "snapshots/abc"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs/main").write_text("abc")
+    vectors.save(repository / "snapshots/abc/vectors.safetensors")
+    assert load_vectors("somebody/gender-vectors").scores == vectors.scores
+    with pytest.raises(ValueError, match=r"somebody/other is no file here, and vectors\.safetensors could not"):
+        load_vectors("somebody/other")

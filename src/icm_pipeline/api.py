@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Site
+from icm_pipeline.backbones.base import Backbone, Site
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.hooks import StepClock, hooked
@@ -28,19 +28,22 @@ def steer(
     alpha_unit: str | None = None,
     window: tuple[int, int | None] | None = None,
     norm_preserving: bool | None = None,
+    num_images: int | None = None,
 ) -> Iterator[None]:
     """Steer what a diffusers pipeline makes inside the context towards an option.
 
     vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
     None for all that the vectors have. What is None is as the vectors were used last: alpha, its unit (`relative` to
     the layer's mean activation length, or `activation`), the window of steered steps. A window that is given is its
-    first and last step, None for the run's last, and counts in the run's own steps.
+    first and last step, None for the run's last, and counts in the run's own steps. num_images: of a denoising loop of
+    your own, with the pipeline's scheduler; a call of the pipeline says how many it makes.
 
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
 
-    Raises ValueError for an option, a layer or a pipeline that is not known, for a window that holds no step, and where
-    the number of options or alphas is not the number of images.
+    Raises ValueError for an option, a layer or a pipeline that is not known, for another alpha_unit without an alpha,
+    for vectors of another width than the layer's and, when the pipeline runs, for a window that holds none of its steps
+    and where the number of options or alphas is not the number of images.
     """
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     chosen = chosen if layers is None else chosen.of_layers(layers)
@@ -61,7 +64,7 @@ def steer(
         norm_preserving=strength.norm_preserving,
         num_steps=strength.num_steps,
     )
-    with hooked(attach(pipe), chosen.layers, shift):
+    with hooked(_with_layers(pipe, chosen.layers), chosen.layers, shift, num_images):
         yield
 
 
@@ -82,7 +85,8 @@ def fold(
     The arguments are those of `steer`. A bias shifts every row of a call: without guidance that is what `steer` does;
     with guidance it shifts the unconditional half too, which `steer` does not. both_halves=True says that it is meant.
 
-        fold(pipe, vectors.averaged(), "woman", alpha=5.0, alpha_unit="activation", both_halves=True)
+        averaged, whole_run = vectors.averaged(), (0, None)
+        fold(pipe, averaged, "woman", alpha=5.0, alpha_unit="activation", window=whole_run, both_halves=True)
         pipe.save_pretrained("steered")
 
         with fold(pipe, ...):  # for a while: the biases are put back at the end
@@ -98,7 +102,12 @@ def fold(
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     chosen = chosen if layers is None else chosen.of_layers(layers)
     strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
-    return Folded(attach(pipe), constant_shifts(chosen, chosen.option_index(option), strength))
+    return Folded(_with_layers(pipe, chosen.layers), constant_shifts(chosen, chosen.option_index(option), strength))
+
+
+def _with_layers(pipe: Any, layers: Sequence[str]) -> Backbone:
+    """Return a pipeline's backbone whose sites include these layers, which may be behind a gate or any module."""
+    return attach(pipe).with_layers(layers)
 
 
 def _strength(
@@ -115,6 +124,10 @@ def _strength(
         used = Strength(alpha, "activation", 0, None, None)
     if alpha_unit not in (None, "relative", "activation"):
         raise ValueError(f"alpha_unit={alpha_unit!r} is not known; choose relative or activation.")
+    if alpha is None and alpha_unit not in (None, used.alpha_unit):
+        raise ValueError(
+            f"alpha={used.alpha:g} was in units of {used.alpha_unit}: give an alpha= for alpha_unit={alpha_unit!r}."
+        )
     given = {"alpha": alpha, "alpha_unit": alpha_unit, "norm_preserving": norm_preserving}
     strength = replace(used, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     if window is None:
@@ -126,19 +139,33 @@ def _strength(
 
 
 class Record:
-    """What `record` saw: a Recording for each call of the pipeline."""
+    """What `record` saw: a Recording for each call of the pipeline that reached every step asked for.
+
+    cut_short: how many calls did not, as one that was interrupted.
+    """
 
     def __init__(self, steps: Sequence[int] | None) -> None:
         self._steps = steps
         self._recorders: list[Recorder] = []
+        self._whole: dict[int, Recording] = {}
         self._run: int | None = None
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
         if clock.run != self._run:
-            self._leave_device()
-            self._run = clock.run
-            self._recorders.append(Recorder(list(range(clock.num_steps) if self._steps is None else self._steps)))
+            self._begin(clock)
         self._recorders[-1](tokens, site, clock)
+
+    def _begin(self, clock: StepClock) -> None:
+        """Begin another call's recording; raises ValueError for steps that it does not have."""
+        self._leave_device()
+        steps = range(clock.num_steps) if self._steps is None else self._steps
+        beyond = [step for step in steps if step >= clock.num_steps]
+        if beyond:
+            raise ValueError(
+                f"steps={list(steps)}: this run has {clock.num_steps} steps, counted from 0; not {beyond}."
+            )
+        self._recorders.append(Recorder(list(steps)))
+        self._run = clock.run
 
     def _leave_device(self) -> None:
         for recorder in self._recorders[-1:]:
@@ -146,25 +173,42 @@ class Record:
 
     @property
     def recordings(self) -> list[Recording]:
-        """One for each call so far; raises ValueError or FloatingPointError for one that was not recorded whole."""
-        return [recorder.recording() for recorder in self._recorders]
+        """One for each whole call so far; raises FloatingPointError for one with a number that is not finite."""
+        for index, recorder in enumerate(self._recorders):
+            if index not in self._whole and not recorder.unreached:
+                self._whole[index] = recorder.recording()
+        return [self._whole[index] for index in sorted(self._whole)]
+
+    @property
+    def cut_short(self) -> int:
+        return sum(bool(recorder.unreached) for recorder in self._recorders)
 
 
 @contextmanager
-def record(pipe: Any, layers: Sequence[str] | None = None, steps: Sequence[int] | None = None) -> Iterator[Record]:
+def record(
+    pipe: Any,
+    layers: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    num_images: int | None = None,
+) -> Iterator[Record]:
     """Pool the activations of a diffusers pipeline inside the context: the mean over image tokens, conditional rows.
 
-    layers: None for every site of the model's family; steps: None for every denoising step.
+    layers: None for every site of the model's family; one that is none of them, as a whole block, is read in the same
+    way. steps: from 0, None for every denoising step. num_images: as in `steer`. With `record` inside of `steer` the
+    shifted output is recorded, the other way round the plain one.
 
         with record(pipe) as seen:
             pipe("a face of a doctor", num_images_per_prompt=4)
         seen.recordings[0].activations  # {layer: [4, steps, width]}
 
-    Raises ValueError for a layer or a pipeline that is not known.
+    Raises ValueError for a layer, a step or a pipeline that is not known.
     """
     backbone, seen = attach(pipe), Record(steps)
     if layers is not None and not layers:
         raise ValueError(f"layers=[] records nothing; give some of {', '.join(backbone.layers)}.")
-    with hooked(backbone, backbone.layers if layers is None else layers, seen):
+    if steps is not None and (not steps or len(set(steps)) != len(steps) or min(steps) < 0):
+        raise ValueError(f"steps={list(steps)}: give one or more steps, each once, counted from 0.")
+    chosen = backbone.layers if layers is None else layers
+    with hooked(backbone.with_layers(chosen), chosen, seen, num_images):
         yield seen
     seen._leave_device()

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,9 +84,9 @@ def write_json(path: Path, content: Any) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write; on a clean exit it takes the file's place by one rename, else it is removed.
 
-    A killed job leaves the file as it was. Its mode is what the umask asks for.
+    A killed job leaves the file as it was. Its mode is what the umask asks for. Each writer has a sibling of its own.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with umask_mode(partial):
             yield partial

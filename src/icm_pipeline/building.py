@@ -28,6 +28,7 @@ from icm_pipeline.partials import (
     partial_of,
     prepare,
     publish,
+    refuse_other_versions,
     remove_if_empty,
     where,
 )
@@ -65,7 +66,7 @@ def building_share(folder: Path, description: dict[str, Any], share: Share, wait
     """Yield the folder to make one share of an artifact in; yield None if the share or the whole is there.
 
     Without `wait` also None if another job makes the share at the moment, else wait for that job; one that dies is
-    replaced. The share counts as made on a clean exit.
+    replaced. The share counts as made on a clean exit. Raises ArtifactError if others were made with other versions.
     """
     lock = _take_share(folder, description, share, wait)
     if lock is None:
@@ -97,30 +98,33 @@ def tidy(folder: Path) -> None:
         old, partial = folder.with_name(folder.name + OLD), partial_of(folder)
         if not (_locks(folder) or old.exists() or partial.exists()):
             return
-        lock = Locker(_lock_name(folder)).try_now()
-        if lock is None:
-            return
-        held = [lock]
-        try:
-            names = _share_locks(folder)
-            held += [share_lock for name in names if (share_lock := Locker(name).try_now())]
-            if len(held) == 1 + len(names):
+        with left_alone(folder) as alone:
+            if alone:
                 remove_if_empty(partial)
-            if folder.exists():
+            if alone and folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
-        finally:
-            for taken in held:
-                taken.release()
 
 
 def is_being_built(folder: Path) -> bool:
     """Say whether a job builds this artifact or a share of it at the moment."""
-    for name in _locks(folder):
-        lock = Locker(name).try_now()
-        if lock is None:
-            return True
-        lock.release()
-    return False
+    if not _locks(folder):
+        return False
+    with left_alone(folder) as alone:
+        return not alone
+
+
+@contextmanager
+def left_alone(folder: Path) -> Iterator[bool]:
+    """Yield whether no job builds this artifact or a share of it, and if so let none begin; this waits for nobody."""
+    with contextlib.ExitStack() as held:
+
+        def took(name: Path) -> bool:
+            lock = Locker(name).try_now()
+            if lock is not None:
+                held.callback(lock.release)
+            return lock is not None
+
+        yield took(_lock_name(folder)) and all([took(name) for name in _share_locks(folder)])
 
 
 def settled(folder: Path) -> Path:
@@ -180,17 +184,21 @@ def _take_share(folder: Path, description: dict[str, Any], share: Share, wait: b
 def _began(folder: Path, description: dict[str, Any], afresh: bool, force: bool = False) -> bool:
     """Make the partial folder ready, or publish one that is whole; return whether there is something left to do.
 
-    afresh: wait until no other job is in it, and remove what killed ones left half-written. force: go on from nothing
-    but what a forced job began.
+    afresh: wait until no other job is in it, remove what killed ones left half-written, and begin again what other
+    versions began, which is refused without. force: go on from nothing but what a forced job began.
     """
     partial = partial_of(folder)
     with _disk_errors(folder):
-        if not afresh and is_begun(partial, description):
-            return True
+        if not afresh:
+            if is_begun(partial, description):
+                return True
+            refuse_other_versions(partial, description)  # rather now than after the wait for the jobs in it
         with _alone(folder):
             if not force and is_only_to_be_moved(partial, description):
                 move(partial, folder)
                 return False
+            if not afresh:
+                refuse_other_versions(partial, description)  # as finished meanwhile
             prepare(partial, description, force)
     return True
 

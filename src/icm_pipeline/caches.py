@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from icm_pipeline.artifacts import library_versions, make_key
-from icm_pipeline.building import is_being_built
-from icm_pipeline.lineage import Shelf, Waste
+from icm_pipeline.lineage import Shelf, Waste, last_change
 from icm_pipeline.partials import PARTIAL
 
 PREFIXES = ".prefixes"
@@ -48,7 +47,7 @@ def find_caches(shelf: Shelf) -> list[Waste]:
 def find_stale_caches(shelf: Shelf, hours: float, going: Iterable[Waste] = ()) -> list[Waste]:
     """Return what is kept for originals or images that no artifact holds but those that are going.
 
-    What was changed within the last so many hours stays, and what a job that builds the originals needs.
+    What was changed within the last so many hours stays, and what belongs to half-made originals that stay.
     """
     gone = {item.path for item in going}
     staying = {key: artifact for key, artifact in shelf.artifacts.items() if artifact.folder not in gone}
@@ -62,12 +61,10 @@ def find_stale_caches(shelf: Shelf, hours: float, going: Iterable[Waste] = ()) -
         if path.parent.name == JUDGED:
             needed, reason = key in held, "judged images that no artifact holds"
         else:
-            builders = path.parent.parent.glob(f"*-{key}{PARTIAL}")
-            needed = key in staying or any(
-                is_being_built(partial.with_name(partial.name.removesuffix(PARTIAL))) for partial in builders
-            )
+            half_made = path.parent.parent.glob(f"*-{key}{PARTIAL}")
+            needed = key in staying or any(partial not in gone for partial in half_made)
             reason = "first steps of originals that are gone"
-        if not needed and _last_change(path) <= youngest:
+        if not needed and last_change(path) <= youngest:
             stale.append(Waste(path, reason))
     return stale
 
@@ -84,7 +81,3 @@ def _entries(shelf: Shelf) -> Iterator[Path]:
     for name in (PREFIXES, JUDGED):
         for cache in sorted((shelf.folder / "artifacts").glob(f"*/{name}")):
             yield from sorted(cache.iterdir())
-
-
-def _last_change(path: Path) -> float:
-    return max(file.stat().st_mtime for file in (path, *path.rglob("*")))

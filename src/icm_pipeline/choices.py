@@ -1,6 +1,8 @@
 """What settings with a choice may be, once for the configuration's check and for the code that acts on it."""
 
-SITE_KINDS = ("self_attention", "cross_attention", "feed_forward", "gated_self_attention", "gated_feed_forward")
+SITE_KINDS = (
+    "self_attention", "cross_attention", "feed_forward", "block", "gated_self_attention", "gated_feed_forward",
+)  # fmt: skip
 RULES = ("top", "worst", "random", "all", "named")
 DIRECTIONS = ("probe", "mean_difference", "pattern")
 ASSIGNMENTS = ("quota", "image", "batch")

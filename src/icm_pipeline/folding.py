@@ -26,10 +26,11 @@ class Folded:
 
     def __init__(self, backbone: Backbone, shifts: Mapping[str, Tensor]) -> None:
         projections = {layer: _projection(backbone, backbone.site(layer)) for layer in shifts}
-        self._before = {layer: _bias(projection).detach().clone() for layer, (projection, _) in projections.items()}
         self._projections = {layer: projection for layer, (projection, _) in projections.items()}
-        for layer, (projection, factor) in projections.items():
-            _set_bias(projection, _bias(projection).double() + factor * shifts[layer].to(_bias(projection).device))
+        biases = {layer: _shifted(layer, *projections[layer], shift) for layer, shift in shifts.items()}
+        self._before = {layer: _bias(projection).detach().clone() for layer, projection in self._projections.items()}
+        for layer, bias in biases.items():
+            _set_bias(self._projections[layer], bias)
 
     def undo(self) -> None:
         """Give every projection the bias it had before; does nothing the second time."""
@@ -101,6 +102,16 @@ def _holds_image_tokens_only(backbone: Backbone, site: Site) -> bool:
     output = torch.zeros(1, 8, 1)
     call = Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
     return backbone.family.read(output, site, call).shape == output.shape
+
+
+def _shifted(layer: str, projection: nn.Module, factor: float, shift: Tensor) -> Tensor:
+    """Return a projection's bias with the shift added, in float64; raises FoldingError for one of another width."""
+    bias = _bias(projection)
+    if bias.shape != shift.shape:
+        raise FoldingError(
+            f"The vectors of {layer} are {len(shift)} wide and its bias {len(bias)}: they were made on another model."
+        )
+    return bias.detach().double() + factor * shift.to(bias.device)
 
 
 def _bias(projection: nn.Module) -> Tensor:

@@ -24,7 +24,8 @@ class StepClock:
     """Where the pipeline is.
 
     step: the denoising step of num_steps, from 0; passes at the same noise level are one step. noise_level: of that
-    step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents.
+    step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents;
+    None where it is not known.
     num_calls, run: how often the denoiser ran and the scheduler was set up since the clock was made. Of this run:
     num_passes, how often the scheduler stepped; calls_in_run, how often the denoiser ran; reached, the layers it ran.
     """
@@ -51,6 +52,11 @@ class StepClock:
         reached = min(number, len(self._steps) - 1)
         self.step, self.noise_level = self._steps[reached], self._levels[reached]  # hooks read them at every layer
 
+    @property
+    def is_over(self) -> bool:
+        """Say whether the scheduler has made every step of this run."""
+        return self.num_passes >= len(self._steps)
+
     def _count_call(self, call: Call, rows: slice | None) -> None:
         self.call, self.rows = call, rows
         self.num_calls += 1
@@ -66,7 +72,10 @@ class StepClock:
 
 class Hook(Protocol):
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
-        """Look at tokens [n, s, d] of the conditional rows; return None, or new tokens of the same shape."""
+        """Look at tokens [n, s, d] of the conditional rows; return None, or new tokens of the same shape and dtype.
+
+        `tokens` is a view of what the layer returned: a hook that writes into it changes the picture.
+        """
 
 
 @contextmanager
@@ -75,10 +84,11 @@ def hooked(
 ) -> Iterator[StepClock]:
     """Call `hook` with the conditional image tokens of every named layer while the context lasts.
 
-    Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once; a
-    pipeline that makes another number is refused. Everything registered or wrapped is taken off again on exit, after an
-    exception too; on a compiled denoiser hooks that do nothing stay. Raises BackboneError, when the next run begins or
-    on exit, if a layer was never reached in a run.
+    Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once, None
+    to let the pipeline tell; a pipeline that makes another number is refused. Of several contexts the outer one's hook
+    sees a layer first. Everything registered or wrapped is taken off again on exit, after an exception too; on a
+    compiled denoiser hooks that do nothing stay. Raises BackboneError for a call of the denoiser whose step or images
+    are not known and, when the next run begins or on exit, if a layer was never reached in a run.
     """
     assert hook is not None or not layers
     clock = StepClock(num_images)
@@ -121,9 +131,12 @@ def _check_reached(backbone: Backbone, denoiser: nn.Module, layers: Sequence[str
 def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None:
     """Tell the clock, before each call of the denoiser, what the call is."""
 
+    scheduler = backbone.pipe.scheduler
+
     def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        num_images = _known_images(backbone, scheduler, clock)
         num_rows, num_text, num_image = backbone.family.describe(args, kwargs)
-        call = Call(num_rows, clock.num_images or num_rows, clock._calls_in_pass, num_text, num_image)
+        call = Call(num_rows, num_images, clock._calls_in_pass, num_text, num_image)
         clock._count_call(call, backbone.family.conditional_rows(backbone.pipe, call))
 
     def calling(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -136,6 +149,24 @@ def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None
     else:
         handle = denoiser.register_forward_pre_hook(lambda _, args, kwargs: before(args, kwargs), with_kwargs=True)
         stack.callback(handle.remove)
+
+
+def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int:
+    """Return how many images a call of the denoiser makes; raises BackboneError if that or its step is not known."""
+    name = backbone.name
+    if backbone.pipe.scheduler is not scheduler:
+        raise BackboneError(f"The scheduler of {name} was replaced inside the context: replace it before.")
+    if clock.run == 0:
+        raise BackboneError(
+            f"The denoiser of {name} ran before its scheduler's set_timesteps, so its step is not known: begin the run "
+            "inside the context."
+        )
+    if clock.num_images is None:
+        raise BackboneError(
+            f"The denoiser of {name} ran outside of the pipeline that was given, so how many images it makes is not "
+            "known: give num_images, or the pipeline that runs."
+        )
+    return clock.num_images
 
 
 def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates) -> Callable[..., Any]:
@@ -158,6 +189,11 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
         changed = hook(seen if gate is None else seen * gate, site, clock)
         if changed is None:
             return None
+        if changed.shape != seen.shape or changed.dtype != seen.dtype:
+            raise BackboneError(
+                f"The hook at {layer} was given {tuple(seen.shape)} in {seen.dtype} and returned "
+                f"{tuple(changed.shape)} in {changed.dtype}: return the same shape and dtype, or None."
+            )
         if gate is not None:
             changed = seen + (changed - seen * gate) / away_from_zero(gate)
         whole = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
@@ -183,6 +219,8 @@ def _drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callab
     def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
         clock._stand_at(clock.num_passes + 1)
+        if clock.is_over:
+            clock.num_images = expected  # the next run's pipeline tells its own
         return result
 
     def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

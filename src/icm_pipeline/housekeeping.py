@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from icm_pipeline.artifacts import Artifact, ArtifactError
-from icm_pipeline.building import is_being_built, tidy
+from icm_pipeline.building import left_alone
 from icm_pipeline.caches import find_caches, find_stale_caches, is_cache, remove_cache
-from icm_pipeline.lineage import Shelf, Waste, changed_files, find_waste, read_shelf, size_of, stage_of
-from icm_pipeline.partials import OLD, PARTIAL
+from icm_pipeline.lineage import Shelf, Waste, changed_files, find_waste, last_change, read_shelf, size_of, stage_of
+from icm_pipeline.partials import OLD, artifact_folder
 from icm_pipeline.provenance import artifact_table, print_artifact, size_text
 from icm_pipeline.stage_table import STAGES
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--caches", action="store_true", help="all caches as well; what they held is computed again")
     collect.add_argument(
         "--older-than", type=float, default=YOUNG_HOURS, metavar="HOURS",
-        help=f"leave artifacts that are younger (default: {YOUNG_HOURS:g})",
+        help=f"leave artifacts and half-made work that are younger (default: {YOUNG_HOURS:g})",
     )  # fmt: skip
     collect.set_defaults(run=_collect)
 
@@ -122,15 +122,14 @@ def _remove(item: Waste) -> bool:
     if is_cache(item.path):
         remove_cache(item.path)
         return True
-    folder = item.path.with_name(item.path.name.removesuffix(OLD).removesuffix(PARTIAL))
-    if is_being_built(folder):
-        return False
-    going = item.path if item.path.name.endswith(OLD) else item.path.with_name(item.path.name + OLD)
-    if going != item.path:
-        shutil.rmtree(going, ignore_errors=True)
-        item.path.rename(going)
-    shutil.rmtree(going)
-    tidy(folder)
+    with left_alone(artifact_folder(item.path)) as alone:
+        if not alone or last_change(item.path) != item.changed:
+            return False
+        going = item.path if item.path.name.endswith(OLD) else item.path.with_name(item.path.name + OLD)
+        if going != item.path:
+            shutil.rmtree(going, ignore_errors=True)
+            item.path.rename(going)
+        shutil.rmtree(going)
     return True
 
 

@@ -1,6 +1,9 @@
 """All artifacts of an outputs folder: what made each, what needs it, and what nothing needs any more."""
 
+import contextlib
 import json
+import math
+import os
 import time
 from calendar import timegm
 from collections.abc import Iterable, Iterator
@@ -11,7 +14,7 @@ from typing import Any
 
 from icm_pipeline.artifacts import MANIFEST, STAMP, Artifact, ArtifactError, open_artifact, verify
 from icm_pipeline.building import is_being_built
-from icm_pipeline.partials import OLD, PARTIAL
+from icm_pipeline.partials import OLD, PARTIAL, artifact_folder
 
 RESULTS = ("evaluate", "report")  # what an outputs folder is kept for
 
@@ -61,10 +64,14 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Waste:
-    """Something that can go: what it is, and why nothing needs it."""
+    """Something that can go: what it is, and why nothing needs it.
+
+    changed: its `last_change` when it was found; None for a cache, which can go at any time.
+    """
 
     path: Path
     reason: str
+    changed: float | None = None
 
 
 def read_shelf(outputs: Path) -> Shelf:
@@ -90,24 +97,39 @@ def read_shelf(outputs: Path) -> Shelf:
 def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
     """Return what can be removed: what dead jobs left half-made, and artifacts from which no result was made.
 
-    Artifacts made within the last so many hours stay, as a job may be about to use them, and so does what a job that
-    builds something at the moment needs for it.
+    Artifacts made within the last so many hours stay, as a job may be about to use them, and so does half-made work
+    that was changed within them, as the next share or the job's next start may be about to go on with it. What is
+    needed to make the rest of it stays too.
     """
+    youngest = time.time() - 3600 * hours
     left_over, needed = [], set(shelf.needed)
     for path in _folders(shelf.folder / "artifacts"):
         if path.name.endswith((PARTIAL, OLD)):
-            folder = path.with_name(path.name.removesuffix(OLD).removesuffix(PARTIAL))
-            if is_being_built(folder):
+            changed = last_change(path)  # before the locks are looked at: a job that comes later changes it
+            young = path.name.endswith(PARTIAL) and changed > youngest
+            if young or is_being_built(artifact_folder(path)):
                 needed |= shelf.ancestors(_parents_in_stamp(path / STAMP))
             else:
-                left_over.append(Waste(path, "left half-made by a job that is gone"))
-    youngest = time.time() - 3600 * hours
+                left_over.append(Waste(path, "left half-made by a job that is gone", changed))
     unneeded = [
-        Waste(artifact.folder, "no evaluation or report was made from it")
+        Waste(artifact.folder, "no evaluation or report was made from it", last_change(artifact.folder))
         for key, artifact in shelf.artifacts.items()
         if key not in needed and (made := _seconds(artifact)) is not None and made <= youngest
     ]
     return left_over + sorted(unneeded, key=lambda waste: waste.path)
+
+
+def last_change(path: Path) -> float:
+    """Return when the newest file below a path was changed, in seconds since 1970; infinity if the path is gone."""
+    newest = -math.inf
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a job that is at work removes its temporary files
+                newest = max(newest, (Path(folder) / name).stat().st_mtime)
+    try:
+        return path.stat().st_mtime if newest == -math.inf else newest
+    except FileNotFoundError:
+        return math.inf
 
 
 def changed_files(artifact: Artifact) -> str | None:

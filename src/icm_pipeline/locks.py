@@ -11,12 +11,15 @@ import json
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+from icm_pipeline.artifacts import ArtifactError
 
 try:
     import fcntl
@@ -25,12 +28,13 @@ except ImportError:  # Windows
 
 log = logging.getLogger(__name__)
 
-NO_SYSTEM_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+NO_SYSTEM_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # a file system never grants any
 SUFFIX, OWNER_SUFFIX = ".lock", ".owner"
 FILES_ONLY = "ICM_LOCKS"  # environment variable: `files` where a file system's locks hold on one machine only
 POLL_SECONDS = 0.2
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a lock file that shows no beat for so long was left behind
+OUT_SECONDS = 60.0  # a system that is out of locks (ENOLCK) for so long is not waited for any more
 
 
 class Lock(Protocol):
@@ -45,16 +49,24 @@ class Locker:
         self._system = name.with_name(name.name + SUFFIX)
         self._owner = name.with_name(name.name + OWNER_SUFFIX)
         self._watched: tuple[Any, float] | None = None
+        self._has_system_locks: bool | None = None
+        self._out_since: float | None = None
 
     def try_now(self) -> Lock | None:
-        """Return the lock, or None while another job holds it; raises OSError where no file can be made."""
-        if fcntl is not None and os.environ.get(FILES_ONLY) != "files":
-            try:
-                return _take_system_lock(self._system)
-            except OSError as error:
-                if error.errno not in NO_SYSTEM_LOCKS:
-                    raise
-                self._system.unlink(missing_ok=True)  # nobody can hold it here
+        """Return the lock, or None while another job holds it or the system is out of locks.
+
+        Raises OSError where no file can be made, ArtifactError if the system is out of locks for a minute of trying.
+        """
+        try:
+            if self._uses_system():
+                lock = _take_system_lock(self._system)
+                self._out_since = None
+                return lock
+        except OSError as error:
+            if error.errno != errno.ENOLCK:
+                raise
+            self._bear_with(error)
+            return None
         if self._is_left_behind():
             _remove_exactly(self._owner, self._watched[0][0] if self._watched else "")
             self._watched = None
@@ -69,6 +81,26 @@ class Locker:
             time.sleep(POLL_SECONDS)
             lock = self.try_now()
         return lock
+
+    def _uses_system(self) -> bool:
+        """Say whether the lock is the system's to give, and not a file with an owner."""
+        if fcntl is None or os.environ.get(FILES_ONLY) == "files":
+            return False
+        if self._has_system_locks is None:
+            self._has_system_locks = _has_system_locks(self._system.parent)
+        return self._has_system_locks
+
+    def _bear_with(self, error: OSError) -> None:
+        """Let the caller try again, for a minute: a server that is restarted or full has locks again soon."""
+        now = time.monotonic()
+        if self._out_since is None:
+            self._out_since = now
+            log.warning("no lock to be had in %s at the moment (%s); trying again", self._system.parent, error)
+        if now - self._out_since > OUT_SECONDS:
+            raise ArtifactError(
+                f"The file system of {self._system.parent} granted no lock for {OUT_SECONDS:.0f} seconds ({error}). If "
+                f"it has none at all, set {FILES_ONLY}=files in the environment of every job; else try again later."
+            ) from error
 
     def _is_left_behind(self) -> bool:
         try:
@@ -110,6 +142,18 @@ class _SystemLock:
             self._path.unlink(missing_ok=True)  # while held: who waits sees that the file is another one
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
+
+
+def _has_system_locks(folder: Path) -> bool:
+    """Say whether the file system of a folder has locks: tried on a file of one's own, which has no name there."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in NO_SYSTEM_LOCKS:
+                return False
+            raise
+    return True
 
 
 def _take_system_lock(path: Path) -> Lock | None:

@@ -37,6 +37,11 @@ def partial_of(folder: Path) -> Path:
     return folder.with_name(folder.name + PARTIAL)
 
 
+def artifact_folder(path: Path) -> Path:
+    """Return where the artifact is or will be whose partial folder, or replaced folder, this is."""
+    return path.with_name(path.name.removesuffix(OLD).removesuffix(PARTIAL))
+
+
 def remove_if_empty(partial: Path) -> None:
     """Remove a partial folder in which nothing was done, so that a refused job leaves nothing behind."""
     if partial.exists() and not any(path.is_file() and path.name != STAMP for path in partial.rglob("*")):
@@ -50,20 +55,54 @@ def _origin(description: dict[str, Any]) -> dict[str, Any]:
 
 def is_begun(partial: Path, description: dict[str, Any], force: bool = False) -> bool:
     """Say whether a job of this key, format and libraries began the folder; with force, whether a forced one did."""
-    stamp = partial / STAMP
+    stamp = _stamp(partial)
+    same = {name: stamp.get(name) for name in _origin(description)} == _origin(description)
+    return same and (not force or stamp.get("force") is True)
+
+
+def _stamp(partial: Path) -> dict[str, Any]:
+    """Return what a partial folder's stamp says, nothing if it cannot be read."""
     try:
-        begun = json.loads(stamp.read_text("utf-8"))
-        same = {name: begun.get(name) for name in _origin(description)} == _origin(description)
-        return same and (not force or begun.get("force") is True)
-    except (OSError, ValueError, AttributeError):
-        return False
+        stamp = json.loads((partial / STAMP).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def _other_versions(partial: Path, description: dict[str, Any]) -> str:
+    """Return which versions a folder of this key was begun with that are others here; empty if there are none."""
+    stamp = _stamp(partial)
+    if stamp.get("key") != description["key"]:
+        return ""
+    there, here = _versions(stamp), _versions(_origin(description))
+    return ", ".join(
+        f"{name} {there.get(name, 'unknown')} there and {here.get(name, 'unknown')} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    )
+
+
+def _versions(origin: dict[str, Any]) -> dict[str, Any]:
+    """Return everything in an origin that has a version, by its name."""
+    return {"format": origin.get("format"), "layout": origin.get("layout"), **(origin.get("libraries") or {})}
+
+
+def refuse_other_versions(partial: Path, description: dict[str, Any]) -> None:
+    """Raise ArtifactError if a partial folder holds finished work that was made with other versions."""
+    has_work = any((partial / SHARDS).glob("*.json")) and not (partial / MANIFEST).exists()
+    if has_work and (differing := _other_versions(partial, description)):
+        raise ArtifactError(
+            f"{partial} holds finished work made with other versions: {differing}. All shares of an artifact need the "
+            "same ones. Run this share with those; or begin again: remove that folder, or run with force=true and no "
+            "shards."
+        )
 
 
 def prepare(partial: Path, description: dict[str, Any], force: bool = False) -> None:
-    """Keep an earlier partial folder that `is_begun`, start afresh otherwise; nobody else is in it."""
+    """Keep an earlier partial folder that `is_begun`, else begin again and say why; nobody else is in it."""
     if partial.exists() and not is_begun(partial, description, force):
-        why = "" if force else ": not begun by this version and these libraries, or not wholly"
-        log.warning("beginning %s again%s", partial.name, why)
+        why = _other_versions(partial, description) or "not begun for this key, or not wholly"
+        log.warning("beginning %s again: %s", partial.name, "forced" if force else why)
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
     for leftover in (*partial.rglob("*.tmp"), partial / MANIFEST):

@@ -231,12 +231,6 @@ def _options(logits: Tensor) -> Tensor:
     return (logits[..., 0] > 0).long() if logits.shape[2] == 1 else logits.argmax(2)
 
 
-def predict(x: Floats, weights: Floats, bias: Floats) -> Ints:
-    """Return option indices [T, n] for activations [T, n, d]."""
-    logits = np.einsum("tnd,tkd->tnk", x, weights, optimize=True) + bias[:, None]
-    return _options(torch.from_numpy(logits)).numpy()
-
-
 def _per_option(vectors: Tensor) -> Tensor:
     """Return one vector per option: two options are the two signs, more are each option minus the mean over options."""
     if vectors.shape[1] == 1:

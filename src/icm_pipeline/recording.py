@@ -34,7 +34,7 @@ class Recorder:
 
     def __init__(self, steps: list[int]) -> None:
         self._slots = {step: slot for slot, step in enumerate(steps)}
-        self._levels = [0.0] * len(steps)
+        self._levels: list[float | None] = [None] * len(steps)
         self._kinds: dict[str, str] = {}
         self._sums: dict[str, Tensor] = {}  # over a layer's tokens [T, n, d]
         self._sums_at: dict[str, tuple[Tensor, ...]] = {}  # views of the same, one per slot
@@ -59,6 +59,11 @@ class Recorder:
         self._kinds[site.layer] = site.kind
         return self._sums_at[site.layer]
 
+    @property
+    def unreached(self) -> list[int]:
+        """The steps that no layer was reached in."""
+        return [step for step, slot in self._slots.items() if self._levels[slot] is None]
+
     def leave_device(self) -> None:
         """Bring what was recorded to the CPU, all layers of a device in one copy."""
         by_device: dict[torch.device, list[str]] = {}
@@ -74,17 +79,24 @@ class Recorder:
         self._sums_at.clear()
 
     def recording(self) -> Recording:
-        """Return what was recorded; raises if a step was never reached or a number is not finite."""
-        if self._slots and not self._sums:
-            raise ValueError(f"None of the recorded steps {sorted(self._slots)} was reached: check timesteps.start.")
+        """Return what was recorded.
+
+        Raises ValueError if a step was never reached, FloatingPointError if a number is not finite.
+        """
+        if self.unreached:
+            raise ValueError(
+                f"Of the recorded steps {sorted(self._slots)} the run never reached {self.unreached}: it was cut short "
+                "or has fewer steps."
+            )
         self.leave_device()
         for layer, sums in self._sums.items():
             if not torch.isfinite(sums).all():
                 raise FloatingPointError(
-                    f"The activations of {layer} are not finite or some recorded steps were never reached: check "
-                    "model.dtype and that timesteps lie within model.num_steps."
+                    f"The activations of {layer} are not finite, or it was not reached at every recorded step. Compute "
+                    "in bfloat16 or float32 (model.dtype)."
                 )
         activations = {
             layer: (sums / self._num_tokens[layer]).transpose(0, 1).contiguous() for layer, sums in self._sums.items()
         }
-        return Recording(activations, dict(self._kinds), list(self._slots), list(self._levels))
+        levels = [level for level in self._levels if level is not None]
+        return Recording(activations, dict(self._kinds), list(self._slots), levels)

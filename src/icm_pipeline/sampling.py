@@ -38,7 +38,7 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     """Run the denoising loop for one batch of jobs and return its final latents, as the pipeline keeps them.
 
     Noise is drawn in float32 from each job's own seed, so an image does not depend on what shares its batch. Raises
-    MemoryError if the batch does not fit.
+    MemoryError if the batch does not fit, FloatingPointError if latents are not finite.
     """
     sampling, family, pipe = _sampling(backbone), backbone.family, backbone.pipe
     shape = family.latent_shape(pipe, sampling.height, sampling.width)
@@ -61,14 +61,16 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
             return_dict=False,
             **sampling.options,
         )[0]
+    _check_finite(result, jobs, "latents")
     return result
 
 
 @torch.inference_mode()
 def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
-    """Decode latents to images, paired with their jobs; raises MemoryError if a single one does not fit.
+    """Decode latents to images, paired with their jobs.
 
-    A part that model.offload brought to the device for it leaves again.
+    Raises MemoryError if a single one does not fit, FloatingPointError if pixels are not finite. A part that
+    model.offload brought to the device for it leaves again.
     """
     sampling, pipe = _sampling(backbone), backbone.pipe
     size, samples = sampling.decode_batch_size or len(jobs), list[Sample]()
@@ -83,10 +85,22 @@ def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]
             size = len(jobs[part]) // 2
             log.warning("%s Decoding %d at once; model.decode_batch_size=%d begins with that.", error, size, size)
             continue
+        _check_finite(pixels, jobs[part], "pixels")
         images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
         samples += [Sample(job, image) for job, image in zip(jobs[part], images, strict=True)]
     pipe.maybe_free_model_hooks()
     return samples
+
+
+def _check_finite(values: Tensor, jobs: list[Job], name: str) -> None:
+    """Raise FloatingPointError naming the images that would come out black."""
+    finite = torch.isfinite(values).flatten(1).all(1).tolist()
+    if not all(finite):
+        broken = [job.image_id for job, is_finite in zip(jobs, finite, strict=True) if not is_finite]
+        raise FloatingPointError(
+            f"The {name} of {len(broken)} of {len(jobs)} image(s) are not finite ({', '.join(broken[:8])}): compute in "
+            "bfloat16 or float32 (model.dtype), or steer by less (alpha)."
+        )
 
 
 def _sampling(backbone: Backbone) -> Sampling:

@@ -69,10 +69,10 @@ class Shard:
                 return None
             changed = [name for name, digest in table["files"].items() if hash_file(self.folder / name) != digest]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("making images %d to %d again: %s", self.start, self.stop, error)
+            log.warning("making items %d to %d again: %s", self.start, self.stop, error)
             return None
         if changed:
-            log.warning("making images %d to %d again: %s was changed", self.start, self.stop, changed[0])
+            log.warning("making items %d to %d again: %s was changed", self.start, self.stop, changed[0])
             return None
         return replace(self, table=table)
 

@@ -26,20 +26,17 @@ TOLD_BY_FACTORS = re.compile(
 class SweepJob:
     """One evaluated job: its folder's name, the factors that may differ between jobs, and what was measured.
 
-    factors: model, attribute, kind, rule, k, alpha, first_step, last_step (a number, or `end`) and whatever else was
-    set for this job; metrics: those of its evaluation; steered, originals: its image sets, if they are there.
+    subject: the originals and how they were judged, within which FD and CLIP-I can be compared; factors: model,
+    attribute, kind, rule, k, alpha, first_step, last_step (a number, or `end`) and whatever else was set for this job;
+    metrics: those of its evaluation; steered, originals: its image sets, if they are there.
     """
 
     name: str
+    subject: str
     factors: dict[str, Any]
     metrics: dict[str, Any] = field(repr=False)
     steered: Artifact | None = field(default=None, repr=False)
     originals: Artifact | None = field(default=None, repr=False)
-
-    @property
-    def subject(self) -> tuple[str, str]:
-        """Return model and attribute, within which FD and CLIP-I can be compared."""
-        return self.metrics["model"], self.metrics["attribute"]
 
     @property
     def fd(self) -> float:
@@ -64,7 +61,7 @@ class Sweep:
         return [name for name in names if len({_hashable(job.factors.get(name)) for job in self.jobs}) > 1]
 
     def front(self) -> list[bool]:
-        """Say for each job whether it is on the Pareto front: no other job of its model and attribute dominates it."""
+        """Say for each job whether it is on the Pareto front: no other job of its subject dominates it."""
         return [
             not any(other.subject == job.subject and dominates(other, job) for other in self.jobs) for job in self.jobs
         ]
@@ -162,7 +159,10 @@ def _read_job(folder: Path, outputs: Path) -> SweepJob:
     if metrics["steering"] is None:
         raise _NoEvaluationError(f"judged a folder of images; its figures are in {evaluated.folder}")
     factors = _factors(metrics, result["overrides"])
-    return SweepJob(folder.name, factors, metrics, _find("steer", result, outputs), _find("originals", result, outputs))
+    subject = _hashable([evaluated.manifest["parents"]["originals"], evaluated.manifest["settings"]])
+    return SweepJob(
+        folder.name, subject, factors, metrics, _find("steer", result, outputs), _find("originals", result, outputs)
+    )
 
 
 def _find(stage: str, result: dict[str, Any], outputs: Path) -> Artifact | None:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor
 from icm_pipeline.artifacts import written_whole
 
 METADATA = "icm_pipeline"
+FORMAT = 1
+FILE_NAME = "vectors.safetensors"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class SteeringVectors:
 
     directions: {layer: [T, options, d]} of unit length, float32; mean_norms: {layer: [T]} mean length of a pooled
     activation, which is the unit of a relative alpha; steps and noise_levels: of the T recorded steps (the levels as of
-    `backbones.schedulers.noise_levels`); options: their names; scores: {layer: mean accuracy of its probes};
-    strength: how they were used last, if they were.
+    `backbones.schedulers.noise_levels`); options: their names; scores: {layer: mean accuracy of its probes}; kinds:
+    {layer: site kind}; strength: how they were used last, if they were; made_with: the settings of the model and of
+    sampling that they were made with, as far as they are known.
     """
 
     directions: dict[str, Tensor]
@@ -50,7 +55,9 @@ class SteeringVectors:
     model: str
     attribute: str
     scores: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
     strength: Strength | None = None
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[str]:
@@ -92,25 +99,38 @@ class SteeringVectors:
             directions={layer: self.directions[layer] for layer in layers},
             mean_norms={layer: self.mean_norms[layer] for layer in layers},
             scores={layer: score for layer, score in self.scores.items() if layer in layers},
+            kinds={layer: kind for layer, kind in self.kinds.items() if layer in layers},
         )
+
+    def best(self, k: int) -> "SteeringVectors":
+        """Return the vectors of the k layers with the highest scores; raises ValueError for k beyond their number."""
+        if not 0 < k <= len(self.scores):
+            raise ValueError(f"k={k}: choose from 1 to {len(self.scores)}, the number of layers with a score.")
+        return self.of_layers(sorted(self.scores, key=lambda layer: -self.scores[layer])[:k])
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file that says in its metadata what it holds."""
         tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}
         tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in self.mean_norms.items()}
         details = {
-            "layers": self.layers, "steps": self.steps, "noise_levels": self.noise_levels, "options": self.options,
-            "model": self.model, "attribute": self.attribute, "scores": self.scores,
-            "strength": asdict(self.strength) if self.strength else None,
+            "format": FORMAT, "layers": self.layers, "steps": self.steps, "noise_levels": self.noise_levels,
+            "options": self.options, "model": self.model, "attribute": self.attribute, "scores": self.scores,
+            "kinds": self.kinds, "strength": asdict(self.strength) if self.strength else None,
+            "made_with": dict(self.made_with),
         }  # fmt: skip
         with written_whole(Path(path)) as partial:
             save_file(tensors, partial, metadata={METADATA: json.dumps(details)})
 
 
-def load_vectors(path: str | Path, layers: Sequence[str] | None = None) -> SteeringVectors:
-    """Read the vectors of some layers, None for all; raises ValueError for another file or a missing layer."""
+def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision: str | None = None) -> SteeringVectors:
+    """Read the vectors of some layers, None for all.
+
+    path: a file; or `user/name`, a repository of the hub whose vectors.safetensors is fetched, where no file or folder
+    has that name; revision: of the repository. Raises ValueError for another file or a missing layer.
+    """
+    found = _fetched(str(path), revision) if _is_hub_id(path) else Path(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(found, framework="pt") as file:
             details = _details(file.metadata(), path)
             wanted = details["layers"] if layers is None else list(layers)
             missing = [layer for layer in wanted if layer not in details["layers"]]
@@ -118,23 +138,50 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None) -> Steer
                 raise ValueError(f"{path} has no vectors for {missing}; it holds {', '.join(details['layers'])}.")
             directions = {layer: file.get_tensor(f"direction/{layer}") for layer in wanted}
             mean_norms = {layer: file.get_tensor(f"mean_norm/{layer}") for layer in wanted}
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"{path} cannot be read as steering vectors: {error}") from error
-    return SteeringVectors(
-        directions=directions,
-        mean_norms=mean_norms,
-        steps=tuple(details["steps"]),
-        noise_levels=tuple(details["noise_levels"]),
-        options=tuple(details["options"]),
-        model=details["model"],
-        attribute=details["attribute"],
-        scores={layer: score for layer, score in details["scores"].items() if layer in wanted},
-        strength=Strength(**details["strength"]) if details["strength"] else None,
-    )
+        return SteeringVectors(
+            directions=directions,
+            mean_norms=mean_norms,
+            steps=tuple(details["steps"]),
+            noise_levels=tuple(details["noise_levels"]),
+            options=tuple(details["options"]),
+            model=details["model"],
+            attribute=details["attribute"],
+            scores={layer: score for layer, score in details["scores"].items() if layer in wanted},
+            kinds={layer: kind for layer, kind in details.get("kinds", {}).items() if layer in wanted},
+            strength=Strength(**details["strength"]) if details["strength"] else None,
+            made_with=details.get("made_with", {}),
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
 
 
 def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any]:
     if not metadata or METADATA not in metadata:
         raise ValueError(f"{path} holds no steering vectors: its metadata has no {METADATA!r}.")
-    details: dict[str, Any] = json.loads(metadata[METADATA])
+    try:
+        details: dict[str, Any] = json.loads(metadata[METADATA])
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as steering vectors: its metadata is not JSON ({error}).") from error
+    if details.get("format", FORMAT) != FORMAT:
+        raise ValueError(
+            f"{path} has format {details['format']}, and this version reads {FORMAT}: install a newer one."
+        )
     return details
+
+
+def _is_hub_id(path: str | Path) -> bool:
+    is_id = isinstance(path, str) and HUB_ID.fullmatch(path) and not path.endswith(".safetensors")
+    return bool(is_id) and not Path(path).exists()
+
+
+def _fetched(repository: str, revision: str | None) -> Path:
+    """Return the file of vectors of a repository on the hub, from the hub's cache if it is there."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, FILE_NAME, revision=revision))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{repository} is no file here, and {FILE_NAME} could not be fetched from the hub's repository of that "
+            f"name ({str(error).splitlines()[0]})."
+        ) from error

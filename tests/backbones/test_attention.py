@@ -110,6 +110,6 @@ def test_channels_last_leaves_a_transformer_as_it_is_and_says_so(caplog: pytest.
     pipe = build("sana")
     before = {name: p.stride() for name, p in pipe.transformer.named_parameters()}
     with caplog.at_level("INFO"):
-        place(pipe, Placement(channels_last=True))
+        place(pipe, "transformer", Placement(channels_last=True))
     assert "SanaTransformer2DModel" in caplog.text
     assert {name: p.stride() for name, p in pipe.transformer.named_parameters()} == before

@@ -132,6 +132,44 @@ def test_recording_equals_a_slow_reference(loaded: Loaded, jobs: list[Job]) -> N
             close(recorded[layer][:, step].double(), torch.stack([sum(image) / len(image) for image in tokens]))
 
 
+def test_a_whole_block_is_read_and_changed_where_its_image_tokens_are(loaded: Loaded, jobs: list[Job]) -> None:
+    plain, n = loaded.backbone, len(jobs)
+    blocks = find_sites(plain.denoiser, {"block": r"(.*\.)?(single_)?transformer_blocks\.\d+|layers\.\d+"})
+    first_attention = next(site for site in plain.sites if site.kind == "self_attention")
+    backbone = replace(plain, sites=(*blocks, first_attention))
+    changed, outputs = blocks[0].layer, outputs_of(replace(plain, sites=blocks), jobs)
+    recorder, num_tokens = Recorder(list(range(NUM_STEPS))), set[int]()
+
+    def count(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        num_tokens.add(tokens.shape[1])
+
+    with hooked(backbone, [first_attention.layer, changed], count, n):
+        denoise(backbone, jobs)
+    assert len(num_tokens) == 1
+    with hooked(backbone, [site.layer for site in blocks], recorder, n):
+        denoise(backbone, jobs)
+    for layer, recorded in recorder.recording().activations.items():
+        for step, output in enumerate(outputs[layer]):
+            image = output[1] if isinstance(output, tuple) else output  # (text, image)
+            rows = slice(0, n) if loaded.name in ("flux", "z_image") else slice(n, 2 * n)
+            close(recorded[:, step], image[rows, :16].mean(1) if loaded.name == "z_image" else image[rows].mean(1))
+
+    def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        return tokens + 1
+
+    with hooked(backbone, [changed], add_one, n):
+        moved = outputs_of(replace(plain, sites=blocks[:1]), jobs)[changed][0]
+    before = outputs[changed][0]
+    rows = slice(0, n) if loaded.name in ("flux", "z_image") else slice(n, 2 * n)
+    if isinstance(before, tuple):
+        assert torch.equal(moved[0], before[0])  # the text
+        assert torch.equal(moved[1][rows], before[1][rows] + 1)
+    else:
+        length = 16 if loaded.name == "z_image" else before.shape[1]
+        assert torch.equal(moved[rows, :length], before[rows, :length] + 1)
+        assert torch.equal(moved[rows, length:], before[rows, length:])
+
+
 def test_the_conditional_rows_depend_on_the_prompt_and_no_others_do(loaded: Loaded, jobs: list[Job]) -> None:
     """At the first step, where all else is equal, another prompt must change what is recorded, and nothing less."""
 

@@ -5,8 +5,8 @@ project asks which model it is looking at.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from icm_pipeline.choices import SITE_KINDS
 
+OTHER = "other"  # the kind of a site that no pattern of the family names
 GATED = "@gate"  # ends the layer's name of a site that lies behind its AdaLN gate
 
 
@@ -165,6 +166,19 @@ class Backbone:
         if site is None:
             raise BackboneError(f"Layer {layer!r} is not a site of {self.name}. Its sites: {', '.join(self.layers)}.")
         return site
+
+    def with_layers(self, layers: Sequence[str]) -> "Backbone":
+        """Return the backbone with more sites: modules of the denoiser by name, of the kind `other`.
+
+        Raises BackboneError for one that does not exist.
+        """
+        new = [Site(layer, OTHER) for layer in dict.fromkeys(layers) if layer not in self._site_of]
+        for site in new:
+            try:
+                way_to(uncompiled(self.denoiser), site.module)
+            except AttributeError:
+                self.site(site.layer)
+        return replace(self, sites=(*self.sites, *new)) if new else self
 
     @cached_property
     def _site_of(self) -> dict[str, Site]:

@@ -24,7 +24,8 @@ def _describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, in
 
 
 def _is_single(site: Site) -> bool:
-    return site.layer.startswith("single_transformer_blocks.")
+    """Say whether a site is inside of a single block; a whole one gives what a double block does."""
+    return site.layer.startswith("single_transformer_blocks.") and site.kind != "block"
 
 
 def _read(output: Any, site: Site, call: Call) -> Tensor:

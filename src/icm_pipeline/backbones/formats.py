@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError, Call, Site
+from icm_pipeline.backbones.base import OTHER, BackboneError, Call, Site
 
 
 def tensor_of(output: Any, site: Site, dimensions: int = 3) -> Tensor:
@@ -40,12 +40,25 @@ def write_tokens_or_map(output: Any, tokens: Tensor, site: Site, call: Call) -> 
 
 
 def read_pair(output: Any, site: Site, call: Call) -> Tensor:
-    """Read (image tokens, text tokens), or image tokens alone: joint attention (FLUX's double blocks, SD3)."""
-    return tensor_of(output[0] if isinstance(output, tuple) else output, site)
+    """Read (image tokens, text tokens), or image tokens alone: joint attention (FLUX's double blocks, SD3).
+
+    A whole joint block gives (text tokens, image tokens).
+    """
+    return tensor_of(output[_place_of_image(site)] if isinstance(output, tuple) else output, site)
 
 
 def write_pair(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+    if not isinstance(output, tuple):
+        return tokens
+    place = _place_of_image(site)
+    return (*output[:place], tokens, *output[place + 1 :])
+
+
+def _place_of_image(site: Site) -> int:
+    """Return where in a pair the image tokens are; raises BackboneError for a module that no kind describes."""
+    if site.kind == OTHER:
+        raise BackboneError(f"{site.layer} gives a pair, of which it is not known which half is the image.")
+    return 1 if site.kind == "block" else 0
 
 
 def read_after_text(output: Any, site: Site, call: Call) -> Tensor:

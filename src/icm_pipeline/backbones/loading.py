@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,19 +46,22 @@ class Placement:
 
 def load_pipeline(
     path: str,
-    known: Sequence[str],
+    denoisers: Mapping[str, str],
     placement: Placement,
     revision: str | None = None,
     variant: str | None = None,
 ) -> Any:
-    """Return the pipeline of a folder or hub id if its class is among `known`; raises BackboneError."""
+    """Return the pipeline of a folder or hub id; raises BackboneError.
+
+    denoisers: the known classes of pipelines, each with the name of its denoiser.
+    """
     _check_dtype(placement)
     check_kernel(placement.attention_kernel, placement.device, DTYPES[placement.dtype])
     folder = local_folder(path)
     index = _hub_index(path, revision) if folder is None else folder_index(folder, path)
     class_name = str(index.get("_class_name"))
-    if class_name not in known:
-        raise BackboneError(f"{path} holds a {class_name}, which is not known here. Known: {', '.join(known)}.")
+    if class_name not in denoisers:
+        raise BackboneError(f"{path} holds a {class_name}, which is not known here. Known: {', '.join(denoisers)}.")
     options: dict[str, Any] = {"dtype": DTYPES[placement.dtype], "use_safetensors": True, "variant": variant}
     if "safety_checker" in index:  # judges pictures with a network of its own, and blackens some
         options |= {"safety_checker": None, "requires_safety_checker": False}
@@ -69,15 +72,16 @@ def load_pipeline(
         else:
             _check_parts(folder, index, variant)
             pipe = _from_folder(pipeline_class, folder, options)
-    _check_loaded_dtype(pipe, placement.dtype)
+    denoiser = denoisers[class_name]
+    _check_loaded_dtype(getattr(pipe, denoiser), placement.dtype)
     pipe.set_progress_bar_config(disable=True)
-    return place(pipe, placement)
+    return place(pipe, denoiser, placement)
 
 
-def place(pipe: Any, placement: Placement) -> Any:
-    """Move a pipeline to its device and switch on what saves memory or time."""
+def place(pipe: Any, denoiser: str, placement: Placement) -> Any:
+    """Move a pipeline to its device and switch on what saves memory or time; denoiser: its attribute's name."""
     if placement.channels_last:
-        _to_channels_last(pipe)
+        _to_channels_last(pipe, denoiser)
     if placement.offload == "none":
         pipe.to(placement.device)
     elif placement.device == "cpu":
@@ -91,22 +95,18 @@ def place(pipe: Any, placement: Placement) -> Any:
     if placement.vae_tiling:
         pipe.vae.enable_tiling()
     if placement.compile:
-        name = _denoiser_name(pipe)
-        setattr(pipe, name, torch.compile(getattr(pipe, name)))
+        setattr(pipe, denoiser, torch.compile(getattr(pipe, denoiser)))
     return pipe
 
 
-def _denoiser_name(pipe: Any) -> str:
-    return "unet" if hasattr(pipe, "unet") else "transformer"
-
-
-def _to_channels_last(pipe: Any) -> None:
+def _to_channels_last(pipe: Any, denoiser: str) -> None:
     """Lay out what consists of convolutions channels last: the autoencoder, and a UNet."""
     pipe.vae.to(memory_format=torch.channels_last)
-    if hasattr(pipe, "unet"):
-        pipe.unet.to(memory_format=torch.channels_last)
+    module = getattr(pipe, denoiser)
+    if denoiser == "unet":
+        module.to(memory_format=torch.channels_last)
     else:
-        log.info("model.channels_last: the autoencoder only; a %s stays as it is", type(pipe.transformer).__name__)
+        log.info("model.channels_last: the autoencoder only; a %s stays as it is", type(module).__name__)
 
 
 def _check_dtype(placement: Placement) -> None:
@@ -122,9 +122,9 @@ def _check_dtype(placement: Placement) -> None:
         ) from error
 
 
-def _check_loaded_dtype(pipe: Any, dtype: str) -> None:
+def _check_loaded_dtype(denoiser: torch.nn.Module, dtype: str) -> None:
     """Raise BackboneError if the denoiser's weights are not in the dtype; some models keep a few layers in float32."""
-    found = {parameter.dtype for parameter in getattr(pipe, _denoiser_name(pipe)).parameters()}
+    found = {parameter.dtype for parameter in denoiser.parameters()}
     if DTYPES[dtype] not in found:
         names = ", ".join(sorted(str(each) for each in found))
         raise BackboneError(

@@ -26,10 +26,26 @@ def family_of(pipeline_class: str) -> Family:
 
 
 def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None = None) -> Backbone:
-    """Return the backbone around a pipeline that its user loaded. sites: patterns by kind; None: the family's own."""
-    family = family_of(type(pipe).__name__)
+    """Return the backbone around a pipeline that its user loaded. sites: patterns by kind; None: the family's own.
+
+    A class derived from a known one is known if it makes its images as that one does. Raises BackboneError.
+    """
+    family = family_of(_known_class(type(pipe)))
     found = find_sites(getattr(pipe, family.denoiser), sites or family.sites)
     return Backbone(name or type(pipe).__name__, pipe, family, found)
+
+
+def _known_class(pipeline_class: type) -> str:
+    """Return the name of the known class that a class is or derives from; raises BackboneError if it only resembles."""
+    for base in pipeline_class.__mro__:
+        if base.__name__ in PIPELINES:
+            if pipeline_class.__call__ is not base.__call__:
+                raise BackboneError(
+                    f"A {pipeline_class.__name__} is a {base.__name__} with a __call__ of its own, so which rows of a "
+                    f"call are conditional is not known. Known pipelines: {', '.join(PIPELINES)}."
+                )
+            return base.__name__
+    return pipeline_class.__name__
 
 
 def load_backbone(
@@ -52,7 +68,8 @@ def load_backbone(
     height, width: in pixels, None for the model's own size; options: further arguments of the pipeline's call;
     decode_batch_size: see Sampling. Raises BackboneError.
     """
-    pipe = load_pipeline(path, tuple(PIPELINES), placement, revision, variant)
+    denoisers = {name: family.denoiser for name, family in PIPELINES.items()}
+    pipe = load_pipeline(path, denoisers, placement, revision, variant)
     use_scheduler(pipe, scheduler)
     backbone = attach(pipe, sites, name)
     family = backbone.family

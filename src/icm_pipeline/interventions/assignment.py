@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm_pipeline.choices import ASSIGNMENTS
+from icm_pipeline.quotas import quotas
 
 
 def assign_options(
@@ -27,13 +28,5 @@ def assign_options(
             drawn = rng.choice(len(shares), -(-len(members) // draw_size), p=shares)
             options[members] = np.repeat(drawn, draw_size)[: len(members)]
         else:
-            options[members] = rng.permutation(_quota(len(members), shares))
+            options[members] = rng.permutation(np.repeat(np.arange(len(shares)), quotas(len(members), shares)))
     return options
-
-
-def _quota(n: int, shares: list[float]) -> NDArray[np.int64]:
-    exact = n * np.array(shares)
-    counts = np.floor(exact).astype(np.int64)
-    order = np.argsort(-(exact - counts), kind="stable")
-    counts[order[: n - counts.sum()]] += 1
-    return np.repeat(np.arange(len(shares)), counts)

@@ -15,15 +15,16 @@ from icm_pipeline.vectors import SteeringVectors
 
 
 class Shift:
-    """A hook that shifts conditional tokens; one Shift serves one batch.
+    """A hook that shifts conditional tokens, of any number of batches.
 
-    options, alpha: [n] an option index and an alpha per image, or one for all. `relative` alphas are multiples of the
-    layer's mean activation length at that step. `norm_preserving` gives each token its length back after the shift.
-    Steps outside first_step..last_step (inclusive, None = to the end) are left alone; they count in num_steps, None =
-    in the run's own number of steps.
+    options, alpha: [n] an option index and an alpha for each of a batch's n images, or one for all, whatever n.
+    `relative` alphas are multiples of the layer's mean activation length at that step. `norm_preserving` gives each
+    token its length back after the shift. Steps outside first_step..last_step (inclusive, None = to the end) are left
+    alone; they count in num_steps, None = in the run's own number of steps.
 
     A layer's shifts at all steps go to the device once, when the layer is first reached in its window; every step takes
-    its own by an index.
+    its own by an index. Raises ValueError in a run without a step inside the window, and for vectors of another width
+    than the layer's.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class Shift:
         self._norm_preserving = norm_preserving
         self._num_steps = num_steps
         self._slots: dict[float, int] = {}
+        self._window: tuple[tuple[int, int], range] | None = None  # of a run: its number and its number of steps
         self._shifts: dict[str, Tensor] = {}
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         for name, count in self._per_image.items():
             if count != len(tokens):
                 raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
-        if self._is_nothing or not self._is_due(clock):
+        if self._is_nothing or clock.step not in self._window_of(clock):
             return None
         moved = tokens + self._shifts_of(site.layer, tokens)[self._slot(clock.noise_level)]
         if self._norm_preserving:
@@ -64,9 +66,23 @@ class Shift:
             moved = moved * (before / after.clamp_min(torch.finfo(tokens.dtype).tiny))
         return moved
 
-    def _is_due(self, clock: StepClock) -> bool:
-        step = clock.step if self._num_steps is None else clock.step * self._num_steps // clock.num_steps
-        return step >= self._first_step and (self._last_step is None or step <= self._last_step)
+    def _window_of(self, clock: StepClock) -> range:
+        """Return the steps of the clock's run that are steered; raises ValueError if there are none."""
+        run = (clock.run, clock.num_steps)
+        if self._window is None or self._window[0] != run:
+            self._window = run, self._steered_of(clock.num_steps)
+        return self._window[1]
+
+    def _steered_of(self, num_steps: int) -> range:
+        counted_in = self._num_steps or num_steps
+        last = counted_in - 1 if self._last_step is None else self._last_step
+        inside = [step for step in range(num_steps) if self._first_step <= step * counted_in // num_steps <= last]
+        if not inside:
+            raise ValueError(
+                f"The window of steered steps, {self._first_step} to {last} of {counted_in}, holds none of this run's "
+                f"{num_steps} steps, so nothing would be steered: give a wider one."
+            )
+        return range(inside[0], inside[-1] + 1)
 
     def _slot(self, noise_level: float) -> int:
         if noise_level not in self._slots:
@@ -77,6 +93,12 @@ class Shift:
         """Return the layer's shifts [slots, n, 1, d], where the tokens are and in their precision."""
         shifts = self._shifts.get(layer)
         if shifts is None or (shifts.device, shifts.dtype) != (tokens.device, tokens.dtype):
+            width = self._vectors.directions[layer].shape[-1]
+            if width != tokens.shape[-1]:
+                raise ValueError(
+                    f"The vectors of {layer} are {width} wide and its tokens {tokens.shape[-1]}: they were made on "
+                    "another model."
+                )
             shifts = self._computed(layer)[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)
             self._shifts[layer] = shifts
         return shifts

@@ -6,6 +6,7 @@ the images' bytes. It is written by one rename, so a killed job leaves none and 
 
 import hashlib
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class RowCache:
         found = _read(entry)
         if found is None:
             found = np.ascontiguousarray(look())
-            partial = self.scratch / f"{key}.tmp"
+            partial = self.scratch / f"{key}.{uuid.uuid4().hex}.tmp"
             with umask_mode(partial):
                 save_file({"rows": found}, partial, {"sha256": _digest(found)})
             entry.parent.mkdir(parents=True, exist_ok=True)

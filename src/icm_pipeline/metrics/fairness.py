@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from icm_pipeline.quotas import quotas
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -185,10 +187,7 @@ def expected_floor(
     shares, so only the rounding is left.
     """
     if assignment == "quota":
-        counts = np.floor(num_images * shares)
-        rest = num_images * shares - counts
-        counts[np.argsort(-rest, kind="stable")[: round(num_images - counts.sum())]] += 1
-        return float(np.linalg.norm(counts / num_images - shares))
+        return float(np.linalg.norm(quotas(num_images, shares) / num_images - shares))
     sizes = np.full(num_images, 1) if assignment == "image" else np.diff([*range(0, num_images, draw_size), num_images])
     total = np.zeros((num_draws, len(shares)))
     for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):

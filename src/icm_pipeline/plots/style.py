@@ -7,11 +7,12 @@ from typing import Any
 
 KIND_COLORS = {
     "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f",
-    "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "mixed": "#009e73",
+    "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "block": "#cc79a7", "mixed": "#009e73",
 }  # fmt: skip
 KIND_NAMES = {
     "self_attention": "self-attention", "cross_attention": "cross-attention", "feed_forward": "feed-forward",
-    "gated_self_attention": "gated self-attention", "gated_feed_forward": "gated feed-forward", "mixed": "mixed",
+    "gated_self_attention": "gated self-attention", "gated_feed_forward": "gated feed-forward", "block": "blocks",
+    "mixed": "mixed",
 }  # fmt: skip
 ORIGINAL_COLOR, STEERED_COLOR = "#9aa5b1", "#0072b2"
 

@@ -1,6 +1,7 @@
 """From settings to loaded models and jobs, for the stages that need them."""
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -120,7 +121,8 @@ def prefix_store(context: StageContext) -> PrefixStore | None:
 def recorded_steps(settings: Settings) -> list[int]:
     """Return the denoising steps whose activations are recorded."""
     num_steps, count = settings.model.num_steps, settings.timesteps.count
-    steps = range(int(settings.timesteps.start * num_steps), num_steps)
+    first = math.floor(round(settings.timesteps.start * num_steps, 9))  # 0.58 * 50 is a little less than 29
+    steps = range(first, num_steps)
     if count is None or count >= len(steps):
         return list(steps)
     return [steps[slot * len(steps) // count] for slot in range(count)]

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from icm_pipeline.artifacts import LABELS, SCORES, write_json
 from icm_pipeline.choices import DIRECTIONS
+from icm_pipeline.fitting import vectors_of_probes
 from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
 from icm_pipeline.parallel import one_thread_each
 from icm_pipeline.probes import (
@@ -22,7 +23,8 @@ from icm_pipeline.probes import (
 from icm_pipeline.progress import working
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.models import check_device
-from icm_pipeline.vectors import SteeringVectors
+
+MADE_WITH = ("path", "revision", "variant", "dtype", "scheduler", "num_steps", "guidance_scale", "height", "width")
 
 log = logging.getLogger(__name__)
 
@@ -99,22 +101,21 @@ def _write(
     num_train: int,
     num_test: int,
 ) -> None:
-    import torch
-
     settings, kinds, steps = context.settings, recording.kinds, recording.steps
     weights = {f"weights/{layer}": p.weights.astype(np.float32) for layer, p in fitted.items()}
     weights |= {f"bias/{layer}": p.bias.astype(np.float32) for layer, p in fitted.items()}
     save_file(weights, context.folder / "probes.safetensors")
     for direction in DIRECTIONS:
-        vectors = SteeringVectors(
-            directions={layer: torch.from_numpy(p.directions[direction]).float() for layer, p in fitted.items()},
-            mean_norms={layer: torch.from_numpy(p.mean_norm).float() for layer, p in fitted.items()},
-            steps=tuple(steps),
-            noise_levels=tuple(recording.noise_levels),
-            options=tuple(options),
+        vectors = vectors_of_probes(
+            fitted,
+            direction,
+            kinds=kinds,
+            steps=steps,
+            noise_levels=recording.noise_levels,
+            options=options,
             model=settings.model.name,
             attribute=settings.attribute.name,
-            scores={layer: float(p.accuracy.mean()) for layer, p in fitted.items()},
+            made_with={name: getattr(settings.model, name) for name in MADE_WITH},
         )
         vectors.save(context.folder / f"vectors-{direction}.safetensors")
     scores = {
