@@ -1,5 +1,6 @@
 """steer and record around a pipeline that its user loaded: the README's example, and what is refused."""
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -274,3 +275,18 @@ def test_the_readmes_example_runs(
     exec(example[1], names)
     assert len(names["images"]) == 4
     assert {layer: x.shape[:2] for layer, x in names["pooled"].items()} == {SELF: (1, 20)}
+
+
+def test_the_program_of_the_page_on_python_runs(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[1] / "docs" / "python.md"
+    program = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    pipe.save_pretrained(tmp_path / "my-model")
+    monkeypatch.chdir(tmp_path)
+    options = itertools.cycle(["woman", "man"])
+    names: dict[str, Any] = {"my_judge": lambda face: next(options)}
+    exec(program, names)
+    assert len(names["vectors"].layers) == 3
+    assert len(names["women"]) == len(names["both"]) == 2
+    assert names["women"][0].tobytes() != names["folded"][0].tobytes()
+    assert sorted(names["kept"]) == [0, 1, 2, 3]
+    assert len(names["patched"]) == 1

@@ -28,6 +28,8 @@ def test_no_block_of_a_transformer_loses_its_number() -> None:
 def test_names_that_would_be_equal_say_what_sets_them_apart() -> None:
     layers = ["transformer_blocks.0.attn", "transformer_blocks.0.attn2", "transformer_blocks.1.attn"]
     assert short_names(layers) == ["transformer block 0 attn", "transformer block 0 attn2", "transformer block 1"]
+    block = "down_blocks.1.attentions.0.transformer_blocks.0"
+    assert short_names([block, f"{block}.attn1"]) == ["down 1.0 whole", "down 1.0 attn1"]
 
 
 def test_labels_keep_their_distance_and_the_wanted_come_first() -> None:

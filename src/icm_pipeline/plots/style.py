@@ -28,11 +28,15 @@ def short_name(layer: str) -> str:
 
 
 def short_names(layers: Sequence[str]) -> list[str]:
-    """Return short names that tell the layers of a list apart: where two would be equal, with their last word."""
+    """Return short names that tell the layers of a list apart: where two would be equal, with their last word.
+
+    A whole block has no word of its own and is called whole.
+    """
     names = [short_name(layer) for layer in layers]
+    words = [layer.rpartition(".")[2] for layer in layers]
     return [
-        f"{name} {layer.rpartition('.')[2]}" if names.count(name) > 1 else name
-        for layer, name in zip(layers, names, strict=True)
+        f"{name} {'whole' if word.isdigit() else word}" if names.count(name) > 1 else name
+        for name, word in zip(names, words, strict=True)
     ]
 
 
