@@ -1,4 +1,4 @@
-"""Print the README's tables of results from the evaluations on disk.
+"""Print the README's tables of results, from the evaluations that the shipped experiments left on disk.
 
 python benchmarks/results_table.py [outputs]                    the ways of steering the embedded model (`make results`)
 python benchmarks/results_table.py --architectures [outputs]    the embedded architectures (experiment=architectures)
@@ -6,52 +6,66 @@ python benchmarks/results_table.py --architectures [outputs]    the embedded arc
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.artifacts import Artifact
-from icm_pipeline.lineage import Shelf, parents_of, read_shelf, stage_of, subject_of
-from icm_pipeline.plots.comparison import describe
+from hydra import compose, initialize_config_dir
 
+from icm_pipeline.artifacts import METRICS, SCORES
+from icm_pipeline.config import conf_path, register_schema
+from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.plots.comparison import describe
+from icm_pipeline.tracking import NoTracker
+from icm_pipeline.validation import to_settings
+
+EXPERIMENTS = ("cross_attention", "gender", "all_layers", "random_k", "worst_k", "age", "skin_tone")  # the rows
 ORDER = ("gender", "age", "skin_tone")
 MODELS = ("tiny", "tiny_sdxl", "tiny_sana", "tiny_flux")
 KINDS = ("self_attention", "cross_attention", "feed_forward")
 
 
-def ways_of_steering(shelf: Shelf) -> list[tuple[str, ...]]:
-    """Return a heading and one row per evaluation of the embedded model."""
-    found = [evaluation.read_json("metrics.json") for evaluation in evaluations(shelf, "tiny")]
-    known = [metrics for metrics in found if metrics["attribute"] in ORDER]
-    known.sort(key=lambda m: (ORDER.index(m["attribute"]), m["steering"]["rule"] != "top", describe(m["steering"])))
-    heading = ("attribute", "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")
-    return [heading, *((m["attribute"].replace("_", " "), describe(m["steering"]), *figures(m)) for m in known)]
-
-
-def architectures(shelf: Shelf) -> list[tuple[str, ...]]:
-    """Return a heading and, for gender, each architecture's accuracy by kind of site and what steering did."""
-    kinds = tuple(f"accuracy, {kind.replace('_', '-')}" for kind in KINDS)
-    rows = [("model", *kinds, "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
-    for model in MODELS:
-        for evaluation in evaluations(shelf, model):
-            metrics = evaluation.read_json("metrics.json")
-            steering = metrics["steering"]
-            chosen = (metrics["attribute"], steering["rule"], steering["kind"])
-            if chosen == ("gender", "top", "self_attention"):
-                rows.append((model, *accuracies(shelf, evaluation), describe(steering), *figures(metrics)))
+def ways_of_steering(outputs: Path) -> list[tuple[str, ...]]:
+    """Return a heading and a row per experiment that was evaluated, with the settings that it is shipped with."""
+    rows = [("attribute", "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
+    for _, metrics in evaluated(outputs, [f"experiment={name}" for name in EXPERIMENTS]):
+        attribute = metrics["attribute"].replace("_", " ")
+        rows.append((attribute, describe(metrics["steering"]), *figures(metrics)))
     return rows
 
 
-def evaluations(shelf: Shelf, model: str) -> list[Artifact]:
-    found = shelf.artifacts.values()
-    return [one for one in found if stage_of(one) == "evaluate" and subject_of(one)[0] == model]
+def architectures(outputs: Path) -> list[tuple[str, ...]]:
+    """Return a heading and, for gender, each architecture's accuracy by kind of site and what steering did."""
+    kinds = tuple(f"accuracy, {kind.replace('_', '-')}" for kind in KINDS)
+    rows = [("model", *kinds, "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
+    for pipeline, metrics in evaluated(outputs, [f"model={name}" for name in MODELS]):
+        rows.append((metrics["model"], *accuracies(pipeline), describe(metrics["steering"]), *figures(metrics)))
+    return rows
 
 
-def accuracies(shelf: Shelf, evaluation: Artifact) -> list[str]:
-    """Return the mean held-out accuracy of each kind of site, over layers and steps, of the probes behind it."""
-    waiting = [evaluation]
-    while stage_of(waiting[0]) != "probe":
-        waiting += [shelf.artifacts[key] for key in parents_of(waiting.pop(0))]
-    layers = waiting[0].read_json("scores.json")["layers"].values()
+def evaluated(outputs: Path, runs: Iterable[str]) -> list[tuple[Pipeline, dict[str, Any]]]:
+    """Return the run of each command-line word with the metrics of its evaluation; what is not there is named."""
+    found = []
+    register_schema()
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        for word in runs:
+            settings = to_settings(compose("config", overrides=[word]))
+            settings.paths.outputs = str(outputs)
+            pipeline = Pipeline(settings, [word], NoTracker())
+            evaluation = pipeline.find("evaluate")
+            if evaluation is None:
+                print(f"{word} was not evaluated with the settings it is shipped with", file=sys.stderr)
+            else:
+                found.append((pipeline, evaluation.read_json(METRICS)))
+    return found
+
+
+def accuracies(pipeline: Pipeline) -> list[str]:
+    """Return the mean held-out accuracy of each kind of site, over layers and steps, of the probes behind a run."""
+    probe = pipeline.find("probe")
+    if probe is None:
+        return ["?"] * len(KINDS)
+    layers = probe.read_json(SCORES)["layers"].values()
     by_kind = {kind: [row["score"] for row in layers if row["kind"] == kind] for kind in KINDS}
     return [f"{sum(values) / len(values):.2f}" if values else "none" for values in by_kind.values()]
 
@@ -73,8 +87,8 @@ def main() -> None:
     parser.add_argument("outputs", nargs="?", default="outputs")
     parser.add_argument("--architectures", action="store_true")
     args = parser.parse_args()
-    shelf = read_shelf(Path(args.outputs))
-    heading, *rows = architectures(shelf) if args.architectures else ways_of_steering(shelf)
+    table = architectures if args.architectures else ways_of_steering
+    heading, *rows = table(Path(args.outputs))
     if not rows:
         sys.exit(f"No evaluation of them lies in {args.outputs}: run `make results` or experiment=architectures.")
     print(f"| {' | '.join(heading)} |")

@@ -290,3 +290,19 @@ def test_the_program_of_the_page_on_python_runs(pipe: Any, tmp_path: Path, monke
     assert names["women"][0].tobytes() != names["folded"][0].tobytes()
     assert sorted(names["kept"]) == [0, 1, 2, 3]
     assert len(names["patched"]) == 1
+
+
+def test_a_text_where_a_list_of_layers_belongs_is_refused(pipe: Any, vectors: SteeringVectors) -> None:
+    for opened in (icm_pipeline.record(pipe, layers=SELF), icm_pipeline.steer(pipe, vectors, "man", layers=SELF)):
+        with pytest.raises(ValueError, match=r"give a list, \['mid_block"), opened:
+            pytest.fail("the context must not be entered")
+    with (
+        pytest.raises(ValueError, match="alpha='strong' is no number"),
+        icm_pipeline.steer(
+            pipe,
+            vectors,
+            "man",
+            alpha="strong",  # type: ignore[arg-type]
+        ),
+    ):
+        pytest.fail("the context must not be entered")

@@ -461,3 +461,23 @@ def test_a_folder_with_thousands_of_files_is_no_folder_of_weights(
     monkeypatch.setattr(artifacts, "MOST_WEIGHT_FILES", 1)
     with pytest.raises(ValueError, match="no folder of weights"):
         fingerprint(folder)
+
+
+def test_hashing_that_takes_long_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(artifacts, "LARGE_FILE", 1)
+    artifact, weights = build(tmp_path / "a"), tmp_path / "weights"
+    weights.write_text("weights")
+    with caplog.at_level("INFO"):
+        verify(artifact)
+        fingerprint(weights)
+        assert "hashing" not in caplog.text
+        monkeypatch.setattr(artifacts, "LONG_TO_HASH", 1)
+        verify(artifact)
+        fingerprint(weights)  # remembered
+        assert len([record for record in caplog.records if "hashing" in record.msg]) == 1
+        weights.write_text("others")
+        fingerprint(weights)
+    assert [record.args[1] for record in caplog.records if "hashing" in record.msg] == [artifact.folder, weights]

@@ -12,10 +12,14 @@ from tests.command_line import command, run
 
 BAD = {
     "an unknown stage": (["stage=probes"], ["stage=probes", "steer", "evaluate"]),
-    "an unknown model": (["model=sd9"], ["sd9", "tiny"]),
+    "an unknown model": (["model=sdx"], ["there is no model=sdx. Did you mean model=sdxl? Choose from: flux_dev, "]),
     "an unknown attribute": (["attribute=mood"], ["mood", "gender"]),
     "a misspelled key": (["layers.kk=2"], ["kk"]),
-    "a word for a number": (["layers.k=two"], ["layers.k", "two"]),
+    "a word for a number": (["layers.k=two"], ["layers.k=two is no whole number"]),
+    "a word that sets nothing": (["alpha"], ["'alpha' sets nothing: write <name>=<value>"]),
+    "a misspelt group": (["layer.k=2"], ["there is no layer.k. Did you mean layers?"]),
+    "a setting of another case": (["probe.c=1"], ["Did you mean probe.C?"]),
+    "what other tools have": (["dry_run=true"], ["there is no dry_run: stage=plan shows"]),
     "an alpha that is not finite": (["alpha=nan"], ["alpha=nan", "finite"]),
     "an unknown rule": (["layers.rule=best"], ["layers.rule=best", "top, worst"]),
     "a step beyond the last": (["method.first_step=6"], ["method.first_step=6", "6 steps"]),
@@ -36,6 +40,11 @@ BAD = {
         ["+evaluate.drift.age.option=1"],
         ["Did you mean evaluate.drift.age.options?"],
     ),
+    "a reference that is not there": (
+        ["stage=generate", "evaluate.reference=/no"],
+        ["evaluate.reference=/no is no folder"],
+    ),
+    "a second judge that is not there": (["stage=originals", "judge.path=/no"], ["judge.path=/no does not exist"]),
     "judges of another world": (["model.path=./nothing"], ["labeler=clip labeler@judge=clip evaluate=people"]),
 }
 
@@ -76,10 +85,18 @@ def test_a_sweep_with_a_bad_job_does_the_others_and_ends_in_one_message(tmp_path
     assert len(list(tmp_path.glob("outputs/artifacts/originals/*/manifest.json"))) == 1
 
 
+def test_a_sweep_of_a_stage_before_the_evaluation_is_not_told_that_it_has_no_report(tmp_path: Path) -> None:
+    result = run(tmp_path / "outputs", "stage=select", "layers.k=2,3", "--multirun")
+    assert "No report" not in result.stdout + result.stderr
+
+
 def test_more_layers_than_there_are_is_refused_before_an_image_is_made(tmp_path: Path) -> None:
     result = run(tmp_path / "outputs", "layers.k=99")
     assert result.returncode == 1
     assert "layers.k=99 is more than the 12 self_attention layers" in result.stderr
+    (log,) = tmp_path.glob("outputs/runs/*/*/icm.log")
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "Traceback" in log.read_text()  # for whoever wants to know where it comes from
     assert not list(tmp_path.rglob("*.png"))
 
 

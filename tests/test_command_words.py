@@ -5,7 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from icm_pipeline.command_words import quoted
 from tests.command_line import command
 
 HAT = """name: hat
@@ -41,6 +44,14 @@ def test_the_command_that_a_message_names_finds_the_configuration(mine: Path, tm
     assert named[:3] == ["python", "-m", "icm_pipeline"]
     again = [words[0], *named[1:], "stage=probe"]  # the last of two words counts
     assert "stage=probe needs the artifact of stage=generate" in refused(again, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "o (1)", "it's", "a,b=c", r"back\'slash", "${HOME}", "été [x]", "end\\", r"\a", r"\${x}", r"\\'"]
+)
+def test_a_path_of_any_characters_is_read_by_hydra_as_it_is(name: str) -> None:
+    value = OverridesParser.create().parse_override(f"hydra.sweep.dir={quoted(Path(name))}").value()
+    assert Path(OmegaConf.create({"dir": str(value)}).dir) == Path(name)
 
 
 @pytest.mark.slow

@@ -3,13 +3,18 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException
 
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.bounds import CHOICES
 from icm_pipeline.config import Settings, conf_path, value_at
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.planning.workload import num_probe_images
+from icm_pipeline.prompts import Job
+from icm_pipeline.sampling import denoise
 from icm_pipeline.tracking import NoTracker
-from icm_pipeline.validation import CHOICES, ConfigError, register_resolvers
+from icm_pipeline.validation import SET_FOR_EVERY_CALL, ConfigError, register_resolvers
 
 Compose = Callable[..., Settings]
 
@@ -41,141 +46,9 @@ def test_a_value_of_the_wrong_type_fails_at_composition(compose_settings: Compos
         compose_settings(word)
 
 
-@pytest.mark.parametrize("alpha", ["nan", "inf", "-inf"])
-def test_an_alpha_that_is_no_finite_number_is_refused(settings_with: Compose, alpha: str) -> None:
-    with pytest.raises(ConfigError, match="alpha"):
-        settings_with(f"alpha={alpha}")
-
-
-@pytest.mark.parametrize("alpha", ["0", "-15", "1e3"])
-def test_any_finite_alpha_is_accepted(settings_with: Compose, alpha: str) -> None:
-    assert settings_with(f"alpha={alpha}").alpha == float(alpha)
-
-
-@pytest.mark.parametrize("dotted", CHOICES)
-def test_an_unknown_choice_is_refused_and_the_choices_are_listed(settings_with: Compose, dotted: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        settings_with(f"{dotted}=nonsense")
-    message = str(caught.value)
-    assert f"{dotted}=nonsense" in message
-    assert all(choice in message for choice in CHOICES[dotted])
-
-
-@pytest.mark.parametrize(("dotted", "choice"), [(d, c) for d, choices in CHOICES.items() for c in choices])
-def test_every_listed_choice_is_accepted(settings_with: Compose, dotted: str, choice: str) -> None:
-    assert value_at(settings_with(f"{dotted}={choice}"), dotted) == choice
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "model.num_steps=0",
-        "model.batch_size=0",
-        "layers.k=0",
-        "layers.k=-1",
-        "generate.images_per_prompt=0",
-        "generate.shard_size=0",
-        "evaluate.images_per_prompt=0",
-        "timesteps.count=0",
-        "timesteps.start=-0.1",
-        "method.first_step=-1",
-        "probe.max_iter=0",
-        "probe.min_per_option=1",
-        "shards=0",
-        "shard=1",
-        "shard=-1",
-        "evaluate.bootstrap=-1",
-        "evaluate.bootstrap=0",
-        "probe.test_share=0",
-        "probe.test_share=1",
-        "probe.test_share=nan",
-        "probe.C=0",
-        "probe.C=-1",
-        "probe.C=inf",
-        "probe.C=nan",
-        "timesteps.start=1",
-        "method.first_step=20",
-        "seed=-1",
-        "model.num_threads=0",
-        "model.decode_batch_size=0",
-        "labeler.batch_size=0",
-        "judge.batch_size=0",
-        "evaluate.clip.batch_size=0",
-        "model.guidance_scale=nan",
-    ],
-)
-def test_a_number_out_of_range_is_refused_by_name(settings_with: Compose, word: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        settings_with(word)
-    assert word.split("=")[0] in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "model.num_steps=1 method.first_step=0",
-        "layers.k=1",
-        "probe.min_per_option=2",
-        "timesteps.start=0.99",
-        "method.first_step=19",
-        "probe.test_share=0.99",
-        "method.last_step=19",
-        "model.num_threads=1",
-        "model.decode_batch_size=1",
-        "model.grow_batch=true model.device=cuda",
-    ],
-)
-def test_the_last_value_within_range_is_accepted(settings_with: Compose, word: str) -> None:
-    settings_with(*word.split())
-
-
-def test_a_growing_batch_needs_a_gpu(settings_with: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"model\.grow_batch=true needs a GPU.*model\.batch_size"):
-        settings_with("model.grow_batch=true", "model.device=cpu")
-
-
-def test_a_steering_window_that_ends_before_it_begins_is_refused(settings_with: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"method\.last_step"):
-        settings_with("method.first_step=5", "method.last_step=4")
-
-
 def test_a_repeated_evaluation_prompt_is_refused(settings_with: Compose) -> None:
     with pytest.raises(ConfigError, match=r"evaluation_prompts has 'a face' more than once"):
         settings_with("attribute.evaluation_prompts=[a face, a portrait, a face]")
-
-
-SDXL = "model.path=stabilityai/stable-diffusion-xl-base-1.0"
-SHIPPED_JUDGES = {
-    "labeler.path=embedded:tiny-clip": "labeler=clip",
-    "judge.path=embedded:tiny-classifier": "labeler@judge=clip",
-    "evaluate.clip.path=embedded:tiny-clip": "evaluate=people",
-}
-
-
-@pytest.mark.parametrize("word", SHIPPED_JUDGES)
-def test_an_embedded_judge_is_refused_for_another_model_with_what_to_add(settings_with: Compose, word: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        settings_with(SDXL, word)
-    assert word in str(caught.value)
-    assert [added for added in SHIPPED_JUDGES.values() if f" {added} " in str(caught.value)] == [SHIPPED_JUDGES[word]]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["model.path=embedded:tiny"],
-        [SDXL, "stage=originals"],
-        [SDXL, "stage=label", "images=/pictures"],
-        [
-            SDXL,
-            "labeler.path=/mine/tiny-clip",
-            "judge.path=/mine/tiny-classifier",
-            "evaluate.clip.path=/mine/tiny-clip",
-        ],
-    ],
-)
-def test_embedded_judges_of_their_own_world_or_by_folder_are_accepted(settings_with: Compose, words: list[str]) -> None:
-    settings_with(*SHIPPED_JUDGES, *words)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +88,49 @@ def test_patterns_of_sites_are_given_on_the_command_line(compose_settings: Compo
     }
 
 
-def test_a_steering_window_of_one_step_is_accepted(settings_with: Compose) -> None:
-    assert settings_with("method.first_step=5", "method.last_step=5").method.last_step == 5
+def test_a_pattern_of_sites_that_is_none_is_refused_by_name(compose_settings: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"model\.sites\.self_attention=\( is no regular expression"):
+        compose_settings('+model.sites.self_attention="("')
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("prompt", "attribute.evaluation_prompts"), ("height", "model.height"), ("generator", "seed"), ("latents", "seed"),
+     ("num_images_per_prompt", "generate.images_per_prompt"), ("return_dict", "Leave it out")],
+)  # fmt: skip
+def test_what_is_set_for_every_call_is_refused_with_its_own_setting(
+    settings_with: Compose, name: str, instead: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.call\.{name} cannot be set.*{instead}"):
+        settings_with(f"model.call.{name}=1")
+
+
+def test_other_arguments_of_the_call_are_accepted(settings_with: Compose) -> None:
+    assert settings_with("model.call.eta=1").model.call == {"eta": 1}
+
+
+def test_nothing_that_sampling_sets_can_be_set_in_the_configuration(
+    backbone: Backbone, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def call(self: object, **arguments: object) -> tuple[torch.Tensor]:
+        given.update(arguments)
+        return (torch.zeros(len(jobs), 1),)
+
+    monkeypatch.setattr(type(backbone.pipe), "__call__", call)
+    denoise(backbone, jobs)
+    assert given.keys() == SET_FOR_EVERY_CALL.keys() - {"num_images_per_prompt"}
+
+
+@pytest.mark.parametrize("mapping", ["steps", "batch_sizes", "learning_rates"])
+def test_a_part_that_is_not_trained_or_that_lacks_a_number_is_refused(compose_settings: Compose, mapping: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"there is no pretrain\.{mapping}\.clipp.*Did you mean pretrain\.{mapping}\.clip"
+    ):
+        compose_settings(f"+pretrain.{mapping}.clipp=3")
+    with pytest.raises(ConfigError, match=rf"pretrain\.{mapping} has no number for clip"):
+        compose_settings(f"~pretrain.{mapping}.clip")
 
 
 def test_an_attribute_with_one_option_is_refused(compose_settings: Compose) -> None:
@@ -244,16 +158,6 @@ def test_a_template_without_a_place_for_the_subject_is_refused(settings_with: Co
         settings_with("attribute.probe_templates=['a photo of a {}','a photo of nobody']")
 
 
-@pytest.mark.parametrize("shares", ["[1.0]", "[0.2,0.3,0.5]", "[0.5,0.6]", "[-0.5,1.5]", "[nan,1.0]"])
-def test_shares_that_are_no_distribution_over_the_options_are_refused(settings_with: Compose, shares: str) -> None:
-    with pytest.raises(ConfigError, match=r"method\.target_shares"):
-        settings_with(f"method.target_shares={shares}")
-
-
-def test_shares_that_sum_to_one_are_accepted(settings_with: Compose) -> None:
-    assert settings_with("method.target_shares=[0.0,1.0]").method.target_shares == [0.0, 1.0]
-
-
 def test_a_value_left_open_is_refused_as_a_configuration_error(compose_settings: Compose) -> None:
     with pytest.raises(ConfigError, match="does not hold together"):
         compose_settings("model.path=???")
@@ -273,24 +177,12 @@ def test_every_labeler_composes_and_is_one_that_can_be_loaded(compose_settings: 
     assert kinds == set(CHOICES["labeler.kind"])
 
 
-@pytest.mark.parametrize("word", ["labeler.faces=some", "judge.faces=some", "labeler.kind=oracle"])
-def test_an_unknown_judge_or_choice_of_faces_is_refused_with_the_choices(settings_with: Compose, word: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{word.split('=')[0]}=.*Choose one of"):
-        settings_with(word)
-
-
 @pytest.mark.parametrize("word", ["faces=all", "detector=dlib_cnn", "path=another-tag"])
 def test_what_changes_a_label_changes_its_key(settings_with: Compose, word: str) -> None:
     for name, stage in (("labeler", "label"), ("judge", "evaluate")):
         before, after = (Pipeline(s, [], NoTracker()) for s in (settings_with(), settings_with(f"{name}.{word}")))
         assert before.key(stage) != after.key(stage)
         assert before.key("originals") == after.key("originals")
-
-
-@pytest.mark.parametrize("stage", ["all", "evaluate"])
-def test_a_sweep_goes_with_the_report_only(settings_with: Compose, stage: str) -> None:
-    with pytest.raises(ConfigError, match="stage=report"):
-        settings_with("sweep=multirun/night", f"stage={stage}")
 
 
 SWEEPS = {
@@ -359,17 +251,3 @@ def test_the_command_that_a_wandb_agent_makes_of_the_shipped_sweep_composes(
     assert (settings.tracker.mode, settings.tracker.group) == ("online", "s1")
     assert (settings.alpha, settings.layers.k, settings.method.first_step) == (1.0, 1, 0)
     assert plan["metric"]["name"] == "fd/mean"
-
-
-@pytest.mark.parametrize(
-    "words", [["shards=2", "force=true"], ["devices=[cpu]", "force=true"], ["devices=[cpu]", "shards=2"]]
-)
-def test_ways_of_sharing_work_that_exclude_each_other_are_refused(settings_with: Compose, words: list[str]) -> None:
-    with pytest.raises(ConfigError, match="shards"):
-        settings_with(*words)
-
-
-@pytest.mark.parametrize("seconds", ["0", "-1", "inf"])
-def test_seconds_an_image_that_no_image_can_take_are_refused(settings_with: Compose, seconds: str) -> None:
-    with pytest.raises(ConfigError, match=r"plan.seconds_per_image"):
-        settings_with(f"plan.seconds_per_image={seconds}")

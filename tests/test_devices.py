@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from icm_pipeline import devices
 from icm_pipeline.artifacts import ArtifactError
@@ -21,6 +23,20 @@ def test_each_process_gets_its_share_and_its_device_and_no_devices_of_its_own(tm
     assert {"devices=[]", "hydra.mode=RUN"} <= set(words)
 
 
+def test_each_process_is_tracked_by_none(tmp_path: Path) -> None:
+    words = device_command("label", 0, "labeler.device", ["cpu"], ["tracker=csv", "+tracker.tags=[a]"], tmp_path)
+    assert [word for word in words if "tracker" in word] == ["tracker=none"]
+
+
+@pytest.mark.parametrize("name", ["plain", "o (1)", "it's", "a,b=c", r"back\'slash", "${HOME}", "été [x]"])
+def test_a_folder_of_any_name_is_read_by_hydra_as_it_is(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    word = device_command("label", 0, "labeler.device", ["cpu"], [], folder)[-1]
+    value = OverridesParser.create().parse_override(word).value()
+    text = OmegaConf.create({"dir": str(value)}).dir
+    assert Path(text) == folder / "label-0"
+
+
 def fake_process(monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
     monkeypatch.setattr(devices, "device_command", lambda stage, index, *_: [sys.executable, "-c", codes[index]])
 
@@ -29,6 +45,12 @@ def test_a_process_that_fails_is_named_with_its_last_words(tmp_path: Path, monke
     fake_process(monkeypatch, "pass", "print('before'); raise SystemExit('error: no such device')")
     with pytest.raises(ArtifactError, match=r"originals on cuda:1 .* error: no such device .*originals-1\.log"):
         run_on_devices("originals", "model.device", ["cuda:0", "cuda:1"], [], tmp_path)
+
+
+def test_of_an_error_in_several_lines_all_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_process(monkeypatch, "raise SystemExit('error: the cause' + chr(10) + 'what to do')")
+    with pytest.raises(ArtifactError, match=r"code 1: error: the cause what to do \("):
+        run_on_devices("originals", "model.device", ["cuda:0"], [], tmp_path)
 
 
 def test_a_stop_ends_the_processes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

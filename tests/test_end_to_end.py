@@ -264,7 +264,7 @@ def test_a_sweep_ends_with_a_report_on_the_jobs_that_did_and_it_can_be_made_agai
     sweep = tmp_path / "sweep"
     result = run(finished, "stage=evaluate", "layers.k=6,99", f"hydra.sweep.dir={sweep}", "--multirun")
     assert result.returncode == 1
-    assert "1 jobs of" in " ".join(result.stdout.split())
+    assert "1 job of" in " ".join(result.stdout.split())
     assert "left out: job 1 failed" in " ".join(result.stdout.split())
     page = (sweep / "report" / "sweep.md").read_bytes()
     again = run(finished, "stage=report", f"sweep={sweep}")

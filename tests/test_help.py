@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from icm_pipeline.__main__ import flags_first
 from icm_pipeline.config import conf_path, register_schema
 from icm_pipeline.help_page import GROUPS, choices_of, groups_help
 from icm_pipeline.validation import register_resolvers
@@ -59,3 +60,11 @@ def test_a_shell_completes_groups_choices_and_settings(typed: str, offered: str,
     environment = {**os.environ, "COMP_LINE": typed, "COMP_POINT": str(len(typed))}
     said = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=300)
     assert offered in said.stdout.split()
+
+
+def test_settings_may_stand_before_and_after_flags() -> None:
+    words = ["hydra/launcher=joblib", "--multirun", "alpha=2,4", "--config-dir", "my/conf", "~attribute.options.man"]
+    assert flags_first(words) == [
+        "--multirun", "--config-dir", "my/conf", "~attribute.options.man", "hydra/launcher=joblib", "alpha=2,4",
+    ]  # fmt: skip
+    assert flags_first(["--config-dir=a=b", "--cfg", "job"]) == ["--config-dir=a=b", "--cfg", "job"]

@@ -1,66 +1,23 @@
 """`icm show`, `ls`, `gc`, `verify`: a result is traced to all that made it; what nothing needs goes, and only that."""
 
-import hashlib
-import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from icm_pipeline import caches
 from icm_pipeline.artifacts import open_artifact
 from icm_pipeline.building import building, building_share, is_being_built, missing_shares
-from icm_pipeline.caches import images_key, prefix_folder
-from icm_pipeline.housekeeping import run_command
 from icm_pipeline.lineage import find_waste, read_shelf
 from icm_pipeline.provenance import size_text
 from icm_pipeline.shards import Share
 from icm_pipeline.versions import code_version, device_name
-
-KEYS = {stage: f"{place:02d}" * 8 for place, stage in enumerate(("generate", "label", "probe", "steer", "evaluate"))}
-PARENTS: dict[str, list[str]] = {
-    "generate": [], "label": ["generate"], "probe": ["generate", "label"], "steer": ["probe"], "evaluate": ["steer"],
-}  # fmt: skip
-
-
-def description(stage: str, key: str, parents: dict[str, str]) -> dict[str, Any]:
-    settings = {
-        "config": {"alpha": 3.0, "attribute.options": [["woman", ["[a] woman"]], ["man", ["a man"]]]},
-        "weights": {"model.path": "cafe" * 4},
-    }
-    return {
-        "stage": stage, "key": key, "parents": parents, "model": "sd1-5", "attribute": "skin_tone", "device": "cpu",
-        "settings": settings,
-    }  # fmt: skip
-
-
-def make(outputs: Path, stage: str, key: str, parents: dict[str, str]) -> Path:
-    folder = outputs / "artifacts" / stage / f"sd1-5-skin_tone-{key}"
-    with building(folder, description(stage, key, parents)) as partial:
-        assert partial is not None
-        (partial / "data.txt").write_text(stage * 300)
-        (partial / "images").mkdir()
-        for number in range(3):
-            (partial / "images" / f"{number}.png").write_bytes(b"x" * 1000)
-    return folder
+from tests.shelf import KEYS, call, description, grow_old, half_made, kept_keys, make, make_chain, make_half
 
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
-    """A chain that ends in an evaluation, and a probe and its labels that no evaluation was made from."""
-    for stage, parents in PARENTS.items():
-        make(tmp_path, stage, KEYS[stage], {parent: KEYS[parent] for parent in parents})
-    make(tmp_path, "label", "a1" * 8, {"generate": KEYS["generate"]})
-    make(tmp_path, "probe", "a2" * 8, {"generate": KEYS["generate"], "label": "a1" * 8})
-    return tmp_path
-
-
-def call(outputs: Path, *words: str) -> int:
-    return run_command([*words, "--outputs", str(outputs)])
+    return make_chain(tmp_path)
 
 
 def test_show_traces_a_result_to_all_that_made_it(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,10 +78,6 @@ def test_ls_names_a_damaged_artifact(outputs: Path, capsys: pytest.CaptureFixtur
     assert KEYS["probe"] not in text
 
 
-def kept_keys(outputs: Path) -> set[str]:
-    return set(read_shelf(outputs).artifacts)
-
-
 def test_gc_removes_what_no_result_was_made_from_and_nothing_else(outputs: Path) -> None:
     assert call(outputs, "gc", "--yes", "--older-than", "0") == 0
     assert kept_keys(outputs) == set(KEYS.values())
@@ -148,29 +101,6 @@ def test_gc_asks_first(outputs: Path, answer: str, left: int, monkeypatch: pytes
     monkeypatch.setattr("builtins.input", lambda question: answer)
     assert call(outputs, "gc", "--older-than", "0") == 0
     assert len(kept_keys(outputs)) == left
-
-
-def half_made(outputs: Path) -> Path:
-    return outputs / "artifacts" / "select" / "sd1-5-skin_tone-b1"
-
-
-def make_half(outputs: Path) -> Path:
-    """Make one half of an artifact from a probe that nothing else needs; return the partial folder."""
-    half_made_by = description("select", "b1", {"probe": "a2" * 8})
-    with building_share(half_made(outputs), half_made_by, Share(0, 2), wait=True) as partial:
-        assert partial is not None
-        (partial / "half.txt").write_text("half")
-    return partial
-
-
-def grow_old(path: Path) -> None:
-    """Let everything below a path, and an artifact there, be of the day before yesterday."""
-    then = time.time() - 48 * 3600
-    for manifest in path.rglob("manifest.json"):
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(then))
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "created": created}))
-    for file in (path, *path.rglob("*")):
-        os.utime(file, (then, then))
 
 
 def test_gc_removes_the_partial_folder_of_a_job_that_died_long_ago(outputs: Path) -> None:
@@ -207,7 +137,7 @@ def test_gc_leaves_half_made_work_that_a_job_went_on_with_before_the_answer(
     grow_old(make_half(outputs))
 
     def answer(question: str) -> str:
-        with building_share(half_made(outputs), description("select", "b1", {}), Share(1, 2), wait=True) as partial:
+        with building_share(half_made(outputs), description("extract", "b1", {}), Share(1, 2), wait=True) as partial:
             assert partial is not None
         return "y"
 
@@ -223,7 +153,7 @@ def test_gc_goes_on_where_a_listed_folder_was_published_before_the_answer(
     grow_old(make_half(outputs))
 
     def answer(question: str) -> str:
-        with building(half_made(outputs), description("select", "b1", {})) as partial:
+        with building(half_made(outputs), description("extract", "b1", {})) as partial:
             assert partial is not None
         return "y"
 
@@ -237,7 +167,7 @@ def test_gc_lets_no_job_begin_while_it_takes_a_folder_away(
     outputs: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if whole:
-        folder = make(outputs, "select", "b1", {})
+        folder = make(outputs, "extract", "b1", {})
         grow_old(folder)
     else:
         folder = half_made(outputs)
@@ -257,7 +187,7 @@ def test_gc_lets_no_job_begin_while_it_takes_a_folder_away(
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_gc_leaves_a_living_job_its_partial_folder_and_its_parents(outputs: Path, shared: bool) -> None:
-    needs = description("select", "b1", {"probe": "a2" * 8})
+    needs = description("extract", "b1", {"steer": "a2" * 8})
     folder = half_made(outputs)
     job = building_share(folder, needs, Share(0, 2), wait=True) if shared else building(folder, needs)
     with job as partial:
@@ -266,88 +196,6 @@ def test_gc_leaves_a_living_job_its_partial_folder_and_its_parents(outputs: Path
         assert len(kept_keys(outputs)) == 7
         (partial / "data.txt").write_text("done")
     assert find_waste(read_shelf(outputs), hours=0) != []
-
-
-def keep_in_caches(outputs: Path) -> dict[str, Path]:
-    """Fill both caches: for images and originals that are there, for some that no result was made from, and others."""
-    originals, judged = outputs / "artifacts" / "originals", outputs / "artifacts" / "evaluate" / ".judged"
-    make(outputs, "originals", "c1" * 8, {})
-    make(outputs, "evaluate", "c2" * 8, {"originals": "c1" * 8})
-    make(outputs, "originals", "c3" * 8, {})
-    pictures = images_key(3 * [hashlib.sha256(b"x" * 1000).hexdigest()])
-    entries = {
-        "first steps of originals": prefix_folder(originals, "c1" * 8, 5, "cpu") / "000000.safetensors",
-        "first steps of what nobody needs": prefix_folder(originals, "c3" * 8, 5, "cpu") / "000000.safetensors",
-        "first steps of what is gone": prefix_folder(originals, "d0" * 8, 5, "cpu") / "000000.safetensors",
-        "seen images": judged / pictures / "a.safetensors",
-        "seen images that are gone": judged / images_key(["other"]) / "a.safetensors",
-        "of an earlier version": judged / "a.safetensors",
-    }
-    for path in entries.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"kept" * 500)
-    return entries
-
-
-def test_first_steps_of_other_libraries_or_devices_lie_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = prefix_folder(tmp_path, "c1" * 8, 5, "cuda:0")
-    assert prefix_folder(tmp_path, "c1" * 8, 5, "cuda:1") == here
-    others = {prefix_folder(tmp_path, "c1" * 8, 5, "cpu"), prefix_folder(tmp_path, "c1" * 8, 6, "cuda:0")}
-    monkeypatch.setattr(caches, "library_versions", lambda: {"torch": "0.1"})
-    others.add(prefix_folder(tmp_path, "c1" * 8, 5, "cuda:0"))
-    assert len({here, *others}) == 4
-
-
-def test_gc_removes_from_the_caches_what_belongs_to_no_artifact(
-    outputs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    entries = keep_in_caches(outputs)
-    assert call(outputs, "gc", "--yes", "--older-than", "0") == 0
-    assert [name for name, path in entries.items() if path.exists()] == ["first steps of originals", "seen images"]
-    assert "4.0 kB  in caches (--caches" in capsys.readouterr().out
-    assert call(outputs, "verify") == 0
-
-
-def test_gc_leaves_what_is_young_or_used_in_the_caches(outputs: Path) -> None:
-    entries = keep_in_caches(outputs)
-    assert call(outputs, "gc", "--yes") == 0
-    assert all(path.exists() for path in entries.values())
-    originals = outputs / "artifacts" / "originals" / f"sd1-5-skin_tone-{'d0' * 8}"
-    with building(originals, description("originals", "d0" * 8, {})) as partial:
-        assert partial is not None
-        assert call(outputs, "gc", "--yes", "--older-than", "0") == 0
-        assert entries["first steps of what is gone"].exists()
-        assert not entries["seen images that are gone"].exists()
-        (partial / "data.txt").write_text("done")
-
-
-def test_gc_leaves_the_first_steps_of_originals_that_are_half_made(outputs: Path) -> None:
-    entry = keep_in_caches(outputs)["first steps of what is gone"]
-    originals = outputs / "artifacts" / "originals" / f"sd1-5-skin_tone-{'d0' * 8}"
-    with building_share(originals, description("originals", "d0" * 8, {}), Share(0, 2), wait=True) as partial:
-        assert partial is not None
-    grow_old(entry.parent)
-    assert call(outputs, "gc", "--yes") == 0
-    assert entry.exists()
-    grow_old(partial)
-    assert call(outputs, "gc", "--yes") == 0
-    assert not entry.exists()
-
-
-def test_gc_empties_all_caches_if_it_is_told_to_and_asks_first(
-    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    entries = keep_in_caches(outputs)
-    monkeypatch.setattr("builtins.input", lambda question: "n")
-    assert call(outputs, "gc", "--caches") == 0
-    assert all(path.exists() for path in entries.values())
-    assert call(outputs, "gc", "--caches", "--dry-run") == 0
-    assert all(path.exists() for path in entries.values())
-    assert call(outputs, "gc", "--caches", "--yes") == 0
-    assert not any(path.exists() for path in entries.values())
-    assert len(kept_keys(outputs)) == 10
 
 
 def test_verify_names_every_changed_file_and_exits_with_one(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,11 @@ def unit(vectors: NDArray) -> NDArray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
+def per_option(vectors: NDArray) -> NDArray:
+    """Return a vector for each option: the two signs of a single one, else each less the mean of all."""
+    return np.concatenate([-vectors, vectors]) if len(vectors) == 1 else vectors - vectors.mean(0)
+
+
 def predict(x: NDArray[np.floating], weights: NDArray[np.floating], bias: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return option indices [T, n] for activations [T, n, d]."""
     logits = np.einsum("tnd,tkd->tnk", x, weights, optimize=True) + bias[:, None]
@@ -109,6 +114,8 @@ def check_against_oracle(fitted: LayerProbes, x: NDArray[np.float32], labels: ND
         cosine = (unit(fitted.weights[step]) * unit(weights)).sum(-1)
         assert (cosine >= 0.999).all()
         np.testing.assert_allclose(fitted.weights[step], weights, rtol=0, atol=2e-3 * np.abs(weights).max())
+        steered = (unit(fitted.directions["probe"][step]) * unit(per_option(weights))).sum(-1)
+        assert (steered >= 0.999).all()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -188,14 +195,44 @@ def test_a_planted_axis_is_the_direction_of_its_option(name: str, num_options: i
 
 
 @pytest.mark.parametrize("name", ["probe", "mean_difference", "pattern"])
-def test_shuffled_labels_do_not_point_along_the_planted_axis(name: str) -> None:
+def test_the_planted_axis_is_found_with_the_true_labels_and_not_with_shuffled_ones(name: str) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(2000) % 2
     x = rng.normal(size=(2000, 1, 64)).astype(np.float32)
-    x[:, 0, 0] += 0.2 * labels
-    shuffled = rng.permutation(labels)
-    directions = fit_layer(x, shuffled, everything(labels), 1.0, 1000).directions[name][0]
-    assert abs(directions[1, 0]) < 0.5
+    x[:, 0, 0] += 2 * labels
+    true, shuffled = (
+        fit_layer(x, given, everything(labels), 1.0, 1000).directions[name][0, 1, 0]
+        for given in (labels, rng.permutation(labels))
+    )
+    assert true > 0.9
+    assert abs(shuffled) < 0.5
+
+
+@pytest.mark.parametrize("counts", [[240, 40], [240, 40, 20]])
+def test_each_direction_is_what_its_name_says(counts: list[int]) -> None:
+    """By hand, on correlated features of very different scales and with options that few samples show.
+
+    A strong penalty keeps the pattern apart from the difference of two means, which it is without one.
+    """
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    mixing = rng.normal(size=(8, 8)) * np.geomspace(0.1, 20, 8)
+    x = ((rng.normal(size=(len(labels), 1, 8)) + np.eye(8)[labels][:, None]) @ mixing + 5).astype(np.float32)
+    wide = x[:, 0].astype(np.float64)
+    _, weights = oracle(wide, labels, C=0.001)
+    logits = wide @ weights.T
+    means = np.array([wide[labels == option].mean(0) for option in range(len(counts))])
+    covariance = (logits - logits.mean(0)).T @ (wide - wide.mean(0)) / (len(wide) - 1)
+    expected = {
+        "probe": unit(per_option(weights)),
+        "mean_difference": unit(means - means.mean(0)),
+        "pattern": unit(per_option(covariance)),
+    }
+    directions = fit_layer(x, labels, everything(labels), 0.001, 1000).directions
+    assert directions.keys() == expected.keys()
+    for name, vectors in expected.items():
+        np.testing.assert_allclose(directions[name][0], vectors, atol=2e-3)
+        assert all(np.abs(vectors - other).max() > 0.05 for key, other in expected.items() if key != name)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,12 +1,16 @@
-"""Decoding in batches of its own: the same images, fewer at once where that is asked for or memory runs out."""
+"""Denoising with noise of each image's own; decoding in batches of its own, fewer at once where memory runs out."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers import scheduling_euler_ancestral_discrete, scheduling_lcm
 
 from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.hooks import StepClock, hooked
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import Sample, decode, denoise
@@ -102,3 +106,44 @@ def test_pixels_that_are_not_finite_are_refused_too(backbone: Backbone, jobs: li
     broken = replace(backbone, family=replace(backbone.family, to_pixels=overflow))
     with pytest.raises(FloatingPointError, match=r"pixels of 4 of 4 .*model\.dtype"):
         decode(broken, jobs, latents)
+
+
+STOCHASTIC = {"euler_a": scheduling_euler_ancestral_discrete, "lcm": scheduling_lcm}
+
+
+@pytest.fixture(params=STOCHASTIC)
+def stochastic(backbone: Backbone, request: pytest.FixtureRequest) -> Iterator[tuple[Backbone, Any]]:
+    """Give the random pipeline with a scheduler that draws noise at every step, and the module that draws it."""
+    own = backbone.pipe.scheduler
+    use_scheduler(backbone.pipe, request.param)
+    yield backbone, STOCHASTIC[request.param]
+    backbone.pipe.scheduler = own
+
+
+def test_with_a_stochastic_scheduler_four_images_together_equal_four_alone(
+    stochastic: tuple[Backbone, Any], jobs: list[Job]
+) -> None:
+    backbone, _ = stochastic
+    together, alone = denoise(backbone, jobs), torch.cat([denoise(backbone, [job]) for job in jobs])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4 * float(together.abs().max()))
+
+
+def test_a_stochastic_scheduler_draws_other_noise_for_every_image_and_step_than_the_image_began_with(
+    stochastic: tuple[Backbone, Any], jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, module = stochastic
+    assert backbone.sampling is not None
+    shape = backbone.family.latent_shape(backbone.pipe, backbone.sampling.height, backbone.sampling.width)
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in jobs]
+    draw = module.randn_tensor
+
+    def noted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        drawn = draw(*args, **kwargs)
+        noise.extend(drawn)
+        return drawn
+
+    monkeypatch.setattr(module, "randn_tensor", noted)
+    denoise(backbone, jobs)
+    assert len(noise) >= 3 * len(jobs)
+    alike = torch.corrcoef(torch.stack(noise).flatten(1)).fill_diagonal_(0)
+    assert alike.abs().max() < 0.5

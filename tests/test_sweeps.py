@@ -265,6 +265,23 @@ def test_a_single_job_without_images_can_be_reported(tmp_path: Path, add_job: Ca
     assert set(hashes(report_sweep(bare, NoTracker()))) == {"sweep.csv", "sweep.md", "overview.png", "front.png"}
 
 
+def test_the_page_names_settings_as_they_are_written(tmp_path: Path, add_job: Callable[..., None]) -> None:
+    words = ("evaluate.images_per_prompt=4", "layers.names=[a,b]")
+    add_job(0, 0.1, 0.9, (*words, "model.num_steps=6"), model="x")
+    add_job(1, 0.1, 0.9, (*words, "model.num_steps=8"), model="y")
+    page = (report_sweep(read(tmp_path), NoTracker()) / "sweep.md").read_text()
+    assert "| job | model | model.num_steps | FD before |" in page
+    assert "evaluate.images_per_prompt 4, layers.names [a,b]." in page
+    assert "alpha unit relative" in page
+    assert page.startswith("# Sweep sweep: 2 jobs\n")
+
+
+def test_a_sweep_of_one_job_is_one_job(tmp_path: Path, add_job: Callable[..., None]) -> None:
+    add_job(0, 0.1, 0.9)
+    page = (report_sweep(read(tmp_path), NoTracker()) / "sweep.md").read_text()
+    assert page.startswith("# Sweep sweep: 1 job\n")
+
+
 def test_a_sweep_is_named_with_its_day() -> None:
     assert sweep_name(Path("multirun/2026-01-31/20-15-00")) == "2026-01-31_20-15-00"
     assert sweep_name(Path("sweeps/night")) == "night"

@@ -117,6 +117,13 @@ def test_a_noise_level_finds_the_nearest_recorded_one_and_the_noisier_of_two(
     assert vectors.slot(level_of(step)) == slot
 
 
+def test_the_nearest_noise_level_is_the_nearest_as_an_angle(vectors: SteeringVectors) -> None:
+    steep = replace(vectors, noise_levels=(1.0, 0.9, 0.0))
+    assert abs(1.0 - 0.96) < abs(0.9 - 0.96)
+    assert steep.slot(0.96) == 1
+    assert steep.slot(0.98) == 0
+
+
 def test_all_layers_are_loaded_when_none_are_named(vectors: SteeringVectors, tmp_path: Path) -> None:
     vectors.save(tmp_path / "v.safetensors")
     assert load_vectors(tmp_path / "v.safetensors").layers == ["mid.attn1", "up.attn1"]
@@ -212,3 +219,9 @@ def test_vectors_come_from_a_repository_of_the_hub(
     assert load_vectors("somebody/gender-vectors").scores == vectors.scores
     with pytest.raises(ValueError, match=r"somebody/other is no file here, and vectors\.safetensors could not"):
         load_vectors("somebody/other")
+
+
+def test_vectors_are_told_in_a_line(vectors: SteeringVectors) -> None:
+    told = repr(vectors)
+    assert "gender (woman, man) on tiny: 2 layers, 3 steps" in told
+    assert "tensor" not in told

@@ -7,6 +7,12 @@ from icm_pipeline.stopping import stopping_cleanly
 COMMANDS = ("show", "ls", "gc", "verify")
 
 
+def flags_first(words: list[str]) -> list[str]:
+    """Return a command line's words with its settings at the end: argparse takes them in one run only."""
+    settings = [word for word in words if not word.startswith("-") and "=" in word]
+    return [word for word in words if word not in settings] + settings
+
+
 def run() -> None:
     """Entry point of the `icm` command; each part is imported when it is asked for, and under its watch for signals."""
     words = sys.argv[1:]
@@ -17,6 +23,7 @@ def run() -> None:
             sys.exit(run_command(words))
         from icm_pipeline.job import run as run_job
 
+        sys.argv[1:] = flags_first(words)
         run_job()
 
 

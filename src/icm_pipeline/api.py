@@ -46,9 +46,10 @@ def steer(
     and where the number of options or alphas is not the number of images.
     """
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
+    _refuse_text(layers)
     chosen = chosen if layers is None else chosen.of_layers(layers)
     alphas: list[float] | None = None
-    if isinstance(alpha, Sequence):
+    if isinstance(alpha, Sequence) and not isinstance(alpha, str):
         alphas = list(alpha)
         alpha = max(alphas, default=0.0)
     strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
@@ -100,9 +101,16 @@ def fold(
             "conditional half. Give both_halves=True if the pipeline runs without guidance or both halves are meant."
         )
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
+    _refuse_text(layers)
     chosen = chosen if layers is None else chosen.of_layers(layers)
     strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
     return Folded(_with_layers(pipe, chosen.layers), constant_shifts(chosen, chosen.option_index(option), strength))
+
+
+def _refuse_text(layers: Sequence[str] | None) -> None:
+    """Raise ValueError for a text where a list of them belongs: it would be taken letter by letter."""
+    if isinstance(layers, str):
+        raise ValueError(f"layers={layers!r}: give a list, [{layers!r}].")
 
 
 def _with_layers(pipe: Any, layers: Sequence[str]) -> Backbone:
@@ -122,6 +130,8 @@ def _strength(
         if alpha is None:
             raise ValueError("These vectors were not used to steer yet, so they know no alpha: give alpha=.")
         used = Strength(alpha, "activation", 0, None, None)
+    if alpha is not None and not isinstance(alpha, (int, float)):
+        raise ValueError(f"alpha={alpha!r} is no number.")
     if alpha_unit not in (None, "relative", "activation"):
         raise ValueError(f"alpha_unit={alpha_unit!r} is not known; choose relative or activation.")
     if alpha is None and alpha_unit not in (None, used.alpha_unit):
@@ -204,6 +214,7 @@ def record(
     Raises ValueError for a layer, a step or a pipeline that is not known.
     """
     backbone, seen = attach(pipe), Record(steps)
+    _refuse_text(layers)
     if layers is not None and not layers:
         raise ValueError(f"layers=[] records nothing; give some of {', '.join(backbone.layers)}.")
     if steps is not None and (not steps or len(set(steps)) != len(steps) or min(steps) < 0):

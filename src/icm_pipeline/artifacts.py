@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import stat
@@ -19,7 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 4
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
 LABELS, SCORES, SELECTION, STEERING, METRICS = (
@@ -33,6 +36,7 @@ SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no par
 NO_WEIGHTS = (".md", "quality.json", "training.json")  # lie beside weights and change nothing about them
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 MOST_WEIGHT_FILES = 2000
+LONG_TO_HASH = 2_000_000_000  # bytes; the log says that they are being hashed
 LARGE_FILE = 64_000_000  # bytes; hashing one takes long enough to remember the result
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "open_clip_torch", "safetensors")
 
@@ -144,10 +148,16 @@ def open_artifact(folder: Path) -> Artifact | None:
 
 def verify(artifact: Artifact) -> Artifact:
     """Re-hash every file and return the artifact; raises ArtifactError naming the first file that differs."""
+    _tell_if_long(artifact.folder, sum(entry["size"] for entry in artifact.manifest["files"].values()))
     for name, entry in artifact.manifest["files"].items():
         if hash_file(artifact.folder / name) != entry["sha256"]:
             raise ArtifactError(_damaged(artifact.folder, f"{name} was changed after it was written"))
     return artifact
+
+
+def _tell_if_long(path: Path, size: int) -> None:
+    if size >= LONG_TO_HASH:
+        log.info("hashing %.1f GB of %s", size / 1e9, path)
 
 
 def _damaged(folder: Path, what: str) -> str:
@@ -213,6 +223,7 @@ def _remembered_hash(path: Path) -> str:
         known = {}
     except (KeyError, TypeError):
         known = known if isinstance(known, dict) else {}
+    _tell_if_long(path, stat.st_size)
     digest = hash_file(path)
     with contextlib.suppress(OSError):  # without a cache it is hashed again
         cache.parent.mkdir(parents=True, exist_ok=True)

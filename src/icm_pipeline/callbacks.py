@@ -1,12 +1,13 @@
-"""What Hydra calls back at the start: secrets are refused, and a multirun is noted for its report once it has ended.
+"""What Hydra calls back at the start: secrets are refused, a multirun gets a folder of its own and is noted.
 
-Hydra's own callback for the end is not called when a job failed, and then a report is wanted most. A multirun that only
-plans runs here, whatever the launcher of its jobs.
+It is noted for its report: Hydra's own callback for the end is not called when a job failed, and then a report is
+wanted most. A multirun that only plans runs here, whatever the launcher of its jobs.
 """
 
 import copy
 import sys
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from icm_pipeline.command_words import quoted
+from icm_pipeline.config import conf_path
 from icm_pipeline.validation import ConfigError, refuse_secrets
 
 
@@ -30,6 +33,10 @@ class StartedSweep:
     config: Any
     alphas: tuple[float, ...] = ()
 
+    def begun(self) -> bool:
+        """Say whether there is anything in its folder; not if Hydra refused it before its first job."""
+        return self.folder.is_dir() and any(self.folder.iterdir())
+
 
 started: list[StartedSweep] = []
 
@@ -38,19 +45,56 @@ GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 class NoteSweep(Callback):
-    """Note the multirun that begins; end the program if the configuration, which Hydra writes next, holds a secret."""
+    """Note the multirun that begins, and give it a folder unless its user did.
+
+    Ends the program if the configuration, which Hydra writes next, holds a secret.
+    """
 
     def on_run_start(self, config: Any, **_: Any) -> None:
         _refuse_secrets(config)
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         _refuse_secrets(config)
+        if config.stage == "plan":
+            _plan_here(config)
+        if _sweep_dir(config) == _sweep_dir(OmegaConf.load(conf_path() / "config.yaml")):
+            _take_folder(config)
         folder, settings = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
         with open_dict(settings):
             del settings["hydra"]
         started.append(StartedSweep(folder, settings, _alphas(config)))
-        if settings.stage == "plan":
-            _plan_here(config)
+
+
+def _sweep_dir(config: Any) -> Any:
+    """Return where a multirun's jobs go as it is written, with its references."""
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    return sweep["dir"]
+
+
+def _take_folder(config: Any) -> None:
+    """Make the folder of a multirun, under another name if another multirun has it: <time>, <time>-2, <time>-3, ...
+
+    Every launcher composes a job anew, from the parent's words for Hydra and the job's own, so it becomes one of these.
+    Ends the program if it cannot be made.
+    """
+    wanted = Path(config.hydra.sweep.dir)
+    others = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        folder = next(folder for folder in chain([wanted], others) if _made(folder))
+    except OSError as error:
+        sys.exit(f"error: {error}. Set hydra.sweep.dir to a folder that can be written.")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _plan_here(config: Any) -> None:

@@ -10,4 +10,7 @@ JUDGES = ("age_gender", "clip", "deepface", "fairface", "tiny")
 FACES = ("none", "largest", "all", "single")
 DTYPES = ("float32", "float16", "bfloat16")
 
+SIBLINGS = ("tiny_sdxl", "tiny_sana", "tiny_flux")  # of the embedded model
+TRAINED = ("autoencoder", "classifier", "clip", "diffusion", "deep_compression", *SIBLINGS)  # each with its own steps
+
 EMBEDDED = "embedded:"  # how the path of a model or judge begins that the package ships

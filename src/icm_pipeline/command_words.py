@@ -1,6 +1,7 @@
 """The words of a command line that say which configuration it composes, for commands made from it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,13 @@ def config_words(hydra: Any) -> list[str]:
     if hydra.searchpath:
         words.append(f"hydra.searchpath={json.dumps(list(hydra.searchpath), ensure_ascii=False)}")
     return words
+
+
+def quoted(path: Path) -> str:
+    """Return a path as Hydra's grammar reads it, whatever its characters.
+
+    Backslashes stand for themselves but before a quote or a reference, where they are doubled.
+    """
+    text = re.sub(r"(\\*)('|\$\{)", r"\1\1\\\2", str(path))
+    at_the_end = len(text) - len(text.rstrip("\\"))
+    return f"'{text}{at_the_end * chr(92)}'"

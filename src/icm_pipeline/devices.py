@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icm_pipeline.artifacts import ArtifactError
+from icm_pipeline.command_words import quoted
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +40,27 @@ def run_on_devices(
         _stop(processes)
     for code, device, output in zip(codes, devices, outputs, strict=True):
         if code != 0:
-            last = [line for line in output.read_text("utf-8", "replace").splitlines() if line.strip()][-1:]
-            raise ArtifactError(f"{stage} on {device} ended with code {code}: {''.join(last)} (all of it: {output}).")
+            told = _last_words(output.read_text("utf-8", "replace"))
+            raise ArtifactError(f"{stage} on {device} ended with code {code}: {told} (all of it: {output}).")
 
 
 def device_command(
     stage: str, index: int, setting: str, devices: Sequence[str], overrides: Sequence[str], folder: Path
 ) -> list[str]:
-    """Return the command of the process that makes a share of a stage on a device."""
+    """Return the command of the process that makes a share of a stage on a device; it is not tracked."""
+    kept = [word for word in overrides if not word.lstrip("+~").startswith(("tracker=", "tracker."))]
     return [
-        sys.executable, "-m", "icm_pipeline", *overrides, f"stage={stage}", f"shards={len(devices)}", f"shard={index}",
-        "devices=[]", f"{setting}={devices[index]}", "tracker.mode=disabled",
-        "hydra.mode=RUN", f"hydra.run.dir={folder / f'{stage}-{index}'}",
+        sys.executable, "-m", "icm_pipeline", *kept, f"stage={stage}", f"shards={len(devices)}", f"shard={index}",
+        "devices=[]", f"{setting}={devices[index]}", "tracker=none",
+        "hydra.mode=RUN", f"hydra.run.dir={quoted(folder / f'{stage}-{index}')}",
     ]  # fmt: skip
+
+
+def _last_words(text: str) -> str:
+    """Return the last error that a process told, else the last line that it printed."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return " ".join(lines[errors[-1] :] if errors else lines[-1:])
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -13,7 +13,7 @@ from icm_pipeline.building import left_alone
 from icm_pipeline.caches import find_caches, find_stale_caches, is_cache, remove_cache
 from icm_pipeline.lineage import Shelf, Waste, changed_files, find_waste, last_change, read_shelf, size_of, stage_of
 from icm_pipeline.partials import OLD, artifact_folder
-from icm_pipeline.provenance import artifact_table, print_artifact, size_text
+from icm_pipeline.provenance import artifact_table, count_text, print_artifact, size_text
 from icm_pipeline.stage_table import STAGES
 
 YOUNG_HOURS = 24.0
@@ -76,12 +76,13 @@ def _list(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
         raise ArtifactError(f"There is no stage {arguments.stage!r}; there are: {', '.join(STAGES)}.")
     chosen = [a for a in shelf.artifacts.values() if arguments.stage in (None, stage_of(a))]
     console.print(artifact_table(shelf, chosen))
-    for problem in shelf.damaged.values():
-        console.print(problem, markup=False)
+    for damaged in shelf.damaged:
+        console.print(damaged.problem, markup=False)
     return 0
 
 
 def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
+    refused = _refuse_unneeded(shelf)
     caches = find_caches(shelf)
     waste = find_waste(shelf, arguments.older_than)
     stale = caches if arguments.caches else find_stale_caches(shelf, arguments.older_than, waste)
@@ -92,22 +93,33 @@ def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> i
     if left := sum(sizes[item.path] for item in caches) - sum(sizes[item.path] for item in stale):
         console.print(f"{size_text(left):>10}  in caches (--caches: remove them too)", markup=False)
     if not waste:
-        console.print("Nothing can go.")
-        return 0
-    total = f"{_folders(len(waste))}, {size_text(sum(sizes[item.path] for item in waste))}"
+        console.print("Nothing can go." if not refused else "Nothing else can go.")
+        return refused
+    total = f"{count_text(len(waste), 'folder')}, {size_text(sum(sizes[item.path] for item in waste))}"
     if arguments.dry_run:
         console.print(f"{total} would go.")
-        return 0
+        return refused
     if not arguments.yes and not _confirmed(f"Remove {total}? [y/N] "):
         console.print("Nothing was removed.")
-        return 0
+        return refused
     removed = [item for item in waste if _remove(item)]
-    console.print(f"Removed {_folders(len(removed))}, {size_text(sum(sizes[item.path] for item in removed))}.")
-    return 0
+    console.print(
+        f"Removed {count_text(len(removed), 'folder')}, {size_text(sum(sizes[item.path] for item in removed))}."
+    )
+    return refused
 
 
-def _folders(count: int) -> str:
-    return f"{count} folder" if count == 1 else f"{count} folders"
+def _refuse_unneeded(shelf: Shelf) -> int:
+    """Say why no whole artifact can go, if a damaged one hides what it needs; return the command's exit code."""
+    if not shelf.untraceable:
+        return 0
+    folders = ", ".join(str(damaged.folder) for damaged in shelf.untraceable)
+    print(
+        f"error: what {folders} was made from cannot be read, and it may be needed: whole artifacts stay. To go on, "
+        "delete that folder; if you want its result, run the command that made it again before the next icm gc.",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _confirmed(question: str) -> bool:
@@ -140,9 +152,9 @@ def _bytes_below(folder: Path) -> int:
 def _verify(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
     chosen: list[Artifact] = [shelf.find(word) for word in arguments.artifacts] or list(shelf.artifacts.values())
     problems = [problem for artifact in chosen if (problem := changed_files(artifact))]
-    problems += [] if arguments.artifacts else list(shelf.damaged.values())
+    problems += [] if arguments.artifacts else [damaged.problem for damaged in shelf.damaged]
     for problem in problems:
         console.print(problem, markup=False, soft_wrap=True)
     size = size_text(sum(size_of(artifact) for artifact in chosen))
-    console.print(f"{len(chosen)} artifacts, {size}: {len(problems) or 'none'} changed or damaged.")
+    console.print(f"{count_text(len(chosen), 'artifact')}, {size}: {len(problems) or 'none'} changed or damaged.")
     return 1 if problems else 0

@@ -92,7 +92,7 @@ def read_folder(reading: FolderReading) -> FolderTable:
     table = folder / (reading.table or TABLE)
     if table.is_file():
         found = _from_table(table, pictures, reading)
-    elif reading.table and not reading.names:
+    elif reading.table:
         raise ValueError(f"{reading.where} has no table {reading.table} (folders.table).")
     else:
         found = _from_names(pictures, reading)

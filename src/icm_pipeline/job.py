@@ -47,12 +47,15 @@ USER_ERRORS = (
 PLUGIN_EXTRAS = {
     "launcher/submitit": "slurm", "launcher/joblib": "joblib", "launcher/ray": "ray", "sweeper/optuna": "optuna",
 }  # fmt: skip
+REPORTED = ("all", "evaluate", "report")  # stages after which there is something to report of a sweep
 RANKING_ROWS = 12  # of the ranking that a whole run prints
 
 
 planned: "Plan | None" = None  # what the jobs of this process that only plan come to
 
 shared: SharedBatches | None = None  # by the jobs of this process
+
+forced: set[str] = set()  # keys of what the jobs of this process made because of force=true
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
@@ -87,11 +90,18 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
         _report_sweep(read_sweep(Path(settings.sweep).resolve(), Path(settings.paths.outputs)), tracker)
         return None
     from icm_pipeline.dashboard import track_artifact  # with torch, which --help and a shell's completion do without
+    from icm_pipeline.parallel import limit_threads
     from icm_pipeline.pipeline import Pipeline
 
+    limit_threads(settings.model.num_threads)
     overrides = list(HydraConfig.get().overrides.task)
     words = [*config_words(HydraConfig.get()), *overrides]
-    pipeline = Pipeline(settings, words, tracker, logs=folder, shared=_shared_batches())
+    pipeline = Pipeline(settings, words, tracker, logs=folder, shared=_shared_batches(), forced=forced)
+    missing = pipeline.missing(settings.stage)
+    if missing:
+        from icm_pipeline.stages.preflight import refuse_unusable
+
+        refuse_unusable(settings, missing)
     artifact = pipeline.run(settings.stage)
     if _in_sweep() or artifact not in pipeline.reused:
         for reused in pipeline.reused:
@@ -142,16 +152,27 @@ class _ClearErrors:
             with suppress(OSError):  # on a full disk the job's own error is the one to tell
                 write_result(folder, list(HydraConfig.get().overrides.task), {}, str(error) or type(error).__name__)
         if isinstance(error, USER_ERRORS) and HydraConfig.get().mode == RunMode.RUN:
-            log.debug("details", exc_info=error)
+            _write_traceback(error)
             sys.exit(f"error: {error}")
+
+
+def _write_traceback(error: BaseException) -> None:
+    """Write to the job's log file, and there only, where an error comes from."""
+    origin = (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), (), origin)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            with suppress(OSError):
+                handler.handle(record)
 
 
 def _report_sweep(sweep: Sweep, tracker: Tracker) -> None:
     from icm_pipeline.plots.sweep_page import sweep_cells
+    from icm_pipeline.provenance import count_text
     from icm_pipeline.stages.sweep_report import report_sweep
 
     report = report_sweep(sweep, tracker)
-    print_sweep(f"{len(sweep.jobs)} jobs of {sweep.folder}", *sweep_cells(sweep, kept=False), sweep.left_out)
+    print_sweep(f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}", *sweep_cells(sweep, kept=False), sweep.left_out)
     for path in sorted(report.iterdir()):
         print(path)
 
@@ -196,8 +217,10 @@ def _show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, floa
 
 def _pretrain(settings: Settings, tracker: Tracker) -> None:
     from icm_pipeline.pretrain.parts import PretrainPlan, pretrain
+    from icm_pipeline.stages.models import check_device
 
     config = settings.pretrain
+    check_device(config.device, "pretrain.device")
     folder, shipped = Path(config.folder), Path(__file__).parent / "zoo"
     plan = PretrainPlan(
         model=settings.model,
@@ -235,7 +258,7 @@ def run() -> None:
     for sweep in callbacks.started:
         if sweep.config.stage == "plan":
             _print_planned_sweep()
-        elif sweep.folder.is_dir():  # not if it was refused before its first job
+        elif sweep.config.stage in REPORTED and sweep.begun():  # not if it was refused before its first job
             _report_started(sweep)
     if failure is not None:
         _tell(failure)
@@ -245,7 +268,7 @@ def _tell(error: Exception) -> None:
     """End with one message if the error is one that a user can mend, raise it otherwise."""
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         # A job's own have been told; this one kept Hydra from beginning the job.
-        sys.exit(f"error: {error}. Set paths.outputs to a folder that can be written.")
+        sys.exit(f"error: {error}. Set paths.outputs, of a sweep hydra.sweep.dir too, to a folder that can be written.")
     if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError)):
         sys.exit(f"error: {explain(error)}{_missing_plugin(str(error))}")
     raise error

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from calendar import timegm
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,32 +16,86 @@ from icm_pipeline.artifacts import MANIFEST, STAMP, Artifact, ArtifactError, ope
 from icm_pipeline.building import is_being_built
 from icm_pipeline.partials import OLD, PARTIAL, artifact_folder
 
-RESULTS = ("evaluate", "report")  # what an outputs folder is kept for
+RESULTS = ("probe", "select", "evaluate", "report")  # what an outputs folder is kept for, see `Shelf.results`
+ENDS = ("probe", "select")  # of these only what nothing was made from
+ROOTS = ("generate", "extract", "originals")  # made from no other artifact
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A folder whose artifact cannot be read: what is wrong, and what it was made from, None if that is not known."""
+
+    folder: Path
+    problem: str
+    parents: tuple[str, ...] | None
+
+    @property
+    def key(self) -> str:
+        return self.folder.name.rpartition("-")[2]
+
+    @property
+    def stage(self) -> str:
+        return self.folder.parent.name
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """The artifacts below an outputs folder, by key; `damaged`: what is wrong with those that cannot be read."""
+    """The artifacts below an outputs folder, by key, and the folders of those that cannot be read."""
 
     folder: Path
     artifacts: dict[str, Artifact]
-    damaged: dict[Path, str]
+    damaged: tuple[Damaged, ...]
+
+    @cached_property
+    def results(self) -> set[str]:
+        """The keys of what is an end in itself.
+
+        Evaluations, the newest report of each, the labels of folders of images, and the probes and selections of those
+        who only localize: nothing was made from them.
+        """
+        used = {parent for artifact in self.artifacts.values() for parent in parents_of(artifact)}
+        found = {key for key, artifact in self.artifacts.items() if stage_of(artifact) in RESULTS}
+        found -= {key for key in found & used if stage_of(self.artifacts[key]) in ENDS}
+        of_folders = {key for key, artifact in self.artifacts.items() if "folders" in artifact.manifest}
+        return (found - self.outdated) | of_folders
+
+    @cached_property
+    def outdated(self) -> frozenset[str]:
+        """The keys of reports beside which there is a newer one of the same evaluation."""
+        reports = [artifact for artifact in self.artifacts.values() if stage_of(artifact) == "report"]
+        newest: dict[str, str] = {}
+        for report in sorted(reports, key=lambda report: (_seconds(report) or 0, report.key)):
+            newest[_evaluation_of(report)] = report.key
+        return frozenset(report.key for report in reports if newest[_evaluation_of(report)] != report.key)
 
     @cached_property
     def needed(self) -> frozenset[str]:
-        """The keys from which a result was made, and the results themselves."""
-        return self.ancestors(key for key, artifact in self.artifacts.items() if _is_result(artifact))
+        """The keys of results, and of what they or a damaged artifact were made from."""
+        behind_damaged = [parent for damaged in self.damaged for parent in damaged.parents or ()]
+        return self.ancestors([*self.results, *behind_damaged])
+
+    @property
+    def untraceable(self) -> list[Damaged]:
+        """The damaged artifacts that are results, or that results were made from, and that do not say from what."""
+        unknown = [damaged for damaged in self.damaged if damaged.parents is None and damaged.stage not in ROOTS]
+        return [damaged for damaged in unknown if damaged.stage in RESULTS or damaged.key in self.needed]
 
     def ancestors(self, keys: Iterable[str]) -> frozenset[str]:
         """Return these keys and those of everything they were made from, as far as it is there."""
         found: set[str] = set()
-        waiting = [key for key in keys if key in self.artifacts]
+        waiting = [key for key in keys if key in self._parents]
         while waiting:
             key = waiting.pop()
             if key not in found:
                 found.add(key)
-                waiting += [parent for parent in parents_of(self.artifacts[key]) if parent in self.artifacts]
+                waiting += [parent for parent in self._parents[key] if parent in self._parents]
         return frozenset(found)
+
+    @cached_property
+    def _parents(self) -> dict[str, Sequence[str]]:
+        """What every artifact was made from, by key; a damaged one counts if its parents can be read."""
+        damaged = {one.key: one.parents or () for one in self.damaged}
+        return damaged | {key: parents_of(artifact) for key, artifact in self.artifacts.items()}
 
     def find(self, word: str) -> Artifact:
         """Return the artifact of a folder, a folder's name, a key or the beginning of one; raises ArtifactError."""
@@ -80,26 +134,26 @@ def read_shelf(outputs: Path) -> Shelf:
     if not root.is_dir():
         raise ArtifactError(f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER.")
     artifacts: dict[str, Artifact] = {}
-    damaged: dict[Path, str] = {}
+    damaged: list[Damaged] = []
     for folder in _folders(root):
         if folder.name.startswith(".") or folder.name.endswith((PARTIAL, OLD)):
             continue
         try:
             artifact = open_artifact(folder)
         except ArtifactError as error:
-            damaged[folder] = str(error)
+            damaged.append(Damaged(folder, str(error), _parents_in(folder / MANIFEST)))
         else:
             assert artifact is not None
             artifacts[artifact.key] = artifact
-    return Shelf(outputs, artifacts, damaged)
+    return Shelf(outputs, artifacts, tuple(damaged))
 
 
 def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
     """Return what can be removed: what dead jobs left half-made, and artifacts from which no result was made.
 
     Artifacts made within the last so many hours stay, as a job may be about to use them, and so does half-made work
-    that was changed within them, as the next share or the job's next start may be about to go on with it. What is
-    needed to make the rest of it stays too.
+    that was changed within them, as the next share or the job's next start may be about to go on with it. What both
+    were made from stays too. No whole artifact can go while some are `untraceable`.
     """
     youngest = time.time() - 3600 * hours
     left_over, needed = [], set(shelf.needed)
@@ -108,15 +162,22 @@ def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
             changed = last_change(path)  # before the locks are looked at: a job that comes later changes it
             young = path.name.endswith(PARTIAL) and changed > youngest
             if young or is_being_built(artifact_folder(path)):
-                needed |= shelf.ancestors(_parents_in_stamp(path / STAMP))
+                needed |= shelf.ancestors(_parents_in(path / STAMP) or ())
             else:
                 left_over.append(Waste(path, "left half-made by a job that is gone", changed))
+    if shelf.untraceable:
+        return left_over
+    needed |= shelf.ancestors(key for key, one in shelf.artifacts.items() if (_seconds(one) or math.inf) > youngest)
     unneeded = [
-        Waste(artifact.folder, "no evaluation or report was made from it", last_change(artifact.folder))
+        Waste(artifact.folder, _why(shelf, key), last_change(artifact.folder))
         for key, artifact in shelf.artifacts.items()
-        if key not in needed and (made := _seconds(artifact)) is not None and made <= youngest
+        if key not in needed
     ]
     return left_over + sorted(unneeded, key=lambda waste: waste.path)
+
+
+def _why(shelf: Shelf, key: str) -> str:
+    return "a newer report of the same evaluation is there" if key in shelf.outdated else "no result was made from it"
 
 
 def last_change(path: Path) -> float:
@@ -146,14 +207,13 @@ def stage_of(artifact: Artifact) -> str:
     return str(artifact.manifest["stage"])
 
 
-def _is_result(artifact: Artifact) -> bool:
-    """Say whether an artifact is an end in itself: an evaluation, a report, or the labels of a folder of images."""
-    return stage_of(artifact) in RESULTS or "folders" in artifact.manifest
-
-
 def parents_of(artifact: Artifact) -> list[str]:
     """Return the keys of the artifacts that an artifact was made from."""
     return list(artifact.manifest.get("parents", {}).values())
+
+
+def _evaluation_of(report: Artifact) -> str:
+    return str(report.manifest.get("parents", {}).get("evaluate", report.key))
 
 
 def subject_of(artifact: Artifact) -> tuple[str, str]:
@@ -190,11 +250,12 @@ def _folders(root: Path) -> Iterator[Path]:
         yield from sorted(path for path in stage.iterdir() if path.is_dir())
 
 
-def _parents_in_stamp(stamp: Path) -> list[str]:
+def _parents_in(file: Path) -> tuple[str, ...] | None:
+    """Return the parents' keys in a manifest or a stamp, None if it cannot be read."""
     try:
-        return list(json.loads(stamp.read_text("utf-8"))["parents"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
-        return []
+        return tuple(json.loads(file.read_text("utf-8"))["parents"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
 
 
 def _seconds(artifact: Artifact) -> float | None:

@@ -12,9 +12,25 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
+_most: int | None = None
+_torchs_own = torch.get_num_threads()
+
+
+def limit_threads(count: int | None) -> None:
+    """Let this process work on at most so many cores at once; None for all that it may use."""
+    global _most
+    _most = count
+
+
+def set_torch_threads(count: int | None) -> None:
+    """Give torch so many threads for one operation; None for its own choice."""
+    torch.set_num_threads(count or _torchs_own)
+
+
 def num_cores() -> int:
     """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return there if _most is None else min(there, _most)
 
 
 def one_thread_each(

@@ -48,7 +48,7 @@ class Pipeline:
 
     overrides: the command-line words that made the configuration, so that commands can be made of them; logs:
     the folder for what processes started on several devices print; shared: what the jobs of a sweep make for one
-    another; reused: the artifacts that a run found done before.
+    another; forced: the keys of what they were forced to make; reused: the artifacts that a run found done before.
     """
 
     def __init__(
@@ -58,10 +58,12 @@ class Pipeline:
         tracker: Tracker,
         logs: Path | None = None,
         shared: SharedBatches | None = None,
+        forced: set[str] | None = None,
     ) -> None:
         self.settings = settings
         self._logs = logs
         self._shared = shared
+        self._forced = set() if forced is None else forced
         self._overrides = overrides
         self._tracker = tracker
         self.reused: list[Artifact] = []
@@ -98,6 +100,21 @@ class Pipeline:
         """Return where every finished stage of this configuration lies."""
         folders = {name: self.folder(name) for name in stages_of(self.settings)}
         return {name: str(folder.resolve()) for name, folder in folders.items() if folder.exists()}
+
+    def missing(self, stage: str) -> list[str]:
+        """Return the stages that running one, or `all`, would make; raises ValueError for a folder that it lacks."""
+        for name in stages_of(self.settings):
+            if not stage_named(name, self.settings).compares:  # whose key depends on what is evaluated by then
+                self.folder(name)
+        names = stages_of(self.settings) if stage == "all" else (stage,)
+        return [name for name in names if self._is_forced(name) or not self._is_there(name)]
+
+    def _is_there(self, name: str) -> bool:
+        return not stage_named(name, self.settings).compares and self.folder(name).exists()
+
+    def _is_forced(self, name: str) -> bool:
+        """Say whether a stage is made again although it is there: with force=true, once in a sweep."""
+        return self.settings.force and (stage_named(name, self.settings).compares or self.key(name) not in self._forced)
 
     def compared(self) -> tuple[Artifact, ...]:
         """Return the evaluations on disk that can stand beside this configuration's, as they were when first asked."""
@@ -162,7 +179,8 @@ class Pipeline:
 
     def _run_stage(self, name: str, helps: bool) -> Artifact | None:
         stage, folder = stage_named(name, self.settings), self.folder(name)
-        found = None if self.settings.force else self.find(name)
+        force = self._is_forced(name)
+        found = None if force else self.find(name)
         if found is not None:
             tidy(folder)
             log.info("%s: done before, %s", name, folder)
@@ -178,17 +196,19 @@ class Pipeline:
             if missing:
                 log.info("%s: this share is done; of %d missing yet: %s", name, self.settings.shards, missing)
                 return None
-        with building(folder, self._description(stage), self.settings.force) as partial:
+        with building(folder, self._description(stage), force) as partial:
             if partial is not None:
                 log.info("%s: %s", name, stage.summary)
                 stage.run(self._context(stage, parents, partial, WHOLE))
+        seconds = time.monotonic() - started
         if partial is not None:
             self._verified.add(self.key(name))  # hashed a moment ago
+            self._forced |= {self.key(name)} if force else set()
+            self._tracker.metrics({f"seconds/{name}": seconds})
         artifact = self.find(name)
         assert artifact is not None
-        seconds = time.monotonic() - started
-        log.info("%s: %.1f s, %s", name, seconds, artifact.folder)
-        self._tracker.metrics({f"seconds/{name}": seconds})
+        by = "" if partial is not None else "waited for another job, "
+        log.info("%s: %s%.1f s, %s", name, by, seconds, artifact.folder)
         track_artifact(self._tracker, artifact)
         return artifact
 

@@ -24,10 +24,14 @@ def size_text(size: float) -> str:
     return f"{size:.1f} {UNITS[power]}" if power and size < 99.5 else f"{size:.0f} {UNITS[power]}"
 
 
+def count_text(number: int, noun: str) -> str:
+    """Return a number of things, such as `1 job` or `2 jobs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def artifact_table(shelf: Shelf, artifacts: Iterable[Artifact]) -> Table:
     """Return the table of artifacts, oldest first, with a mark at those from which a result was made."""
-    caption = "* an evaluation or a report, or what one was made from"
-    table = Table(box=box.SIMPLE_HEAD, caption=caption)
+    table = Table(box=box.SIMPLE_HEAD, caption="* a result, or what one was made from")
     for title in ("", "stage", "model", "attribute", "key", "size", "made (UTC)"):
         table.add_column(title, no_wrap=True, justify="right" if title == "size" else "left")
     for artifact in sorted(
@@ -36,7 +40,7 @@ def artifact_table(shelf: Shelf, artifacts: Iterable[Artifact]) -> Table:
         mark = "*" if artifact.key in shelf.needed else ""
         made = str(artifact.manifest.get("created", "")).replace("T", " ").removesuffix("Z")
         size = size_text(size_of(artifact))
-        table.add_row(mark, stage_of(artifact), *subject_of(artifact), artifact.key, size, made)
+        table.add_row(mark, stage_of(artifact), *map(escape, subject_of(artifact)), artifact.key, size, made)
     return table
 
 
@@ -56,7 +60,7 @@ def _pairs(rows: dict[str, str]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(escape(name), escape(value))
     return table
 
 
@@ -83,7 +87,9 @@ def _facts(artifact: Artifact) -> dict[str, str]:
         facts[setting] = f"{folder} (content {manifest['settings']['images'][setting]})"
     if shares := manifest.get("shares"):
         devices = Counter(str(share.get("device_name", "")) for share in shares)
-        facts["shared"] = f"{len(shares)} jobs: " + ", ".join(f"{count} x {name}" for name, count in devices.items())
+        facts["shared"] = f"{count_text(len(shares), 'job')}: " + ", ".join(
+            f"{count} x {name}" for name, count in devices.items()
+        )
     return facts
 
 
@@ -132,6 +138,6 @@ def _files(files: dict[str, dict[str, Any]], all_files: bool) -> Table:
         sizes.setdefault(folder, []).append(entry["size"])
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, found in sizes.items():
-        count = f"{len(found)} files" if name.endswith("/") else ""
+        count = count_text(len(found), "file") if name.endswith("/") else ""
         table.add_row(escape(name), count, size_text(sum(found)))
     return table

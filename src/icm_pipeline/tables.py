@@ -7,32 +7,35 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from icm_pipeline.provenance import count_text
+
 
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Print the table of one evaluation, originals beside steered; what was not measured has no row."""
     steering, original, steered = metrics["steering"], metrics["fd_original"], metrics["fd"]
-    title = f"{metrics['attribute']} on {metrics['model']}, "
     if steering is None:
-        title = f"{metrics['attribute']} in {escape(metrics['model'])}, {metrics['num_images']} images"
+        title = f"{metrics['attribute']} in {metrics['model']}, {count_text(metrics['num_images'], 'image')}"
     else:
-        title += f"{len(steering['layers'])} layers, alpha {steering['alpha']:g} ({steering['alpha_unit']})"
-    table = Table(title=title)
+        layers = count_text(len(steering["layers"]), "layer")
+        title = f"{metrics['attribute']} on {metrics['model']}, {layers}, alpha {steering['alpha']:g} "
+        title += f"({steering['alpha_unit']})"
+    table = Table(title=escape(title))
     for column in ("", "original", "steered" if steering else "images"):
         table.add_column(column, justify="left" if not column else "right")
 
     def add(name: str, before: str | None, after: str | None) -> None:
         if before is not None or after is not None:
-            table.add_row(name, before or "", after or "")
+            table.add_row(escape(name), before or "", after or "")
 
     for prompt, value in steered["by_prompt"].items():
-        add(f"FD  {escape(prompt)}", original and f"{original['by_prompt'][prompt]:.3f}", f"{value:.3f}")
+        add(f"FD  {prompt}", original and f"{original['by_prompt'][prompt]:.3f}", f"{value:.3f}")
     table.add_section()
     add("FD  mean", original and f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
     add("    95 % interval", *(row and "{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
     perfect = f"    of a perfect steerer ({steering['assignment']})" if steering else "    if all obeyed"
     add(perfect, None, _number(metrics["fd_floor"]))
     change = metrics["fd_change"]
-    add("    change, 95 % interval of pairs", None, change and "{:+.3f} to {:+.3f}".format(*change["interval_95"]))
+    add("    change, 95 % interval of pairs", None, change and "{:+z.3f} to {:+z.3f}".format(*change["interval_95"]))
     worst = (metrics["worst_share_original"], metrics["worst_share"])
     add("share of the rarest option", *(row and f"{row['mean']:.1%}" for row in worst))
     table.add_section()
@@ -53,7 +56,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 
 def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"
+    return None if value is None else f"{value:z.3f}"
 
 
 def _lost(metrics: dict[str, Any]) -> dict[str, tuple[str | None, str | None]]:
@@ -61,7 +64,7 @@ def _lost(metrics: dict[str, Any]) -> dict[str, tuple[str | None, str | None]]:
     unreadable = metrics.get("unreadable", {})
     counts = {
         "cannot be read": [len(unreadable.get(side) or {}) for side in ("reference", "images")],
-        "judge saw nothing": [metrics["unseen"].get(side, 0) for side in ("originals", "steered")],
+        "judge saw no option": [metrics["unseen"].get(side, 0) for side in ("originals", "steered")],
         "have no twin": [0, len(metrics.get("without_twin", []))],
     }
     return {name: (str(a or ""), str(b or "")) for name, (a, b) in counts.items() if a or b}
@@ -71,24 +74,31 @@ def print_ranking(selection: dict[str, Any], most: int | None = None) -> None:
     """Print the layers, best first, with the chosen ones marked; `most` rows, but every chosen layer."""
     rows, chosen = selection["ranking"], selection["layers"]
     shown = [row for place, row in enumerate(rows) if most is None or place < most or row["layer"] in chosen]
-    title = "Layers by mean held-out accuracy over timesteps; * is steered"
-    table = Table(title=title, box=box.SIMPLE_HEAD, caption=f"{len(shown)} of {len(rows)} layers")
-    for title in ("", "accuracy", "kind"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("layer", overflow="fold")
+    heading = "Layers by mean held-out accuracy over timesteps; * is steered"
+    caption = f"{len(shown)} of {count_text(len(rows), 'layer')}"
+    table = Table(title=heading, box=box.SIMPLE_HEAD, caption=caption, padding=0, show_edge=False)
+    for title in ("", "accuracy", "layer", "kind"):
+        table.add_column(title, no_wrap=True, min_width=1)
     for row in shown:
         mark = "*" if row["layer"] in chosen else ""
-        table.add_row(mark, f"{row['score']:.3f}", row["kind"].replace("_", "-"), row["layer"])
-    Console().print(table)
+        table.add_row(mark, f"{row['score']:.3f}", escape(row["layer"]), row["kind"].replace("_", "-"))
+    _whole_lines(table).print(table)
+
+
+def _whole_lines(table: Table) -> Console:
+    """Return a console as wide as the terminal, or as the table if that is wider: no layer's name is cut or folded."""
+    console = Console()
+    needed = Console(width=500).measure(table).maximum
+    return console if needed <= console.width else Console(width=needed)
 
 
 def print_sweep(title: str, columns: list[str], cells: list[list[str]], left_out: dict[str, str]) -> None:
     """Print one row per evaluated job, and below it the jobs that are left out with the reason."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, caption="* on the Pareto front of FD and CLIP-I")
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, caption="* on the Pareto front of FD and CLIP-I")
     for column in columns:
-        table.add_column(column)
+        table.add_column(escape(column), overflow="fold")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console()
     console.print(table)
     for name, reason in left_out.items():

@@ -1,49 +1,37 @@
 """Turn a composed configuration into checked settings: what cannot work is refused before anything is computed."""
 
-import math
 import re
 import secrets
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from icm_pipeline.choices import ASSIGNMENTS, DIRECTIONS, DTYPES, EMBEDDED, FACES, JUDGES, RULES, SITE_KINDS
-from icm_pipeline.config import AttributeConfig, Settings, value_at
+from icm_pipeline.bounds import BOUNDS_BY_PART, check_values
+from icm_pipeline.bounds import ConfigError as ConfigError
+from icm_pipeline.choices import TRAINED
+from icm_pipeline.combinations import check_combinations
+from icm_pipeline.config import AttributeConfig, PretrainConfig, Settings
 from icm_pipeline.credentials import find_secret
 from icm_pipeline.help_page import groups_help
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "layers.rule": RULES,
-    "layers.kind": SITE_KINDS,
-    "method.name": ("icm", "none"),
-    "method.direction": DIRECTIONS,
-    "method.alpha_unit": ("activation", "relative"),
-    "method.assignment": ASSIGNMENTS,
-    "method.vector": ("per_step", "mean"),
-    "labeler.kind": JUDGES,
-    "judge.kind": JUDGES,
-    "labeler.faces": FACES,
-    "judge.faces": FACES,
-    "evaluate.clip.kind": ("clip",),
-    "evaluate.fd": ("probabilities", "labels"),
-    "model.dtype": DTYPES,
-    "model.offload": ("none", "model", "sequential"),
-    "tracker.name": ("wandb", "tensorboard", "csv", "none"),
-    "tracker.mode": ("offline", "online", "disabled"),
-    "pretrain.part": ("all", "portraits", "autoencoder", "classifier", "clip", "diffusion", "quality"),
-}
-
-UNJUDGED = ("extract", "originals", "pretrain")  # stages that make pictures without a judge for them
-PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
-
 # Becomes part of a folder's name.
 NAME = re.compile(r"\w[\w.+-]{0,63}")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message says what to change."""
+# Arguments of the pipeline's call that are set here for every image, and the settings that decide them.
+SET_FOR_EVERY_CALL = {
+    "prompt": "attribute.probe_templates and attribute.evaluation_prompts",
+    "num_images_per_prompt": "generate.images_per_prompt and evaluate.images_per_prompt",
+    "latents": "seed",
+    "generator": "seed",
+    "num_inference_steps": "model.num_steps",
+    "guidance_scale": "model.guidance_scale",
+    "height": "model.height",
+    "width": "model.width",
+    "output_type": "",
+    "return_dict": "",
+}
 
 
 def register_resolvers() -> None:
@@ -108,7 +96,7 @@ def no_setting(dotted: str, name: str, known: list[str], place: str = "") -> str
 
     place: what stands before the nearest one's name, as on a command line.
     """
-    close = get_close_matches(name, known, 1)
+    close = [other for other in known if other.lower() == name.lower()] or get_close_matches(name, known, 1)
     hint = f" Did you mean {place}{close[0]}?" if close else ""
     return f"there is no {dotted}.{hint}" + (f" Known here: {', '.join(known)}." if known else "")
 
@@ -117,60 +105,12 @@ def check(settings: Settings) -> None:
     """Refuse what cannot work before anything is computed; raises ConfigError naming the value and its choices."""
     refuse_secrets(asdict(settings))
     _check_names(settings)
-    for dotted, choices in CHOICES.items():
-        found = value_at(settings, dotted)
-        if found not in choices:
-            raise ConfigError(f"{dotted}={found} is not known. Choose one of: {', '.join(choices)}.")
-    if settings.sweep is not None and settings.stage != "report":
-        raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={settings.stage}.")
-    if not math.isfinite(settings.alpha):
-        raise ConfigError(f"alpha={settings.alpha} is not a finite number. Set alpha to a number such as alpha=1.0.")
-    for dotted, least in {
-        "model.num_steps": 1, "model.batch_size": 1, "layers.k": 1, "generate.images_per_prompt": 1,
-        "generate.shard_size": 1, "evaluate.images_per_prompt": 1, "method.first_step": 0, "method.draw_size": 1,
-        "probe.max_iter": 1, "probe.min_per_option": 2, "evaluate.bootstrap": 1, "seed": 0, "layers.seed": 0,
-        "labeler.batch_size": 1, "judge.batch_size": 1, "evaluate.clip.batch_size": 1,
-    }.items():  # fmt: skip
-        if value_at(settings, dotted) < least:
-            raise ConfigError(f"{dotted}={value_at(settings, dotted)} must be at least {least}.")
-    seconds = settings.plan.seconds_per_image
-    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-        raise ConfigError(f"plan.seconds_per_image={seconds} must be a positive number, or null.")
-    threads = settings.model.num_threads
-    if threads is not None and threads < 1:
-        raise ConfigError(f"model.num_threads={threads} must be at least 1, or null for torch's own choice.")
-    decoded = settings.model.decode_batch_size
-    if decoded is not None and decoded < 1:
-        raise ConfigError(f"model.decode_batch_size={decoded} must be at least 1, or null for the whole batch.")
-    if settings.model.grow_batch and settings.model.device == "cpu":
-        raise ConfigError(
-            "model.grow_batch=true needs a GPU, which says when its memory is full; on the CPU set model.batch_size."
-        )
-    if not math.isfinite(settings.model.guidance_scale):
-        raise ConfigError(f"model.guidance_scale={settings.model.guidance_scale} is not a finite number.")
-    last = settings.method.last_step
-    if last is not None and last < settings.method.first_step:
-        raise ConfigError(
-            f"method.last_step={last} lies before method.first_step={settings.method.first_step}: "
-            "no step would be steered."
-        )
-    steps, first = settings.model.num_steps, settings.method.first_step
-    if first >= steps:
-        raise ConfigError(f"method.first_step={first} lies beyond the last of {steps} steps (0-based).")
-    start, count = settings.timesteps.start, settings.timesteps.count
-    if not 0 <= start < 1:
-        raise ConfigError(f"timesteps.start={start} must be a share of the denoising steps, from 0 up to but not 1.")
-    if count is not None and count < 1:
-        raise ConfigError(f"timesteps.count={count} must be at least 1, or null for every step.")
-    if not 0 < settings.probe.test_share < 1:
-        raise ConfigError(f"probe.test_share={settings.probe.test_share} must lie between 0 and 1.")
-    if not settings.probe.C > 0 or not math.isfinite(settings.probe.C):
-        raise ConfigError(f"probe.C={settings.probe.C} must be a positive, finite number.")
-    _check_judges(settings)
+    check_values(settings)
+    _check_call(settings.model.call)
+    _check_sites(settings.model.sites)
     _check_attribute(settings.attribute)
-    _check_shares(settings)
-    _check_jobs(settings)
-    _check_folders(settings)
+    _check_parts(settings.pretrain)
+    check_combinations(settings)
 
 
 def refuse_secrets(config: Any) -> None:
@@ -193,21 +133,35 @@ def _check_names(settings: Settings) -> None:
             )
 
 
-def _check_judges(settings: Settings) -> None:
-    """Refuse the embedded world's judges for a model of another world, whose pictures they would judge all the same."""
-    unjudged = settings.stage in UNJUDGED or settings.images is not None or settings.sweep is not None
-    if unjudged or settings.model.path.startswith(EMBEDDED):
-        return
-    judges = {"labeler": settings.labeler, "judge": settings.judge, "evaluate.clip": settings.evaluate.clip}
-    wrong = [name for name, judge in judges.items() if judge.path.startswith(EMBEDDED)]
-    if wrong:
-        found = ", ".join(f"{name}.path={judges[name].path}" for name in wrong)
-        raise ConfigError(
-            f"model.path={settings.model.path} would be judged by {found}, made for the embedded model's portraits and "
-            f"nothing else. Add {' '.join(PHOTO_JUDGES[name] for name in wrong)} and an attribute of photographs "
-            "(attribute=gender_photo), or begin with an experiment such as experiment=sdxl_gender. For a model that "
-            "draws those portraits give the folders of the judges trained with it (labeler.path=/folder ...)."
-        )
+def _check_call(call: Mapping[str, Any]) -> None:
+    for name in call:
+        if name in SET_FOR_EVERY_CALL:
+            setting = SET_FOR_EVERY_CALL[name]
+            way = f"Set {setting} instead." if setting else "Leave it out."
+            raise ConfigError(f"model.call.{name} cannot be set: it is decided for every call of the pipeline. {way}")
+
+
+def _check_sites(sites: Mapping[str, str]) -> None:
+    for kind, pattern in sites.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"model.sites.{kind}={pattern} is no regular expression ({error}). It must match whole names of "
+                "modules, such as .*attn1; put a backslash before a character that is meant as it is."
+            ) from error
+
+
+def _check_parts(pretrain: PretrainConfig) -> None:
+    """Refuse a mapping from parts to numbers that names another part, or lacks one."""
+    for dotted in BOUNDS_BY_PART:
+        found = getattr(pretrain, dotted.removeprefix("pretrain."))
+        for part in found:
+            if part not in TRAINED:
+                raise ConfigError(no_setting(f"{dotted}.{part}", part, list(TRAINED), f"{dotted}."))
+        missing = [part for part in TRAINED if part not in found]
+        if missing:
+            raise ConfigError(f"{dotted} has no number for {', '.join(missing)}. Add +{dotted}.{missing[0]}=<number>.")
 
 
 def _check_attribute(attribute: AttributeConfig) -> None:
@@ -258,40 +212,3 @@ def _check_options(attribute: AttributeConfig) -> None:
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
         raise ConfigError(f"{name} contains {text!r}, which is no text: put a text with : or {{}} in quotes.")
-
-
-def _check_shares(settings: Settings) -> None:
-    shares = settings.method.target_shares
-    if shares is None:
-        return
-    options = list(settings.attribute.options)
-    if len(shares) != len(options):
-        raise ConfigError(f"method.target_shares has {len(shares)} numbers for {len(options)} options: {options}.")
-    if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
-        raise ConfigError(f"method.target_shares={shares} must be non-negative and sum to 1 (sum {sum(shares):g}).")
-
-
-def _check_jobs(settings: Settings) -> None:
-    shards, shard, devices = settings.shards, settings.shard, settings.devices
-    if shards < 1:
-        raise ConfigError(f"shards={shards} must be at least 1.")
-    if shard is not None and not 0 <= shard < shards:
-        raise ConfigError(f"shard={shard} is none of the {shards} shards, which count from 0. Set shards=... as well.")
-    if devices and shards > 1:
-        raise ConfigError(f"devices={devices} and shards={shards} exclude each other: devices makes the shards itself.")
-    if settings.force and (shards > 1 or devices):
-        raise ConfigError(
-            "force=true lets one job make everything again; several would undo each other's work. Delete the "
-            "artifact's folder instead, or leave out shards and devices."
-        )
-
-
-def _check_folders(settings: Settings) -> None:
-    images, reference, stage = settings.images, settings.reference, settings.stage
-    if images is not None and stage not in ("label", "evaluate"):
-        raise ConfigError(f"images={images} goes with stage=label and stage=evaluate, not with stage={stage}.")
-    if reference is not None and (images is None or stage != "evaluate"):
-        raise ConfigError(
-            f"reference={reference} is the folder of unsteered twins and goes with stage=evaluate images=<folder>. The "
-            "images that FID compares to are evaluate.reference."
-        )

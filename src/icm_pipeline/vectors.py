@@ -59,6 +59,13 @@ class SteeringVectors:
     strength: Strength | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Say in a line what they are, without their numbers."""
+        made_for = f"{self.attribute} ({', '.join(self.options)}) on {self.model}"
+        return (
+            f"SteeringVectors({made_for}: {len(self.layers)} layers, {len(self.steps)} steps, strength={self.strength})"
+        )
+
     @property
     def layers(self) -> list[str]:
         return list(self.directions)

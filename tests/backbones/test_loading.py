@@ -147,3 +147,8 @@ def test_a_shipped_pipeline_that_its_user_loads_himself_is_of_one_precision(name
 
     pipe = DiffusionPipeline.from_pretrained(ZOO / name)
     assert {part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)} == {torch.float32}
+
+
+def test_an_argument_that_the_call_does_not_take_is_refused_with_close_ones(random_pipeline_folder: Path) -> None:
+    with pytest.raises(BackboneError, match=r"model\.call\.negative_promt is no argument .*negative_prompt"):
+        load_backbone("x", str(random_pipeline_folder), 2, 3.0, Placement(), options={"negative_promt": "a"})

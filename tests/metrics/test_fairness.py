@@ -188,6 +188,15 @@ def test_an_interval_contains_its_figure(num_options: int, seed: int) -> None:
     assert low <= change <= high
 
 
+def test_an_interval_holds_no_fd_that_cannot_be() -> None:
+    rng, rows = np.random.default_rng(0), np.eye(2)[[0] * 11 + [1]]
+    low, high = bootstrap_interval(rows, ["a"] * 12, 500, rng)
+    assert 0 < low < high == pytest.approx(np.sqrt(0.5))  # all of one option
+    target = np.array([0.9, 0.1])
+    low, high = bootstrap_interval(np.eye(2)[[1] * 11 + [0]], ["a"] * 12, 500, rng, target)
+    assert high == pytest.approx(0.9 * np.sqrt(2))
+
+
 def test_a_lower_level_covers_less_often() -> None:
     rows = one_hot([0] * 80 + [1] * 20, 2)
     wide, narrow = (

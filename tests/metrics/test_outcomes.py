@@ -23,8 +23,20 @@ def test_one_nan_makes_an_image_unreadable() -> None:
 
 
 def test_an_image_that_shows_none_of_the_options_has_no_label() -> None:
-    assert hard_labels(np.array([[0.0, 0.0], [0.0, 0.1]])).tolist() == [-1, 1]
+    assert hard_labels(np.array([[0.0, 0.0], [0.0, 0.6]])).tolist() == [-1, 1]
     assert np.isnan(one_hot_labels(np.array([[0.0, 0.0]]))).all()
+
+
+def test_an_image_that_shows_a_class_no_option_names_has_no_label() -> None:
+    rows = np.array([[0.02, 0.03, 0.01, 0.01], [0.5, 0.2, 0.0, 0.0], [0.4, 0.1, 0.0, 0.0]])
+    assert hard_labels(rows).tolist() == [-1, 0, -1]
+    assert np.isnan(one_hot_labels(rows)).any(1).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("num_options", [2, 4, 101])
+def test_a_judge_that_knows_the_options_alone_labels_every_image(num_options: int) -> None:
+    rows = np.random.default_rng(0).dirichlet(np.ones(num_options), 500)
+    assert hard_labels(rows.round(6)).tolist() == rows.round(6).argmax(1).tolist()
 
 
 @pytest.mark.parametrize(("wanted", "share"), [([0, 1, 0, 1], 1.0), ([1, 0, 1, 0], 0.0), ([0, 0, 0, 0], 0.5)])
@@ -51,6 +63,19 @@ def test_a_change_within_an_option_is_kept() -> None:
 
 def test_an_image_that_becomes_unreadable_is_not_kept() -> None:
     assert share_kept(SEEN, UNSEEN) == 0.5
+
+
+def test_what_stays_none_of_the_options_is_kept() -> None:
+    none, one, unseen = [0.1, 0.1], [0.7, 0.1], [NAN, NAN]
+    before = np.array([none, none, none, one, unseen, unseen])
+    after = np.array([none, one, unseen, none, none, unseen])
+    assert share_kept(before, after) == 0.2
+    assert share_kept(before[:1], after[:1]) == 1.0
+
+
+def test_pairs_that_nobody_can_read_have_no_share() -> None:
+    with pytest.raises(ValueError, match="could read"):
+        share_kept(UNSEEN[1:2], UNSEEN[1:2])
 
 
 def test_hard_labels_as_rows_leave_unseen_images_unseen() -> None:

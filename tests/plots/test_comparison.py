@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from icm_pipeline.plots import comparison
 from icm_pipeline.plots.comparison import describe, plot_comparison
 
 USUAL: dict[str, Any] = {
@@ -32,11 +33,15 @@ def test_a_way_of_steering_is_described_by_what_sets_it_apart(change: dict[str, 
     assert describe({**USUAL, **change}) == words
 
 
+@pytest.mark.parametrize("method", ["icm", "none"])
+def test_settings_behind_the_steering_are_told_after_it(method: str) -> None:
+    words = describe({**USUAL, "method": method}, ["probe.C=1", "seed=2"])
+    assert words == describe({**USUAL, "method": method}) + ", probe.C=1, seed=2"
+
+
 def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from icm_pipeline.plots import comparison
-
     extents: list[Any] = []
     spread = comparison.spread_labels
 
@@ -47,8 +52,8 @@ def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
     monkeypatch.setattr(comparison, "spread_labels", watched)
     results = [
         {
-            "steering": {**USUAL, "alpha": alpha}, "key": str(alpha), "fd": {"mean": 0.2 + alpha / 1000},
-            "fd_original": {"mean": 0.5}, "clip_i": 0.9,
+            "steering": {**USUAL, "alpha": alpha}, "key": str(alpha), "told": ["probe.shuffle_labels=true"],
+            "fd": {"mean": 0.2 + alpha / 1000}, "fd_original": {"mean": 0.5}, "clip_i": 0.9,
         }
         for alpha in (1, 2, 3)
     ]  # fmt: skip
@@ -56,3 +61,16 @@ def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
     pairs = [(a, b) for i, a in enumerate(extents) for b in extents[i + 1 :]]
     assert len(pairs) == 3
     assert not any(a.overlaps(b) for a, b in pairs)
+
+
+def test_many_labels_leave_out_what_all_points_share() -> None:
+    rows = [{"steering": {**USUAL, "alpha": alpha}, "told": ["probe.C=1"] * (alpha == 2)} for alpha in range(1, 8)]
+    labels, shared = comparison._labels(rows)
+    assert (labels[:3], shared) == (["alpha 1", "alpha 2, probe.C=1", "alpha 3"], ["best 2"])
+    few, nothing = comparison._labels(rows[:3])
+    assert (few[0], nothing) == ("best 2, alpha 1", [])
+
+
+def test_a_point_that_nothing_sets_apart_keeps_its_whole_label() -> None:
+    rows = [{"steering": USUAL, "told": [f"probe.C={c}"] if c else []} for c in range(7)]
+    assert comparison._labels(rows)[0][:2] == ["best 2, alpha 1.5", "probe.C=1"]

@@ -1,12 +1,17 @@
 """`stage=pretrain`: a part starts from nothing or from shipped weights, and its card knows which."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from icm_pipeline.backbones.paths import ZOO
-from icm_pipeline.pretrain.parts import PretrainPlan, make_diffusion
+from icm_pipeline.config import Settings
+from icm_pipeline.pretrain.parts import PretrainPlan, make_diffusion, pretrain
+from icm_pipeline.pretrain.quality import refuse_missing
 
 UNET = "tiny/unet/diffusion_pytorch_model.safetensors"
 
@@ -21,3 +26,17 @@ def test_training_on_begins_with_the_shipped_weights_and_remembers_their_history
     assert history["autoencoder"] == shipped["autoencoder"]
     assert history["diffusion"][:-1] == shipped["diffusion"]
     assert history["diffusion"][-1]["steps_done"] == 1
+
+
+@pytest.mark.parametrize("part", ["all", "quality"])
+def test_label_texts_that_measuring_will_lack_are_refused_before_anything_is_trained(
+    plan: PretrainPlan, part: str
+) -> None:
+    people = {"gender": {"woman": ["a woman"], "man": ["a man"]}, "age": {"young": ["a youth"], "adult": ["an adult"]}}
+    with pytest.raises(ValueError, match=r"options of age, skin_tone, background, glasses\. Set evaluate=portraits"):
+        pretrain(part, replace(plan, attributes=people))
+    assert not list(plan.folder.iterdir())
+
+
+def test_the_shipped_portraits_have_all_label_texts(settings_with: Callable[..., Settings]) -> None:
+    refuse_missing({other.name: other.options for other in settings_with().evaluate.drift.values()})

@@ -66,5 +66,5 @@ def test_a_sibling_trained_on_begins_with_its_shipped_weights_and_remembers(name
 
 
 def test_only_embedded_models_are_trained(plan: PretrainPlan) -> None:
-    with pytest.raises(ValueError, match=r"not sd15: set model to .*tiny_flux"):
+    with pytest.raises(ValueError, match=r"not sd15\. Set model to one of: tiny, .*, tiny_flux\."):
         pretrain("diffusion", replace(plan, model=replace(plan.model, name="sd15")))

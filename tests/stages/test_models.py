@@ -12,10 +12,8 @@ import pytest
 import torch
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config import Settings, value_at
-from icm_pipeline.metrics import realism
 from icm_pipeline.stage_table import STAGES, StageContext
 from icm_pipeline.stages import models, probe
 from icm_pipeline.stages.models import (
@@ -24,7 +22,7 @@ from icm_pipeline.stages.models import (
     load_model,
     probe_jobs,
     recorded_steps,
-    refuse_early,
+    refuse_layers,
 )
 
 Compose = Callable[..., Settings]
@@ -116,60 +114,9 @@ def test_other_weights_at_the_same_place_are_loaded(
 
 @pytest.mark.parametrize("word", ["layers.k=99", "layers.rule=named"])
 def test_layers_that_do_not_exist_are_refused_early(settings_with: Compose, backbone: Backbone, word: str) -> None:
+    refuse_layers(settings_with("layers.k=1"), backbone)
     with pytest.raises(ValueError, match=r"layers\."):
-        refuse_early(settings_with(word, "labeler.kind=clip", "judge.kind=clip"), backbone)
-
-
-def test_an_attribute_that_the_embedded_judge_cannot_tell_is_refused_early(
-    settings_with: Compose, backbone: Backbone
-) -> None:
-    settings = settings_with("judge.kind=tiny", f"judge.path={ZOO / 'tiny-classifier'}", "layers.k=1")
-    refuse_early(settings, backbone)
-    settings.attribute.name = "beard"
-    with pytest.raises(ValueError, match="beard"):
-        refuse_early(settings, backbone)
-
-
-@pytest.mark.parametrize(
-    ("words", "error", "message"),
-    [
-        (["labeler.path=/nowhere/clip.safetensors"], ValueError, r"^/nowhere/clip\.safetensors does not exist"),
-        (["labeler.model='local-dir:/nowhere'"], ValueError, r"^local-dir:/nowhere does not exist"),
-        (["labeler.faces=largest", "labeler.detector=eyes"], ValueError, r"^labeler\.detector=eyes is not known"),
-        (["judge.faces=largest", "judge.detector=eyes"], ValueError, r"^judge\.detector=eyes is not known"),
-        (["judge.kind=fairface", "judge.model=eight"], ValueError, r"^judge\.model=eight is no FairFace model"),
-        (["labeler.faces=largest"], ModuleNotFoundError, r"^labeler\.detector=dlib needs .*icm_pipeline\[faces\]"),
-    ],
-)
-def test_what_a_judge_lacks_is_refused_early_by_its_own_group(
-    settings_with: Compose,
-    backbone: Backbone,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    error: type[Exception],
-    message: str,
-) -> None:
-    monkeypatch.setattr("icm_pipeline.labelers.extras.find_spec", lambda name: None)
-    settings = settings_with("labeler.kind=clip", "judge.kind=clip", "layers.k=1", *words)
-    with pytest.raises(error, match=message):
-        refuse_early(settings, backbone)
-
-
-def test_an_inception_checkpoint_that_is_not_there_is_refused_early(settings_with: Compose, backbone: Backbone) -> None:
-    settings = settings_with(
-        "labeler.kind=clip", "judge.kind=clip", "layers.k=1", "evaluate.inception=/nowhere/net.pth"
-    )
-    with pytest.raises(ValueError, match=r"evaluate\.inception=/nowhere/net\.pth does not exist"):
-        refuse_early(settings, backbone)
-
-
-def test_a_reference_without_the_library_for_it_is_refused_early(
-    settings_with: Compose, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(realism, "find_spec", lambda name: None)
-    settings = settings_with("labeler.kind=clip", "judge.kind=clip", "layers.k=1", "evaluate.reference=/pictures")
-    with pytest.raises(ModuleNotFoundError, match=r"icm_pipeline\[fid\]"):
-        refuse_early(settings, backbone)
+        refuse_layers(settings_with(word), backbone)
 
 
 def test_a_device_that_is_not_there_is_refused_by_its_setting() -> None:

@@ -1,6 +1,8 @@
 """Which family knows which pipeline, by the class that a pipeline says it is."""
 
+import inspect
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from icm_pipeline.backbones.attention import attention_kernel
@@ -13,6 +15,7 @@ from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.backbones.sd3 import SD3
 from icm_pipeline.backbones.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
 from icm_pipeline.backbones.z_image import Z_IMAGE
+from icm_pipeline.validation import SET_FOR_EVERY_CALL
 
 FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
 PIPELINES: dict[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
@@ -73,6 +76,7 @@ def load_backbone(
     use_scheduler(pipe, scheduler)
     backbone = attach(pipe, sites, name)
     family = backbone.family
+    _check_options(type(pipe), options or {})
     size = family.default_size(pipe)
     sampling = Sampling(
         num_steps,
@@ -85,6 +89,20 @@ def load_backbone(
     )
     _check_size(family, pipe, sampling)
     return Backbone(name, pipe, family, backbone.sites, sampling)
+
+
+def _check_options(pipeline_class: type, options: Mapping[str, Any]) -> None:
+    """Raise BackboneError for an argument that a pipeline's call does not name; with **kwargs it would be ignored."""
+    parameters = inspect.signature(pipeline_class.__call__).parameters.values()
+    named = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD and each.name != "self"]
+    known = [name for name in named if name not in SET_FOR_EVERY_CALL]
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, known, 3)
+            hint = f"Did you mean {' or '.join(close)}? " if close else ""
+            raise BackboneError(
+                f"model.call.{name} is no argument of {pipeline_class.__name__}. {hint}It takes: {', '.join(known)}."
+            )
 
 
 def _check_size(family: Family, pipe: Any, sampling: Sampling) -> None:

@@ -99,7 +99,9 @@ def refuse_unanswerable(
         refuse_missing_checkpoint(model, path)
     elif kind == "tiny":
         folder = local_folder(path)
-        known = read_attributes(folder) if folder is not None and folder.is_dir() else {}
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"labeler.path={path} does not exist; give the folder of a classifier.")
+        known = read_attributes(folder) if folder is not None else {}
         for attribute, options in questions.items() if known else ():
             option_columns(known, attribute, options)
     elif kind == "fairface":

@@ -5,6 +5,9 @@ An option may have several texts; its logit is the best of them (the paper's pro
 
 import logging
 from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +20,34 @@ from icm_pipeline.labelers.script_archives import is_script_archive, read_script
 log = logging.getLogger(__name__)
 
 
+HUB_MODEL = "hf-hub:"
+
+
 def refuse_missing_checkpoint(model: str, path: str) -> None:
-    """Raise ValueError for a path that looks like a file's or a folder's and leads nowhere."""
-    given, folder = (model, brought_weights(model)) if model.startswith(LOCAL_MODEL) else (path, local_folder(path))
+    """Raise ValueError for a model that open_clip does not know and a path to a file or folder that leads nowhere."""
+    is_local = model.startswith(LOCAL_MODEL)
+    folder = brought_weights(model) if is_local else local_folder(path)
     if folder is not None and not folder.exists():
+        given = f"labeler.model={model}" if is_local else f"labeler.path={path}"
         raise ValueError(f"{given} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")
+    if is_local or model.startswith(HUB_MODEL):
+        return
+    known = _models_in(folder) if folder is not None and folder.is_dir() else _models_of_open_clip()
+    if model.replace("/", "-") not in known:
+        near = get_close_matches(model, known, n=3, cutoff=0.4) or sorted(known)[:8]
+        where = "open_clip" if folder is None or not folder.is_dir() else f"labeler.path={path}"
+        raise ValueError(f"labeler.model={model} is no model of {where}; it has for instance {', '.join(near)}.")
+
+
+def _models_in(folder: Path) -> list[str]:
+    return [file.stem for file in folder.glob("*.json")]
+
+
+def _models_of_open_clip() -> list[str]:
+    """Return the names of open_clip's architectures, without importing it."""
+    package = find_spec("open_clip")
+    places = package.submodule_search_locations if package else None
+    return [name for place in places or () for name in _models_in(Path(place) / "model_configs")]
 
 
 class ClipJudge:
@@ -36,7 +62,7 @@ class ClipJudge:
 
         refuse_missing_checkpoint(model, path)
         weights: str | None = path
-        whole = model.startswith(("hf-hub:", LOCAL_MODEL))
+        whole = model.startswith((HUB_MODEL, LOCAL_MODEL))
         folder = None if whole else local_folder(path)
         archive = folder if folder is not None and is_script_archive(folder) else None
         if whole or archive is not None:

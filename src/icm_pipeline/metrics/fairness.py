@@ -98,10 +98,14 @@ def paired_change(
 
 @dataclass(frozen=True)
 class _Resampled:
-    """Of every prompt the mean row less the target [P, K], and the errors of it in each resample [R, P, K]."""
+    """Of every prompt the mean row less the target [P, K], and the errors of it in each resample [R, P, K].
+
+    most: the largest FD that there is, of a prompt whose images all show one option.
+    """
 
     deviations: Floats
     errors: Floats
+    most: float
 
     @property
     def figure(self) -> float:
@@ -145,7 +149,8 @@ def _resample(
             weight = len(group) / len(members) * np.sqrt(len(group) / max(1, len(group) - 1))
             for side, rows_of in enumerate(sides):
                 errors[side][:, index] += weight * (rows_of[drawn].mean(1) - rows_of[group].mean(0))
-    return [_Resampled(*parts) for parts in zip(deviations, errors, strict=True)]
+    most = float(np.linalg.norm(np.eye(num_options) - goal, axis=1).max())
+    return [_Resampled(*parts, most) for parts in zip(deviations, errors, strict=True)]
 
 
 def _interval(resampled: _Resampled, level: float) -> tuple[float, float]:
@@ -154,12 +159,12 @@ def _interval(resampled: _Resampled, level: float) -> tuple[float, float]:
     Errors can only lengthen a deviation of zero, so percentiles of resampled FDs lie too high where FD is small. The
     limits are instead the FDs of which the figure would be an upper and a lower quantile, found by scaling the
     deviations (test inversion: Carpenter 1999); 0 if FD 0 could give the figure. The upper one is at least the
-    resamples' own, shifted by as much as their mean is above the figure.
+    resamples' own, shifted by as much as their mean is above the figure, and no larger than an FD can be.
     """
     tail, figure, values = (1 - level) / 2, resampled.figure, resampled.figures()
     shifted = float(np.quantile(values, 1 - tail) - values.mean()) + figure
     low, high = (figure * _scale(resampled, figure, share) for share in (1 - tail, tail))
-    return min(low, figure), max(high, shifted, figure)
+    return min(low, figure), max(min(max(high, shifted), resampled.most), figure)
 
 
 def _scale(resampled: _Resampled, figure: float, share: float) -> float:

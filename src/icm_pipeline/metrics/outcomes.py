@@ -8,9 +8,15 @@ Ints = NDArray[np.int64]
 
 
 def hard_labels(probabilities: Floats) -> Ints:
-    """Return the most probable option of each image [n], -1 where the judge saw nothing (NaN) or none (zeros)."""
-    unseen = np.asarray(np.isnan(probabilities).any(1) | ~probabilities.any(1))
-    return np.where(unseen, -1, np.where(unseen[:, None], 0.0, probabilities).argmax(1))
+    """Return the most probable option of each image [n], -1 where the judge saw nothing (NaN) or none of the options.
+
+    It saw none where all are 0, and where the classes that no option names (1 less the row's sum) together are more
+    probable than the best option.
+    """
+    blind = np.asarray(np.isnan(probabilities).any(1))
+    rows = np.where(blind[:, None], 0.0, probabilities)
+    best, dropped = rows.max(1), 1 - rows.sum(1)
+    return np.where(dropped > best, -1, rows.argmax(1))
 
 
 def one_hot_labels(probabilities: Floats) -> Floats:
@@ -25,9 +31,13 @@ def share_obeying(probabilities: Floats, wanted: Ints) -> float:
 
 
 def share_kept(before: Floats, after: Floats) -> float:
-    """Return the share of pairs whose most probable option stayed the same; a pair nobody can read does not count."""
-    a, b = hard_labels(before), hard_labels(after)
-    seen = (a >= 0) | (b >= 0)
-    if not seen.any():
+    """Return the share of pairs whose most probable option stayed the same, or stayed none of the options.
+
+    A pair nobody can read does not count; one with an unreadable side is not kept. Raises ValueError if none counts.
+    """
+    blind, blind_after = (np.isnan(side).any(1) for side in (before, after))
+    counted = ~(blind & blind_after)
+    if not counted.any():
         raise ValueError("No pair has an image the judge could read.")
-    return float((a == b)[seen].mean())
+    same = (hard_labels(before) == hard_labels(after)) & (blind == blind_after)
+    return float(same[counted].mean())

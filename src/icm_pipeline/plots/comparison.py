@@ -1,6 +1,8 @@
-"""What steering did: FD per prompt before and after, and this run beside every other of the model and attribute."""
+"""What steering did: FD per prompt before and after, and this run beside others with its originals and judges."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from icm_pipeline.plots.style import KIND_COLORS, KIND_NAMES, ORIGINAL_COLOR, STEERED_COLOR, figure
@@ -29,10 +31,21 @@ def plot_discrepancy(path: Path, metrics: dict[str, Any]) -> Path:
     return path
 
 
-def describe(steering: dict[str, Any]) -> str:
-    """Return a way of steering in a few words: which layers, how far, and whatever is unusual about it."""
+LONGEST_LINE = 44  # characters of a label beside its point
+MOST_WHOLE_LABELS = 6  # of more points the labels leave out what all of them share
+
+
+def describe(steering: dict[str, Any], told: Sequence[str] = ()) -> str:
+    """Return a way of steering in a few words: which layers, how far, and whatever is unusual about it.
+
+    told: settings of what the steering was made from that are to be told as well.
+    """
+    return ", ".join(_words(steering, told))
+
+
+def _words(steering: dict[str, Any], told: Sequence[str]) -> list[str]:
     if steering["method"] == "none":
-        return "no steering"
+        return ["no steering", *told]
     unit = "" if steering["alpha_unit"] == "relative" else " (activation units)"
     last = steering["last_step"]
     window = f"steps {steering['first_step']} to {'the end' if last is None else last}"
@@ -45,7 +58,7 @@ def describe(steering: dict[str, Any]) -> str:
         f"towards {steering['target_shares']}": steering["target_shares"] is not None,
     }
     words = [f"{_which_layers(steering)} {KIND_NAMES[steering['kind']]}", f"alpha {steering['alpha']:g}{unit}"]
-    return ", ".join(words + [word for word, applies in unusual.items() if applies])
+    return [*words, *(word for word, applies in unusual.items() if applies), *told]
 
 
 def _which_layers(steering: dict[str, Any]) -> str:
@@ -55,8 +68,20 @@ def _which_layers(steering: dict[str, Any]) -> str:
     )
 
 
+def _labels(results: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return a label per point, without the kind that its colour tells, and the words left out as all share them."""
+    words = [
+        [word.replace(f" {KIND_NAMES[row['steering']['kind']]}", "") for word in _words(row["steering"], row["told"])]
+        for row in results
+    ]
+    many = len(results) > MOST_WHOLE_LABELS
+    shared = [word for word in words[0] if many and all(word in others for others in words)]
+    own = [[word for word in label if word not in shared] or label for label in words]
+    return [fill(", ".join(label), LONGEST_LINE) for label in own], shared
+
+
 def plot_comparison(path: Path, results: list[dict[str, Any]], this_key: str) -> Path:
-    """Draw every run as a point: FD against CLIP-I, labelled by what was steered; the run of `this_key` is filled."""
+    """Draw every run as a point: FD against CLIP-I, labelled by what sets it apart; the run of `this_key` is filled."""
     with figure(path, (6.4, 4.2)) as (drawing, axis):
         original = results[0]["fd_original"]["mean"]
         axis.axvline(original, color=ORIGINAL_COLOR, lw=1.2, ls="--")
@@ -66,21 +91,22 @@ def plot_comparison(path: Path, results: list[dict[str, Any]], this_key: str) ->
         furthest = max(original, *(row["fd"]["mean"] for row in results))
         seen: set[str] = set()
         labels = []
-        for row in results:
+        texts, shared = _labels(results)
+        for row, text in zip(results, texts, strict=True):
             kind = row["steering"]["kind"]
             color = KIND_COLORS[kind]
             place = (row["fd"]["mean"], row["clip_i"])
             filled = color if row["key"] == this_key else "white"
             axis.plot(*place, "o", ms=7, mfc=filled, mec=color, label=None if kind in seen else KIND_NAMES[kind])
             seen.add(kind)
-            words = describe(row["steering"]).replace(f" {KIND_NAMES[kind]}", "")
             side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}
-            labels.append(axis.annotate(words, place, textcoords="offset points", fontsize=6.5, **side))
+            labels.append(axis.annotate(text, place, textcoords="offset points", fontsize=6.5, **side))
         axis.set_xlim(0, 1.12 * furthest)
         axis.margins(y=0.12)
         axis.set_xlabel("FD, mean over prompts (lower is better)")
         axis.set_ylabel("CLIP-I (higher is better)")
-        axis.set_title("Ways of steering: how fair against how much of the picture stays")
+        everywhere = f"\nIn all of them: {', '.join(shared)}" if shared else ""
+        axis.set_title(f"Ways of steering: how fair against how much of the picture stays{everywhere}")
         axis.legend(frameon=False, fontsize=7, loc="best")
         drawing.draw_without_rendering()
         spread_labels(labels)

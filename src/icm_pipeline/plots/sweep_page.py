@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.provenance import count_text
 from icm_pipeline.sweeps import Sweep
 
 
@@ -22,7 +23,7 @@ def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> Path
     """Write the page beside its figures ({title: file}) and return its path."""
     columns, cells = sweep_cells(sweep)
     lines = [
-        f"# Sweep {sweep.folder.name}: {len(sweep.jobs)} jobs",
+        f"# Sweep {sweep.folder.name}: {count_text(len(sweep.jobs), 'job')}",
         "",
         _common(sweep),
         "",
@@ -48,7 +49,7 @@ def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[s
     """
     varied = sweep.varied()
     others = list(dict.fromkeys(name for job in sweep.jobs for name in job.metrics["kept"] if kept))
-    titles = ["job", *(name.replace("_", " ") for name in varied), "FD before", "FD after", "95 %", "CLIP-I", "obeyed"]
+    titles = ["job", *map(_title, varied), "FD before", "FD after", "95 %", "CLIP-I", "obeyed"]
     cells = [
         [
             row["job"],
@@ -69,16 +70,19 @@ def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[s
 def _common(sweep: Sweep) -> str:
     varied, first = sweep.varied(), sweep.jobs[0].factors
     same = [
-        f"{name.replace('_', ' ')} {_cell(value)}"
-        for name, value in first.items()
-        if name not in varied and value is not None
+        f"{_title(name)} {_cell(value)}" for name, value in first.items() if name not in varied and value is not None
     ]
     return f"In all of them: {', '.join(same)}."
+
+
+def _title(name: str) -> str:
+    """Return a factor in words, and a setting as it is written on the command line."""
+    return name if "." in name else name.replace("_", " ")
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:z.4g}"
     return str(value).replace("|", "/")

@@ -19,6 +19,7 @@ from torch import nn
 
 from icm_pipeline.artifacts import fingerprint, replace_folder, spread_mode, write_json
 from icm_pipeline.backbones.paths import ZOO
+from icm_pipeline.choices import SIBLINGS
 from icm_pipeline.config import ModelConfig
 from icm_pipeline.pretrain.cards import QUALITY, TRAINING, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
@@ -28,7 +29,6 @@ from icm_pipeline.tracking import Tracker
 log = logging.getLogger(__name__)
 
 MODEL_FOLDER = "tiny"
-SIBLINGS = ("tiny_sdxl", "tiny_sana", "tiny_flux")
 CLASSIFIER_FOLDER = "tiny-classifier"
 CLIP_FOLDER = "tiny-clip"
 
@@ -217,13 +217,20 @@ PARTS: dict[str, Callable[[PretrainPlan], None]] = {
 def pretrain(part: str, plan: PretrainPlan) -> None:
     """Make one part, or with `all` every part in order; a sibling has no judges and no text encoder of its own.
 
-    Raises ValueError for a model that is not one of ours.
+    Raises ValueError for a model that is not one of ours, and for label texts that measuring the quality will lack.
     """
+    from icm_pipeline.pretrain.quality import refuse_missing
+
     ours = (MODEL_FOLDER, *SIBLINGS)
     if plan.model.name not in ours:
-        raise ValueError(f"stage=pretrain trains the embedded models, not {plan.model.name}: set model to {ours}.")
-    whole = PARTS if plan.model.name == MODEL_FOLDER else ("portraits", "diffusion", "quality")
-    for name in whole if part == "all" else (part,):
+        raise ValueError(
+            f"stage=pretrain trains the embedded models, not {plan.model.name}. Set model to one of: {', '.join(ours)}."
+        )
+    whole = tuple(PARTS) if plan.model.name == MODEL_FOLDER else ("portraits", "diffusion", "quality")
+    names = whole if part == "all" else (part,)
+    if "quality" in names:
+        refuse_missing(plan.attributes)
+    for name in names:
         PARTS[name](plan)
 
 

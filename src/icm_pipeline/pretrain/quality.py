@@ -58,6 +58,16 @@ class Judges:
     evaluation_prompts: list[str]
 
 
+def refuse_missing(attributes: dict[str, dict[str, list[str]]]) -> None:
+    """Raise ValueError unless there are label texts, {attribute: {option: texts}}, for all that portraits can show."""
+    missing = [name for name, options in ATTRIBUTES.items() if not attributes.get(name, {}).keys() >= set(options)]
+    if missing:
+        raise ValueError(
+            f"pretrain.part=quality asks the judges for {', '.join(ATTRIBUTES)}, and evaluate.drift has no label texts "
+            f"for the options of {', '.join(missing)}. Set evaluate=portraits."
+        )
+
+
 def measure_judges(judges: Judges, held_out: Portraits) -> dict[str, Any]:
     """Return how often each judge is right on renders that no part was trained on."""
     renders = [Image.fromarray(pixels) for pixels in held_out.pixels]

@@ -48,7 +48,9 @@ def run(context: StageContext) -> None:
     shown = {side: found[attribute.name] for side, found in judged.items()}
     metrics["agreement"] = _agreement(settings, judging, pairs, shown)
     metrics["reference"] = None if reference is None else _realism(judging, pairs, reference, settings.seed)
-    write_files(context, metrics, PerImage(pairs, list(attribute.options), shown, likeness))
+    write_files(
+        context, metrics, PerImage(pairs, list(attribute.options), shown, likeness, _options_seen(pairs, judged))
+    )
     change = f"{metrics['fd_original']['mean']:.3f} to " if metrics["fd_original"] else ""
     parts = [f"FD {change}{metrics['fd']['mean']:.3f}"]
     parts += [f"CLIP-I {metrics['clip_i']:.3f}"] if metrics["clip_i"] is not None else []
@@ -106,6 +108,14 @@ def _others(pairs: ImagePairs, judged: Judged, prompts: list[str]) -> dict[str, 
         if drift is not None:
             found["kept"][name], found["drift"][name] = share_kept(before, after), drift
     return found
+
+
+def _options_seen(pairs: ImagePairs, judged: Judged) -> dict[str, dict[str, list[str]]]:
+    """Return which option of every other attribute each picture shows {attribute: {side: [n]}}; "" for none."""
+    return {
+        name: {side: [["", *options][label + 1] for label in hard_labels(judged[side][name])] for side in pairs.sides}
+        for name, options in pairs.others.items()
+    }
 
 
 def _agreement(

@@ -19,12 +19,16 @@ IMAGES_TABLE = "images.csv"
 
 @dataclass(frozen=True)
 class PerImage:
-    """Figures of every image: probabilities [n, K] of each side, and its likeness to its twin and prompt."""
+    """Figures of every image: probabilities [n, K] of each side, and its likeness to its twin and prompt.
+
+    others: what the judge sees of other attributes {attribute: {side: [n] options, "" where it cannot tell}}.
+    """
 
     pairs: ImagePairs
     options: list[str]
     shown: dict[str, Floats]
     likeness: Likeness
+    others: dict[str, dict[str, list[str]]]
 
 
 def write_files(context: StageContext, metrics: dict[str, Any], images: PerImage) -> None:
@@ -73,13 +77,17 @@ def _write_images_table(context: StageContext, images: PerImage) -> None:
     with (context.folder / IMAGES_TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = [f"{side}_{option}" for side in sides for option in images.options]
-        writer.writerow(["id", "prompt", "seed", "steered_to", "clip_i", "clip_t", "ssim", *names, "problem"])
-        for row, problem, *figures, p, q in zip(
-            pairs.rows, pairs.problems, likeness.clip_i, likeness.clip_t, likeness.ssim,
+        others = {
+            f"{name}_{side}": seen[side] for name, seen in images.others.items() for side in sides if side in seen
+        }
+        writer.writerow(["id", "prompt", "seed", "steered_to", "clip_i", "clip_t", "ssim", *names, *others, "problem"])
+        columns = list(zip(*others.values(), strict=True)) or [()] * len(pairs.rows)
+        for row, problem, also, *figures, p, q in zip(
+            pairs.rows, pairs.problems, columns, likeness.clip_i, likeness.clip_t, likeness.ssim,
             *(images.shown.get(side, nothing) for side in sides), strict=True,
         ):  # fmt: skip
             numbers = [f"{value:.6f}" for value in (*figures, *p, *q)]
-            writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers, problem])
+            writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers, *also, problem])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from icm_pipeline.image_sets import ImageRow, read_table
 from icm_pipeline.labelers.base import Questions
 from icm_pipeline.metrics.similarity import pair_by_id
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import refuse_judge, refuse_reference
+from icm_pipeline.stages.preflight import refuse_judge, refuse_reference
 
 log = logging.getLogger(__name__)
 

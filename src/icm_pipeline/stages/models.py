@@ -2,20 +2,21 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
 
 from icm_pipeline.artifacts import listing
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.config import EvaluateConfig, LabelerConfig, ModelConfig, Settings
-from icm_pipeline.labelers import Labeler, load_labeler, refuse_unanswerable
-from icm_pipeline.labelers.base import Questions
-from icm_pipeline.metrics.realism import require_library
+from icm_pipeline.config import LabelerConfig, ModelConfig, Settings
+from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
+from icm_pipeline.labelers import Labeler, load_labeler
+from icm_pipeline.parallel import set_torch_threads
+from icm_pipeline.plots.grid import draw_sheet
 from icm_pipeline.prefixes import PrefixStore
 from icm_pipeline.prompts import Job, fill_templates, make_jobs
 from icm_pipeline.selection import LayerScore, select_layers
@@ -39,10 +40,7 @@ _last: list[_Loaded] = []  # at most one: the model that was loaded last, for th
 def load_model(model: ModelConfig) -> Backbone:
     """Load a model as its configuration says, or return the one loaded last if that is the same."""
     check_device(model.device, "model.device")
-    if model.num_threads is not None:
-        import torch
-
-        torch.set_num_threads(model.num_threads)
+    set_torch_threads(model.num_threads)
     config = replace(model, batch_size=1, grow_batch=False, num_threads=None)
     folder = local_folder(model.path)
     files = listing(folder) if folder is not None and folder.is_dir() else ""
@@ -76,6 +74,36 @@ def load_model(model: ModelConfig) -> Backbone:
     _last.append(_Loaded(config, files, backbone))
     log.info("%s loaded from %s on %s: %d sites", model.name, model.path, model.device, len(backbone.sites))
     return backbone
+
+
+def loading(model: ModelConfig) -> Callable[[], Backbone]:
+    """Return a function that loads a model when it is first called: where every image is there, none is loaded."""
+    return cache(lambda: load_model(model))
+
+
+def make_images(
+    context: StageContext,
+    title: str,
+    jobs: list[Job],
+    make_batch: Callable[[list[Job]], Batch],
+    options: Sequence[str] = (),
+) -> bool:
+    """Make a stage's images, or its share of them, see `make_image_set`; with all of them comes a contact sheet."""
+    settings = context.settings
+    complete = make_image_set(
+        context.folder,
+        jobs,
+        make_batch,
+        settings.model.batch_size,
+        settings.generate.shard_size,
+        title,
+        options,
+        context.share,
+        grow=settings.model.grow_batch,
+    )
+    if complete and (context.folder / IMAGES).exists():
+        draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
+    return complete
 
 
 def labeler_of(config: LabelerConfig, setting: str) -> Labeler:
@@ -141,29 +169,8 @@ def check_device(device: str, setting: str) -> None:
         raise ValueError(f"{setting}={device} cannot be used here ({reason}). Set {setting}=cpu.") from error
 
 
-def refuse_reference(evaluate: EvaluateConfig) -> None:
-    """Raise what FID and KID would for a library or a checkpoint that is not there."""
-    if evaluate.reference is not None:
-        require_library()
-    if evaluate.inception is not None and not Path(evaluate.inception).expanduser().is_file():
-        raise ValueError(
-            f"evaluate.inception={evaluate.inception} does not exist; give a checkpoint of FID's Inception."
-        )
-
-
-def refuse_early(settings: Settings, backbone: Backbone) -> None:
-    """Raise ValueError, before hours of generating, for layers that do not exist and options a judge cannot tell."""
-    refuse_reference(settings.evaluate)
+def refuse_layers(settings: Settings, backbone: Backbone) -> None:
+    """Raise ValueError, before hours of generating, for layers that do not exist."""
     layers = settings.layers
     unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
-    own = {settings.attribute.name: settings.attribute.options}
-    drifting = {other.name: other.options for other in settings.evaluate.drift.values()}
-    refuse_judge(settings.labeler, "labeler", own)
-    refuse_judge(settings.judge, "judge", drifting | own)
-
-
-def refuse_judge(judge: LabelerConfig, setting: str, questions: Questions) -> None:
-    """Raise what asking a judge would, without loading it; `setting` is the name of its group."""
-    with naming_its_group(setting):
-        refuse_unanswerable(judge.kind, judge.model, judge.path, judge.groups, questions, judge.faces, judge.detector)

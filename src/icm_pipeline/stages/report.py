@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from icm_pipeline.artifacts import METRICS, SCORES, Artifact
+from icm_pipeline.comparisons import differences
 from icm_pipeline.image_sets import ImageRow, read_table
 from icm_pipeline.metrics.fairness import paired_change
 from icm_pipeline.metrics.outcomes import one_hot_labels
@@ -40,10 +42,12 @@ def run(context: StageContext) -> None:
         "ranking": plot_ranking(folder / "ranking.png", scores, steered, attribute),
     }
     judged = settings.evaluate
-    results = _results(context.compared, parents["evaluate"], judged.fd, judged.bootstrap, settings.seed)
+    this, apart = parents["evaluate"], differences(context.compared)
+    results = _results(context.compared, apart.told, this, judged.fd, judged.bootstrap, settings.seed)
     if len(results) > 1:
-        figures["comparison"] = plot_comparison(folder / "comparison.png", results, parents["evaluate"].key)
-    write_page(folder / "report.md", metrics, figures, results)
+        figures["comparison"] = plot_comparison(folder / "comparison.png", results, this.key)
+    own = next(row for row in results if row["key"] == this.key)
+    write_page(folder / "report.md", own, figures, results, apart.usual)
 
 
 def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[ImageRow]]:
@@ -59,15 +63,22 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
 
 
 def _results(
-    compared: tuple[Artifact, ...], this: Artifact, fd: str, num_resamples: int, seed: int
+    compared: Sequence[Artifact],
+    told: Sequence[Sequence[str]],
+    this: Artifact,
+    fd: str,
+    num_resamples: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """Return the metrics of evaluations, each with its artifact's key, similar ways of steering side by side."""
+    """Return the metrics of evaluations, each with its artifact's key and what sets it apart, similar ones together."""
     results = []
-    for artifact in compared:
+    for artifact, words in zip(compared, told, strict=True):
         metrics = artifact.read_json(METRICS)
         interval = None if artifact.key == this.key else _interval_of_less(artifact, this, fd, num_resamples, seed)
-        results.append({**metrics, "key": artifact.key, "fd_less_this": interval})
-    return sorted(results, key=lambda row: json.dumps([row["steering"]["layers"], row["steering"]], sort_keys=True))
+        results.append({**metrics, "key": artifact.key, "told": words, "fd_less_this": interval})
+    return sorted(
+        results, key=lambda row: json.dumps([row["steering"]["layers"], row["steering"], row["told"]], sort_keys=True)
+    )
 
 
 def _interval_of_less(

@@ -2,22 +2,23 @@
 
 import logging
 from collections import Counter
-from dataclasses import asdict, replace
-from functools import cache
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from icm_pipeline.artifacts import SELECTION, STEERING, write_json
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.config import MethodConfig
 from icm_pipeline.hooks import hooked
-from icm_pipeline.image_sets import IMAGES, SAMPLES, Batch, make_image_set
+from icm_pipeline.image_sets import Batch
 from icm_pipeline.interventions.assignment import assign_options
 from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.plots.grid import draw_sheet
-from icm_pipeline.prefixes import shared_prefix
+from icm_pipeline.prefixes import PrefixStore, shared_prefix
 from icm_pipeline.prompts import Job
 from icm_pipeline.sampling import Sample, decode, denoise
 from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import evaluation_jobs, load_model, prefix_store
-from icm_pipeline.vectors import Strength, load_vectors
+from icm_pipeline.stages.models import evaluation_jobs, loading, make_images, prefix_store
+from icm_pipeline.vectors import SteeringVectors, Strength, load_vectors
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
 
@@ -25,69 +26,74 @@ log = logging.getLogger(__name__)
 
 
 def run(context: StageContext) -> None:
-    settings = context.settings
-    method, names = settings.method, list(settings.attribute.options)
-    selection = context.parents["select"].read_json(SELECTION)
+    settings, method = context.settings, context.settings.method
+    selection, jobs = context.parents["select"].read_json(SELECTION), evaluation_jobs(settings)
     layers = selection["layers"] if method.name == "icm" else []
-    vectors = load_vectors(context.parents["probe"].path(f"vectors-{method.direction}.safetensors"), layers)
-    if vectors.options != tuple(names):
-        raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {tuple(names)}.")
-    if method.vector == "mean":
-        vectors = vectors.averaged()
-    jobs, prefixes = evaluation_jobs(settings), prefix_store(context)
+    vectors, names = _vectors(context, layers), list(settings.attribute.options)
     shares = method.target_shares or [1 / len(names)] * len(names)
-    assigned = assign_options(
-        [job.prompt_index for job in jobs], shares, method.assignment, method.draw_size, settings.seed
-    )
-    option_of = {job.image_id: int(option) for job, option in zip(jobs, assigned, strict=True)}
+    prompts = [job.prompt_index for job in jobs]
+    assigned = assign_options(prompts, shares, method.assignment, method.draw_size, settings.seed).tolist()
     log.info(
         "steer: %s at alpha %g (%s) in %d layers: %s", method.name, settings.alpha, method.alpha_unit, len(layers),
         dict(Counter(names[option] for option in assigned)),
     )  # fmt: skip
+    option_of = {job.image_id: option for job, option in zip(jobs, assigned, strict=True)}
+    steered = _Steered(loading(settings.model), vectors, layers, option_of, method, prefix_store(context))
 
-    @cache
-    def backbone_once() -> Backbone:
-        return load_model(settings.model)
+    def make_batch(batch: list[Job]) -> Batch:
+        if context.alongside is None:
+            return Batch(len(batch), steered.at_alphas([settings.alpha], batch)[0])
+        return Batch(len(batch), context.alongside.make(batch, steered.at_alphas))
 
-    def make_at(alphas: list[float], batch: list[Job]) -> list[list[Sample]]:
+    if make_images(context, "steer", jobs, make_batch, [names[option] for option in assigned]):
+        _write(context, selection, vectors, layers)
+
+
+@dataclass(frozen=True)
+class _Steered:
+    """How the images of one stage are steered; option_of: an option's index by image id."""
+
+    load: Callable[[], Backbone]
+    vectors: SteeringVectors
+    layers: list[str]
+    option_of: dict[str, int]
+    method: MethodConfig
+    prefixes: PrefixStore | None
+
+    def at_alphas(self, alphas: list[float], batch: list[Job]) -> list[list[Sample]]:
         """Make a batch's images at each of some alphas, all in one batch."""
-        backbone, together = backbone_once(), batch * len(alphas)
+        backbone, method, together = self.load(), self.method, batch * len(alphas)
+        ids = [job.image_id for job in together]
         shift = Shift(
-            vectors,
-            [option_of[job.image_id] for job in together],
+            self.vectors,
+            [self.option_of[image_id] for image_id in ids],
             [alpha for alpha in alphas for _ in batch],
             relative=method.alpha_unit == "relative",
             first_step=method.first_step,
             last_step=method.last_step,
             norm_preserving=method.norm_preserving,
         )
-        ids = [job.image_id for job in together]
         with (
-            hooked(backbone, layers, shift, len(together)) as clock,
-            shared_prefix(backbone, clock, prefixes, ids, method.first_step),
+            hooked(backbone, self.layers, shift, len(together)) as clock,
+            shared_prefix(backbone, clock, self.prefixes, ids, method.first_step),
         ):
             latents = denoise(backbone, together)
         samples = decode(backbone, together, latents)
         return [samples[start : start + len(batch)] for start in range(0, len(samples), len(batch))]
 
-    def make_batch(batch: list[Job]) -> Batch:
-        if context.alongside is None:
-            return Batch(len(batch), make_at([settings.alpha], batch)[0])
-        return Batch(len(batch), context.alongside.make(batch, make_at))
 
-    complete = make_image_set(
-        context.folder,
-        jobs,
-        make_batch,
-        settings.model.batch_size,
-        settings.generate.shard_size,
-        title="steer",
-        options=[names[option] for option in assigned],
-        share=context.share,
-        grow=settings.model.grow_batch,
-    )
-    if not complete:
-        return
+def _vectors(context: StageContext, layers: list[str]) -> SteeringVectors:
+    """Read the vectors of some layers, one per step or one for all steps; raises ValueError for other options."""
+    method, names = context.settings.method, tuple(context.settings.attribute.options)
+    vectors = load_vectors(context.parents["probe"].path(f"vectors-{method.direction}.safetensors"), layers)
+    if vectors.options != names:
+        raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {names}.")
+    return vectors.averaged() if method.vector == "mean" else vectors
+
+
+def _write(context: StageContext, selection: dict[str, Any], vectors: SteeringVectors, layers: list[str]) -> None:
+    """Write what the images were steered by, and the vectors for use elsewhere."""
+    settings, method = context.settings, context.settings.method
     used = Strength(
         settings.alpha, method.alpha_unit, method.first_step, method.last_step, settings.model.num_steps,
         method.norm_preserving,
@@ -97,4 +103,3 @@ def run(context: StageContext) -> None:
     steering = asdict(method)
     steering |= {"method": steering.pop("name"), "alpha": settings.alpha if layers else 0.0, "layers": layers}
     write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
-    draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
