@@ -35,10 +35,15 @@ def test_show_traces_a_result_to_all_that_made_it(outputs: Path, capsys: pytest.
         assert code["commit"] in text
 
 
-@pytest.mark.parametrize("how", ["folder", "folder's name", "whole key"])
+@pytest.mark.parametrize("how", ["folder", "folder's name", "its beginning", "whole key"])
 def test_show_finds_an_artifact_by(outputs: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = outputs / "artifacts" / "probe" / f"sd1-5-skin_tone-{KEYS['probe']}"
-    word = {"folder": str(folder), "folder's name": folder.name, "whole key": KEYS["probe"]}[how]
+    word = {
+        "folder": str(folder),
+        "folder's name": folder.name,
+        "its beginning": folder.name[:-5],
+        "whole key": KEYS["probe"],
+    }[how]
     assert call(outputs, "show", word, "--files") == 0
     assert "images/2.png" in capsys.readouterr().out
 

@@ -172,7 +172,9 @@ def _report_sweep(sweep: Sweep, tracker: Tracker) -> None:
     from icm_pipeline.stages.sweep_report import report_sweep
 
     report = report_sweep(sweep, tracker)
-    print_sweep(f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}", *sweep_cells(sweep, kept=False), sweep.left_out)
+    print_sweep(
+        f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}", *sweep_cells(sweep, kept=False), sweep.left_out
+    )
     for path in sorted(report.iterdir()):
         print(path)
 

@@ -104,7 +104,7 @@ class Shelf:
             artifact = open_artifact(path)
             assert artifact is not None
             return artifact
-        found = [a for key, a in self.artifacts.items() if key.startswith(word) or a.folder.name == path.name]
+        found = [a for key, a in self.artifacts.items() if key.startswith(word) or a.folder.name.startswith(path.name)]
         if len(found) == 1:
             return found[0]
         if found:

@@ -11,23 +11,23 @@ from icm_pipeline.plots.style import KIND_COLORS, KIND_NAMES, ORIGINAL_COLOR, ST
 def plot_discrepancy(path: Path, metrics: dict[str, Any]) -> Path:
     """Draw FD of every prompt and the mean, original beside steered, with the mean's 95 % interval and the floor."""
     prompts = list(metrics["fd"]["by_prompt"])
-    with figure(path, (6.4, 3.0)) as (_, axis):
+    with figure(path, (6.4, 3.2)) as (drawing, axis):
         for side, (name, label, color) in enumerate(
             (("fd_original", "original", ORIGINAL_COLOR), ("fd", "steered", STEERED_COLOR))
         ):
             low, high = metrics[name]["interval_95"]
             values = [*metrics[name]["by_prompt"].values(), metrics[name]["mean"]]
-            tops = [*values[:-1], max(high, values[-1])]  # a number stands above its bar, or above the mean's interval
             places = [index + 0.38 * side for index in range(len(values))]
             axis.bar(places, values, 0.36, color=color, label=label)
-            for place, value, top in zip(places, values, tops, strict=True):
-                axis.text(place, top + 0.012, f"{value:.2f}", ha="center", fontsize=7)
-            axis.plot([places[-1]] * 2, [low, high], color="black", lw=1)
+            for place, value in zip(places, values, strict=True):
+                axis.text(place, value + 0.012, f"{value:.2f}", ha="center", fontsize=7)
+            interval = "95 % interval" if side else None
+            axis.plot([places[-1] + 0.15] * 2, [low, high], color="black", lw=1, label=interval)  # beside the number
         axis.set_xticks([index + 0.19 for index in range(len(prompts) + 1)], [*(_wrapped(p) for p in prompts), "mean"])
         axis.axhline(metrics["fd_floor"], color="black", lw=0.8, ls=":")
         axis.set_ylabel("FD (lower is better)")
         axis.set_title(f"Fairness discrepancy of {metrics['attribute'].replace('_', ' ')}")
-        axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        drawing.legend(frameon=False, loc="outside lower center", ncols=3)
     return path
 
 

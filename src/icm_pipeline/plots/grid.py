@@ -1,25 +1,35 @@
 """Grids of pictures: originals over their steered twins with the same seed."""
 
+from collections.abc import Collection
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from icm_pipeline.image_sets import ImageRow, Pictures
-from icm_pipeline.plots.style import STEERED_COLOR, figure
+from icm_pipeline.plots.style import MISSED_COLOR, STEERED_COLOR, figure
 
 SHOWN_SIZE = 128  # pixels a picture is brought to, so that the figure's own scaling does not blur small ones
 GAP = 4  # white pixels between an original and its twin
 SHEET_COLUMNS, SHEET_ROWS = 8, 4
+LEAST_COLUMNS = 5  # of twins, so that the title and the prompts have room
 
 
-def plot_twins(path: Path, steered: list[ImageRow], originals: list[ImageRow], title: str) -> Path:
-    """Draw one row of twins per prompt: the original above, below it the same seed and what it was steered to."""
+def plot_twins(
+    path: Path, steered: list[ImageRow], originals: list[ImageRow], title: str, missed: Collection[str] = ()
+) -> Path:
+    """Draw one row of twins per prompt: the original above, below it the same seed and what it was steered to.
+
+    missed: ids of the images that show another option.
+    """
     prompts = list(dict.fromkeys(row.prompt for row in steered))
     members = {prompt: [i for i, row in enumerate(steered) if row.prompt == prompt] for prompt in prompts}
     width = max(len(indices) for indices in members.values())
-    size = (0.75 * width, 1.92 * len(prompts) + 0.35)
-    with figure(path, size, len(prompts), width, squeeze=False) as (drawing, axes):
+    columns = max(width, LEAST_COLUMNS)
+    title = fill(title, 9 * columns)  # characters in a column's width
+    size = (0.75 * columns, 1.92 * len(prompts) + 0.17 * (1 + len(title.splitlines())))
+    with figure(path, size, len(prompts), columns, squeeze=False) as (drawing, axes):
         drawing.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0, hspace=0)
         for axis in axes.flat:
             axis.set_axis_off()
@@ -28,9 +38,11 @@ def plot_twins(path: Path, steered: list[ImageRow], originals: list[ImageRow], t
             below = Pictures([steered[index] for index in indices])
             for axis, index, original, twin in zip(axes[row], indices, above, below, strict=False):
                 axis.imshow(_stacked(original, twin))
+                failed = steered[index].image_id in missed
                 axis.text(
-                    0.5, -0.01, steered[index].option, transform=axis.transAxes, ha="center", va="top", fontsize=7,
-                    color=STEERED_COLOR,
+                    0.5, -0.01, f"not {steered[index].option}" if failed else steered[index].option,
+                    transform=axis.transAxes, ha="center", va="top", fontsize=7,
+                    color=MISSED_COLOR if failed else STEERED_COLOR,
                 )  # fmt: skip
             heading = axes[row, 0].text(
                 0, 1.02, f"\N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}",

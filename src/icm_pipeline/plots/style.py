@@ -14,7 +14,7 @@ KIND_NAMES = {
     "gated_self_attention": "gated self-attention", "gated_feed_forward": "gated feed-forward", "block": "blocks",
     "mixed": "mixed",
 }  # fmt: skip
-ORIGINAL_COLOR, STEERED_COLOR = "#9aa5b1", "#0072b2"
+ORIGINAL_COLOR, STEERED_COLOR, MISSED_COLOR = "#9aa5b1", "#0072b2", "#d55e00"
 
 
 def short_name(layer: str) -> str:

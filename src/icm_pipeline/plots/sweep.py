@@ -106,13 +106,16 @@ def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
             elif len(series) <= 4:
                 left.fill_between(places, low, high, color=color, alpha=0.12, lw=0)
         _draw_original(left, sweep.jobs, vertical=False)
-        for panel, label in ((left, "FD (lower is better)"), (right, "CLIP-I (higher is better)")):
+        for panel, label in (
+            (left, "FD, 95 % interval (lower is better)"),
+            (right, "CLIP-I (higher is better)"),
+        ):
             panel.set_xlabel(AXIS_NAMES.get(axis, axis))
             panel.set_ylabel(label)
             values = sorted({job.factors[axis] for job in sweep.jobs})
             if len(values) <= 8:
                 panel.set_xticks(values, [f"{value:g}" for value in values])
-        left.set_ylim(bottom=0)
+        left.set_ylim(0, 1.03 * left.get_ylim()[1])
         right.margins(y=0.1)
         drawing.suptitle(
             f"FD and CLIP-I against {AXIS_NAMES.get(axis, axis)}", x=0.01, ha="left", fontsize=10, fontweight="bold"
@@ -151,7 +154,7 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
                 if best and job.subject == subject
             )
             axis.step(*zip(*members, strict=True), where="post", color=STEERED_COLOR, lw=1, alpha=0.5, zorder=1)
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.06 * max(axis.get_xlim()[1], *(job.fd for job in sweep.jobs)))
         axis.margins(y=0.12)
         axis.set_xlabel("FD, mean over prompts (lower is better)")
         axis.set_ylabel("CLIP-I (higher is better)")

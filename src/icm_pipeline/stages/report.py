@@ -12,7 +12,7 @@ from icm_pipeline.artifacts import METRICS, SCORES, Artifact
 from icm_pipeline.comparisons import differences
 from icm_pipeline.image_sets import ImageRow, read_table
 from icm_pipeline.metrics.fairness import paired_change
-from icm_pipeline.metrics.outcomes import one_hot_labels
+from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
 from icm_pipeline.plots.accuracy import plot_heat_map, plot_ranking
 from icm_pipeline.plots.comparison import plot_comparison, plot_discrepancy
 from icm_pipeline.plots.grid import plot_twins
@@ -35,7 +35,8 @@ def run(context: StageContext) -> None:
         "twins": plot_twins(
             folder / "twins.png",
             *_first_twins(parents),
-            f"Above: original. Below: the same seed, steered to the {attribute} named under it.",
+            f"Above: original. Below: the same seed, steered to the {attribute} named. Orange: judged otherwise.",
+            _missed(parents, list(settings.attribute.options)),
         ),
         "discrepancy": plot_discrepancy(folder / "discrepancy.png", metrics),
         "heat_map": plot_heat_map(folder / "heat_map.png", scores, steered, attribute),
@@ -60,6 +61,14 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
         for row in [r for r in rows if r.prompt == prompt][:IMAGES_PER_PROMPT]
     ]
     return chosen, [originals[row.image_id] for row in chosen]
+
+
+def _missed(parents: dict[str, Artifact], options: list[str]) -> set[str]:
+    """Return the ids of the images that the judge sees another option in than they were steered to."""
+    ids = sorted(row.image_id for row in read_table(parents["steer"]))
+    judged = read_steered(parents["evaluate"])
+    pairs = zip(ids, judged.steered_to, hard_labels(judged.shown), strict=True)
+    return {image_id for image_id, wanted, seen in pairs if seen < 0 or options[seen] != wanted}
 
 
 def _results(
