@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from icm_pipeline.arrays import Ints
 from icm_pipeline.choices import DIRECTIONS
 from icm_pipeline.logistic import fit_logistic
 
 Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
 
 # Bytes of features, or of the samples' Gram matrix, that are solved together: what the second-level cache of a core
 # holds, and what fills a GPU without filling its memory: a few times as much is needed, by each of GPU_THREADS.

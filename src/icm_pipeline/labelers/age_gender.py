@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from icm_pipeline.labelers.base import Floats, Questions, image_batches
+from icm_pipeline.arrays import Floats
+from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.labelers.extras import package_folder, require
 from icm_pipeline.labelers.face_chips import crop_face
 from icm_pipeline.labelers.faces import DlibFinder, Face, find_faces, mean_over_faces

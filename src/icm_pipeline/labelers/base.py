@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from icm_pipeline.arrays import Floats
 from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.choices import JUDGES
 from icm_pipeline.labelers.classifier_config import option_columns, read_attributes
@@ -13,7 +11,6 @@ from icm_pipeline.labelers.extras import require
 from icm_pipeline.labelers.groups import Groups, map_questions
 from icm_pipeline.progress import working
 
-Floats = NDArray[np.float64]
 Questions = dict[str, dict[str, list[str]]]  # attribute -> option -> texts that describe it
 
 

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.artifacts import hash_file, library_versions, make_key, umask_mode
 from icm_pipeline.caches import images_key
 
 log = logging.getLogger(__name__)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

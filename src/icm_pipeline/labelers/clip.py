@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.backbones.paths import LOCAL_MODEL, brought_weights, local_folder
-from icm_pipeline.labelers.base import Floats, Questions, image_batches
+from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.labelers.script_archives import is_script_archive, read_script_archive
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Floats = NDArray[np.float64]
+from icm_pipeline.arrays import Floats
 
 # Corners of the eye on the right of the picture (outer, inner), on its left (outer, inner), and below the nose.
 MEAN_FACE = np.array(

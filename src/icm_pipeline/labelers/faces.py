@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.labelers.base import Labeler, Questions, image_batches
 from icm_pipeline.labelers.extras import package_folder, require
 from icm_pipeline.labelers.face_chips import crop_face
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 CHIP_SIZE = 300  # FairFace's published crop

@@ -15,8 +15,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.backbones.paths import local_folder
-from icm_pipeline.labelers.base import Floats, Questions, image_batches
+from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
 
 NUM_OUTPUTS = 18

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from icm_pipeline.arrays import Floats
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 Heads = dict[str, tuple[str, ...]]  # head -> its classes, in the order of its outputs
 Groups = dict[str, dict[str, list[str]]]  # head -> option -> the classes it is made of
 

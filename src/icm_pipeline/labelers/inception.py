@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from icm_pipeline.labelers.base import Floats, image_batches
+from icm_pipeline.arrays import Floats
+from icm_pipeline.labelers.base import image_batches
 
 FEATURES = "2048"  # the pooled layer that FID is defined on
 

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.backbones.paths import local_folder
-from icm_pipeline.labelers.base import Floats, Questions, image_batches
+from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.labelers.classifier_config import option_columns
 from icm_pipeline.labelers.classifier_net import load_classifier
 

@@ -1,9 +1,8 @@
 """Do two judges see the same? Confusion table, share of agreement, and Cohen's kappa (Cohen 1960)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from icm_pipeline.arrays import Ints
 
 
 def confusion_table(first: Ints, second: Ints, num_options: int) -> Ints:

@@ -1,9 +1,8 @@
 """How options are spread over images: shares, parity gap, worst-group share, and how far a distribution moved."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from icm_pipeline.arrays import Floats
 
 
 def mean_shares(probabilities: Floats) -> Floats:

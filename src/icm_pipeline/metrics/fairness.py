@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.quotas import quotas
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 ROUNDING = 1e-12  # of figures; less is no difference
 

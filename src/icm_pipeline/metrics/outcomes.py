@@ -1,10 +1,8 @@
 """What became of the images: did they show the option they were steered to, and did other attributes change?"""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from icm_pipeline.arrays import Floats, Ints
 
 
 def hard_labels(probabilities: Floats) -> Ints:

@@ -6,9 +6,8 @@ Both compare features of two sets, whatever encoder made them; torch-fidelity do
 from importlib.util import find_spec
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from icm_pipeline.arrays import Floats
 
 NUM_SUBSETS, SUBSET_SIZE = 100, 1000  # of KID, as published; smaller sets are taken whole
 

@@ -4,9 +4,8 @@ CLIP-I says how much of the picture stayed, CLIP-T how well it still fits the pr
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from icm_pipeline.arrays import Floats
 
 
 def mapped_cosine(a: Floats, b: Floats) -> Floats:

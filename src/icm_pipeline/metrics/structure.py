@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-Floats = NDArray[np.float64]
+from icm_pipeline.arrays import Floats
 
 RADIUS, SIGMA = 5, 1.5  # an 11 x 11 Gaussian window
 LUMINANCE, CONTRAST = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # the constants that keep flat windows finite

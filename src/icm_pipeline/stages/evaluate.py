@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.caches import JUDGED
 from icm_pipeline.config import Settings
 from icm_pipeline.image_sets import ImageRow
@@ -26,7 +26,6 @@ from icm_pipeline.stages.likeness import Likeness, likeness_of, mean_of
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 Judged = dict[str, dict[str, Floats]]  # side -> attribute -> probabilities [n, K]
 
 ALL_IMAGES = "all images"  # stands for the prompt of images whose prompts are not known

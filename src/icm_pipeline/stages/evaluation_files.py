@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.artifacts import METRICS, Artifact, write_json
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages.image_pairs import ImagePairs
 from icm_pipeline.stages.likeness import Likeness
-
-Floats = NDArray[np.float64]
 
 IMAGES_TABLE = "images.csv"
 

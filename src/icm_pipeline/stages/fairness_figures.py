@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config import Settings
 from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_variation, worst_share
 from icm_pipeline.metrics.fairness import bootstrap_interval, discrepancy_by_prompt, expected_floor, paired_change
@@ -14,8 +14,6 @@ from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SUFFIXES = {"original": "_original", "steered": ""}  # of figures' names, by side
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.artifacts import MANIFEST, fingerprint, open_artifact
 from icm_pipeline.backbones.paths import brought_weights, local_folder
 from icm_pipeline.config import LabelerConfig, Settings
@@ -19,8 +19,6 @@ from icm_pipeline.labelers.clip import ClipJudge
 from icm_pipeline.labelers.inception import InceptionEncoder
 from icm_pipeline.pictures import PICTURE_SUFFIXES
 from icm_pipeline.stages.models import check_device, labeler_of
-
-Floats = NDArray[np.float64]
 
 
 class Judging:

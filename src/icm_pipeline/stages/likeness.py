@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.image_sets import ImageRow
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.metrics.structure import structural_similarity
@@ -16,8 +16,6 @@ from icm_pipeline.stages.image_pairs import ImagePairs
 from icm_pipeline.stages.judging import Judging, spread
 
 log = logging.getLogger(__name__)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
