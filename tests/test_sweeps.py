@@ -13,7 +13,7 @@ from icm_pipeline.artifacts import hash_file, write_json
 from icm_pipeline.image_sets import COLUMNS
 from icm_pipeline.plots.sweep import phrase, sweep_axes, sweep_series
 from icm_pipeline.stages.sweep_report import report_sweep
-from icm_pipeline.sweeps import Sweep, SweepJob, read_sweep, sweep_name, write_result
+from icm_pipeline.sweeps import STOPPED, Sweep, SweepJob, read_sweep, sweep_name, write_result
 from icm_pipeline.tracking import NoTracker
 
 STEERING: dict[str, Any] = {
@@ -125,17 +125,19 @@ def test_a_job_is_compared_with_jobs_of_the_same_originals_and_judging_only(
 
 def test_jobs_without_a_result_are_left_out_with_the_reason(tmp_path: Path, add_job: Callable[..., None]) -> None:
     add_job(0, 0.1, 0.9)
-    for name in ("1", "2", "3", "4"):
+    for name in ("1", "2", "3", "4", "5"):
         (tmp_path / "sweep" / name / ".hydra").mkdir(parents=True)
     write_result(tmp_path / "sweep/1", [], {}, "layers.k=99 is more than the 12 layers")
     write_result(tmp_path / "sweep/3", [], {"select": "/nowhere"})
     (tmp_path / "sweep/4/result.json").write_text('{"overr')
+    write_result(tmp_path / "sweep/5", [], {}, STOPPED)
     sweep = read(tmp_path)
     assert [job.name for job in sweep.jobs] == ["0"]
     assert sweep.left_out["1"] == "failed: layers.k=99 is more than the 12 layers"
     assert sweep.left_out["2"] == "did not finish"
     assert sweep.left_out["3"].startswith("has no evaluation")
     assert "cannot be read" in sweep.left_out["4"]
+    assert sweep.left_out["5"] == "was stopped"
 
 
 def test_a_job_that_judged_a_folder_is_left_out_with_the_place_of_its_figures(

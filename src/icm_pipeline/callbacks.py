@@ -57,6 +57,7 @@ class NoteSweep(Callback):
         _refuse_secrets(config)
         if config.stage == "plan":
             _plan_here(config)
+        _refuse_force_at_once(config)
         if _sweep_dir(config) == _sweep_dir(OmegaConf.load(conf_path() / "config.yaml")):
             _take_folder(config)
         folder, settings = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
@@ -106,6 +107,15 @@ def _plan_here(config: Any) -> None:
         )
     with read_write(config), open_dict(config):
         config.hydra.launcher = {"_target_": HERE}
+
+
+def _refuse_force_at_once(config: Any) -> None:
+    """End the program if jobs that may run at once would each make again what they share, from under one another."""
+    if config.force and config.hydra.launcher._target_ != HERE:
+        sys.exit(
+            "error: force=true makes what jobs share once for each job where they run at once. Run one job with "
+            "force=true first and the sweep without it, or leave out hydra/launcher."
+        )
 
 
 def _alphas(config: Any) -> tuple[float, ...]:

@@ -27,7 +27,7 @@ from icm_pipeline.config import Settings, conf_path, register_schema
 from icm_pipeline.memory import keep_freed_memory
 from icm_pipeline.shared_batches import SharedBatches
 from icm_pipeline.stage_table import check_stage
-from icm_pipeline.sweeps import Sweep, read_sweep, write_result
+from icm_pipeline.sweeps import STOPPED, Sweep, read_sweep, write_result
 from icm_pipeline.tables import print_metrics, print_ranking, print_sweep
 from icm_pipeline.trackers import make_tracker
 from icm_pipeline.tracking import Tracker
@@ -149,8 +149,9 @@ class _ClearErrors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if _in_sweep() and error is not None:
             folder = Path(HydraConfig.get().runtime.output_dir)
+            told = STOPPED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
             with suppress(OSError):  # on a full disk the job's own error is the one to tell
-                write_result(folder, list(HydraConfig.get().overrides.task), {}, str(error) or type(error).__name__)
+                write_result(folder, list(HydraConfig.get().overrides.task), {}, told)
         if isinstance(error, USER_ERRORS) and HydraConfig.get().mode == RunMode.RUN:
             _write_traceback(error)
             sys.exit(f"error: {error}")

@@ -13,6 +13,7 @@ from typing import Any
 from icm_pipeline.artifacts import METRICS, Artifact, ArtifactError, open_artifact, write_json
 
 RESULT = "result.json"
+STOPPED = "stopped"  # what stands there for an error if a signal ended the job
 STEERING_FACTORS = (
     "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
 )  # fmt: skip
@@ -151,7 +152,7 @@ def _read_job(folder: Path, outputs: Path) -> SweepJob:
     except (OSError, ValueError) as error:
         raise _NoEvaluationError(f"its {RESULT} cannot be read ({error})") from error
     if result["error"]:
-        raise _NoEvaluationError(f"failed: {result['error']}")
+        raise _NoEvaluationError("was stopped" if result["error"] == STOPPED else f"failed: {result['error']}")
     evaluated = _find("evaluate", result, outputs)
     if evaluated is None:
         raise _NoEvaluationError("has no evaluation: it ran another stage, or the artifact was removed")
