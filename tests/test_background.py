@@ -25,24 +25,28 @@ def test_one_thread_keeps_the_order() -> None:
 
 
 def test_no_more_than_so_many_wait() -> None:
-    gate, given = threading.Event(), []
+    """Two can be given while none is done; of many, no more than two that were given are ever undone."""
+    gate, lock, undone, most = threading.Event(), threading.Lock(), 0, 0
+
+    def piece() -> None:
+        nonlocal undone
+        time.sleep(0.002)
+        with lock:
+            undone -= 1
+
     with Background(1, most=2) as background:
-
-        def give() -> None:
-            for number in range(4):
-                background.do(gate.wait, 10)
-                given.append(number)
-
-        giver = threading.Thread(target=give)
-        giver.start()
-        deadline = time.monotonic() + 10
-        while len(given) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)  # for a third, if there were to be one
-        assert given == [0, 1]
+        first, second = background.do(gate.wait, 60), background.do(gate.wait, 60)
+        assert not first.done()
+        assert not second.done()
         gate.set()
-        giver.join(10)
-    assert given == [0, 1, 2, 3]
+    with Background(1, most=2) as background:
+        for _ in range(12):
+            background.do(piece)
+            with lock:
+                undone += 1
+                most = max(most, undone)
+    assert undone == 0
+    assert most <= 2
 
 
 def fail() -> None:

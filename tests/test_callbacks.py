@@ -112,5 +112,5 @@ def test_a_sweep_that_hydra_refused_is_not_begun(tmp_path: Path) -> None:
 
 def test_force_is_refused_where_jobs_run_at_once(multirun: Callable[..., Any]) -> None:
     multirun("force=true")
-    with pytest.raises(SystemExit, match="error: force=true .* leave out hydra/launcher"):
+    with pytest.raises(SystemExit, match=r"error: force=true .* leave out hydra/launcher"):
         multirun("force=true", "hydra.launcher._target_=elsewhere.Launcher")

@@ -116,6 +116,18 @@ def test_without_guidance_a_bias_is_what_steering_does(family: str) -> None:
     assert torch.equal(make(pipe), plain)
 
 
+def test_a_layer_that_divides_its_output_is_folded_by_as_much_more() -> None:
+    pipe = quiet("sd")
+    pipe.unet.get_submodule(ATTENTION).rescale_output_factor = 2.5
+    vectors = constant_vectors(pipe, [ATTENTION])
+    plain = make(pipe)
+    with icm_pipeline.steer(pipe, vectors, "man", alpha=2.0):
+        steered = make(pipe)
+    with icm_pipeline.fold(pipe, vectors, "man", **GIVEN):
+        close(make(pipe), steered)
+    assert not torch.allclose(steered, plain, atol=1e-3)
+
+
 def test_with_guidance_a_bias_is_hooks_that_shift_both_halves(pipe: Any, vectors: SteeringVectors) -> None:
     with both_halves_shifted(pipe, vectors, 1, 2.0):
         shifted = make(pipe, 5.0)
@@ -183,8 +195,10 @@ def test_what_no_bias_can_stand_for_is_refused(
 def test_directions_of_their_own_for_each_step_are_refused_and_their_average_is_not(
     pipe: Any, vectors: SteeringVectors
 ) -> None:
+    generator = torch.Generator().manual_seed(1)
     turned = {
-        layer: torch.nn.functional.normalize(torch.randn(v.shape), dim=-1) for layer, v in vectors.directions.items()
+        layer: torch.nn.functional.normalize(torch.randn(v.shape, generator=generator), dim=-1)
+        for layer, v in vectors.directions.items()
     }
     per_step = replace(vectors, directions=turned, strength=Strength(2.0, "activation", 0, None, NUM_STEPS))
     with pytest.raises(FoldingError, match=r"vectors\.averaged\(\)"):

@@ -63,7 +63,10 @@ def _hold(name: Path, ready: Path) -> None:
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, lock_kind: str) -> None:
     holder = FORK.Process(target=_hold, args=(tmp_path / ".a", tmp_path / "ready"))
     holder.start()
+    deadline = time.monotonic() + 60
     while not (tmp_path / "ready").exists():
+        assert holder.is_alive()
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     assert Locker(tmp_path / ".a").try_now() is None
     assert holder.pid is not None

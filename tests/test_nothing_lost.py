@@ -17,6 +17,7 @@ from icm_pipeline.artifacts import ArtifactError
 from icm_pipeline.building import building, building_share, tidy
 from icm_pipeline.config import Settings
 from icm_pipeline.image_sets import Batch, make_image_set
+from icm_pipeline.partials import partial_of
 from icm_pipeline.pipeline import Pipeline
 from icm_pipeline.prompts import Job
 from icm_pipeline.shards import Share
@@ -84,8 +85,9 @@ def test_a_pipeline_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_
 ) -> None:
     expected, seconds = unbroken
     rng = random.Random(num_kills)
-    kills, outputs = 0, tmp_path / "0"
+    kills, outputs, deadline = 0, tmp_path / "0", time.monotonic() + 600 + 40 * num_kills * seconds
     while kills < num_kills:
+        assert time.monotonic() < deadline, f"{kills} kills of {num_kills}"
         process = start(make, outputs, "all")
         process.join(rng.uniform(0, 0.4 * seconds))
         if process.exitcode is None:
@@ -130,8 +132,9 @@ def test_an_artifact_killed_at_fifty_random_moments_while_it_is_made_and_publish
     started = time.monotonic()
     _build_a_set(tmp_path / "unbroken", 3)
     seconds, expected = time.monotonic() - started, artifact_hashes(tmp_path / "unbroken")
-    rng, kills, finished = random.Random(0), 0, 0
+    rng, kills, finished, deadline = random.Random(0), 0, 0, time.monotonic() + 300
     while kills < 50 or not finished:
+        assert time.monotonic() < deadline, f"{kills} kills, {finished} finished"
         outputs = tmp_path / str(finished)
         process = FORK.Process(target=_build_a_set, args=(outputs, rng.choice([1, 3])))
         process.start()
@@ -146,6 +149,35 @@ def test_an_artifact_killed_at_fifty_random_moments_while_it_is_made_and_publish
             assert artifact_hashes(outputs) == expected
             assert leftovers(outputs) == []
             finished += 1
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_what_was_killed_before_its_last_rename_is_published_only_if_its_files_are_what_the_manifest_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
+    folder, made = tmp_path / "artifacts" / "originals" / "set-k", list[str]()
+
+    def build() -> None:
+        with building(folder, DESCRIPTION) as partial:
+            if partial is not None:
+                made.append("once")
+                (partial / "out.txt").write_text("whole")
+
+    def killed(partial: Path, folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("icm_pipeline.partials.move", killed)
+        build()
+    partial = partial_of(folder)
+    assert (partial / "manifest.json").exists()
+    assert not folder.exists()
+    if edited:
+        (partial / "out.txt").write_text("elohw")  # as many bytes
+    build()
+    assert (folder / "out.txt").read_text() == "whole"
+    assert len(made) == 1 + edited
+    assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize(("num_jobs", "words"), [(2, ("shards=2",)), pytest.param(8, (), marks=pytest.mark.slow)])

@@ -2,16 +2,22 @@
 
 import shlex
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 import pytest
+from PIL import Image
 
 from icm_pipeline import stage_table
 from icm_pipeline.artifacts import ArtifactError
 from icm_pipeline.config import Settings
 from icm_pipeline.pipeline import Pipeline
-from icm_pipeline.stage_table import STAGES, StageContext, check_stage, stages_of
+from icm_pipeline.shared_batches import SharedBatches
+from icm_pipeline.stage_table import FOLDER_STAGES, STAGES, StageContext, check_stage, stages_of
 from icm_pipeline.tracking import NoTracker
 from icm_pipeline.validation import ConfigError
 
@@ -30,43 +36,156 @@ def keys(settings: Settings) -> dict[str, str]:
     return {name: found.key(name) for name in STAGES}
 
 
-@pytest.mark.parametrize(
-    ("word", "changed"),
-    [
-        ("alpha=2.5", STEERED),
-        ("method.first_step=5", STEERED),
-        ("method.direction=pattern", STEERED),
-        ("method.assignment=batch", STEERED),
-        ("model.vae_tiling=true", set(STAGES)),  # blends tiles
-        ("model.sites.self_attention=.*attn1", RECORDED),
-        ("evaluate.drift.age.options.old=[an old man]", LATE),
-        ("layers.k=3", CHOSEN),
-        ("layers.kind=cross_attention", CHOSEN),
-        ("probe.C=0.5", PROBED),
-        ("probe.shuffle_labels=true", PROBED),
-        ("labeler.path=another-tag", LABELLED),
-        ("attribute.options.man=[a man]", LABELLED),
-        ("timesteps.count=5", RECORDED),
-        ("generate.images_per_prompt=9", RECORDED),
-        ("attribute.probe_subjects=[person]", RECORDED),
-        ("judge.path=another-tag", LATE),
-        ("evaluate.bootstrap=10", LATE),
-        ("evaluate.fd=labels", LATE),
-        ("evaluate.inception=/nowhere/inception.pth", LATE),
-        ("evaluate.images_per_prompt=9", {"originals", *STEERED}),
-        ("attribute.evaluation_prompts=[a face]", {"originals", *STEERED}),
-        ("seed=1", set(STAGES)),
-        ("model.num_steps=19", set(STAGES)),
-        ("model.dtype=bfloat16", set(STAGES)),
-        ("model.scheduler=euler", set(STAGES)),
-        ("model.path=nobody/other", set(STAGES)),
-    ],
-)
+def all_settings(schema: type = Settings, place: str = "") -> list[str]:
+    """Return the dotted name of every setting that there is."""
+    found: list[str] = []
+    for name, kind in get_type_hints(schema).items():
+        found += all_settings(kind, f"{place}{name}.") if is_dataclass(kind) else [place + name]
+    return found
+
+
+def under(group: str, *names: str) -> list[str]:
+    return [f"{group}.{name}" for name in names]
+
+
+def each(names: list[str], stages: set[str]) -> dict[str, set[str]]:
+    return {name: stages for name in names}
+
+
+JUDGE = ("kind", "model", "path", "faces", "detector", "groups")
+CHANGED_BY: dict[str, set[str]] = {
+    "seed": set(STAGES),
+    **each(
+        under("model", "path", "revision", "variant", "dtype", "num_steps", "guidance_scale", "scheduler", "height",
+              "width", "call", "vae_tiling"),  # the last one blends tiles
+        set(STAGES),
+    ),
+    **each(
+        ["model.sites", "timesteps.start", "timesteps.count", "generate.images_per_prompt",
+         *under("attribute", "probe_templates", "probe_subjects")],
+        RECORDED,
+    ),
+    "generate.record": RECORDED - {"extract"},
+    **each([*under("labeler", *JUDGE), *under("attribute", "name", "options")], LABELLED),
+    **each(under("probe", "C", "max_iter", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
+    **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
+    **each(["attribute.evaluation_prompts", "evaluate.images_per_prompt"], {"originals", *STEERED}),
+    **each(
+        ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "first_step",
+                         "last_step", "vector", "norm_preserving", "target_shares")],
+        STEERED,
+    ),
+    **each(
+        [*under("judge", *JUDGE), *under("evaluate.clip", "model", "path"),
+         *under("evaluate", "drift", "bootstrap", "fd", "reference", "inception")],
+        LATE,
+    ),
+}  # fmt: skip
+# Where and how fast things run, how they are named and told, and what only other stages or commands read.
+CHANGES_NOTHING = [
+    "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
+    *under("folders", "table", "names"),
+    *under("model", "name", "device", "offload", "vae_slicing", "channels_last", "attention_kernel", "compile",
+           "batch_size", "grow_batch", "decode_batch_size", "num_threads", "outline"),
+    *under("model.steering", "alpha", "alpha_unit", "k", "C", "first_step", "last_step"),
+    "timesteps.name",
+    *under("labeler", "batch_size", "device"), *under("judge", "batch_size", "device"),
+    *under("generate", "shard_size", "reuse_prefix", "share_batches"),
+    *under("probe", "device", "min_per_option"),
+    *under("evaluate.clip", "kind", "batch_size", "device", "faces", "detector", "groups"),
+    *under("tracker", "name", "mode", "project", "entity", "group"),
+    *under("pretrain", "part", "folder", "install", "device", "num_portraits", "num_held_out", "num_quality_images",
+           "steps", "batch_sizes", "learning_rates", "compile", "from_shipped"),
+]  # fmt: skip
+OTHER_STAGES = ["images", "reference"]  # with these the pipeline is another: FOLDER_STAGES
+# What a setting is read beside, and another value of one that is a choice or begins as null.
+BESIDE = {
+    "layers.seed": "layers.rule=random",
+    "layers.names": "layers.rule=named",
+    "method.draw_size": "method.assignment=batch",
+}
+VALUES: dict[str, Any] = {
+    "layers.rule": "worst", "layers.kind": "cross_attention", "method.name": "none", "method.assignment": "image",
+    "method.last_step": 9, "method.target_shares": [0.3, 0.7], "timesteps.count": 5, "model.height": 64,
+    "model.width": 64, "shard": 0, "model.decode_batch_size": 2, "model.num_threads": 2, "model.steering.last_step": 3,
+    "plan.seconds_per_image": 1.0,
+}  # fmt: skip
+
+
+def another(value: Any) -> Any:
+    """Return a value that differs from a setting's."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [*value, "another"]
+    if isinstance(value, dict):
+        return {**value, "another": next(iter(value.values()), "another")}
+    return f"{value}-another"
+
+
+def with_another(settings: Settings, dotted: str, folder: Path) -> Settings:
+    """Return settings of which one has another value."""
+    changed = deepcopy(settings)
+    group, _, name = dotted.rpartition(".")
+    owner = attrgetter(group)(changed) if group else changed
+    value = str(folder) if dotted == "evaluate.reference" else VALUES.get(dotted, another(getattr(owner, name)))
+    assert value != getattr(owner, name)
+    setattr(owner, name, value)
+    return changed
+
+
+def test_every_setting_there_is_has_its_place_in_the_tables_of_what_changes_which_key() -> None:
+    assert sorted([*CHANGED_BY, *CHANGES_NOTHING, *OTHER_STAGES]) == sorted(all_settings())
+
+
+@pytest.mark.parametrize("dotted", [*CHANGED_BY, *CHANGES_NOTHING])
 def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
-    settings_with: Compose, word: str, changed: set[str]
+    settings_with: Compose, tmp_path: Path, dotted: str
 ) -> None:
-    before, after = keys(settings_with()), keys(settings_with(*word.rsplit(" ", word.count("=") - 1)))
-    assert {name for name in STAGES if before[name] != after[name]} == changed
+    settings = settings_with(BESIDE.get(dotted, "seed=0"))
+    before, after = keys(settings), keys(with_another(settings, dotted, tmp_path))
+    assert {name for name in STAGES if before[name] != after[name]} == CHANGED_BY.get(dotted, set())
+
+
+def test_another_text_of_an_option_of_a_drifting_attribute_changes_the_evaluation(settings_with: Compose) -> None:
+    settings = settings_with()
+    before = keys(settings)
+    settings.evaluate.drift["age"].options["old"] = ["an old man"]
+    after = keys(settings)
+    assert {name for name in STAGES if before[name] != after[name]} == LATE
+
+
+JUDGED_BY = [*under("labeler", *JUDGE), *under("attribute", "name", "options")]
+IN_FOLDERS = {
+    **each(JUDGED_BY, {"label", "evaluate"}),
+    **each([name for name, changed in CHANGED_BY.items() if changed == LATE], {"evaluate"}),
+    **each(["seed", "method.target_shares"], {"evaluate"}),
+}
+
+
+def test_of_folders_of_images_a_setting_changes_exactly_the_keys_of_what_reads_it(
+    settings_with: Compose, tmp_path: Path
+) -> None:
+    for name in ("images", "pictures"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    settings = settings_with(f"images={tmp_path / 'images'}", "stage=evaluate")
+    before = folder_keys(settings)
+    for dotted, changed in IN_FOLDERS.items():
+        after = folder_keys(with_another(settings, dotted, tmp_path / "pictures"))
+        assert {name for name in FOLDER_STAGES if before[name] != after[name]} == changed, dotted
+    unread = [name for name in (*CHANGED_BY, *CHANGES_NOTHING) if name not in IN_FOLDERS]
+    for dotted in unread:
+        if not dotted.startswith("folders."):  # how a folder is read: counts by what is read
+            settings = with_another(settings, dotted, tmp_path)
+    assert folder_keys(settings) == before
+
+
+def folder_keys(settings: Settings) -> dict[str, str]:
+    found = Pipeline(settings, [], NoTracker())
+    return {name: found.key(name) for name in FOLDER_STAGES}
 
 
 @pytest.mark.parametrize(
@@ -105,39 +224,6 @@ def test_what_is_read_beside_the_other_settings_changes_the_keys_below_it(
 ) -> None:
     before, after = keys(settings_with(beside)), keys(settings_with(beside, word))
     assert {name for name in STAGES if before[name] != after[name]} == changed
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "model.device=cuda",
-        "model.num_threads=2",
-        "model.channels_last=true",
-        "model.compile=true",
-        "model.attention_kernel=math",
-        "model.batch_size=7",
-        "model.decode_batch_size=2",
-        "model.grow_batch=true model.device=cuda",
-        "model.name=other",
-        "labeler.device=cuda",
-        "probe.device=cuda",
-        "labeler.batch_size=5",
-        "judge.device=cuda",
-        "judge.batch_size=5",
-        "evaluate.clip.device=cuda",
-        "evaluate.clip.batch_size=5",
-        "generate.shard_size=8",
-        "tracker.mode=disabled",
-        "paths.outputs=/elsewhere",
-        "force=true",
-        "shards=4",
-        "devices=[cpu,cpu]",
-        "stage=probe",
-        "timesteps.name=other",
-    ],
-)
-def test_where_and_how_fast_something_runs_changes_no_key(settings_with: Compose, word: str) -> None:
-    assert keys(settings_with(*word.split())) == keys(settings_with())
 
 
 def test_two_stages_never_share_a_key(settings_with: Compose) -> None:
@@ -271,6 +357,49 @@ def test_other_weights_in_the_folder_of_a_local_model_are_another_key(settings_w
 def test_force_computes_the_first_steps_again(pipeline_of: Callable[..., Pipeline]) -> None:
     assert pipeline_of("method.first_step=5").prefix_folder() is not None
     assert pipeline_of("method.first_step=5", "force=true").prefix_folder() is None
+
+
+def test_without_reuse_there_are_no_first_steps_to_keep(settings_with: Compose) -> None:
+    late = "method.first_step=5"
+    assert Pipeline(settings_with(late), [], NoTracker()).prefix_folder() is not None
+    assert Pipeline(settings_with(late, "generate.reuse_prefix=false"), [], NoTracker()).prefix_folder() is None
+    assert Pipeline(settings_with("method.first_step=0"), [], NoTracker()).prefix_folder() is None
+
+
+@pytest.fixture
+def alongside(settings_with: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Give a function that steers as a job of a sweep over alpha and returns what the stage is given for sharing."""
+    given: list[Any] = []
+
+    def run(context: StageContext) -> None:
+        given.append(context.alongside)
+        (context.folder / "out.json").write_text("0")
+
+    monkeypatch.setattr(stage_table, "import_module", lambda module: SimpleNamespace(run=run))
+    shared = SharedBatches([1.0, 2.0])
+
+    def steered(*words: str) -> Any:
+        settings = settings_with(*words, f"paths.outputs={tmp_path}")
+        for stage in ("generate", "label", "probe", "select", "steer"):
+            Pipeline(settings, [], NoTracker(), shared=shared).run(stage)
+        return given[-1]
+
+    return steered
+
+
+@pytest.mark.parametrize("word", ["layers.k=3", "probe.C=0.5", "labeler.path=another-tag", "method.first_step=1"])
+def test_the_jobs_of_a_sweep_make_pictures_for_those_that_differ_in_alpha_alone(
+    alongside: Callable[..., Any], word: str
+) -> None:
+    first, second, other = alongside("alpha=1"), alongside("alpha=2"), alongside("alpha=2", word)
+    assert first.key == second.key != other.key
+    assert (first.alpha, second.alpha, other.alpha) == (1, 2, 2)
+
+
+def test_jobs_that_are_to_share_no_batch_and_unsteered_ones_share_nothing(alongside: Callable[..., Any]) -> None:
+    assert alongside("generate.share_batches=false") is None
+    assert alongside("method.name=none") is None
+    assert alongside("alpha=2") is not None
 
 
 def test_a_share_of_one_stage_ends_without_an_artifact_until_the_last_is_made(

@@ -1,5 +1,6 @@
 """A run that gets its first steps from another run's memory ends where it would have ended."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,34 +27,40 @@ def remember(backbone: Backbone, jobs: list[Job], before: int = FIRST) -> Prefix
     return Prefix.of_calls(calls, len(jobs))
 
 
-def computed(backbone: Backbone) -> list[int]:
-    """Return a list that grows with every real run of the denoiser's first layer."""
+@pytest.fixture
+def computed(backbone: Backbone) -> Iterator[list[int]]:
+    """Give a list of the rows of every real run of the denoiser's first layer, which a test clears where it begins."""
     runs: list[int] = []
-    backbone.denoiser.conv_in.register_forward_hook(lambda module, args, output: runs.append(len(output)))
-    return runs
+    handle = backbone.denoiser.conv_in.register_forward_hook(lambda module, args, output: runs.append(len(output)))
+    yield runs
+    handle.remove()
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler_a", "heun", "dpmpp_2m", "unipc", "lcm"])
-def test_a_replayed_run_ends_where_the_plain_one_does(backbone: Backbone, jobs: list[Job], scheduler: str) -> None:
+def test_a_replayed_run_ends_where_the_plain_one_does(
+    backbone: Backbone, jobs: list[Job], computed: list[int], scheduler: str
+) -> None:
     own = backbone.pipe.scheduler
     use_scheduler(backbone.pipe, scheduler)
     try:
         plain = denoise(backbone, jobs)
-        prefix, runs = remember(backbone, jobs), computed(backbone)
+        prefix = remember(backbone, jobs)
+        computed.clear()
         with replayed(backbone, prefix):
             again = denoise(backbone, jobs)
     finally:
         backbone.pipe.scheduler = own
     assert torch.equal(again, plain)
-    assert len(runs) < NUM_STEPS * 2
+    assert len(computed) < NUM_STEPS * 2
     assert len(prefix.calls()) > 0
 
 
-def test_only_the_steps_after_the_prefix_are_computed(backbone: Backbone, jobs: list[Job]) -> None:
-    prefix, runs = remember(backbone, jobs), computed(backbone)
+def test_only_the_steps_after_the_prefix_are_computed(backbone: Backbone, jobs: list[Job], computed: list[int]) -> None:
+    prefix = remember(backbone, jobs)
+    computed.clear()
     with replayed(backbone, prefix):
         denoise(backbone, jobs)
-    assert runs == [2 * len(jobs)] * (NUM_STEPS - FIRST)
+    assert computed == [2 * len(jobs)] * (NUM_STEPS - FIRST)
 
 
 def test_images_of_one_batch_can_be_replayed_in_another(backbone: Backbone, jobs: list[Job]) -> None:
@@ -104,12 +111,13 @@ def run_with(backbone: Backbone, jobs: list[Job], store: PrefixStore | None) -> 
 
 
 def test_the_first_run_fills_the_store_and_the_next_reads_it(
-    backbone: Backbone, jobs: list[Job], tmp_path: Path
+    backbone: Backbone, jobs: list[Job], computed: list[int], tmp_path: Path
 ) -> None:
-    plain, store, runs = denoise(backbone, jobs), PrefixStore(tmp_path / "prefixes"), computed(backbone)
+    plain, store = denoise(backbone, jobs), PrefixStore(tmp_path / "prefixes")
+    computed.clear()
     assert torch.equal(run_with(backbone, jobs, store), plain)
     assert torch.equal(run_with(backbone, jobs, store), plain)
-    assert len(runs) == NUM_STEPS + NUM_STEPS - FIRST
+    assert len(computed) == NUM_STEPS + NUM_STEPS - FIRST
     assert sorted(path.stem for path in (tmp_path / "prefixes").iterdir()) == [job.image_id for job in jobs]
 
 

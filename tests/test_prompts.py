@@ -1,7 +1,7 @@
 """Jobs: every image has a prompt and a seed of its own, whatever dataset it belongs to."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icm_pipeline.prompts import SEEDS_PER_STREAM, fill_templates, make_jobs
@@ -22,6 +22,7 @@ def test_every_prompt_gets_as_many_images_as_asked_for() -> None:
     assert {prompt: sum(job.prompt == prompt for job in jobs) for prompt in PROMPTS} == dict.fromkeys(PROMPTS, 5)
 
 
+@settings(deadline=None)  # the first example waits for a busy machine
 @given(num_prompts=st.integers(1, 7), images=st.integers(1, 9), seed=st.integers(0, 10_000))
 def test_no_two_jobs_share_a_seed_or_an_id(num_prompts: int, images: int, seed: int) -> None:
     prompts = [f"prompt {index}" for index in range(num_prompts)]
@@ -30,6 +31,7 @@ def test_no_two_jobs_share_a_seed_or_an_id(num_prompts: int, images: int, seed: 
     assert len({job.image_id for job in jobs}) == num_prompts * images
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), other=st.integers(0, 10_000), num=st.integers(1, 50))
 def test_the_streams_of_all_seeds_are_disjoint(seed: int, other: int, num: int) -> None:
     probe = {job.seed for job in make_jobs(["a"], num, seed, "probe")}
@@ -46,6 +48,12 @@ def test_another_seed_gives_other_noise_and_the_same_ids() -> None:
     jobs, others = make_jobs(PROMPTS, 4, 0, "probe"), make_jobs(PROMPTS, 4, 1, "probe")
     assert [job.image_id for job in jobs] == [job.image_id for job in others]
     assert not {job.seed for job in jobs} & {job.seed for job in others}
+
+
+@pytest.mark.parametrize("far", [1000, 10_000, 2**16, 2**31])
+def test_seeds_far_apart_give_other_noise_too(far: int) -> None:
+    near = {job.seed for job in make_jobs(PROMPTS, 50, 0, "probe")}
+    assert not near & {job.seed for job in make_jobs(PROMPTS, 50, far, "probe")}
 
 
 def test_more_images_keep_the_jobs_there_were() -> None:

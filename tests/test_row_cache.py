@@ -60,6 +60,16 @@ def test_anything_else_is_looked_at_again(cache: RowCache, images: list[Path], c
     assert look.times == 2
 
 
+def test_other_versions_of_the_libraries_look_again(
+    cache: RowCache, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Look()
+    cache.rows(["judge"], images, look)
+    monkeypatch.setattr("icm_pipeline.labelers.cache.library_versions", lambda: {"torch": "of tomorrow"})
+    cache.rows(["judge"], images, look)
+    assert look.times == 2
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-3], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b""])
 def test_a_damaged_entry_is_made_again(cache: RowCache, images: list[Path], damage: object) -> None:
     look = Look()

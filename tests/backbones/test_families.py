@@ -309,6 +309,46 @@ def test_a_gated_site_shows_the_output_times_its_gate_and_a_change_arrives_behin
     torch.testing.assert_close(moved, change.expand_as(moved), rtol=1e-3, atol=1e-3)
 
 
+GATED_ELSEWHERE = {
+    "flux": [("gated_feed_forward", "ff")],
+    "sana": [("gated_feed_forward", "ff")],
+    "pixart": [("gated_feed_forward", "ff")],
+    "sd3": [("gated_feed_forward", "ff"), ("gated_self_attention", "attn2")],
+}
+
+
+def test_every_other_gate_of_a_block_is_its_layers_own(loaded: Loaded, jobs: list[Job]) -> None:
+    """What is added behind the gate of the feed-forward, or of SD3's second attention, leaves the block as it is."""
+    if loaded.name not in GATED:
+        pytest.skip("no AdaLN gate")
+    plain, block, n = loaded.backbone, "transformer_blocks.0", len(jobs)
+    for kind, part in GATED_ELSEWHERE[loaded.name]:
+        sites = find_sites(plain.denoiser, {kind: rf"transformer_blocks\.0\.{part}"})
+        backbone = replace(plain, sites=sites)
+        # Behind the feed-forward the block ends; behind the second attention comes the norm before the feed-forward.
+        place, is_input = (block, False) if part == "ff" else (f"{block}.norm2", True)
+        seen: dict[bool, Tensor] = {}
+
+        def add(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+            return tokens + torch.linspace(-1, 1, tokens.shape[-1])
+
+        for changed in (False, True):
+            kept: list[Tensor] = []
+            module = backbone.denoiser.get_submodule(place)
+
+            def keep(module: Any, args: Any, output: Any, kept: list[Tensor] = kept, inner: bool = is_input) -> None:
+                image = args[0] if inner else output[1] if isinstance(output, tuple) else output
+                kept.append(image.clone())
+
+            handle = module.register_forward_hook(keep)
+            with hooked(backbone, backbone.layers, add if changed else look, n):
+                denoise(backbone, jobs)
+            handle.remove()
+            seen[changed] = kept[0] if loaded.name == "flux" else kept[0][n:]
+        moved = seen[True] - seen[False]
+        torch.testing.assert_close(moved, torch.linspace(-1, 1, moved.shape[-1]).expand_as(moved), rtol=1e-3, atol=1e-3)
+
+
 def residuals(name: str, backbone: Backbone, jobs: list[Job], layer: str, change: Tensor | None) -> Tensor:
     """Return the stream behind the first block's attention, at the first step, of the conditional rows.
 
@@ -439,6 +479,45 @@ def test_with_true_guidance_only_the_conditional_call_is_seen_and_changed(loaded
     assert num_seen == [len(jobs)] * NUM_STEPS
     for call, (old, new) in enumerate(zip(before, after, strict=True)):
         assert torch.equal(new, old + 1 if call % 2 == 0 else old)
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 3.0])
+def test_perturbed_rows_come_last_and_are_left_alone_with_and_without_guidance(
+    loaded: Loaded, jobs: list[Job], guidance_scale: float
+) -> None:
+    """The perturbed rows are known by the layer whose attention is left out for them: its values go through as is."""
+    if loaded.name != "pag":
+        pytest.skip("perturbs nothing")
+    backbone, n = sampling(loaded.backbone, guidance_scale=guidance_scale), len(jobs)
+    layer = next(layer for layer in backbone.layers if layer.startswith("mid_block") and layer.endswith("attn1"))
+    module = backbone.denoiser.get_submodule(layer)
+    inputs: list[Tensor] = []
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+
+    def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        assert len(tokens) == n
+        return tokens + 1
+
+    def note(module: Any, args: Any, output: Tensor) -> None:
+        inputs.append(args[0].clone())
+        before.append(output.clone())
+
+    first = module.register_forward_hook(note)
+    with hooked(backbone, [layer], add_one, n):
+        last = module.register_forward_hook(lambda module, args, output: after.append(output.clone()))
+        denoise(backbone, jobs)
+        last.remove()
+    first.remove()
+    parts = 3 if guidance_scale else 2
+    for given, old, new in zip(inputs, before, after, strict=True):
+        assert len(old) == parts * n
+        with torch.inference_mode():
+            through = module.to_out[0](module.to_v(given))
+        is_perturbed = [torch.allclose(old[row], through[row], atol=1e-5) for row in range(len(old))]
+        assert is_perturbed == [False] * (parts - 1) * n + [True] * n
+        changed = [not torch.equal(new[row], old[row]) for row in range(len(old))]
+        assert changed == [False] * (parts - 2) * n + [True] * n + [False] * n
 
 
 def test_skip_layer_guidance_is_left_alone(loaded: Loaded, jobs: list[Job]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from icm_pipeline.labelers.base import Floats, Questions
 from icm_pipeline.labelers.extras import require
 from icm_pipeline.labelers.face_chips import MEAN_FACE, crop_face
-from icm_pipeline.labelers.faces import DlibFinder, Face, OfFaces, chosen_faces
+from icm_pipeline.labelers.faces import DlibFinder, Face, FaceCrops, OfFaces, chosen_faces
 from tests.labelers.pictures import needs, noise, portrait
 
 DLIB = needs("dlib", "face_recognition_models")
@@ -92,6 +92,15 @@ def test_a_crop_is_black_where_it_reaches_over_the_edge() -> None:
     cropped = np.asarray(crop_face(Image.new("RGB", (200, 200), "white"), face_at(-60, 20, 120).landmarks, 64, 0.25))
     assert (cropped[:, :20] == 0).all()
     assert (cropped[32, 45:] == 255).all()
+
+
+def test_judges_of_faces_are_shown_the_crops_of_the_published_evaluation() -> None:
+    """300 px with a padding of 0.25, as FairFace was trained on."""
+    picture, face = noise(1, (400, 400))[0], face_at(120, 100, 150)
+    crops = FaceCrops([picture], [[face]])
+    expected = crop_face(picture, face.landmarks, size=300, padding=0.25)
+    assert crops[0].size == (300, 300)
+    assert crops[0].tobytes() == expected.tobytes()
 
 
 def test_a_face_outside_the_picture_is_refused() -> None:

@@ -81,6 +81,43 @@ def test_a_judge_is_loaded_once_for_all_sets_of_images(
     assert loads == ["judge"]
 
 
+class Halves:
+    """Sees as much of every option, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def label(self, images: Any, questions: Any) -> dict[str, np.ndarray]:
+        self.times += 1
+        return {name: np.full((len(images), len(options)), 1 / len(options)) for name, options in questions.items()}
+
+
+@pytest.mark.parametrize("setting", ["path", "model"])
+def test_a_judge_with_other_weights_at_the_same_place_looks_again(
+    settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    judge, weights = Halves(), tmp_path / "weights" / "open_clip_model.safetensors"
+    monkeypatch.setattr(stages_judging, "labeler_of", lambda config, name: judge)
+    weights.parent.mkdir()
+    where = f"local-dir:{weights.parent}" if setting == "model" else str(weights.parent)
+    config = replace(settings.judge, **{setting: where})
+    for content, times in (("0123", 1), ("0123", 1), ("0124", 2)):
+        weights.write_text(content)
+        judging(settings, tmp_path).label(config, "judge", rows, QUESTIONS)
+        assert judge.times == times
+
+
+@pytest.mark.parametrize("change", [{"faces": "largest"}, {"groups": {"age": {"young": ["0-2"]}}}, {"kind": "clip"}])
+def test_a_judge_with_other_settings_looks_again(
+    settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    judge = Halves()
+    monkeypatch.setattr(stages_judging, "labeler_of", lambda config, name: judge)
+    for config in (settings.judge, settings.judge, replace(settings.judge, **change)):
+        judging(settings, tmp_path).label(config, "judge", rows, QUESTIONS)
+    assert judge.times == 2
+
+
 def test_a_clip_judge_shares_the_embeddings_of_clip_i(
     settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

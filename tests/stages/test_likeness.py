@@ -14,7 +14,7 @@ from icm_pipeline.stages.image_pairs import ImagePairs
 from icm_pipeline.stages.judging import spread
 from icm_pipeline.stages.likeness import Likeness, likeness_of, mean_of
 
-# By hand: the cosines of twins are 0.6, 0 and -1; of originals with their prompts 1, 0.8 and 0; of steered 0.6, -0.6, 0.
+# By hand, cosines of twins: 0.6, 0 and -1; of originals with their prompts: 1, 0.8 and 0; of steered: 0.6, -0.6 and 0.
 EMBEDDED = {
     "original": {"0": (1, 0), "1": (3, 4), "2": (0, 2)},
     "steered": {"0": (3, 4), "1": (4, -3), "2": (0, -1)},

@@ -58,8 +58,8 @@ def run(settings_with: Compose, tmp_path: Path) -> Run:
         prompts = np.zeros(len(labels), np.int64) if prompts is None else prompts
         ids = [f"{index:06d}" for index in range(len(labels))]
         files = {layer: f"{number}.safetensors" for number, layer in enumerate(KINDS)}
-        write(recorded / "images.csv", ["id", "prompt", "prompt_index", "seed", "option", "path"],
-              [[name, "a face", number, 0, "", "a.png"] for name, number in zip(ids, prompts, strict=True)])  # fmt: skip
+        rows = [[name, "a face", number, 0, "", "a.png"] for name, number in zip(ids, prompts, strict=True)]
+        write(recorded / "images.csv", ["id", "prompt", "prompt_index", "seed", "option", "path"], rows)
         shown = [[name, OPTIONS[label] if label >= 0 else ""] for name, label in zip(ids, labels, strict=True)]
         write(labelled / "labels.csv", ["id", "option"], shown[::-1])  # in an order of its own
         for name, x in zip(files.values(), (activations, activations[:, ::-1]), strict=True):

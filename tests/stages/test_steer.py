@@ -1,4 +1,4 @@
-"""The steer stage: its pictures are those of the shift that the settings describe, and its files say what was done."""
+"""The steer stage: its images are those of the shift that the settings describe, and its files say what was done."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from icm_pipeline.artifacts import Artifact
 from icm_pipeline.backbones.base import Backbone
@@ -17,7 +18,7 @@ from icm_pipeline.config import Settings
 from icm_pipeline.hooks import hooked
 from icm_pipeline.interventions.shift import Shift
 from icm_pipeline.prompts import Job
-from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.sampling import Sample, decode, denoise
 from icm_pipeline.stage_table import StageContext
 from icm_pipeline.stages import steer
 from icm_pipeline.stages.models import evaluation_jobs
@@ -65,20 +66,27 @@ def given(settings_with: Compose, random_pipeline_folder: Path) -> Compose:
 
 
 @pytest.fixture
-def made(given: Compose, parents: dict[str, Artifact], tmp_path: Path) -> Steer:
-    """Give a function that runs the stage and returns its folder."""
+def made(given: Compose, parents: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steer:
+    """Give a function that runs the stage and returns its folder, with the latents before decoding beside the rest."""
 
     def ran(*words: str) -> Path:
         folder = tmp_path / f"made-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
+
+        def noting(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
+            torch.save(latents.clone(), folder / "latents.pt")
+            return decode(backbone, jobs, latents)
+
+        monkeypatch.setattr(steer, "decode", noting)
         steer.run(StageContext(given(*words), parents, folder))
         return folder
 
     return ran
 
 
-def pixels(folder: Path) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(path), int) for path in sorted((folder / "images").glob("*.png"))])
+def latents_of(folder: Path) -> Tensor:
+    latents: Tensor = torch.load(folder / "latents.pt", weights_only=True)
+    return latents
 
 
 def options_of(folder: Path) -> list[str]:
@@ -86,10 +94,9 @@ def options_of(folder: Path) -> list[str]:
         return [row["option"] for row in csv.DictReader(file)]
 
 
-def expected_pixels(backbone: Backbone, jobs: list[Job], shift: Shift, layers: list[str]) -> np.ndarray:
-    with hooked(backbone, layers, shift, len(jobs)):
-        latents = denoise(backbone, jobs)
-    return np.stack([np.asarray(sample.image, int) for sample in decode(backbone, jobs, latents)])
+def expected_latents(backbone: Backbone, jobs: list[Job], shift: Shift) -> Tensor:
+    with hooked(backbone, LAYERS[:1], shift, len(jobs)):
+        return denoise(backbone, jobs)
 
 
 @pytest.mark.parametrize(
@@ -102,23 +109,23 @@ def expected_pixels(backbone: Backbone, jobs: list[Job], shift: Shift, layers: l
         (["method.vector=mean"], "probe", True, 20.0, {}),
         (["method.alpha_unit=activation"], "probe", False, 20.0, {"relative": False}),
         (["method.first_step=2"], "probe", False, 20.0, {"first_step": 2}),
-        (["alpha=4", "method.last_step=0"], "probe", False, 4.0, {"last_step": 0}),
+        (["method.last_step=0"], "probe", False, 20.0, {"last_step": 0}),
         (["method.norm_preserving=true"], "probe", False, 20.0, {"norm_preserving": True}),
     ],
 )
-def test_the_pictures_are_those_of_the_shift_that_the_settings_describe(
+def test_the_images_are_those_of_the_shift_that_the_settings_describe(
     made: Steer, given: Compose, backbone: Backbone, words: list[str], direction: str, averaged: bool, alpha: float,
     how: dict[str, Any],
 ) -> None:  # fmt: skip
     folder, jobs = made(*words), evaluation_jobs(given(*words))
     assigned = [OPTIONS.index(option) for option in options_of(folder)]
     vectors = vectors_named(direction).averaged() if averaged else vectors_named(direction)
-    found, layers = pixels(folder), LAYERS[:1]
-    shift = Shift(vectors.of_layers(layers), assigned, alpha, **{"relative": True, **how})
-    assert np.abs(found - expected_pixels(backbone, jobs, shift, layers)).max() <= 1
+    found = latents_of(folder)
+    shift = Shift(vectors, assigned, alpha, **{"relative": True, **how})
+    torch.testing.assert_close(found, expected_latents(backbone, jobs, shift), rtol=0, atol=1e-4)
     if words:  # and no other's
         usual = Shift(vectors_named("probe"), assigned, abs(alpha), relative=True)
-        assert np.abs(found - expected_pixels(backbone, jobs, usual, layers)).max() > 2
+        assert (found - expected_latents(backbone, jobs, usual)).abs().max() > 1e-2
 
 
 def test_the_vectors_left_are_those_of_the_steered_layers_with_how_they_were_used(made: Steer) -> None:
@@ -145,8 +152,7 @@ def test_what_was_done_is_told(made: Steer) -> None:
 
 def test_method_none_steers_no_layer_and_leaves_no_vectors(made: Steer, given: Compose, backbone: Backbone) -> None:
     folder = made("method.name=none")
-    plain = decode(backbone, jobs := evaluation_jobs(given()), denoise(backbone, jobs))
-    assert np.abs(pixels(folder) - np.stack([np.asarray(sample.image, int) for sample in plain])).max() <= 1
+    torch.testing.assert_close(latents_of(folder), denoise(backbone, evaluation_jobs(given())), rtol=0, atol=1e-4)
     assert not (folder / "vectors.safetensors").exists()
     told = json.loads((folder / "steering.json").read_text())
     assert (told["alpha"], told["layers"]) == (0.0, [])
@@ -156,8 +162,8 @@ def test_method_none_steers_no_layer_and_leaves_no_vectors(made: Steer, given: C
 def assigned(given: Compose, parents: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give a function that returns the options of eight images of each of four prompts; the pictures are black."""
 
-    def black(backbone: Backbone, jobs: list[Job], latents: Any) -> list[Any]:
-        return [steer.Sample(job, Image.new("RGB", (16, 16))) for job in jobs]
+    def black(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
+        return [Sample(job, Image.new("RGB", (16, 16))) for job in jobs]
 
     monkeypatch.setattr(steer, "denoise", lambda backbone, jobs: None)
     monkeypatch.setattr(steer, "decode", black)
