@@ -105,11 +105,16 @@ def prepare(partial: Path, description: dict[str, Any], force: bool = False) -> 
         log.warning("beginning %s again: %s", partial.name, "forced" if force else why)
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
-    for leftover in (*partial.rglob("*.tmp"), partial / MANIFEST):
+    for leftover in (*_half_written(partial), partial / MANIFEST):
         leftover.unlink(missing_ok=True)
     forced = {"force": True} if is_begun(partial, description, force=True) or force else {}
     write_json(partial / STAMP, {**_origin(description), **forced, "parents": description.get("parents", {})})
     (partial / SHARDS).mkdir(exist_ok=True)
+
+
+def _half_written(partial: Path) -> list[Path]:
+    """Return the files that a killed job was writing: ours end in .tmp, those of safetensors begin with it."""
+    return [*partial.rglob("*.tmp"), *partial.rglob(".tmp*")]
 
 
 def publish(partial: Path, folder: Path, description: dict[str, Any], seconds: float) -> None:
@@ -164,6 +169,6 @@ def is_only_to_be_moved(partial: Path, description: dict[str, Any]) -> bool:
 def move(partial: Path, folder: Path) -> None:
     """Give a whole partial folder its place; what a resumed job would have needed goes first, so that none is left."""
     shutil.rmtree(partial / SHARDS, ignore_errors=True)
-    for leftover in (*partial.rglob("*.tmp"), partial / STAMP):
+    for leftover in (*_half_written(partial), partial / STAMP):
         leftover.unlink(missing_ok=True)
     replace_folder(partial, folder)

@@ -52,17 +52,17 @@ class ByColour:
         return found
 
 
-class NoEncoder:
-    """Gives every picture and text the same embedding."""
+class ColourEncoder:
+    """Embeds a picture as the first two channels of its colour, and every text along the first."""
 
     def __init__(self, *args: Any) -> None:
         pass
 
     def embed_images(self, images: Sequence[Any], unit_length: bool = True) -> Floats:
-        return np.ones((len(images), 2))
+        return np.array([np.asarray(images[index], float)[0, 0, :2] for index in range(len(images))])
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
-        return np.ones((len(texts), 2))
+        return np.tile([1.0, 0.0], (len(texts), 1))
 
 
 def image_set(folder: Path, side: int) -> Artifact:
@@ -85,7 +85,7 @@ def metrics(settings_with: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Give a function that evaluates the images above; the first judge is `judge`, the second `labeler`."""
     judges = {"judge": ByColour({"gender": 0, "age": 1}), "labeler": ByColour({"gender": 2})}
     monkeypatch.setattr(judging, "labeler_of", lambda config, setting: judges[setting])
-    monkeypatch.setattr(judging, "ClipJudge", NoEncoder)
+    monkeypatch.setattr(judging, "ClipJudge", ColourEncoder)
     parents = {name: image_set(tmp_path / name, side) for side, name in enumerate(("originals", "steer"))}
 
     def evaluated(*words: str) -> dict[str, Any]:
@@ -127,6 +127,16 @@ def test_two_judges_agree_as_far_as_their_table_says(metrics: Callable[..., dict
     assert found["original"]["kappa"] == pytest.approx((0.75 - by_chance) / (1 - by_chance))
     by_chance = (5 * 4 + 3 * 4) / 64
     assert found["steered"]["kappa"] == pytest.approx((0.875 - by_chance) / (1 - by_chance))
+
+
+def test_clip_i_and_clip_t_are_means_over_twins_and_over_each_side(metrics: Callable[..., dict[str, Any]]) -> None:
+    found = metrics()
+    before, after = (np.array([[row[side], row[2 + side]] for row in SEEN]) for side in (0, 1))
+    lengths = np.linalg.norm(before, axis=1), np.linalg.norm(after, axis=1)
+    twins = (before * after).sum(1) / lengths[0] / lengths[1]
+    assert found["clip_i"] == pytest.approx(((twins + 1) / 2).mean(), abs=1e-6)
+    for name, side, length in (("clip_t_original", before, lengths[0]), ("clip_t", after, lengths[1])):
+        assert found[name] == pytest.approx(((side[:, 0] / length + 1) / 2).mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +188,17 @@ def test_fixed_quotas_leave_nothing_to_chance_in_steered_images_that_obey_and_dr
         assert low < found[how]["fd_original"]["mean"] < high
     low, high = figures(settings_with("method.assignment=quota"), made_here=False)["fd"]["interval_95"]
     assert low < high
+
+
+def test_figures_and_intervals_are_towards_the_target(settings_with: Compose) -> None:
+    found = figures(settings_with("method.assignment=image", "method.target_shares=[0.75,0.25]"))
+    assert found["fd"]["mean"] == pytest.approx(0, abs=1e-9)
+    low, high = found["fd"]["interval_95"]
+    assert low == 0 < high < 0.3
+    assert found["fd_original"]["mean"] == pytest.approx(2**0.5 * 0.5)
+    low, high = found["fd_change"]["interval_95"]
+    assert found["fd_change"]["mean"] == pytest.approx(-(2**0.5) * 0.5)
+    assert low < found["fd_change"]["mean"] < high
 
 
 def test_the_floor_is_of_how_options_were_drawn_towards_the_target(settings_with: Compose) -> None:

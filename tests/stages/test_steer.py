@@ -186,6 +186,7 @@ def test_draws_of_a_batch_are_shared_by_as_many_images_as_asked_for(assigned: An
     for size in (2, 4):
         drawn = assigned("method.assignment=batch", f"method.draw_size={size}").reshape(4, -1, size)
         assert (drawn == drawn[..., :1]).all()
+        assert (drawn != drawn[:, :1]).any()  # several draws of one prompt
         assert 0 < drawn.mean() < 1
     assert len(set(assigned("method.assignment=image").sum(1))) > 1
 
