@@ -111,7 +111,7 @@ def _plan_here(config: Any) -> None:
 
 def _refuse_force_at_once(config: Any) -> None:
     """End the program if jobs that may run at once would each make again what they share, from under one another."""
-    if config.force and config.hydra.launcher._target_ != HERE:
+    if config.get("force") and config.hydra.launcher._target_ != HERE:
         sys.exit(
             "error: force=true makes what jobs share once for each job where they run at once. Run one job with "
             "force=true first and the sweep without it, or leave out hydra/launcher."

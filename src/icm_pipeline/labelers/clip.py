@@ -4,6 +4,7 @@ An option may have several texts; its logit is the best of them (the paper's pro
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -45,7 +46,9 @@ def _models_in(folder: Path) -> list[str]:
 
 
 def _models_of_open_clip() -> list[str]:
-    """Return the names of open_clip's architectures, without importing it."""
+    """Return the names of open_clip's architectures; it is not imported for that, which takes seconds."""
+    if "open_clip" in sys.modules:
+        return list(sys.modules["open_clip"].list_models())  # with those that were added to it
     package = find_spec("open_clip")
     places = package.submodule_search_locations if package else None
     return [name for place in places or () for name in _models_in(Path(place) / "model_configs")]
