@@ -102,15 +102,13 @@ class Pipeline:
         return {name: str(folder.resolve()) for name, folder in folders.items() if folder.exists()}
 
     def missing(self, stage: str) -> list[str]:
-        """Return the stages that running one, or `all`, would make; raises ValueError for a folder that it lacks."""
-        for name in stages_of(self.settings):
-            if not stage_named(name, self.settings).compares:  # whose key depends on what is evaluated by then
-                self.folder(name)
-        names = stages_of(self.settings) if stage == "all" else (stage,)
-        return [name for name in names if self._is_forced(name) or not self._is_there(name)]
+        """Return the stages that running one, or `all`, would make; raises ValueError for a folder that it lacks.
 
-    def _is_there(self, name: str) -> bool:
-        return not stage_named(name, self.settings).compares and self.folder(name).exists()
+        Those that compare are none of them: their keys depend on what is evaluated by then, and they lack nothing.
+        """
+        every = [name for name in stages_of(self.settings) if not stage_named(name, self.settings).compares]
+        there = {name: self.folder(name).exists() for name in every}
+        return [name for name in every if stage in ("all", name) and (not there[name] or self._is_forced(name))]
 
     def _is_forced(self, name: str) -> bool:
         """Say whether a stage is made again although it is there: with force=true, once in a sweep."""
