@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -191,17 +192,22 @@ def test_a_share_is_refused_where_others_were_made_with_other_library_versions(
     assert make_share(tmp_path / "a", 1)
 
 
+def kill_first_share(folder: Path, work: Callable[[Path], object]) -> None:
+    """Let a job be killed in its first share after some work in the partial folder."""
+    with (
+        pytest.raises(KeyError),
+        building_share(folder, DESCRIPTION, Share(0, COUNT), wait=True) as partial,
+    ):
+        assert partial is not None
+        work(partial)
+        raise KeyError("stop")
+
+
 def test_a_share_is_refused_where_a_killed_job_finished_shards_with_other_library_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     have_versions(monkeypatch, torch="0.1")
-    with (
-        pytest.raises(KeyError),
-        building_share(tmp_path / "a", DESCRIPTION, Share(0, COUNT), wait=True) as partial,
-    ):
-        assert partial is not None
-        Shard(partial, 0, 1).keep(["x"], [], {})
-        raise KeyError("stop")
+    kill_first_share(tmp_path / "a", lambda partial: Shard(partial, 0, 1).keep(["x"], [], {}))
     have_versions(monkeypatch)
     with pytest.raises(ArtifactError, match=r"torch 0\.1 there and unknown here"):
         make_share(tmp_path / "a", 1)
@@ -211,13 +217,7 @@ def test_a_share_begins_again_where_other_library_versions_finished_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     have_versions(monkeypatch, torch="0.1")
-    with (
-        pytest.raises(KeyError),
-        building_share(tmp_path / "a", DESCRIPTION, Share(0, COUNT), wait=True) as partial,
-    ):
-        assert partial is not None
-        (partial / "0.txt").write_text("half")
-        raise KeyError("stop")
+    kill_first_share(tmp_path / "a", lambda partial: (partial / "0.txt").write_text("half"))
     have_versions(monkeypatch, torch="0.2")
     assert make_share(tmp_path / "a", 1)
     assert not (partial_of(tmp_path / "a") / "0.txt").exists()
