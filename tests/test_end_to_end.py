@@ -178,6 +178,7 @@ def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path
         assert (unmoved / "images" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_sweeps_alphas_share_a_batch_and_each_has_the_pictures_of_a_run_of_its_own(
     finished: Path, tmp_path: Path
 ) -> None:

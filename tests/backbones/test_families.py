@@ -34,7 +34,7 @@ class Loaded:
     backbone: Backbone
 
 
-LONG_TO_COMPILE = ("sdxl", "pag")
+LONG_TO_COMPILE = ("sdxl", "pag", "z_image")
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
