@@ -44,7 +44,7 @@ BAD = {
         ["stage=generate", "evaluate.reference=/no"],
         ["evaluate.reference=/no is no folder"],
     ),
-    "a second judge that is not there": (["stage=originals", "judge.path=/no"], ["judge.path=/no does not exist"]),
+    "a second judge that is not there": (["stage=generate", "judge.path=/no"], ["judge.path=/no does not exist"]),
     "judges of another world": (["model.path=./nothing"], ["labeler=clip labeler@judge=clip evaluate=people"]),
 }
 

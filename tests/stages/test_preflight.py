@@ -113,12 +113,12 @@ def test_devices_of_a_shared_stage_are_its_processes_to_check(with_judges: Compo
     refuse_unusable(with_judges("model.device=cuda", "devices=[cuda:0,cuda:1]"), ["generate"])
 
 
-def test_a_judge_is_refused_whichever_stage_of_making_comes_first(with_judges: Compose) -> None:
+def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluates(with_judges: Compose) -> None:
     settings = with_judges("judge.path=/nowhere")
-    for name in ("generate", "originals", "steer", "evaluate"):
+    for names in (["generate"], ["steer", "evaluate"]):
         with pytest.raises(ValueError, match=r"^judge\.path=/nowhere does not exist"):
-            refuse_unusable(settings, [name])
-    refuse_unusable(settings, ["label", "probe", "select"])
+            refuse_unusable(settings, names)
+    refuse_unusable(settings, ["label", "probe", "select", "originals", "steer"])
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "hf-hub:somebody/some-clip"])

@@ -10,8 +10,10 @@ from icm_pipeline.metrics.realism import require_library
 from icm_pipeline.stage_table import stage_named
 from icm_pipeline.stages.models import check_device, naming_its_group
 
-LABELLED = {"generate", "extract", "label"}  # stages from which on the labeler is needed
-JUDGED = {"generate", "extract", "originals", "steer", "evaluate"}  # and the judges of the evaluation
+# Stages before which judges are looked at: those that ask them, and the making of a probe dataset, which is for them.
+# Evaluation images alone are made for whoever wants them.
+LABELLED = {"generate", "extract", "label"}
+JUDGED = {"generate", "extract", "evaluate"}
 
 
 def refuse_unusable(settings: Settings, names: Sequence[str]) -> None:
