@@ -68,3 +68,4 @@ def test_settings_may_stand_before_and_after_flags() -> None:
         "--multirun", "--config-dir", "my/conf", "~attribute.options.man", "hydra/launcher=joblib", "alpha=2,4",
     ]  # fmt: skip
     assert flags_first(["--config-dir=a=b", "--cfg", "job"]) == ["--config-dir=a=b", "--cfg", "job"]
+    assert flags_first(["--config-dir", "a=b", "alpha=2", "-m"]) == ["--config-dir", "a=b", "-m", "alpha=2"]

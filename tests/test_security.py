@@ -130,9 +130,20 @@ def test_no_code_of_the_package_runs_what_a_file_says() -> None:
             keywords = {word.arg: ast.unparse(word.value) for word in call.keywords}
             assert name not in forbidden, f"{path}: {name}"
             assert name != "torch.load" or keywords.get("weights_only") == "True", path
-            assert not {"trust_remote_code", "allow_pickle"} & {key for key, on in keywords.items() if on == "True"}, (
+            assert not {"trust_remote_code", "allow_pickle"} & {key for key, on in keywords.items() if on != "False"}, (
                 path
             )
+            assert name != "torch.jit.load" or path.name == "script_archives.py", path
+
+
+def test_of_modules_that_unpickle_the_package_imports_an_error_only() -> None:
+    unpickling = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not unpickling & {alias.name.partition(".")[0] for alias in node.names}, path
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in unpickling:
+                assert {alias.name for alias in node.names} == {"UnpicklingError"}, path
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/outside", "sub/../../outside"])

@@ -5,12 +5,17 @@ import sys
 from icm_pipeline.stopping import stopping_cleanly
 
 COMMANDS = ("show", "ls", "gc", "verify")
+# Options of Hydra's whose value may be the next word.
+VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p")
 
 
 def flags_first(words: list[str]) -> list[str]:
     """Return a command line's words with its settings at the end: argparse takes them in one run only."""
-    settings = [word for word in words if not word.startswith("-") and "=" in word]
-    return [word for word in words if word not in settings] + settings
+    settings, others = list[str](), list[str]()
+    for before, word in zip(["", *words], words, strict=False):
+        is_setting = "=" in word and not word.startswith("-") and before not in VALUED
+        (settings if is_setting else others).append(word)
+    return others + settings
 
 
 def run() -> None:

@@ -13,4 +13,10 @@ DTYPES = ("float32", "float16", "bfloat16")
 SIBLINGS = ("tiny_sdxl", "tiny_sana", "tiny_flux")  # of the embedded model
 TRAINED = ("autoencoder", "classifier", "clip", "diffusion", "deep_compression", *SIBLINGS)  # each with its own steps
 
+# The settings that an evaluation tells with its figures, as a pattern of their dotted names.
+TOLD_BY_STEERING = (
+    r"alpha|layers\.(kind|rule|k)|method\.(name|direction|alpha_unit|assignment|vector|norm_preserving|target_shares|"
+    r"first_step|last_step)"
+)
+
 EMBEDDED = "embedded:"  # how the path of a model or judge begins that the package ships

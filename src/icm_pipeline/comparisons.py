@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.artifacts import MANIFEST, Artifact, ArtifactError, make_key, open_artifact
+from icm_pipeline.choices import TOLD_BY_STEERING
 from icm_pipeline.lineage import settings_of
 from icm_pipeline.partials import OLD, PARTIAL
 
 log = logging.getLogger(__name__)
 
-# What an evaluation's own account of its steering tells.
-TOLD_BY_STEERING = re.compile(
-    r"alpha|layers\.(kind|rule|k)|method\.(name|direction|alpha_unit|assignment|vector|norm_preserving|target_shares|"
-    r"first_step|last_step)"
-)
 LONGEST_VALUE = 40  # characters
 
 
@@ -64,7 +60,7 @@ def differences(evaluations: Sequence[Artifact]) -> Differences:
     settings = [_settings_behind(evaluation, read) for evaluation in evaluations]
     told: list[list[str]] = [[] for _ in evaluations]
     usual = []
-    for name in sorted({name for one in settings for name in one if not TOLD_BY_STEERING.fullmatch(name)}):
+    for name in sorted({name for one in settings for name in one if not re.fullmatch(TOLD_BY_STEERING, name)}):
         words = [f"{name}={_text(one[name])}" if name in one else None for one in settings]
         counts = Counter(word for word in words if word)
         if len(counts) < 2:

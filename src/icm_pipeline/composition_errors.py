@@ -5,13 +5,12 @@ Hydra reports what OmegaConf found as text; the parts read here are its first li
 
 import re
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 import yaml
 
 from icm_pipeline import config
-from icm_pipeline.validation import ConfigError, no_setting
+from icm_pipeline.validation import ConfigError, did_you_mean, no_setting
 
 FILE = re.compile(r"In '([^']+)'")
 KEY = re.compile(r"full_key: (\S+)")
@@ -81,8 +80,7 @@ def _about_choice(group: str, name: str, text: str) -> str:
     """Return what is said of a choice that its group does not have; text: Hydra's own, which lists them."""
     known = [line.strip() for line in text.splitlines() if line.startswith("\t")]
     known = [choice for choice in known if choice != "base"]  # what the others start from
-    close = get_close_matches(name, known, 1)
-    hint = f" Did you mean {group}={close[0]}?" if close else ""
+    hint = did_you_mean(name, known, f"{group}=")
     return f"there is no {group}={name}.{hint}" + (f" Choose from: {', '.join(known)}." if known else f"\n{text}")
 
 

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.artifacts import METRICS, Artifact, ArtifactError, open_artifact, write_json
+from icm_pipeline.choices import TOLD_BY_STEERING
 
 RESULT = "result.json"
 STOPPED = "stopped"  # what stands there for an error if a signal ended the job
 STEERING_FACTORS = (
     "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
 )  # fmt: skip
-TOLD_BY_FACTORS = re.compile(
-    r"(model|attribute|alpha|layers|window|experiment|stage|layers\.(kind|rule|k)|tracker.*|paths\..*|"
-    r"method\.(alpha_unit|direction|assignment|vector|norm_preserving|target_shares|first_step|last_step))"
-)
+TOLD_BY_FACTORS = re.compile(rf"model|attribute|layers|window|experiment|stage|tracker.*|paths\..*|{TOLD_BY_STEERING}")
 
 
 @dataclass(frozen=True)

@@ -91,14 +91,20 @@ def _refuse_added(settings: Any, place: str) -> None:
                 _refuse_added(inner, f"{place}{name}.{key}." if key else f"{place}{name}.")
 
 
+def did_you_mean(name: str, known: list[str], place: str = "") -> str:
+    """Return a question after the nearest of some names, with a space before it; empty if none is near."""
+    close = [other for other in known if other.lower() == name.lower()] or get_close_matches(name, known, 1)
+    return f" Did you mean {place}{close[0]}?" if close else ""
+
+
 def no_setting(dotted: str, name: str, known: list[str], place: str = "") -> str:
     """Return what is said of a setting that does not exist: the nearest that does, and all there are beside it.
 
     place: what stands before the nearest one's name, as on a command line.
     """
-    close = [other for other in known if other.lower() == name.lower()] or get_close_matches(name, known, 1)
-    hint = f" Did you mean {place}{close[0]}?" if close else ""
-    return f"there is no {dotted}.{hint}" + (f" Known here: {', '.join(known)}." if known else "")
+    return f"there is no {dotted}.{did_you_mean(name, known, place)}" + (
+        f" Known here: {', '.join(known)}." if known else ""
+    )
 
 
 def check(settings: Settings) -> None:

@@ -129,6 +129,17 @@ def test_a_dtype_the_device_cannot_compute_in_is_refused(
         load(random_pipeline_folder, dtype="float16")
 
 
+def test_a_torch_without_the_devices_library_is_told_as_the_device(
+    random_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*args: object, **kwargs: object) -> torch.Tensor:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch, "ones", lacking)
+    with pytest.raises(BackboneError, match=r"model\.device=cpu cannot be used here \(Torch not compiled"):
+        load(random_pipeline_folder)
+
+
 def test_slicing_and_tiling_are_switched_on(random_pipeline_folder: Path) -> None:
     placement = Placement(vae_slicing=True, vae_tiling=True)
     vae = load_backbone("x", str(random_pipeline_folder), 2, 3.0, placement).pipe.vae

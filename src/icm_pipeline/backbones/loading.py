@@ -115,7 +115,11 @@ def _check_dtype(placement: Placement) -> None:
         x = torch.ones(1, 8, 8, 8, device=placement.device, dtype=DTYPES[placement.dtype])
         convolved = torch.nn.functional.conv2d(x, x.new_ones(8, 8, 3, 3), padding=1)
         torch.nn.functional.layer_norm(convolved @ x, (8,))
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except AssertionError as error:  # what a torch without CUDA raises
+        raise BackboneError(
+            f"model.device={placement.device} cannot be used here ({error}). Set model.device=cpu."
+        ) from error
+    except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(
             f"model.dtype={placement.dtype} does not work on {placement.device} ({reason}). Set model.dtype=float32."

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from icm_pipeline.backbones.attention import attention_kernel
@@ -15,7 +14,7 @@ from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.backbones.sd3 import SD3
 from icm_pipeline.backbones.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
 from icm_pipeline.backbones.z_image import Z_IMAGE
-from icm_pipeline.validation import SET_FOR_EVERY_CALL
+from icm_pipeline.validation import SET_FOR_EVERY_CALL, did_you_mean
 
 FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
 PIPELINES: dict[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
@@ -98,10 +97,9 @@ def _check_options(pipeline_class: type, options: Mapping[str, Any]) -> None:
     known = [name for name in named if name not in SET_FOR_EVERY_CALL]
     for name in options:
         if name not in known:
-            close = get_close_matches(name, known, 3)
-            hint = f"Did you mean {' or '.join(close)}? " if close else ""
             raise BackboneError(
-                f"model.call.{name} is no argument of {pipeline_class.__name__}. {hint}It takes: {', '.join(known)}."
+                f"model.call.{name} is no argument of {pipeline_class.__name__}.{did_you_mean(name, known)} "
+                f"It takes: {', '.join(known)}."
             )
 
 
