@@ -21,10 +21,10 @@ from icm_pipeline.backbones.attention import TORCH_KERNELS
 from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.background import Background
-from icm_pipeline.image_sets import MOST_PICTURES_WAITING, PICTURE_THREADS
-from icm_pipeline.prompts import Job, make_jobs
-from icm_pipeline.sampling import Sample, decode, denoise
+from icm_pipeline.generation.jobs import Job, make_jobs
+from icm_pipeline.generation.sampling import Sample, decode, denoise
+from icm_pipeline.images.making import MOST_PICTURES_WAITING, PICTURE_THREADS
+from icm_pipeline.machine.threads import Background
 
 DEFAULT = "default"
 

@@ -23,13 +23,13 @@ from timing import machine, peak_mib, timed
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.hooks import hooked
-from icm_pipeline.parallel import num_cores
-from icm_pipeline.plots.style import figure
-from icm_pipeline.probes import split_samples
-from icm_pipeline.prompts import make_jobs
-from icm_pipeline.recording import Recorder, Recording
-from icm_pipeline.sampling import batches, decode, denoise
+from icm_pipeline.generation.jobs import make_jobs
+from icm_pipeline.generation.sampling import batches, decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder, Recording
+from icm_pipeline.localization.probes import split_samples
+from icm_pipeline.machine.threads import num_cores
+from icm_pipeline.report.figures.style import figure
 
 MIB = 2**20
 COLORS = {"images": "#0072b2", "layers": "#d55e00", "steps": "#009e73", "options": "#cc79a7"}

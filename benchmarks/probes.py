@@ -28,10 +28,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from timing import in_turns, machine, peak_mib, ratios, spread, timed
 
-from icm_pipeline.artifacts import Artifact
-from icm_pipeline.image_sets import read_activations
-from icm_pipeline.parallel import num_cores, one_thread_each
-from icm_pipeline.probes import GPU_THREADS, LayerProbes, Split, fit_layer, split_samples
+from icm_pipeline.images.activations import read_activations
+from icm_pipeline.localization.probes import GPU_THREADS, LayerProbes, Split, fit_layer, split_samples
+from icm_pipeline.machine.threads import num_cores, one_thread_each
+from icm_pipeline.store.artifacts import Artifact
 
 Activations = NDArray[np.float32]
 Labels = NDArray[np.int64]

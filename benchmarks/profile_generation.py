@@ -25,13 +25,13 @@ import torch
 from timing import machine, ratios, spread, timed
 from torch import nn
 
-from icm_pipeline.artifacts import hash_file
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.hooks import wrap_method
-from icm_pipeline.prompts import Job, make_jobs
-from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.generation.jobs import Job, make_jobs
+from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.hooks.wrapping import wrap_method
+from icm_pipeline.store.files import hash_file
 
 PIPELINE, DENOISER = "the pipeline's own code", "denoiser: the rest (norms, embeddings, sums)"
 CONVOLUTION, SCHEDULER = "denoiser: convolutions", "scheduler"

@@ -20,13 +20,13 @@ from timing import in_turns, machine, print_ratios, resident_mib
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.folding import Folded, constant_shifts
-from icm_pipeline.hooks import hooked
-from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.prompts import Job, make_jobs
-from icm_pipeline.recording import Recorder, Recording
-from icm_pipeline.sampling import denoise
-from icm_pipeline.vectors import SteeringVectors, Strength
+from icm_pipeline.generation.jobs import Job, make_jobs
+from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder, Recording
+from icm_pipeline.methods.folding import Folded, constant_shifts
+from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.vectors import SteeringVectors, Strength
 
 STRENGTH = Strength(1.0, "activation", 0, None, None)
 NUM_STEERED = 4

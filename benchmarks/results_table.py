@@ -12,12 +12,13 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from icm_pipeline.artifacts import METRICS, SCORES
-from icm_pipeline.config import conf_path, register_schema
-from icm_pipeline.pipeline import Pipeline
-from icm_pipeline.plots.comparison import describe
-from icm_pipeline.tracking import NoTracker
-from icm_pipeline.validation import to_settings
+from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.schema import conf_path, register_schema
+from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.report.wording import describe
+from icm_pipeline.results.evaluation import METRICS
+from icm_pipeline.results.scores import SCORES
+from icm_pipeline.tracking.base import NoTracker
 
 EXPERIMENTS = ("cross_attention", "gender", "all_layers", "random_k", "worst_k", "age", "skin_tone")  # the rows
 ORDER = ("gender", "age", "skin_tone")

@@ -24,13 +24,13 @@ from torch import Tensor
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.hooks import hooked
-from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.prefixes import PrefixStore, shared_prefix
-from icm_pipeline.prompts import Job, make_jobs
-from icm_pipeline.recording import Recorder
-from icm_pipeline.sampling import decode, denoise
-from icm_pipeline.vectors import SteeringVectors
+from icm_pipeline.generation.jobs import Job, make_jobs
+from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
+from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
+from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.vectors import SteeringVectors
 
 
 class Sweep:

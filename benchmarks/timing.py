@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from icm_pipeline.memory import keep_freed_memory
-from icm_pipeline.parallel import num_cores
+from icm_pipeline.machine.memory import keep_freed_memory
+from icm_pipeline.machine.threads import num_cores
 
 LIBRARIES = ("torch", "numpy", "scikit-learn", "diffusers")
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config import Settings, conf_path, register_schema
-from icm_pipeline.prompts import Job
-from icm_pipeline.validation import to_settings
+from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.schema import Settings, conf_path, register_schema
+from icm_pipeline.generation.jobs import Job
 
 NUM_STEPS = 4
 # Names no folder and no embedded model has, so that a key never depends on weights that lie about.

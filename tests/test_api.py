@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import icm_pipeline
-from icm_pipeline.vectors import SteeringVectors, Strength
-from tests.backbones.pipelines import build
+from icm_pipeline.methods.vectors import SteeringVectors, Strength
+from tests.helpers.pipelines import build
 
 SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"
 

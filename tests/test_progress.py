@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline import progress
-from icm_pipeline.progress import duration_text, placed, working
+from icm_pipeline.progress import placed, working
+from icm_pipeline.text import duration_text
 
 SCRIPT = """
 import logging, sys, time

@@ -12,17 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icm_pipeline.api import fold, record, steer
     from icm_pipeline.backbones.registry import attach
-    from icm_pipeline.fitting import fit_vectors
-    from icm_pipeline.hooks import hooked
-    from icm_pipeline.vectors import SteeringVectors, load_vectors
+    from icm_pipeline.hooks.hooked import hooked
+    from icm_pipeline.methods.fitting import fit_vectors
+    from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 __version__ = "0.1.0"
 __all__ = ["SteeringVectors", "attach", "fit_vectors", "fold", "hooked", "load_vectors", "record", "steer"]
 
 _MODULES = {
-    "SteeringVectors": "vectors", "attach": "backbones.registry", "fit_vectors": "fitting", "fold": "api",
-    "hooked": "hooks", "load_vectors": "vectors", "record": "api", "steer": "api",
-}  # fmt: skip
+    "SteeringVectors": "methods.vectors",
+    "attach": "backbones.registry",
+    "fit_vectors": "methods.fitting",
+    "fold": "api",
+    "hooked": "hooks.hooked",
+    "load_vectors": "methods.vectors",
+    "record": "api",
+    "steer": "api",
+}
 
 
 def __getattr__(name: str) -> Any:  # imported when asked for: the command line starts without diffusers

@@ -2,7 +2,7 @@
 
 import sys
 
-from icm_pipeline.stopping import stopping_cleanly
+from icm_pipeline.cli.stopping import stopping_cleanly
 
 COMMANDS = ("show", "ls", "gc", "verify")
 # Options of Hydra's whose value may be the next word.
@@ -23,10 +23,10 @@ def run() -> None:
     words = sys.argv[1:]
     with stopping_cleanly(words):
         if words and words[0] in COMMANDS:
-            from icm_pipeline.housekeeping import run_command
+            from icm_pipeline.cli.housekeeping import run_command
 
             sys.exit(run_command(words))
-        from icm_pipeline.job import run as run_job
+        from icm_pipeline.cli.job import run as run_job
 
         sys.argv[1:] = flags_first(words)
         run_job()

@@ -6,15 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.registry import attach
-from icm_pipeline.folding import Folded, FoldingError, constant_shifts
-from icm_pipeline.hooks import StepClock, hooked
-from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.recording import Recorder, Recording
-from icm_pipeline.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Record
+from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
+from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.vectors import SteeringVectors, Strength, load_vectors
 
 
 @contextmanager
@@ -146,52 +144,6 @@ def _strength(
     if first < 0 or (last is not None and last < first):
         raise ValueError(f"window={window} holds no step: give the first and the last step, None for the run's last.")
     return replace(strength, first_step=first, last_step=last, num_steps=None)
-
-
-class Record:
-    """What `record` saw: a Recording for each call of the pipeline that reached every step asked for.
-
-    cut_short: how many calls did not, as one that was interrupted.
-    """
-
-    def __init__(self, steps: Sequence[int] | None) -> None:
-        self._steps = steps
-        self._recorders: list[Recorder] = []
-        self._whole: dict[int, Recording] = {}
-        self._run: int | None = None
-
-    def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
-        if clock.run != self._run:
-            self._begin(clock)
-        self._recorders[-1](tokens, site, clock)
-
-    def _begin(self, clock: StepClock) -> None:
-        """Begin another call's recording; raises ValueError for steps that it does not have."""
-        self._leave_device()
-        steps = range(clock.num_steps) if self._steps is None else self._steps
-        beyond = [step for step in steps if step >= clock.num_steps]
-        if beyond:
-            raise ValueError(
-                f"steps={list(steps)}: this run has {clock.num_steps} steps, counted from 0; not {beyond}."
-            )
-        self._recorders.append(Recorder(list(steps)))
-        self._run = clock.run
-
-    def _leave_device(self) -> None:
-        for recorder in self._recorders[-1:]:
-            recorder.leave_device()
-
-    @property
-    def recordings(self) -> list[Recording]:
-        """One for each whole call so far; raises FloatingPointError for one with a number that is not finite."""
-        for index, recorder in enumerate(self._recorders):
-            if index not in self._whole and not recorder.unreached:
-                self._whole[index] = recorder.recording()
-        return [self._whole[index] for index in sorted(self._whole)]
-
-    @property
-    def cut_short(self) -> int:
-        return sum(bool(recorder.unreached) for recorder in self._recorders)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from icm_pipeline.text import duration_text
+
 log = logging.getLogger(__name__)
 
 LINE_SECONDS = 60.0
-
 _open: list["Work"] = []  # the work under way in this process, the outermost first
 _places: list[str] = []  # where in the job it stands, such as 5/9
 _display: Any = None  # the rich.progress.Progress of this process while it is shown
@@ -52,12 +53,6 @@ def placed(number: int, count: int) -> Iterator[None]:
 
 def on_terminal() -> bool:
     return sys.__stderr__ is not None and sys.__stderr__.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def duration_text(seconds: float) -> str:
-    """Return seconds as 0:07, 12:30 or 3:05:00."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 class ConsoleHandler(logging.StreamHandler):

@@ -10,10 +10,10 @@ from icm_pipeline.backbones import attention
 from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.loading import Placement, place
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.prompts import Job
-from icm_pipeline.sampling import decode, denoise
-from tests.backbones.pipelines import build
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import decode, denoise
 from tests.conftest import NUM_STEPS
+from tests.helpers.pipelines import build
 
 
 def load(folder: Path, size: int | None = None, **placement: object) -> Backbone:

@@ -11,16 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Sampling, Site, find_sites
+from icm_pipeline.backbones.base import Backbone, BackboneError, Sampling, Site
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.hooks import StepClock, hooked
-from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.prompts import Job
-from icm_pipeline.recording import Recorder
-from icm_pipeline.sampling import decode, denoise
-from icm_pipeline.vectors import SteeringVectors
-from tests.backbones.pipelines import BUILDERS, build
+from icm_pipeline.backbones.sites import find_sites
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.hooks.clock import StepClock
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
+from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.vectors import SteeringVectors
+from tests.helpers.pipelines import BUILDERS, build
 
 NUM_STEPS = 3
 SIZES = {"sana": 32, "flux": 16, "z_image": 16}  # pixels; the others' own size is 16

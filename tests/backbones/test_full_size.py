@@ -14,13 +14,14 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 
-from icm_pipeline.backbones.base import Family, find_sites
-from icm_pipeline.backbones.flux import FLUX
-from icm_pipeline.backbones.pixart import PIXART
-from icm_pipeline.backbones.sana import SANA
-from icm_pipeline.backbones.sd3 import SD3
-from icm_pipeline.backbones.stable_diffusion import SDXL, STABLE_DIFFUSION
-from icm_pipeline.backbones.z_image import Z_IMAGE
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.pixart import PIXART
+from icm_pipeline.backbones.families.sana import SANA
+from icm_pipeline.backbones.families.sd3 import SD3
+from icm_pipeline.backbones.families.stable_diffusion import SDXL, STABLE_DIFFUSION
+from icm_pipeline.backbones.families.z_image import Z_IMAGE
+from icm_pipeline.backbones.sites import find_sites
 
 
 def sd15() -> UNet2DConditionModel:

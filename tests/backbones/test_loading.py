@@ -10,8 +10,8 @@ import torch
 from icm_pipeline.backbones import loading
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.loading import Placement, _check_parts
-from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.zoo.paths import ZOO
 
 
 def load(folder: Path | str, **placement: str) -> None:

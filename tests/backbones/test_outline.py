@@ -9,19 +9,19 @@ import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL
 
-from icm_pipeline.artifacts import write_json
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.outline import outline_of, read_outline
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.config import Settings
-from icm_pipeline.hooks import hooked
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.planning.workload import rows_per_image
-from icm_pipeline.prompts import Job
-from icm_pipeline.recording import Recorder
-from icm_pipeline.sampling import denoise
-from tests.backbones.pipelines import BUILDERS, build
+from icm_pipeline.store.files import write_json
 from tests.backbones.test_full_size import CASES
+from tests.helpers.pipelines import BUILDERS, build
 
 SIZES = {"sana": 32, "flux": 16, "z_image": 16}  # pixels; the others' own size is 16
 # Shipped model: the architecture it has, pipeline class, places of its autoencoder's latents, channels.

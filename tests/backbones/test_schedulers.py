@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site
-from icm_pipeline.backbones.schedulers import SCHEDULERS, noise_levels, step_numbers, use_scheduler
-from icm_pipeline.hooks import StepClock, hooked
-from icm_pipeline.prompts import Job
-from icm_pipeline.sampling import denoise
-from icm_pipeline.vectors import SteeringVectors
+from icm_pipeline.backbones.schedulers import SCHEDULERS, use_scheduler
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.hooks.clock import StepClock, noise_levels, step_numbers
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.methods.vectors import SteeringVectors
 
 SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"
 # Passes of the pipeline's loop for N steps, where it is not N.

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from icm_pipeline.backbones.paths import ZOO
-from icm_pipeline.config import Settings
-from icm_pipeline.pipeline import Pipeline
-from icm_pipeline.stages import models
-from icm_pipeline.tracking import NoTracker
-from icm_pipeline.vectors import load_vectors
-from tests.backbones.pipelines import BUILDERS, build
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.methods.vectors import load_vectors
+from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.stages import image_sets as models
+from icm_pipeline.tracking.base import NoTracker
+from icm_pipeline.zoo.paths import ZOO
+from tests.helpers.pipelines import BUILDERS, build
 
 SIZES = {"sana": 32, "flux": 16, "z_image": 16}
 WORDS = [

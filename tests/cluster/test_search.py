@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.command_line import SMALL
+from tests.helpers.command_line import SMALL
 
 pytestmark = pytest.mark.cluster
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icm_pipeline.labelers import load_labeler
 from icm_pipeline.labelers.age_gender import HEADS, onnx_providers
 from icm_pipeline.labelers.groups import map_questions
-from tests.labelers.pictures import needs, noise, portrait
+from icm_pipeline.labelers.registry import load_labeler
+from tests.helpers.pictures import needs, noise, portrait
 
 GROUPS = {
     "gender": {"woman": ["female"], "man": ["male"]},

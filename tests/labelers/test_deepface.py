@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icm_pipeline.labelers import load_labeler, refuse_unanswerable
 from icm_pipeline.labelers.deepface import WEIGHTS
-from tests.labelers.pictures import needs, noise, portrait
+from icm_pipeline.labelers.registry import load_labeler, refuse_unanswerable
+from tests.helpers.pictures import needs, noise, portrait
 
 GROUPS = {
     "gender": {"female": ["Woman"], "male": ["Man"]},

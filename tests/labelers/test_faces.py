@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icm_pipeline.labelers.base import Floats, Questions
-from icm_pipeline.labelers.extras import require
-from icm_pipeline.labelers.face_chips import MEAN_FACE, crop_face
+from icm_pipeline.arrays import Floats
+from icm_pipeline.labelers.base import Questions, require
+from icm_pipeline.labelers.face_crops import MEAN_FACE, crop_face
 from icm_pipeline.labelers.faces import DlibFinder, Face, FaceCrops, OfFaces, chosen_faces
-from tests.labelers.pictures import needs, noise, portrait
+from tests.helpers.pictures import needs, noise, portrait
 
 DLIB = needs("dlib", "face_recognition_models")
 QUESTION = {"brightness": {"dark": ["dark"], "bright": ["bright"]}}

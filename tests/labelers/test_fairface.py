@@ -12,10 +12,11 @@ from torch import nn
 from torchvision import transforms
 from torchvision.models import resnet34
 
-from icm_pipeline.config import Settings
-from icm_pipeline.labelers import load_labeler, refuse_unanswerable
-from icm_pipeline.labelers.base import Floats, Labeler
-from tests.labelers.pictures import noise
+from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.labelers.base import Labeler
+from icm_pipeline.labelers.registry import load_labeler, refuse_unanswerable
+from tests.helpers.pictures import noise
 
 RACES = ["white", "black", "latino_hispanic", "east asian", "southeast asian", "indian", "middle eastern"]
 BINS = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+"]

@@ -3,14 +3,9 @@
 import numpy as np
 import pytest
 
-from icm_pipeline.interventions.assignment import assign_options
-from icm_pipeline.metrics.fairness import (
-    bootstrap_interval,
-    discrepancy_by_prompt,
-    expected_floor,
-    fairness_discrepancy,
-    paired_change,
-)
+from icm_pipeline.methods.assignment import assign_options
+from icm_pipeline.metrics.fairness import discrepancy_by_prompt, expected_floor, fairness_discrepancy
+from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
 
 NAN = float("nan")
 

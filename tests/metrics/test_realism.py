@@ -57,7 +57,7 @@ def test_inception_features_come_from_the_checkpoint(tmp_path: Path, monkeypatch
     from PIL import Image
     from torch_fidelity import feature_extractor_inceptionv3 as library
 
-    from icm_pipeline.labelers.inception import InceptionEncoder
+    from icm_pipeline.evaluation.inception import InceptionEncoder
 
     torch.manual_seed(0)
     monkeypatch.setattr(library, "load_state_dict_from_url", lambda *args, **kwargs: (_ for _ in ()).throw(OSError))
@@ -77,7 +77,7 @@ def test_inception_features_come_from_the_checkpoint(tmp_path: Path, monkeypatch
 def test_another_checkpoint_than_inceptions_is_refused_by_name(tmp_path: Path) -> None:
     import torch
 
-    from icm_pipeline.labelers.inception import InceptionEncoder
+    from icm_pipeline.evaluation.inception import InceptionEncoder
 
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth is not the Inception network"):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from icm_pipeline import callbacks
-from tests.command_line import run
+from icm_pipeline.cli import callbacks
+from tests.helpers.command_line import run
 
 
 def test_a_sweep_is_planned_as_a_whole_and_nothing_is_made(tmp_path: Path) -> None:

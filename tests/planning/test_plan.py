@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from icm_pipeline.artifacts import Artifact
-from icm_pipeline.backbones.paths import ZOO
-from icm_pipeline.config import Settings
-from icm_pipeline.partials import partial_of
-from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.planning.plan import PREFIXES, Item, Plan, most_disk, total
-from icm_pipeline.planning.tables import print_plan, time_text
+from icm_pipeline.planning.tables import print_plan
 from icm_pipeline.planning.workload import NOTHING, passes_before, passes_per_run, workloads
-from icm_pipeline.tracking import NoTracker
+from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.partial import partial_of
+from icm_pipeline.text import time_text
+from icm_pipeline.tracking.base import NoTracker
+from icm_pipeline.zoo.paths import ZOO
 
 Compose = Callable[..., Settings]
 NUM_PROBE_IMAGES, NUM_EVALUATION_IMAGES, NUM_STEPS = 6, 4, 4
@@ -85,7 +86,7 @@ def test_activations_take_what_the_plan_said(made: Settings, tmp_path: Path) -> 
 
 
 def test_first_steps_take_what_the_plan_said(made: Settings, tmp_path: Path) -> None:
-    folder = Pipeline(made, [], NoTracker()).prefix_folder()
+    folder = Pipeline(made, [], NoTracker()).keys.prefix_folder()
     assert folder is not None
     numbers = sum(values_in(path) for path in folder.glob("*.safetensors"))
     assert item_of(planned(elsewhere(made, tmp_path)), PREFIXES).work.stored == 4 * numbers
@@ -96,9 +97,9 @@ def test_probes_take_what_the_plan_said(settings_with: Compose, tmp_path: Path) 
     import torch
     from safetensors.numpy import load_file
 
-    from icm_pipeline.choices import DIRECTIONS
-    from icm_pipeline.probes import fit_layer, split_samples
-    from icm_pipeline.vectors import SteeringVectors
+    from icm_pipeline.config.choices import DIRECTIONS
+    from icm_pipeline.localization.probes import fit_layer, split_samples
+    from icm_pipeline.methods.vectors import SteeringVectors
 
     settings = settings_with("model.num_steps=2")
     options = settings.attribute.options | {"child": ["a child"]}
@@ -181,7 +182,7 @@ def test_pictures_are_counted_by_those_that_are_there_else_uncompressed(made: Se
 def test_images_of_an_interrupted_job_are_not_made_again(made: Settings, tmp_path: Path) -> None:
     settings = elsewhere(made, tmp_path)
     pipeline = Pipeline(settings, [], NoTracker())
-    partial = partial_of(pipeline.folder("originals"))
+    partial = partial_of(pipeline.keys.folder("originals"))
 
     class StopError(Exception): ...
 
@@ -219,7 +220,7 @@ def test_a_sweep_counts_what_its_jobs_share_once(made: Settings, tmp_path: Path)
 
 def test_a_damaged_artifact_is_named(made: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = elsewhere(made, tmp_path)
-    folder = Pipeline(settings, [], NoTracker()).folder("generate")
+    folder = Pipeline(settings, [], NoTracker()).keys.folder("generate")
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
     plan = planned(settings)
@@ -254,7 +255,8 @@ def test_what_goes_again_counts_while_it_is_there() -> None:
 
 @pytest.mark.parametrize(("scheduler", "calls", "before"), [(None, 10, 3), ("heun", 19, 5), ("pndm", 11, 4)])
 def test_passes_are_the_calls_that_the_scheduler_makes(scheduler: str | None, calls: int, before: int) -> None:
-    from icm_pipeline.backbones.schedulers import SCHEDULERS, noise_levels, step_numbers
+    from icm_pipeline.backbones.schedulers import SCHEDULERS
+    from icm_pipeline.hooks.clock import noise_levels, step_numbers
 
     assert (passes_per_run(10, scheduler), passes_before(3, scheduler)) == (calls, before)
     if scheduler is not None:
@@ -273,6 +275,6 @@ def test_a_time_is_told_in_its_unit(seconds: float, text: str) -> None:
 
 
 def _outline(widths: dict[str, list[list[int]]]) -> Any:
-    from icm_pipeline.config import OutlineConfig
+    from icm_pipeline.config.schema import OutlineConfig
 
     return OutlineConfig(widths=widths, size=16, channels=4, factor=2, rows=1, guided_above=1.0)

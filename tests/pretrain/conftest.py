@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from icm_pipeline.backbones.paths import ZOO
-from icm_pipeline.config import Settings
-from icm_pipeline.pretrain.parts import SIBLINGS, PretrainPlan
-from icm_pipeline.tracking import NoTracker
+from icm_pipeline.config.choices import SIBLINGS
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.pretrain.parts import PretrainPlan
+from icm_pipeline.tracking.base import NoTracker
+from icm_pipeline.zoo.paths import ZOO
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icm_pipeline.backbones.paths import ZOO
-from icm_pipeline.config import Settings
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.pretrain.parts import PretrainPlan, make_diffusion, pretrain
 from icm_pipeline.pretrain.quality import refuse_missing
+from icm_pipeline.zoo.paths import ZOO
 
 UNET = "tiny/unet/diffusion_pytorch_model.safetensors"
 

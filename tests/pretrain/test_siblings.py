@@ -7,15 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.paths import ZOO
 from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.config.choices import SIBLINGS
+from icm_pipeline.generation.jobs import make_jobs
+from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.pretrain.cards import read_training
 from icm_pipeline.pretrain.diffusion import NoiseSchedule, build_scheduler
-from icm_pipeline.pretrain.parts import SIBLINGS, PretrainPlan, make_diffusion, pretrain
+from icm_pipeline.pretrain.parts import PretrainPlan, make_diffusion, pretrain
 from icm_pipeline.pretrain.siblings import flow_view
 from icm_pipeline.pretrain.students import STUDENTS
-from icm_pipeline.prompts import make_jobs
-from icm_pipeline.sampling import decode, denoise
+from icm_pipeline.zoo.paths import ZOO
 
 OWN_PARTS = {
     "tiny_sdxl": ("unet", "text_encoder_2"),

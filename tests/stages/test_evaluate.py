@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icm_pipeline.artifacts import STEERING, Artifact
-from icm_pipeline.config import Settings
-from icm_pipeline.labelers.base import Floats, Questions
+from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.evaluation import judging
+from icm_pipeline.evaluation.fairness import drift_of, fairness_figures
+from icm_pipeline.labelers.base import Questions
 from icm_pipeline.metrics.fairness import expected_floor
-from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages import evaluate, judging
-from icm_pipeline.stages.fairness_figures import drift_of, fairness_figures
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.evaluation import STEERING
+from icm_pipeline.stages import evaluate
+from icm_pipeline.store.artifacts import Artifact
 
 Compose = Callable[..., Settings]
 

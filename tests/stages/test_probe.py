@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from icm_pipeline.artifacts import Artifact
-from icm_pipeline.config import Settings
-from icm_pipeline.probes import fit_layer, split_samples
-from icm_pipeline.stage_table import StageContext
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.localization.probes import fit_layer, split_samples
+from icm_pipeline.methods.vectors import load_vectors
+from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.stages import probe
-from icm_pipeline.vectors import load_vectors
+from icm_pipeline.store.artifacts import Artifact
 
 Compose = Callable[..., Settings]
 OPTIONS = ("woman", "man")

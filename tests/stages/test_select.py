@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from icm_pipeline.artifacts import SCORES, SELECTION, Artifact, write_json
-from icm_pipeline.config import Settings
-from icm_pipeline.stage_table import StageContext
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.scores import SCORES, SELECTION
 from icm_pipeline.stages import select
+from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.files import write_json
 
 Compose = Callable[..., Settings]
 SCORE_OF = {"a.attn1": 0.6, "b.attn1": 0.9, "c.attn1": 0.7, "d.attn1": 0.8, "a.attn2": 0.95, "b.attn2": 0.5}

@@ -12,17 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from icm_pipeline.artifacts import Artifact
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config import Settings
-from icm_pipeline.hooks import hooked
-from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.prompts import Job
-from icm_pipeline.sampling import Sample, decode, denoise
-from icm_pipeline.stage_table import StageContext
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.jobs import Job, evaluation_jobs
+from icm_pipeline.generation.sampling import Sample, decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.stages import steer
-from icm_pipeline.stages.models import evaluation_jobs
-from icm_pipeline.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.store.artifacts import Artifact
 from tests.conftest import NUM_STEPS
 
 Compose = Callable[..., Settings]

@@ -4,7 +4,6 @@ Everything that differs between model families is data or a small pure function 
 project asks which model it is looking at.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from icm_pipeline.choices import SITE_KINDS
+from icm_pipeline.backbones.modules import uncompiled, way_to
 
 OTHER = "other"  # the kind of a site that no pattern of the family names
 GATED = "@gate"  # ends the layer's name of a site that lies behind its AdaLN gate
@@ -183,53 +182,6 @@ class Backbone:
     @cached_property
     def _site_of(self) -> dict[str, Site]:
         return {site.layer: site for site in self.sites}
-
-
-def uncompiled(module: nn.Module) -> nn.Module:
-    """Return the module that torch.compile wrapped, or the module itself."""
-    inner: nn.Module = getattr(module, "_orig_mod", module)
-    return inner
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Say whether calling a module runs what torch.compile or the module's own compile() made of it or its forward."""
-    by_forward = hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
-    return uncompiled(module) is not module or module._compiled_call_impl is not None or by_forward
-
-
-def way_to(module: nn.Module, name: str) -> list[nn.Module]:
-    """Return the modules from one down to a named one inside it, both included."""
-    way = [module]
-    for word in name.split("."):
-        way.append(getattr(way[-1], word))
-    return way
-
-
-def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, ...]:
-    """Return the modules whose whole name matches a kind's pattern, in the order the network runs through its blocks.
-
-    Raises BackboneError for an unknown kind or a pattern that matches nothing.
-    """
-    named = uncompiled(denoiser).named_modules()
-    names = list(dict.fromkeys(name.replace("._orig_mod", "") for name, _ in named))  # of compiled parts, their own
-    sites: list[Site] = []
-    for kind, pattern in patterns.items():
-        if kind not in SITE_KINDS:
-            raise BackboneError(f"model.sites has the kind {kind!r}; choose from {', '.join(SITE_KINDS)}.")
-        found = [name for name in names if re.fullmatch(pattern, name)]
-        if not found:
-            raise BackboneError(f"model.sites.{kind}={pattern!r} matches no module of {type(denoiser).__name__}.")
-        sites += [Site(name + GATED if kind.startswith("gated_") else name, kind) for name in found]
-    return tuple(sorted(sites, key=lambda site: _depth_order(site.layer)))
-
-
-# The order in which a denoiser runs through its parts.
-PARTS = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks", "layers")
-
-
-def _depth_order(layer: str) -> tuple[Any, ...]:
-    part = PARTS.index(layer.split(".")[0]) if layer.split(".")[0] in PARTS else len(PARTS)
-    return (part, *[(0, int(word), "") if word.isdigit() else (1, 0, word) for word in re.split(r"[._]", layer)])
 
 
 def share_of_a_row(name: str, sizes: set[int]) -> int | None:

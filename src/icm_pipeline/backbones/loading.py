@@ -14,10 +14,10 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from icm_pipeline import choices
 from icm_pipeline.backbones.attention import check_kernel
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.paths import local_folder
+from icm_pipeline.config import choices
+from icm_pipeline.zoo.paths import local_folder
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from icm_pipeline.backbones.base import BackboneError, find_sites
+from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.loading import INDEX, folder_index
-from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.backbones.registry import family_of
-from icm_pipeline.config import ModelConfig, OutlineConfig
+from icm_pipeline.backbones.sites import find_sites
+from icm_pipeline.config.schema import ModelConfig, OutlineConfig
+from icm_pipeline.zoo.paths import local_folder
 
 
 def outline_of(model: ModelConfig) -> OutlineConfig | None:

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from icm_pipeline.backbones.attention import attention_kernel
-from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling, find_sites
-from icm_pipeline.backbones.flux import FLUX
+from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling
+from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.pixart import PIXART
+from icm_pipeline.backbones.families.sana import SANA
+from icm_pipeline.backbones.families.sd3 import SD3
+from icm_pipeline.backbones.families.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
+from icm_pipeline.backbones.families.z_image import Z_IMAGE
 from icm_pipeline.backbones.loading import Placement, load_pipeline
-from icm_pipeline.backbones.pixart import PIXART
-from icm_pipeline.backbones.sana import SANA
 from icm_pipeline.backbones.schedulers import use_scheduler
-from icm_pipeline.backbones.sd3 import SD3
-from icm_pipeline.backbones.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
-from icm_pipeline.backbones.z_image import Z_IMAGE
-from icm_pipeline.validation import SET_FOR_EVERY_CALL, did_you_mean
+from icm_pipeline.backbones.sites import find_sites
+from icm_pipeline.config.choices import SET_FOR_EVERY_CALL
+from icm_pipeline.text import did_you_mean
 
 FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
 PIPELINES: dict[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}

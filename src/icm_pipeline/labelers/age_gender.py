@@ -13,14 +13,12 @@ import numpy as np
 import torch
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.labelers.base import Questions, image_batches
-from icm_pipeline.labelers.extras import package_folder, require
-from icm_pipeline.labelers.face_chips import crop_face
+from icm_pipeline.labelers.base import Questions, image_batches, package_folder, require
+from icm_pipeline.labelers.face_crops import crop_face
 from icm_pipeline.labelers.faces import DlibFinder, Face, find_faces, mean_over_faces
 from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
 
 Provider = tuple[str, dict[str, int]]  # onnxruntime's name of one, and its options
-
 CHIP_PADDING = 0.2
 HEADS: Heads = {"gender": ("female", "male"), "age": tuple(str(years) for years in range(81))}
 

@@ -10,19 +10,20 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.backbones.paths import LOCAL_MODEL, brought_weights, local_folder
 from icm_pipeline.labelers.base import Questions, image_batches
-from icm_pipeline.labelers.script_archives import is_script_archive, read_script_archive
+from icm_pipeline.zoo.paths import LOCAL_MODEL, brought_weights, local_folder
 
 log = logging.getLogger(__name__)
 
-
 HUB_MODEL = "hf-hub:"
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # sizes that OpenAI stored beside the weights
 
 
 def refuse_missing_checkpoint(model: str, path: str) -> None:
@@ -131,3 +132,17 @@ class ClipJudge:
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: Floats = shifted / shifted.sum(1, keepdims=True)
         return probabilities
+
+
+def is_script_archive(path: Path) -> bool:
+    """Say whether a file is a TorchScript archive: a zip file with code inside."""
+    if not path.is_file() or not is_zipfile(path):
+        return False
+    with ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def read_script_archive(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a TorchScript archive in float32; the model itself is not run."""
+    state = torch.jit.load(path, map_location="cpu").state_dict()
+    return {name: value.float() for name, value in state.items() if name not in NO_WEIGHTS}

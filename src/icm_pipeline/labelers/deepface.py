@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.labelers.base import Questions, image_batches
-from icm_pipeline.labelers.extras import require
+from icm_pipeline.labelers.base import Questions, image_batches, require
 from icm_pipeline.labelers.faces import mean_over_faces, report_faces
 from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
 

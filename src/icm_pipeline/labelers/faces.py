@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.labelers.base import Labeler, Questions, image_batches
-from icm_pipeline.labelers.extras import package_folder, require
-from icm_pipeline.labelers.face_chips import crop_face
+from icm_pipeline.labelers.base import Labeler, Questions, image_batches, package_folder, require
+from icm_pipeline.labelers.face_crops import crop_face
 
 log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
-
 CHIP_SIZE = 300  # FairFace's published crop
 CHIP_PADDING = 0.25
 SEARCH_SIZE = 800  # a larger picture is searched at this length of its longer side, as in FairFace's script

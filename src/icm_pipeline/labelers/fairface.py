@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.backbones.paths import local_folder
 from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
+from icm_pipeline.zoo.paths import local_folder
 
 NUM_OUTPUTS = 18
 INPUT_SIZE = 224

@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 
 Heads = dict[str, tuple[str, ...]]  # head -> its classes, in the order of its outputs
 Groups = dict[str, dict[str, list[str]]]  # head -> option -> the classes it is made of
-
 YEARS = re.compile(r"(\d+)(?:-(\d+)|\+)")  # of a head whose classes are years: "20-59", "60+"
 
 

@@ -1,6 +1,9 @@
 """How options are spread over images: shares, parity gap, worst-group share, and how far a distribution moved."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from icm_pipeline.arrays import Floats
 
@@ -29,3 +32,12 @@ def total_variation(before: Floats, after: Floats) -> float:
     if before.shape != after.shape:
         raise ValueError(f"Shares of the same options are needed, found {before.shape} and {after.shape}.")
     return float(np.abs(before - after).sum() / 2)
+
+
+def quotas(count: int, shares: Sequence[float] | NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return how many of so many things each share gets, by largest remainders; the first of equal ones first."""
+    exact = count * np.asarray(shares, float)
+    counts = np.floor(exact).astype(np.int64)
+    order = np.argsort(-(exact - counts), kind="stable")
+    counts[order[: count - counts.sum()]] += 1
+    return counts

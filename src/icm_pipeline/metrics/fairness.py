@@ -6,16 +6,10 @@ the judge knows classes that no option names: that mass is dropped and not given
 evaluation. FD of hard labels is FD of `one_hot_labels`.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import brentq
 
-from icm_pipeline.arrays import Floats, Ints
-from icm_pipeline.quotas import quotas
-
-ROUNDING = 1e-12  # of figures; less is no difference
+from icm_pipeline.arrays import Floats
+from icm_pipeline.metrics.distributions import quotas
 
 
 def fairness_discrepancy(probabilities: Floats, target: Floats | None = None) -> float:
@@ -39,146 +33,6 @@ def discrepancy_by_prompt(probabilities: Floats, prompts: list[str], target: Flo
         except ValueError as error:
             raise ValueError(f"Prompt {prompt!r}: {error}") from error
     return found
-
-
-def bootstrap_interval(
-    probabilities: Floats,
-    prompts: list[str],
-    num_resamples: int,
-    rng: np.random.Generator,
-    target: Floats | None = None,
-    level: float = 0.95,
-    strata: Ints | None = None,
-) -> tuple[float, float]:
-    """Return the interval of mean FD under resampling the recognisable images within each prompt.
-
-    strata: a number per image [n]; images are resampled within those of a prompt that share it. Give the option that
-    each image was steered to where the experiment fixes how many are steered to what. See `_interval`.
-    """
-    seen = np.logical_not(np.isnan(probabilities).any(axis=1))
-    (resampled,) = _resample([probabilities], seen, prompts, num_resamples, rng, target, strata)
-    return _interval(resampled, level)
-
-
-def paired_change(
-    before: Floats,
-    after: Floats,
-    prompts: list[str],
-    num_resamples: int,
-    rng: np.random.Generator,
-    target: Floats | None = None,
-    level: float = 0.95,
-    strata: Ints | None = None,
-) -> tuple[float, tuple[float, float]]:
-    """Return mean FD of `after` minus mean FD of `before`, both [n, K] with row i from one seed, and its interval.
-
-    Each resample draws image ids once, within each prompt (and stratum, as in `bootstrap_interval`), and takes both
-    sides of them, so what twins share cancels. The limits of both sides are joined by their distances from the figures
-    and the correlation of the resampled figures (MOVER: Zou and Donner 2008). Pairs the judge could not see on either
-    side are left out. Raises ValueError for a prompt without a pair.
-    """
-    if before.shape != after.shape:
-        raise ValueError(f"Pairs need equally many images and options, found {before.shape} and {after.shape}.")
-    seen = np.logical_not(np.isnan(before + after).any(axis=1))
-    sides = _resample([before, after], seen, prompts, num_resamples, rng, target, strata)
-    (b, a), (values_b, values_a) = (side.figure for side in sides), (side.figures() for side in sides)
-    change = a - b
-    if np.ptp(values_a - values_b) < ROUNDING:
-        return change, (change, change)
-    (low_b, high_b), (low_a, high_a) = (_interval(side, level) for side in sides)
-    vary = min(np.ptp(values_a), np.ptp(values_b)) > ROUNDING
-    shared = float(np.corrcoef(values_a, values_b)[0, 1]) if vary else 0.0
-    return change, (
-        change - _joined(a - low_a, high_b - b, shared),
-        change + _joined(high_a - a, b - low_b, shared),
-    )
-
-
-@dataclass(frozen=True)
-class _Resampled:
-    """Of every prompt the mean row less the target [P, K], and the errors of it in each resample [R, P, K].
-
-    most: the largest FD that there is, of a prompt whose images all show one option.
-    """
-
-    deviations: Floats
-    errors: Floats
-    most: float
-
-    @property
-    def figure(self) -> float:
-        """Mean FD over prompts."""
-        return float(np.linalg.norm(self.deviations, axis=1).mean())
-
-    def figures(self, scale: float = 1.0) -> Floats:
-        """Return mean FD of each resample [R] if the deviations were `scale` times as large."""
-        figures: Floats = np.linalg.norm(scale * self.deviations + self.errors, axis=2).mean(1)
-        return figures
-
-
-def _resample(
-    sides: list[Floats],
-    seen: NDArray[np.bool_],
-    prompts: list[str],
-    num_resamples: int,
-    rng: np.random.Generator,
-    target: Floats | None,
-    strata: Ints | None,
-) -> list[_Resampled]:
-    """Draw the seen images of every prompt and stratum again, the same ones for all sides [n, K].
-
-    Errors are sqrt(m / (m - 1)) times as large as drawn among m images, which makes their variance unbiased.
-    """
-    names, rows = list(dict.fromkeys(prompts)), np.array(prompts)
-    strata = np.zeros(len(rows), np.int64) if strata is None else strata
-    num_options = sides[0].shape[1]
-    goal = np.full(num_options, 1 / num_options) if target is None else target
-    deviations = [np.empty((len(names), num_options)) for _ in sides]
-    errors = [np.zeros((num_resamples, len(names), num_options)) for _ in sides]
-    for index, prompt in enumerate(names):
-        members = np.flatnonzero((rows == prompt) & seen)
-        if not len(members):
-            raise ValueError(f"The judge could see no image, or no pair, of {prompt!r}.")
-        for side, rows_of in enumerate(sides):
-            deviations[side][index] = rows_of[members].mean(0) - goal
-        for stratum in np.unique(strata[members]):
-            group = members[strata[members] == stratum]
-            drawn = rng.choice(group, (num_resamples, len(group)))
-            weight = len(group) / len(members) * np.sqrt(len(group) / max(1, len(group) - 1))
-            for side, rows_of in enumerate(sides):
-                errors[side][:, index] += weight * (rows_of[drawn].mean(1) - rows_of[group].mean(0))
-    most = float(np.linalg.norm(np.eye(num_options) - goal, axis=1).max())
-    return [_Resampled(*parts, most) for parts in zip(deviations, errors, strict=True)]
-
-
-def _interval(resampled: _Resampled, level: float) -> tuple[float, float]:
-    """Return the interval of mean FD, which contains the figure.
-
-    Errors can only lengthen a deviation of zero, so percentiles of resampled FDs lie too high where FD is small. The
-    limits are instead the FDs of which the figure would be an upper and a lower quantile, found by scaling the
-    deviations (test inversion: Carpenter 1999); 0 if FD 0 could give the figure. The upper one is at least the
-    resamples' own, shifted by as much as their mean is above the figure, and no larger than an FD can be.
-    """
-    tail, figure, values = (1 - level) / 2, resampled.figure, resampled.figures()
-    shifted = float(np.quantile(values, 1 - tail) - values.mean()) + figure
-    low, high = (figure * _scale(resampled, figure, share) for share in (1 - tail, tail))
-    return min(low, figure), max(min(max(high, shifted), resampled.most), figure)
-
-
-def _scale(resampled: _Resampled, figure: float, share: float) -> float:
-    """Return by what the deviations must be scaled for the figure to be this quantile of the resamples; 0 at least."""
-
-    def excess(scale: float) -> float:
-        return float(np.quantile(resampled.figures(scale), share)) - figure
-
-    if excess(0.0) >= 0:
-        return 0.0
-    longest = float(np.linalg.norm(resampled.errors, axis=2).mean(1).max())
-    return float(brentq(excess, 0.0, 2 + longest / figure))
-
-
-def _joined(one: float, other: float, correlation: float) -> float:
-    return float(np.sqrt(max(0.0, one**2 + other**2 - 2 * correlation * one * other)))
 
 
 def expected_floor(

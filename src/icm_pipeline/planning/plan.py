@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icm_pipeline.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.backbones.outline import outline_of
-from icm_pipeline.config import ModelConfig, OutlineConfig, Settings
-from icm_pipeline.partials import is_begun, partial_of
-from icm_pipeline.pipeline import Pipeline
+from icm_pipeline.config.schema import ModelConfig, OutlineConfig, Settings
+from icm_pipeline.localization.selection import LayerScore, select_layers
+from icm_pipeline.pipeline.keys import Keys
+from icm_pipeline.pipeline.table import STAGES, stages_of
 from icm_pipeline.planning.rates import Rates
 from icm_pipeline.planning.workload import (
     NOTHING,
@@ -23,10 +23,9 @@ from icm_pipeline.planning.workload import (
     prefix_bytes,
     workloads,
 )
-from icm_pipeline.selection import LayerScore, select_layers
-from icm_pipeline.shards import num_kept
-from icm_pipeline.stage_table import STAGES, stages_of
-from icm_pipeline.tracking import NoTracker
+from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
+from icm_pipeline.store.partial import is_begun, partial_of
+from icm_pipeline.store.shards import num_kept
 
 PREFIXES = "first steps"  # what a plan calls the denoiser's outputs that are kept beside the originals
 
@@ -82,20 +81,20 @@ class Plan:
         """Add a job; raises ValueError for layers that its model does not have, as the job would."""
         outline = self._outline(settings.model)
         _refuse_layers(settings, outline)
-        pipeline, works = Pipeline(settings, list(words), NoTracker()), workloads(settings, outline)
+        keys, works = Keys(settings), workloads(settings, outline)
         makes: list[str] = []
         shares: list[str] = []
         for stage in stages_of(settings):
-            known = self.items.get((stage, pipeline.key(stage)))
+            known = self.items.get((stage, keys.key(stage)))
             if known is not None:
                 shares += [] if known.done else [stage]
                 continue
             work = works[stage]
-            item = self._item(stage, pipeline, work, outline)
+            item = self._item(stage, keys, work, outline)
             takes_prefix = not item.done and stage in ("originals", "steer") and has_prefix(settings)
-            if takes_prefix and self._keep_prefix(pipeline, outline):
-                item = self._item(stage, pipeline, _less_prefix(work, settings), outline)
-            self.items[stage, pipeline.key(stage)] = item
+            if takes_prefix and self._keep_prefix(keys, outline):
+                item = self._item(stage, keys, _less_prefix(work, settings), outline)
+            self.items[stage, keys.key(stage)] = item
             makes += [] if item.done else [stage]
         job = JobPlan(tuple(words), settings, outline, tuple(makes), tuple(shares))
         self.jobs.append(job)
@@ -107,13 +106,13 @@ class Plan:
             self._outlines[source] = outline_of(model)
         return self._outlines[source]
 
-    def _item(self, stage: str, pipeline: Pipeline, work: Workload, outline: OutlineConfig | None) -> Item:
-        settings = pipeline.settings
-        artifact, problem = _found(pipeline.folder(stage))
+    def _item(self, stage: str, keys: Keys, work: Workload, outline: OutlineConfig | None) -> Item:
+        settings = keys.settings
+        artifact, problem = _found(keys.folder(stage))
         if artifact is not None and not settings.force:
             return Item(stage, done=True)
-        partial, kept = partial_of(pipeline.folder(stage)), 0
-        if STAGES[stage].shared and is_begun(partial, {"key": pipeline.key(stage)}):
+        partial, kept = partial_of(keys.folder(stage)), 0
+        if STAGES[stage].shared and is_begun(partial, {"key": keys.key(stage)}):
             kept = min(num_kept(partial), work.num_images)
             work = _less_kept(work, kept)
         rates = self._rates.setdefault(settings.paths.outputs, Rates(Path(settings.paths.outputs)))
@@ -126,14 +125,14 @@ class Plan:
             rates.seconds(stage, settings, work), STAGES[stage].shared, problem,
         )  # fmt: skip
 
-    def _keep_prefix(self, pipeline: Pipeline, outline: OutlineConfig | None) -> bool:
+    def _keep_prefix(self, keys: Keys, outline: OutlineConfig | None) -> bool:
         """Say whether a job finds the steps before the first steered one; if not, it keeps them from now on."""
-        folder = pipeline.prefix_folder()
+        folder = keys.prefix_folder()
         assert folder is not None
         if (PREFIXES, folder.name) in self.items:
             return True
-        there = sum(1 for _ in folder.glob("*.safetensors")) >= num_evaluation_images(pipeline.settings)
-        work = NOTHING if there else Workload(stored=prefix_bytes(pipeline.settings, outline))
+        there = sum(1 for _ in folder.glob("*.safetensors")) >= num_evaluation_images(keys.settings)
+        work = NOTHING if there else Workload(stored=prefix_bytes(keys.settings, outline))
         self.items[PREFIXES, folder.name] = Item(PREFIXES, there, work)
         return there
 

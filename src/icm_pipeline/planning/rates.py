@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.artifacts import Artifact, ArtifactError
-from icm_pipeline.config import Settings, value_at
-from icm_pipeline.lineage import read_shelf, settings_of, stage_of
+from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.generation.jobs import fill_templates
+from icm_pipeline.machine.devices import device_name
+from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.planning.workload import Workload, passes_per_run
-from icm_pipeline.prompts import fill_templates
-from icm_pipeline.stage_table import STAGES
-from icm_pipeline.versions import device_name
+from icm_pipeline.store.artifacts import Artifact, ArtifactError
+from icm_pipeline.store.shelf import read_shelf, settings_of, stage_of
 
 DENOISING = ("generate", "extract", "originals", "steer")
 # The settings that two runs must share for the speed of one to tell that of the other.

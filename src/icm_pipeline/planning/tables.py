@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.planning.plan import PREFIXES, Item, JobPlan, Plan, Total, most_disk, total
-from icm_pipeline.provenance import size_text
-from icm_pipeline.stage_table import STAGES
+from icm_pipeline.text import size_text, time_text
 
 ORDER = [*list(STAGES)[: list(STAGES).index("originals") + 1], PREFIXES, "steer", "evaluate", "report"]
 PLANNING = ("stage=", "plan.", "hydra.", "hydra/", "tracker", "paths.", "shards=", "shard=", "devices=")
@@ -168,10 +168,3 @@ def _time(seconds: float, unknown: bool) -> str:
     if not seconds:
         return "?" if unknown else ""
     return time_text(seconds) + (" + ?" if unknown else "")
-
-
-def time_text(seconds: float) -> str:
-    """Return seconds in the unit that a reader thinks of such a time in."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

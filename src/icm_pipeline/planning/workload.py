@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from icm_pipeline.choices import DIRECTIONS
-from icm_pipeline.config import ModelConfig, OutlineConfig, Settings
-from icm_pipeline.parallel import num_cores
-from icm_pipeline.prompts import fill_templates
-from icm_pipeline.stages.models import recorded_steps
+from icm_pipeline.config.choices import DIRECTIONS
+from icm_pipeline.config.schema import ModelConfig, OutlineConfig, Settings
+from icm_pipeline.generation.jobs import fill_templates, recorded_steps
+from icm_pipeline.machine.threads import num_cores
 
 FLOAT_BYTES = 4  # activations, probes and vectors are kept in float32
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from icm_pipeline.parallel import num_cores
+from icm_pipeline.machine.devices import device_name
+from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.pretrain.training import TrainingPlan
 from icm_pipeline.pretrain.world import OCCUPATIONS, PERSON_SHARE
-from icm_pipeline.versions import device_name
 
 TRAINING = "training.json"
 QUALITY = "quality.json"
-
 DISTILLED = (
     "It was distilled from the embedded model in the state of the diffusion rows below: at the same noisy latents and "
     "captions it learned to predict what that model predicts, so what it draws, and how often, is that model's; how it "

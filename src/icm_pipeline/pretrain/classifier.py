@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from icm_pipeline.labelers.classifier_net import AttributeClassifier
+from icm_pipeline.labelers.tiny import AttributeClassifier
 from icm_pipeline.pretrain.augment import augment
 from icm_pipeline.pretrain.autoencoder import to_tensor
 from icm_pipeline.pretrain.dataset import Portraits

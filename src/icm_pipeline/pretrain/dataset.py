@@ -13,10 +13,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from icm_pipeline.artifacts import written_whole
-from icm_pipeline.parallel import num_cores
+from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.pretrain import portraits, world
 from icm_pipeline.pretrain.world import PERSON_FIELDS, Person, draw_person
+from icm_pipeline.store.files import written_whole
 
 log = logging.getLogger(__name__)
 

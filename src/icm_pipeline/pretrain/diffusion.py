@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from icm_pipeline.artifacts import make_key, written_whole
 from icm_pipeline.pretrain.autoencoder import encode_portraits
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
+from icm_pipeline.store.files import written_whole
+from icm_pipeline.store.fingerprints import make_key
 
 MAX_TOKENS = 32
 VOCABULARY_SIZE = 900

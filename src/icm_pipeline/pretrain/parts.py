@@ -17,14 +17,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from icm_pipeline.artifacts import fingerprint, replace_folder, spread_mode, write_json
-from icm_pipeline.backbones.paths import ZOO
-from icm_pipeline.choices import SIBLINGS
-from icm_pipeline.config import ModelConfig
+from icm_pipeline.config.choices import SIBLINGS
+from icm_pipeline.config.schema import ModelConfig
 from icm_pipeline.pretrain.cards import QUALITY, TRAINING, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
-from icm_pipeline.tracking import Tracker
+from icm_pipeline.store.files import replace_folder, spread_mode, write_json
+from icm_pipeline.store.fingerprints import fingerprint
+from icm_pipeline.tracking.base import Tracker
+from icm_pipeline.zoo.paths import ZOO
 
 log = logging.getLogger(__name__)
 
@@ -181,10 +182,10 @@ def _own_training(folder: Path, name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def measure_quality(plan: PretrainPlan) -> None:
-    from icm_pipeline.labelers import load_labeler
+    from icm_pipeline.backbones.loaded import load_model
+    from icm_pipeline.labelers.registry import load_labeler
     from icm_pipeline.pretrain.clip import MODEL_NAME
     from icm_pipeline.pretrain.quality import Judges, flat_figures, measure_judges, measure_model, write_figures
-    from icm_pipeline.stages.models import load_model
 
     zoo = next(zoo for zoo in (plan.zoo, ZOO) if (zoo / CLASSIFIER_FOLDER).is_dir()).resolve()
     judges = Judges(

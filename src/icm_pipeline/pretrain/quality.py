@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.labelers import Labeler
+from icm_pipeline.generation.jobs import make_jobs
+from icm_pipeline.generation.sampling import batches, decode, denoise
+from icm_pipeline.labelers.base import Labeler
 from icm_pipeline.metrics.fairness import fairness_discrepancy
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pretrain.autoencoder import encode_portraits, to_tensor
@@ -23,8 +25,6 @@ from icm_pipeline.pretrain.captions import NAMED_SHARE, with_article
 from icm_pipeline.pretrain.dataset import Portraits
 from icm_pipeline.pretrain.world import ATTRIBUTES, OCCUPATIONS, odds
 from icm_pipeline.progress import working
-from icm_pipeline.prompts import make_jobs
-from icm_pipeline.sampling import batches, decode, denoise
 
 log = logging.getLogger(__name__)
 

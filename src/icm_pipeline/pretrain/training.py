@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from icm_pipeline.artifacts import written_whole
 from icm_pipeline.progress import working
+from icm_pipeline.store.files import written_whole
 
 log = logging.getLogger(__name__)
 

@@ -49,7 +49,6 @@ OCCUPATIONS: dict[str, Occupation] = {
     "judge": Occupation(0.70, 0.82, "dark", 0.70, "blazerAndShirt", "#262e33"),
 }
 PERSON_SHARE = 0.30  # share of portraits that have no occupation
-
 HAIR = {
     "woman": ("bob", "longButNotTooLong", "straight01", "straightAndStrand", "curly", "miaWallace"),
     "man": ("shortFlat", "shortRound", "shortWaved", "theCaesarAndSidePart", "shortCurly", "dreads01"),

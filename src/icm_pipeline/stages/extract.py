@@ -1,6 +1,6 @@
 """Record pooled activations of the probe dataset on their own; the numbers equal those recorded by `generate`."""
 
-from icm_pipeline.stage_table import StageContext
+from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.stages.generate import make_probe_dataset
 
 

@@ -3,13 +3,16 @@
 from functools import cache
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.hooks import hooked
-from icm_pipeline.image_sets import Batch
-from icm_pipeline.prompts import Job
-from icm_pipeline.recording import Recorder
-from icm_pipeline.sampling import decode, denoise
-from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import load_model, make_images, probe_jobs, recorded_steps, refuse_layers
+from icm_pipeline.backbones.loaded import load_model
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.batches import Batch
+from icm_pipeline.generation.jobs import Job, probe_jobs, recorded_steps
+from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
+from icm_pipeline.localization.selection import LayerScore, select_layers
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.stages.image_sets import make_images
 
 
 def run(context: StageContext) -> None:
@@ -35,3 +38,10 @@ def make_probe_dataset(context: StageContext, title: str, images: bool, record: 
         return Batch(len(jobs), samples, recorder.recording() if record else None)
 
     make_images(context, title, probe_jobs(settings), make_batch)
+
+
+def refuse_layers(settings: Settings, backbone: Backbone) -> None:
+    """Raise ValueError, before hours of generating, for layers that do not exist."""
+    layers = settings.layers
+    unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]
+    select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)

@@ -6,15 +6,16 @@ import logging
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from icm_pipeline.artifacts import LABELS, written_whole
-from icm_pipeline.image_folders import read_images
-from icm_pipeline.image_sets import ImageRow, Pictures, read_table
+from icm_pipeline.arrays import spread
+from icm_pipeline.images.folders import read_images
+from icm_pipeline.images.table import ImageRow, Pictures, read_table
+from icm_pipeline.labelers.registry import labeler_of
 from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.progress import working
-from icm_pipeline.shards import Shard, num_items, plan_shards
-from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.judging import spread
-from icm_pipeline.stages.models import labeler_of
+from icm_pipeline.results.labels import LABELS
+from icm_pipeline.store.files import written_whole
+from icm_pipeline.store.shards import Shard, num_items, plan_shards
 
 log = logging.getLogger(__name__)
 

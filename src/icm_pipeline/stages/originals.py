@@ -1,12 +1,13 @@
 """Make the unsteered evaluation images: the twins of every steered set with the same model, prompts and seeds."""
 
-from icm_pipeline.hooks import hooked
-from icm_pipeline.image_sets import Batch
-from icm_pipeline.prefixes import shared_prefix
-from icm_pipeline.prompts import Job
-from icm_pipeline.sampling import decode, denoise
-from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import evaluation_jobs, loading, make_images, prefix_store
+from icm_pipeline.backbones.loaded import loading
+from icm_pipeline.generation.batches import Batch
+from icm_pipeline.generation.jobs import Job, evaluation_jobs
+from icm_pipeline.generation.prefixes import shared_prefix
+from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.stages.image_sets import make_images, prefix_store
 
 
 def run(context: StageContext) -> None:

@@ -6,12 +6,9 @@ import logging
 import numpy as np
 from safetensors.numpy import save_file
 
-from icm_pipeline.artifacts import LABELS, SCORES, write_json
-from icm_pipeline.choices import DIRECTIONS
-from icm_pipeline.fitting import vectors_of_probes
-from icm_pipeline.image_sets import RecordingTable, read_activations, read_recording, read_table
-from icm_pipeline.parallel import one_thread_each
-from icm_pipeline.probes import (
+from icm_pipeline.config.choices import DIRECTIONS
+from icm_pipeline.images.activations import RecordingTable, read_activations, read_recording
+from icm_pipeline.localization.probes import (
     GPU_THREADS,
     LayerProbes,
     Split,
@@ -20,12 +17,16 @@ from icm_pipeline.probes import (
     shuffled_labels,
     split_samples,
 )
+from icm_pipeline.machine.devices import check_device
+from icm_pipeline.machine.threads import one_thread_each
+from icm_pipeline.methods.fitting import vectors_of_probes
+from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.progress import working
-from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import check_device
+from icm_pipeline.results.labels import read_labels
+from icm_pipeline.results.scores import SCORES
+from icm_pipeline.store.files import write_json
 
 MADE_WITH = ("path", "revision", "variant", "dtype", "scheduler", "num_steps", "guidance_scale", "height", "width")
-
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +35,7 @@ def run(context: StageContext) -> None:
     check_device(device, "probe.device")
     options = list(settings.attribute.options)
     source = context.parents["generate" if settings.generate.record else "extract"]
-    labels, prompts = _labels(context, options)
+    labels, prompts = read_labels(context.parents["label"], context.parents["generate"], options)
     seen = np.flatnonzero(labels >= 0)
     _check_counts(labels[seen], options, settings.probe.min_per_option)
     rng = np.random.default_rng(settings.seed)
@@ -71,15 +72,6 @@ def _warn_of_unfinished(fitted: dict[str, LayerProbes], max_iter: int) -> None:
             "probe: %d probes did not converge in probe.max_iter=%d iterations, in %s: raise it, or lower probe.C.",
             sum(unfinished.values()), max_iter, ", ".join(unfinished),
         )  # fmt: skip
-
-
-def _labels(context: StageContext, options: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the option index (-1: not recognisable) and the prompt index of every image, in the images' order."""
-    with context.parents["label"].path(LABELS).open(newline="", encoding="utf-8") as file:
-        found = {row["id"]: row["option"] for row in csv.DictReader(file)}
-    rows = read_table(context.parents["generate"])
-    labels = [options.index(found[row.image_id]) if found[row.image_id] else -1 for row in rows]
-    return np.array(labels), np.array([row.prompt_index for row in rows])
 
 
 def _check_counts(labels: np.ndarray, options: list[str], least: int) -> None:

@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from icm_pipeline.artifacts import METRICS, SCORES, Artifact
-from icm_pipeline.comparisons import differences
-from icm_pipeline.image_sets import ImageRow, read_table
-from icm_pipeline.metrics.fairness import paired_change
+from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.metrics.intervals import paired_change
 from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
-from icm_pipeline.plots.accuracy import plot_heat_map, plot_ranking
-from icm_pipeline.plots.comparison import plot_comparison, plot_discrepancy
-from icm_pipeline.plots.grid import plot_twins
-from icm_pipeline.plots.page import write_page
-from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.evaluation_files import read_steered
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.report.figures.accuracy import plot_heat_map, plot_ranking
+from icm_pipeline.report.figures.comparison import plot_comparison, plot_discrepancy
+from icm_pipeline.report.figures.twins import plot_twins
+from icm_pipeline.report.page import write_page
+from icm_pipeline.results.comparisons import differences
+from icm_pipeline.results.evaluation import METRICS, read_steered
+from icm_pipeline.results.scores import SCORES
+from icm_pipeline.store.artifacts import Artifact
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,10 @@
 
 import logging
 
-from icm_pipeline.artifacts import SCORES, SELECTION, write_json
-from icm_pipeline.selection import LayerScore, rank, select_layers
-from icm_pipeline.stage_table import StageContext
+from icm_pipeline.localization.selection import LayerScore, rank, select_layers
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.scores import SCORES, SELECTION
+from icm_pipeline.store.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -6,22 +6,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from icm_pipeline.artifacts import SELECTION, STEERING, write_json
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config import MethodConfig
-from icm_pipeline.hooks import hooked
-from icm_pipeline.image_sets import Batch
-from icm_pipeline.interventions.assignment import assign_options
-from icm_pipeline.interventions.shift import Shift
-from icm_pipeline.prefixes import PrefixStore, shared_prefix
-from icm_pipeline.prompts import Job
-from icm_pipeline.sampling import Sample, decode, denoise
-from icm_pipeline.stage_table import StageContext
-from icm_pipeline.stages.models import evaluation_jobs, loading, make_images, prefix_store
-from icm_pipeline.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.backbones.loaded import loading
+from icm_pipeline.config.schema import MethodConfig
+from icm_pipeline.generation.batches import Batch
+from icm_pipeline.generation.jobs import Job, evaluation_jobs
+from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
+from icm_pipeline.generation.sampling import Sample, decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.methods.assignment import assign_options
+from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.evaluation import STEERING
+from icm_pipeline.results.scores import SELECTION
+from icm_pipeline.stages.image_sets import make_images, prefix_store
+from icm_pipeline.store.files import write_json
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
-
 log = logging.getLogger(__name__)
 
 

@@ -1,0 +1,1 @@
+"""One file per architecture family; each is data and small pure functions."""

@@ -1,0 +1,71 @@
+"""FLUX.1: double blocks give (image, text) tokens, single blocks one sequence with the text first.
+
+`self_attention` is the joint attention of both; only image tokens are read and changed. A single block's attention is
+read before its output projection, which is another space than a double block's.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from icm_pipeline.backbones.base import BackboneError, Call, Family, Site
+from icm_pipeline.backbones.formats import read_after_text, read_pair, write_after_text, write_pair
+from icm_pipeline.backbones.gates import NORM_GATE
+from icm_pipeline.backbones.guidance import two_calls
+from icm_pipeline.backbones.latents import decode_shifted
+
+
+def _describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+    image, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
+    if not isinstance(image, Tensor) or not isinstance(text, Tensor):
+        raise BackboneError("FLUX's denoiser was called without hidden_states and encoder_hidden_states.")
+    return len(image), text.shape[1], image.shape[1]
+
+
+def _is_single(site: Site) -> bool:
+    """Say whether a site is inside of a single block; a whole one gives what a double block does."""
+    return site.layer.startswith("single_transformer_blocks.") and site.kind != "block"
+
+
+def _read(output: Any, site: Site, call: Call) -> Tensor:
+    return (read_after_text if _is_single(site) else read_pair)(output, site, call)
+
+
+def _write(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return (write_after_text if _is_single(site) else write_pair)(output, tokens, site, call)
+
+
+def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
+    factor = pipe.vae_scale_factor
+    return pipe.transformer.config.in_channels // 4, height // factor, width // factor
+
+
+def _pack(pipe: Any, latents: Tensor) -> Tensor:
+    packed: Tensor = pipe._pack_latents(latents, *latents.shape)
+    return packed
+
+
+def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    return decode_shifted(pipe, pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor), height, width)
+
+
+FLUX = Family(
+    name="flux",
+    pipelines=("FluxPipeline",),
+    denoiser="transformer",
+    sites={
+        "self_attention": r"(single_)?transformer_blocks\.\d+\.attn",
+        "feed_forward": r"transformer_blocks\.\d+\.ff",
+    },
+    describe=_describe,
+    conditional_rows=two_calls,
+    read=_read,
+    write=_write,
+    default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
+    size_step=lambda pipe: 2 * pipe.vae_scale_factor,
+    latent_shape=_latent_shape,
+    pack=_pack,
+    to_pixels=_to_pixels,
+    gate=NORM_GATE,
+)

@@ -1,0 +1,28 @@
+"""PixArt-Sigma: a DiT with attn1 (self), attn2 (cross) and ff, gated by one shared AdaLN."""
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.formats import read_tokens, write_tokens
+from icm_pipeline.backbones.gates import TABLE_GATE
+from icm_pipeline.backbones.guidance import unconditional_first
+from icm_pipeline.backbones.latents import decode_scaled, describe_sample, latent_shape
+
+PIXART = Family(
+    name="pixart",
+    pipelines=("PixArtSigmaPipeline",),
+    denoiser="transformer",
+    sites={
+        "self_attention": r"transformer_blocks\.\d+\.attn1",
+        "cross_attention": r"transformer_blocks\.\d+\.attn2",
+        "feed_forward": r"transformer_blocks\.\d+\.ff",
+    },
+    describe=describe_sample,
+    conditional_rows=unconditional_first,
+    read=read_tokens,
+    write=write_tokens,
+    default_size=lambda pipe: pipe.transformer.config.sample_size * pipe.vae_scale_factor,
+    size_step=lambda pipe: pipe.vae_scale_factor * pipe.transformer.config.patch_size,
+    latent_shape=latent_shape,
+    to_pixels=decode_scaled,
+    options={"use_resolution_binning": False, "clean_caption": False},
+    gate=TABLE_GATE,
+)

@@ -1,0 +1,30 @@
+"""SANA: a DiT with linear self-attention; attn1 (self) and attn2 (cross) give tokens, ff a feature map."""
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.formats import read_tokens_or_map, write_tokens_or_map
+from icm_pipeline.backbones.gates import TABLE_GATE
+from icm_pipeline.backbones.guidance import unconditional_first
+from icm_pipeline.backbones.latents import decode_scaled, describe_sample, latent_shape
+
+SANA = Family(
+    name="sana",
+    pipelines=("SanaPipeline",),
+    denoiser="transformer",
+    sites={
+        "self_attention": r"transformer_blocks\.\d+\.attn1",
+        "cross_attention": r"transformer_blocks\.\d+\.attn2",
+        "feed_forward": r"transformer_blocks\.\d+\.ff",
+    },
+    describe=describe_sample,
+    conditional_rows=unconditional_first,
+    read=read_tokens_or_map,
+    write=write_tokens_or_map,
+    default_size=lambda pipe: pipe.transformer.config.sample_size * pipe.vae_scale_factor,
+    size_step=lambda pipe: 32,
+    latent_shape=latent_shape,
+    to_pixels=decode_scaled,
+    float32_latents=True,
+    # Neither rounds the size asked for to one of a list, nor writes an instruction in front of every prompt.
+    options={"use_resolution_binning": False, "complex_human_instruction": None},
+    gate=TABLE_GATE,
+)

@@ -1,0 +1,39 @@
+"""Stable Diffusion 3 and 3.5: joint attention of image and text tokens; only image tokens are read and changed.
+
+`self_attention` is the joint attention and, in 3.5-medium, the second, image-only attention of its first blocks.
+"""
+
+from typing import Any
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.formats import read_pair, write_pair
+from icm_pipeline.backbones.gates import NORM_GATE
+from icm_pipeline.backbones.guidance import skip_layer_guidance
+from icm_pipeline.backbones.latents import decode_shifted, describe_sample, latent_shape
+
+
+def _largest_size(pipe: Any) -> int | None:
+    config = pipe.transformer.config
+    size: int = config.pos_embed_max_size * config.patch_size * pipe.vae_scale_factor
+    return size
+
+
+SD3 = Family(
+    name="sd3",
+    pipelines=("StableDiffusion3Pipeline",),
+    denoiser="transformer",
+    sites={
+        "self_attention": r"transformer_blocks\.\d+\.attn2?",
+        "feed_forward": r"transformer_blocks\.\d+\.ff",
+    },
+    describe=describe_sample,
+    conditional_rows=skip_layer_guidance,
+    read=read_pair,
+    write=write_pair,
+    default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
+    size_step=lambda pipe: pipe.vae_scale_factor * pipe.patch_size,
+    largest_size=_largest_size,
+    latent_shape=latent_shape,
+    to_pixels=decode_shifted,
+    gate=NORM_GATE,
+)

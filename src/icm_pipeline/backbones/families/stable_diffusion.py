@@ -1,0 +1,62 @@
+"""Stable Diffusion 1.x, 2.x and XL: a UNet with attn1 (self), attn2 (cross) and ff in every transformer block.
+
+All three give image tokens [b, s, d] before the residual is added.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.formats import read_tokens, write_tokens
+from icm_pipeline.backbones.guidance import perturbed, unconditional_first
+from icm_pipeline.backbones.latents import decode_scaled, describe_sample, latent_shape
+
+
+def _decode_xl(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Decode SDXL's latents: its autoencoder overflows in float16 and is kept in float32 from the first time on."""
+    vae = pipe.vae
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        vae.to(torch.float32)
+    latents = latents.to(vae.dtype)
+    mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    if mean is None or std is None:
+        return decode_scaled(pipe, latents, height, width)
+    mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    pixels: Tensor = vae.decode(latents * std / vae.config.scaling_factor + mean, return_dict=False)[0]
+    return pixels
+
+
+def _default_size(pipe: Any) -> int:
+    size: int = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return size
+
+
+STABLE_DIFFUSION = Family(
+    name="stable_diffusion",
+    pipelines=("StableDiffusionPipeline",),
+    denoiser="unet",
+    sites={
+        "self_attention": r".*\.transformer_blocks\.\d+\.attn1",
+        "cross_attention": r".*\.transformer_blocks\.\d+\.attn2",
+        "feed_forward": r".*\.transformer_blocks\.\d+\.ff",
+    },
+    describe=describe_sample,
+    conditional_rows=unconditional_first,
+    read=read_tokens,
+    write=write_tokens,
+    default_size=_default_size,
+    size_step=lambda pipe: pipe.vae_scale_factor,
+    latent_shape=latent_shape,
+    to_pixels=decode_scaled,
+)
+SDXL = replace(STABLE_DIFFUSION, name="sdxl", pipelines=("StableDiffusionXLPipeline",), to_pixels=_decode_xl)
+PERTURBED = replace(
+    STABLE_DIFFUSION,
+    name="stable_diffusion_pag",
+    pipelines=("StableDiffusionPAGPipeline",),
+    conditional_rows=perturbed,
+)
+PERTURBED_XL = replace(SDXL, name="sdxl_pag", pipelines=("StableDiffusionXLPAGPipeline",), conditional_rows=perturbed)

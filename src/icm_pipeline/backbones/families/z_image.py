@@ -1,0 +1,43 @@
+"""Z-Image: one stream; every layer sees each row's image tokens, then padding, then its text tokens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from icm_pipeline.backbones.base import BackboneError, Family, share_of_a_row
+from icm_pipeline.backbones.formats import read_before_text, write_before_text
+from icm_pipeline.backbones.guidance import conditional_first
+from icm_pipeline.backbones.latents import decode_shifted
+
+
+def _describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+    """Describe a call whose first argument is a list of latents [c, f, h, w], one a row."""
+    rows = args[0] if args else kwargs.get("x")
+    if not isinstance(rows, list) or not rows or not isinstance(rows[0], Tensor):
+        raise BackboneError("Z-Image's denoiser was called without a list of latents.")
+    patch = kwargs.get("patch_size", 2)
+    sizes = {row.shape[1] * (row.shape[2] // patch) * (row.shape[3] // patch) for row in rows}
+    return len(rows), None, share_of_a_row("image tokens", sizes)
+
+
+def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
+    factor = pipe.vae_scale_factor
+    return pipe.transformer.in_channels, height // factor, width // factor
+
+
+Z_IMAGE = Family(
+    name="z_image",
+    pipelines=("ZImagePipeline",),
+    denoiser="transformer",
+    sites={"self_attention": r"layers\.\d+\.attention", "feed_forward": r"layers\.\d+\.feed_forward"},
+    describe=_describe,
+    conditional_rows=conditional_first,
+    read=read_before_text,
+    write=write_before_text,
+    default_size=lambda pipe: 1024,
+    size_step=lambda pipe: 2 * pipe.vae_scale_factor,
+    latent_shape=_latent_shape,
+    to_pixels=decode_shifted,
+    float32_latents=True,
+)

@@ -1,0 +1,23 @@
+"""Modules of a denoiser, compiled or not."""
+
+from torch import nn
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module that torch.compile wrapped, or the module itself."""
+    inner: nn.Module = getattr(module, "_orig_mod", module)
+    return inner
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Say whether calling a module runs what torch.compile or the module's own compile() made of it or its forward."""
+    by_forward = hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+    return uncompiled(module) is not module or module._compiled_call_impl is not None or by_forward
+
+
+def way_to(module: nn.Module, name: str) -> list[nn.Module]:
+    """Return the modules from one down to a named one inside it, both included."""
+    way = [module]
+    for word in name.split("."):
+        way.append(getattr(way[-1], word))
+    return way

@@ -1,0 +1,37 @@
+"""The sites of a denoiser: modules found by pattern, in the network's order."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from icm_pipeline.backbones.base import GATED, BackboneError, Site
+from icm_pipeline.backbones.modules import uncompiled
+from icm_pipeline.config.choices import SITE_KINDS
+
+# The order in which a denoiser runs through its parts.
+PARTS = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks", "layers")
+
+
+def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, ...]:
+    """Return the modules whose whole name matches a kind's pattern, in the order the network runs through its blocks.
+
+    Raises BackboneError for an unknown kind or a pattern that matches nothing.
+    """
+    named = uncompiled(denoiser).named_modules()
+    names = list(dict.fromkeys(name.replace("._orig_mod", "") for name, _ in named))  # of compiled parts, their own
+    sites: list[Site] = []
+    for kind, pattern in patterns.items():
+        if kind not in SITE_KINDS:
+            raise BackboneError(f"model.sites has the kind {kind!r}; choose from {', '.join(SITE_KINDS)}.")
+        found = [name for name in names if re.fullmatch(pattern, name)]
+        if not found:
+            raise BackboneError(f"model.sites.{kind}={pattern!r} matches no module of {type(denoiser).__name__}.")
+        sites += [Site(name + GATED if kind.startswith("gated_") else name, kind) for name in found]
+    return tuple(sorted(sites, key=lambda site: _depth_order(site.layer)))
+
+
+def _depth_order(layer: str) -> tuple[Any, ...]:
+    part = PARTS.index(layer.split(".")[0]) if layer.split(".")[0] in PARTS else len(PARTS)
+    return (part, *[(0, int(word), "") if word.isdigit() else (1, 0, word) for word in re.split(r"[._]", layer)])

@@ -1,0 +1,144 @@
+"""What Hydra calls back at the start: secrets are refused, a multirun gets a folder of its own and is noted.
+
+It is noted for its report: Hydra's own callback for the end is not called when a job failed, and then a report is
+wanted most. A multirun that only plans runs here, whatever the launcher of its jobs.
+"""
+
+import copy
+import sys
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from icm_pipeline.config.checks import refuse_secrets
+from icm_pipeline.config.compose import quoted
+from icm_pipeline.config.schema import ConfigError, conf_path
+
+
+@dataclass(frozen=True)
+class StartedSweep:
+    """A multirun of this process: its folder, and the configuration that its jobs vary.
+
+    alphas: of a grid whose jobs run here one after the other; none for other multiruns.
+    """
+
+    folder: Path
+    config: Any
+    alphas: tuple[float, ...] = ()
+
+    def begun(self) -> bool:
+        """Say whether there is anything in its folder; not if Hydra refused it before its first job."""
+        return self.folder.is_dir() and any(self.folder.iterdir())
+
+
+started: list[StartedSweep] = []
+HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+class NoteSweep(Callback):
+    """Note the multirun that begins, and give it a folder unless its user did.
+
+    Ends the program if the configuration, which Hydra writes next, holds a secret.
+    """
+
+    def on_run_start(self, config: Any, **_: Any) -> None:
+        _refuse_secrets(config)
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        _refuse_secrets(config)
+        if config.stage == "plan":
+            _plan_here(config)
+        _refuse_force_at_once(config)
+        if _sweep_dir(config) == _sweep_dir(OmegaConf.load(conf_path() / "config.yaml")):
+            _take_folder(config)
+        folder, settings = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
+        with open_dict(settings):
+            del settings["hydra"]
+        started.append(StartedSweep(folder, settings, _alphas(config)))
+
+
+def _sweep_dir(config: Any) -> Any:
+    """Return where a multirun's jobs go as it is written, with its references."""
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    return sweep["dir"]
+
+
+def _take_folder(config: Any) -> None:
+    """Make the folder of a multirun, under another name if another multirun has it: <time>, <time>-2, <time>-3, ...
+
+    Every launcher composes a job anew, from the parent's words for Hydra and the job's own, so it becomes one of these.
+    Ends the program if it cannot be made.
+    """
+    wanted = Path(config.hydra.sweep.dir)
+    others = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        folder = next(folder for folder in chain([wanted], others) if _made(folder))
+    except OSError as error:
+        sys.exit(f"error: {error}. Set hydra.sweep.dir to a folder that can be written.")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _plan_here(config: Any) -> None:
+    """Let a planning multirun run in this process; ends the program for a search, whose jobs nobody knows yet."""
+    if config.hydra.sweeper._target_ != GRID:
+        raise SystemExit(
+            "error: stage=plan cannot tell which jobs a search will draw. Plan one of them with hydra.mode=RUN: every "
+            "trial makes steer, evaluate and report anew, and finds the other stages done."
+        )
+    with read_write(config), open_dict(config):
+        config.hydra.launcher = {"_target_": HERE}
+
+
+def _refuse_force_at_once(config: Any) -> None:
+    """End the program if jobs that may run at once would each make again what they share, from under one another."""
+    if config.get("force") and config.hydra.launcher._target_ != HERE:
+        sys.exit(
+            "error: force=true makes what jobs share once for each job where they run at once. Run one job with "
+            "force=true first and the sweep without it, or leave out hydra/launcher."
+        )
+
+
+def _alphas(config: Any) -> tuple[float, ...]:
+    """Return the alphas of a multirun, as Hydra's own sweeper will read them, if its jobs run here one after another.
+
+    Words that are wrong give none: the jobs tell what is wrong with them.
+    """
+    sweeper = config.hydra.sweeper
+    if (sweeper._target_, config.hydra.launcher._target_) != (GRID, HERE):
+        return ()
+    alphas: tuple[float, ...] = ()
+    try:
+        words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+        for override in OverridesParser.create().parse_overrides(words):
+            if override.key_or_group == "alpha":  # the last one counts
+                values = override.sweep_string_iterator() if override.is_discrete_sweep() else ()
+                alphas = tuple(float(value) for value in values)
+    except (ValueError, HydraException, OmegaConfBaseException):
+        return ()
+    return alphas
+
+
+def _refuse_secrets(config: Any) -> None:
+    try:
+        refuse_secrets(OmegaConf.to_container(config, resolve=False))
+    except ConfigError as error:
+        sys.exit(f"error: {error}")  # Hydra makes a mere warning of an exception

@@ -1,0 +1,77 @@
+"""What a user can mend ends in one message; a sweep goes on with its other jobs."""
+
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+from yaml import YAMLError
+
+from icm_pipeline.config.mistakes import explain
+from icm_pipeline.results.sweeps import STOPPED, write_result
+from icm_pipeline.store.artifacts import ArtifactError
+
+log = logging.getLogger(__name__)
+
+# What a user can mend: bad values, damaged or missing artifacts, files that cannot be used, too big a batch.
+USER_ERRORS = (
+    ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError, SafetensorError,
+)  # fmt: skip
+# What names a launcher's or sweeper's plugin in an error, and the extra that brings it.
+PLUGIN_EXTRAS = {
+    "launcher/submitit": "slurm", "launcher/joblib": "joblib", "launcher/ray": "ray", "sweeper/optuna": "optuna",
+}  # fmt: skip
+
+
+def in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+class ClearErrors:
+    """End a single job with one message and exit code 1; let a sweep see the exception and go on with other jobs."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if in_sweep() and error is not None:
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            told = STOPPED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+            with suppress(OSError):  # on a full disk the job's own error is the one to tell
+                write_result(folder, list(HydraConfig.get().overrides.task), {}, told)
+        if isinstance(error, USER_ERRORS) and HydraConfig.get().mode == RunMode.RUN:
+            _write_traceback(error)
+            sys.exit(f"error: {error}")
+
+
+def _write_traceback(error: BaseException) -> None:
+    """Write to the job's log file, and there only, where an error comes from."""
+    origin = (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), (), origin)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            with suppress(OSError):
+                handler.handle(record)
+
+
+def tell(error: Exception) -> None:
+    """End with one message if the error is one that a user can mend, raise it otherwise."""
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        # A job's own have been told; this one kept Hydra from beginning the job.
+        sys.exit(f"error: {error}. Set paths.outputs, of a sweep hydra.sweep.dir too, to a folder that can be written.")
+    if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError)):
+        sys.exit(f"error: {explain(error)}{_missing_plugin(str(error))}")
+    raise error
+
+
+def _missing_plugin(message: str) -> str:
+    """Return what to install if an error is about a launcher or sweeper whose plugin is not there."""
+    for plugin, extra in PLUGIN_EXTRAS.items():
+        if plugin in message:
+            return f"\nThis launcher or sweeper needs: pip install icm_pipeline[{extra}]"
+    return ""

@@ -1,0 +1,32 @@
+"""What settings with a choice may be, once for the configuration's check and for the code that acts on it."""
+
+SITE_KINDS = (
+    "self_attention", "cross_attention", "feed_forward", "block", "gated_self_attention", "gated_feed_forward",
+)  # fmt: skip
+RULES = ("top", "worst", "random", "all", "named")
+DIRECTIONS = ("probe", "mean_difference", "pattern")
+ASSIGNMENTS = ("quota", "image", "batch")
+JUDGES = ("age_gender", "clip", "deepface", "fairface", "tiny")
+FACES = ("none", "largest", "all", "single")
+DTYPES = ("float32", "float16", "bfloat16")
+SIBLINGS = ("tiny_sdxl", "tiny_sana", "tiny_flux")  # of the embedded model
+TRAINED = ("autoencoder", "classifier", "clip", "diffusion", "deep_compression", *SIBLINGS)  # each with its own steps
+# The settings that an evaluation tells with its figures, as a pattern of their dotted names.
+TOLD_BY_STEERING = (
+    r"alpha|layers\.(kind|rule|k)|method\.(name|direction|alpha_unit|assignment|vector|norm_preserving|target_shares|"
+    r"first_step|last_step)"
+)
+EMBEDDED = "embedded:"  # how the path of a model or judge begins that the package ships
+# Arguments of the pipeline's call that are set here for every image, and the settings that decide them.
+SET_FOR_EVERY_CALL = {
+    "prompt": "attribute.probe_templates and attribute.evaluation_prompts",
+    "num_images_per_prompt": "generate.images_per_prompt and evaluate.images_per_prompt",
+    "latents": "seed",
+    "generator": "seed",
+    "num_inference_steps": "model.num_steps",
+    "guidance_scale": "model.guidance_scale",
+    "height": "model.height",
+    "width": "model.width",
+    "output_type": "",
+    "return_dict": "",
+}

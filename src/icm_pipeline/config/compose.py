@@ -1,0 +1,91 @@
+"""From YAML and words to checked settings, and back to words."""
+
+import json
+import re
+import secrets
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.config.checks import check, refuse_added
+from icm_pipeline.config.help_page import groups_help
+from icm_pipeline.config.schema import ConfigError as ConfigError
+from icm_pipeline.config.schema import Settings, conf_path
+
+CONFIG_NAME = "config"
+FILE = "file://"
+
+
+def config_words(hydra: Any) -> list[str]:
+    """Return what names the folders and the file of a composed configuration, as far as they are not the package's own.
+
+    hydra: Hydra's own part of the configuration. Options stand before overrides, as Hydra's parser wants them.
+    """
+    words = []
+    for source in hydra.runtime.config_sources:
+        path = source.path.removeprefix(FILE)
+        if source.provider == "main" and Path(path).resolve() != conf_path():
+            words.append(f"--config-path={path}")
+        elif source.provider == "command-line":
+            words.append(f"--config-dir={path}")
+    if hydra.job.config_name not in (None, CONFIG_NAME):
+        words.append(f"--config-name={hydra.job.config_name}")
+    if hydra.searchpath:
+        words.append(f"hydra.searchpath={json.dumps(list(hydra.searchpath), ensure_ascii=False)}")
+    return words
+
+
+def quoted(path: Path) -> str:
+    """Return a path as Hydra's grammar reads it, whatever its characters.
+
+    Backslashes stand for themselves but before a quote or a reference, where they are doubled.
+    """
+    text = re.sub(r"(\\*)('|\$\{)", r"\1\1\\\2", str(path))
+    at_the_end = len(text) - len(text.rstrip("\\"))
+    return f"'{text}{at_the_end * chr(92)}'"
+
+
+def register_resolvers() -> None:
+    """Tell OmegaConf what `conf/` is written in beside its own.
+
+    The arithmetic of sweeps, `${times:0.5,${model.steering.k}}` and `${plus:1,2}`; `${run_id:}`, which sets apart the
+    folders of runs that start in the same second; and the help.
+    """
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("help_of_groups", groups_help, replace=True)
+    OmegaConf.register_new_resolver("times", _times, replace=True)
+    OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
+    OmegaConf.register_new_resolver("run_id", _run_id, replace=True)
+
+
+def _times(factor: float, value: float) -> float:
+    """Return the product; where the value is a whole number, rounded to one and at least 1."""
+    return max(1, round(factor * value)) if isinstance(value, int) else factor * value
+
+
+@cache
+def _run_id() -> str:
+    """Return six random hexadecimal digits, the same all through the process."""
+    return secrets.token_hex(3)
+
+
+def to_settings(cfg: Any) -> Settings:
+    """Resolve a composed configuration into checked `Settings`; raises ConfigError."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    register_resolvers()
+    try:
+        settings = OmegaConf.to_object(cfg)
+    except MissingMandatoryValue as error:
+        raise ConfigError(
+            f"The configuration does not hold together: {error.full_key} has no value. Add it to its YAML file or give "
+            f"{error.full_key}=<value>."
+        ) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The configuration does not hold together: {error}") from error
+    assert isinstance(settings, Settings)
+    refuse_added(settings, "")
+    check(settings)
+    return settings

@@ -1,0 +1,35 @@
+"""What of a setting counts for a key: what the chosen rule, method or judge does not read changes no result.
+
+Values keep their names, and None stands for those that do not count, so that a manifest still tells what was set.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from icm_pipeline.config.schema import Settings, value_at
+
+READ_BY_RULE = {
+    "top": ("kind", "k"), "worst": ("kind", "k"), "random": ("kind", "k", "seed"), "all": ("kind",),
+    "named": ("names",),
+}  # fmt: skip
+READ_UNSTEERED = ("name", "assignment", "draw_size", "target_shares")  # by method none: who would be steered to what
+READ_OF_DRIFT = ("name", "options")  # the prompts are the evaluated attribute's
+
+
+def counted(settings: Settings, dotted: str) -> Any:
+    """Return a setting's value or group as plain data, with None in place of what changes nothing beside the others."""
+    value = value_at(settings, dotted)
+    if dotted == "layers":
+        return _only(value, ("rule", *READ_BY_RULE[value["rule"]]))
+    if dotted == "evaluate.drift":
+        return {key: {name: other[name] for name in READ_OF_DRIFT} for key, other in value.items()}
+    if dotted == "method":
+        read = READ_UNSTEERED if settings.method.name == "none" else tuple(value)
+        return _only(value, [name for name in read if name != "draw_size" or value["assignment"] == "batch"])
+    if dotted == "alpha" and settings.method.name == "none":
+        return None
+    return value
+
+
+def _only(group: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value if name in names else None for name, value in group.items()}

@@ -1,0 +1,1 @@
+"""How a set of images becomes an evaluation: pairs, judging, likeness, fairness, measures."""

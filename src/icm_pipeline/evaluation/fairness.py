@@ -1,0 +1,125 @@
+"""FD and its companions for the sides of an evaluation, over the prompts of which the judge could see an image."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from icm_pipeline.arrays import Floats, Ints
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_variation, worst_share
+from icm_pipeline.metrics.fairness import discrepancy_by_prompt, expected_floor
+from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
+from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {"original": "_original", "steered": ""}  # of figures' names, by side
+
+
+def fairness_figures(
+    settings: Settings, sides: Mapping[str, Floats], prompts: list[str], wanted: Ints, made_here: bool
+) -> dict[str, Any]:
+    """Return FD of each side with its floor and intervals, parity gaps and worst-group shares; None for no side.
+
+    sides: probabilities [n, K]; wanted: the option each image was steered to [n], -1 if unknown; made_here: whether
+    options were drawn as `method.assignment` says; quotas fix how many images are steered to what, so that steered
+    images are resampled among those of one option. Prompts of which a side has no image the judge could see are left
+    out. Raises ValueError if that leaves none.
+    """
+    num_options, num_resamples = next(iter(sides.values())).shape[1], settings.evaluate.bootstrap
+    target = np.array(settings.method.target_shares or np.full(num_options, 1 / num_options))
+    rng = np.random.default_rng(settings.seed)
+    floor = _drawn_floor(settings, target, rng) if made_here else _assigned_floor(wanted, prompts, target)
+    if settings.evaluate.fd == "labels":
+        sides = {side: one_hot_labels(rows) for side, rows in sides.items()}
+    left_out = _unseen_prompts(list(sides.values()), prompts)
+    if len(left_out) == len(set(prompts)):
+        raise ValueError("The judge could see none of the images well enough to say what they show.")
+    if left_out:
+        log.warning("FD is without %d prompts of which the judge could see no image: %s", len(left_out), left_out)
+    inside = ~np.isin(prompts, left_out)
+    strata = wanted[inside] if made_here and settings.method.assignment == "quota" else None
+    sides, prompts = {side: rows[inside] for side, rows in sides.items()}, np.array(prompts)[inside].tolist()
+    found: dict[str, Any] = {"fd_floor": floor, "prompts_left_out": left_out}
+    for side, suffix in SUFFIXES.items():
+        if side not in sides:
+            found |= {f"{name}{suffix}": None for name in ("fd", "parity_gap", "worst_share")}
+            continue
+        shares = _by_prompt(sides[side], prompts)
+        by_prompt = discrepancy_by_prompt(sides[side], prompts, target)
+        fixed = strata if side == "steered" else None
+        interval = bootstrap_interval(sides[side], prompts, num_resamples, rng, target, strata=fixed)
+        found[f"fd{suffix}"] = {**_mean(by_prompt), "interval_95": interval}
+        found[f"parity_gap{suffix}"] = _mean({prompt: parity_gap(row) for prompt, row in shares.items()})
+        found[f"worst_share{suffix}"] = _mean({prompt: worst_share(row) for prompt, row in shares.items()})
+    return found | {"fd_change": _change(sides, prompts, num_resamples, rng, target, strata)}
+
+
+def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:
+    """Return the total variation of another attribute's shares, mean over prompts; None if the judge saw nothing."""
+    unseen = _unseen_prompts([before, after], prompts)
+    inside, rows = ~np.isin(prompts, unseen), np.array(prompts)
+    if not inside.any():
+        return None
+    shares, moved = (_by_prompt(side[inside], rows[inside].tolist()) for side in (before, after))
+    return float(np.mean([total_variation(shares[prompt], moved[prompt]) for prompt in shares]))
+
+
+def shares_by_prompt(probabilities: Floats, prompts: list[str], options: list[str]) -> dict[str, dict[str, float]]:
+    """Return the share of images that show each option, per prompt."""
+    labels, rows = hard_labels(probabilities), np.array(prompts)
+    return {
+        prompt: {option: float((labels[rows == prompt] == i).mean()) for i, option in enumerate(options)}
+        for prompt in dict.fromkeys(prompts)
+    }
+
+
+def _drawn_floor(settings: Settings, target: Floats, rng: np.random.Generator) -> float:
+    method, num_images = settings.method, settings.evaluate.images_per_prompt
+    return expected_floor(num_images, target, method.assignment, method.draw_size, rng)
+
+
+def _assigned_floor(wanted: Ints, prompts: list[str], target: Floats) -> float | None:
+    """Return FD of images that all show the option they were steered to, None if that is not known of each."""
+    if (wanted < 0).any():
+        return None
+    return float(np.mean(list(discrepancy_by_prompt(np.eye(len(target))[wanted], prompts, target).values())))
+
+
+def _change(
+    sides: Mapping[str, Floats],
+    prompts: list[str],
+    num_resamples: int,
+    rng: np.random.Generator,
+    target: Floats,
+    strata: Ints | None,
+) -> dict[str, Any] | None:
+    """Return FD steered less FD original over the prompts with a pair that the judge could see; None without one."""
+    if "original" not in sides:
+        return None
+    before, after = sides["original"], sides["steered"]
+    inside = ~np.isin(prompts, _unseen_prompts([before + after], prompts))
+    if not inside.any():
+        return None
+    rows = np.array(prompts)[inside].tolist()
+    strata = None if strata is None else strata[inside]
+    change, interval = paired_change(before[inside], after[inside], rows, num_resamples, rng, target, strata=strata)
+    return {"mean": change, "interval_95": interval}
+
+
+def _unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:
+    """Return the prompts of which one of the sides has no image that the judge could see."""
+    rows = np.array(prompts)
+    seen = [np.asarray(~np.isnan(side).any(1)) for side in sides]
+    return [prompt for prompt in dict.fromkeys(prompts) if not all(side[rows == prompt].any() for side in seen)]
+
+
+def _by_prompt(probabilities: Floats, prompts: list[str]) -> dict[str, Floats]:
+    rows = np.array(prompts)
+    return {prompt: mean_shares(probabilities[rows == prompt]) for prompt in dict.fromkeys(prompts)}
+
+
+def _mean(by_prompt: dict[str, float]) -> dict[str, Any]:
+    return {"mean": float(np.mean(list(by_prompt.values()))), "by_prompt": by_prompt}

@@ -1,0 +1,209 @@
+"""What an evaluation judges: the pipeline's steered images and their originals, or folders that any tool made."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.config.choices import EMBEDDED
+from icm_pipeline.config.schema import LabelerConfig, Settings
+from icm_pipeline.evaluation.judging import refuse_reference
+from icm_pipeline.images.folders import folder_of, read_images
+from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.labelers.base import Questions
+from icm_pipeline.labelers.registry import refuse_judge
+from icm_pipeline.metrics.similarity import pair_by_id
+from icm_pipeline.results.evaluation import STEERING
+from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.text import some
+
+log = logging.getLogger(__name__)
+
+NO_TWIN = "no twin"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge and the name of its group of settings, for messages."""
+
+    config: LabelerConfig
+    setting: str
+
+
+@dataclass(frozen=True)
+class ImagePairs:
+    """Images, and the unsteered twin of each in the same order, None if they are judged alone.
+
+    A picture that is not there or cannot be read is a row with a problem. others: what the judge is asked besides the
+    attribute; second: the judge that is compared with the first; steering: how the images were made, None if unknown;
+    facts: what else is noted of them.
+    """
+
+    name: str
+    rows: list[ImageRow]
+    twins: list[ImageRow] | None
+    judge: Judge
+    second: Judge | None
+    others: Questions
+    steering: dict[str, Any] | None
+    facts: dict[str, Any]
+
+    @property
+    def sides(self) -> dict[str, list[ImageRow]]:
+        """The tables to judge: `steered`, and `original` if there are twins."""
+        return {"steered": self.rows} if self.twins is None else {"original": self.twins, "steered": self.rows}
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with each image or with its twin, empty if nothing is."""
+        twins = [""] * len(self.rows) if self.twins is None else [_problem_of_twin(twin) for twin in self.twins]
+        return [row.problem or twin for row, twin in zip(self.rows, twins, strict=True)]
+
+
+def pairs_of_pipeline(settings: Settings, steer: Artifact, originals: Artifact) -> ImagePairs:
+    """Return the steered images with their originals; raises ValueError if an image has no twin."""
+    rows, twins = read_table(steer), read_table(originals)
+    order = pair_by_id([row.image_id for row in rows], [twin.image_id for twin in twins])
+    return ImagePairs(
+        name=settings.model.name,
+        rows=rows,
+        twins=[twins[index] for index in order],
+        judge=Judge(settings.judge, "judge"),
+        second=None if _are_same(settings) else Judge(settings.labeler, "labeler"),
+        others=_other_attributes(settings),
+        steering=steer.read_json(STEERING),
+        facts={},
+    )
+
+
+def pairs_of_folders(settings: Settings) -> ImagePairs:
+    """Return the images of `images` with their twins in `reference`; what is wrong with single ones is told.
+
+    The labeler judges. Attributes under `evaluate.drift` that it cannot tell are left out by name.
+    """
+    labeler, attribute = settings.labeler, settings.attribute
+    refuse_judge(labeler, "labeler", {attribute.name: attribute.options})
+    refuse_reference(settings.evaluate)
+    rows, others = read_images(settings, "images"), None
+    twins: list[ImageRow] | None = None
+    asked: Questions = {}
+    left_out: list[str] = []
+    if settings.reference is not None:
+        others = read_images(settings, "reference")
+        twins = find_twins(rows, others)
+        asked, left_out = _answerable(settings)
+    if _is_embedded(settings.evaluate.clip) and not _is_embedded(labeler):
+        log.warning("CLIP-I and CLIP-T are of %s, which knows drawn portraits only", settings.evaluate.clip.model)
+    return ImagePairs(
+        name=folder_of(settings, "images").name,
+        rows=rows,
+        twins=twins,
+        judge=Judge(labeler, "labeler"),
+        second=_second_opinion(settings),
+        others=asked,
+        steering=None,
+        facts={
+            "unreadable": {"images": _problems(rows), "reference": None if others is None else _problems(others)},
+            "without_twin": [row.image_id for row in twins or [] if row.problem == NO_TWIN],
+            "reference_unused": 0 if others is None or twins is None else _unused(others, twins),
+            "not_judged": left_out,
+        },
+    )
+
+
+def find_twins(rows: Sequence[ImageRow], others: Sequence[ImageRow]) -> list[ImageRow]:
+    """Return the twin of each image: that of the same id, else the only one of the same prompt and seed.
+
+    An image without one gets a row with a problem. Raises ValueError if no image has a readable one, or if images of
+    one id have different prompts or seeds.
+    """
+    by_id = {row.image_id: row for row in others}
+    origins = Counter((row.prompt, row.seed) for row in others)
+    by_origin: dict[tuple[str, int | None], ImageRow] = {
+        (row.prompt, row.seed): row for row in others if row.seed is not None
+    }
+    twins = []
+    for row in rows:
+        origin = (row.prompt, row.seed)
+        twin = by_id.get(row.image_id) or (by_origin.get(origin) if origins[origin] == 1 else None)
+        if twin and (_differ(row.prompt, twin.prompt) or _differ(row.seed, twin.seed)):
+            raise ValueError(
+                f"Image {row.image_id!r} is of {row.prompt!r}, seed {row.seed}, but its twin of {twin.prompt!r}, seed "
+                f"{twin.seed}: an id must name the same prompt and seed on both sides."
+            )
+        twins.append(twin or replace(row, path=Path(), problem=NO_TWIN))
+    if all(twin.problem for twin in twins):
+        raise ValueError(
+            f"No image has a readable twin: images has the ids {some([row.image_id for row in rows])}; reference has "
+            f"{some([row.image_id for row in others])}. Twins share an id, or a prompt and seed: see folders.names."
+        )
+    alone = [twin.image_id for twin in twins if twin.problem == NO_TWIN]
+    if alone:
+        log.warning("images: %d of %d have no twin in the reference: %s", len(alone), len(rows), some(alone))
+    unused = _unused(others, twins)
+    if unused:
+        log.warning("reference: %d of %d images are nobody's twin and are left out", unused, len(others))
+    return twins
+
+
+def _problem_of_twin(twin: ImageRow) -> str:
+    return twin.problem if twin.problem in ("", NO_TWIN) else f"twin: {twin.problem}"
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a not in ("", None) and b not in ("", None) and a != b
+
+
+def _problems(rows: Sequence[ImageRow]) -> dict[str, str]:
+    return {row.image_id: row.problem for row in rows if row.problem}
+
+
+def _unused(others: Sequence[ImageRow], twins: Sequence[ImageRow]) -> int:
+    return len({row.path for row in others} - {twin.path for twin in twins})
+
+
+def _other_attributes(settings: Settings) -> Questions:
+    return {
+        other.name: other.options for other in settings.evaluate.drift.values() if other.name != settings.attribute.name
+    }
+
+
+def _answerable(settings: Settings) -> tuple[Questions, list[str]]:
+    """Return the other attributes that the labeler can tell, and the names of those that it cannot."""
+    asked = _other_attributes(settings)
+    refused = {name: reason for name in asked if (reason := _refusal(settings.labeler, {name: asked[name]}))}
+    for reason in refused.values():
+        log.warning("left out: %s", reason)
+    return {name: options for name, options in asked.items() if name not in refused}, list(refused)
+
+
+def _second_opinion(settings: Settings) -> Judge | None:
+    """Return the judge to compare the labeler with: another one, of the same world, that can tell the attribute."""
+    judge = settings.judge
+    if _are_same(settings) or _is_embedded(settings.labeler) != _is_embedded(judge):
+        return None
+    reason = _refusal(judge, {settings.attribute.name: settings.attribute.options})
+    if reason:
+        log.warning("no second judge: %s", reason)
+        return None
+    return Judge(judge, "judge")
+
+
+def _are_same(settings: Settings) -> bool:
+    judge = settings.judge
+    return replace(settings.labeler, batch_size=judge.batch_size, device=judge.device) == judge
+
+
+def _is_embedded(judge: LabelerConfig) -> bool:
+    return judge.path.startswith(EMBEDDED)
+
+
+def _refusal(judge: LabelerConfig, questions: Questions) -> str:
+    """Return why a judge cannot answer, empty if it can as far as is known without loading it."""
+    try:
+        refuse_judge(judge, "labeler", questions)
+    except (ValueError, ModuleNotFoundError) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,1 @@
+"""The one hook mechanism: clock, `hooked`, recording, compiled and gated layers."""

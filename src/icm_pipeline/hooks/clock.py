@@ -1,0 +1,131 @@
+"""Which denoising step a pipeline is at, and how much noise its latents have."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from icm_pipeline.backbones.base import BackboneError, Call
+from icm_pipeline.hooks.wrapping import wrap_method
+
+
+class StepClock:
+    """Where the pipeline is.
+
+    step: the denoising step of num_steps, from 0; passes at the same noise level are one step. noise_level: of that
+    step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents;
+    None where it is not known.
+    num_calls, run: how often the denoiser ran and the scheduler was set up since the clock was made. Of this run:
+    num_passes, how often the scheduler stepped; calls_in_run, how often the denoiser ran; reached, the layers it ran.
+    """
+
+    def __init__(self, num_images: int | None = None) -> None:
+        self.num_images = num_images
+        self.num_calls = 0
+        self.run = 0
+        self.reached: set[str] = set()
+        self.call: Call | None = None
+        self.rows: slice | None = slice(0, None)
+        self._start([0], [1.0])
+
+    def _start(self, steps: list[int], levels: list[float]) -> None:
+        self._steps, self._levels = steps, levels
+        self.num_steps = steps[-1] + 1
+        self.reached.clear()
+        self.calls_in_run = 0
+        self._stand_at(0)
+
+    def _stand_at(self, number: int) -> None:
+        """Stand at a pass of this run; after the last one the clock stays there."""
+        self.num_passes, self._calls_in_pass = number, 0
+        reached = min(number, len(self._steps) - 1)
+        self.step, self.noise_level = self._steps[reached], self._levels[reached]  # hooks read them at every layer
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether the scheduler has made every step of this run."""
+        return self.num_passes >= len(self._steps)
+
+    def _count_call(self, call: Call, rows: slice | None) -> None:
+        self.call, self.rows = call, rows
+        self.num_calls += 1
+        self.calls_in_run += 1
+        self._calls_in_pass += 1
+
+    def at(self, step: int, levels: Sequence[float]) -> "StepClock":
+        """Set the clock by hand to a step of a run with these noise levels, for a hook without a pipeline."""
+        self._start(list(range(len(levels))), list(levels))
+        self._stand_at(step)
+        return self
+
+
+def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callable[[], None], stack: ExitStack) -> None:
+    """Let the scheduler drive the clock and the pipeline tell its number of images, while the stack lasts.
+
+    before_run is called when the next run begins.
+    """
+
+    def starting(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before_run()
+        result = set_timesteps(*args, **kwargs)
+        levels = noise_levels(pipe.scheduler)
+        clock._start(step_numbers(levels), levels)
+        clock.run += 1
+        return result
+
+    def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        clock._stand_at(clock.num_passes + 1)
+        if clock.is_over:
+            clock.num_images = expected  # the next run's pipeline tells its own
+        return result
+
+    def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = prepare_latents(*args, **kwargs)
+        latents = result[0] if isinstance(result, tuple) else result
+        if expected is not None and len(latents) != expected:
+            raise BackboneError(f"{expected} image(s) were expected and the pipeline makes {len(latents)}.")
+        clock.num_images = len(latents)
+        return result
+
+    wrap_method(pipe.scheduler, "set_timesteps", starting, stack)
+    wrap_method(pipe.scheduler, "step", advancing, stack)
+    wrap_method(pipe, "prepare_latents", preparing, stack)
+
+
+def noise_levels(scheduler: Any) -> list[float]:
+    """Return the noise level of every timestep that a scheduler is set to, one per pass of the pipeline's loop.
+
+    A level is the share of noise in the standard deviation: sqrt(1 - alpha_bar) in DDPM's notation,
+    sigma / sqrt(sigma^2 + (1 - sigma)^2) for flow matching; 1 is pure noise. It compares schedules of all kinds and
+    lengths by their signal-to-noise ratio. Raises BackboneError for a scheduler that says neither sigmas nor alphas.
+    """
+    timesteps = [float(t) for t in scheduler.timesteps]
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None and len(sigmas) >= len(timesteps):
+        noise = [float(sigma) for sigma in sigmas[: len(timesteps)]]
+        signal = [1 - sigma for sigma in noise] if _is_flow(scheduler) else [1.0] * len(noise)
+        return [s / math.hypot(s, a) for s, a in zip(noise, signal, strict=True)]
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        raise BackboneError(f"{type(scheduler).__name__} does not say how much noise its timesteps have.")
+    return [math.sqrt(max(0.0, 1 - float(alphas[int(t)]))) for t in timesteps]
+
+
+def _is_flow(scheduler: Any) -> bool:
+    config = scheduler.config
+    return type(scheduler).__name__.startswith("FlowMatch") or bool(
+        config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
+    )
+
+
+def step_numbers(levels: list[float]) -> list[int]:
+    """Return which denoising step each pass of a loop belongs to: passes at one noise level are one step.
+
+    PNDM repeats its second timestep and Heun calls the denoiser twice at every level but the first.
+    """
+    numbers = [0] if levels else []
+    for before, level in itertools.pairwise(levels):
+        numbers.append(numbers[-1] + (level != before))
+    return numbers

@@ -1,0 +1,153 @@
+"""The one hook mechanism: show a hook the conditional image tokens of some layers, step by step.
+
+One StepClock per run owns the step. It is driven by the scheduler, whose `set_timesteps` starts it and whose `step`
+advances it, because timesteps repeat (PNDM), are called more than once (Heun) and are scaled differently from model to
+model, and because some schedulers have no step index. What gated sites and compiled denoisers need besides is in
+`gate_hooks` and `compiled_hooks`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Family, Site
+from icm_pipeline.backbones.modules import is_compiled, uncompiled, way_to
+from icm_pipeline.hooks.clock import StepClock, drive
+from icm_pipeline.hooks.compiled import switched_on
+from icm_pipeline.hooks.gated import CaughtGates, away_from_zero
+from icm_pipeline.hooks.wrapping import wrap_method
+
+
+class Hook(Protocol):
+    def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
+        """Look at tokens [n, s, d] of the conditional rows; return None, or new tokens of the same shape and dtype.
+
+        `tokens` is a view of what the layer returned: a hook that writes into it changes the picture.
+        """
+
+
+@contextmanager
+def hooked(
+    backbone: Backbone, layers: Sequence[str], hook: Hook | None, num_images: int | None = None
+) -> Iterator[StepClock]:
+    """Call `hook` with the conditional image tokens of every named layer while the context lasts.
+
+    Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once, None
+    to let the pipeline tell; a pipeline that makes another number is refused. Of several contexts the outer one's hook
+    sees a layer first. Everything registered or wrapped is taken off again on exit, after an exception too; on a
+    compiled denoiser hooks that do nothing stay. Raises BackboneError for a call of the denoiser whose step or images
+    are not known and, when the next run begins or on exit, if a layer was never reached in a run.
+    """
+    assert hook is not None or not layers
+    clock = StepClock(num_images)
+    sites = [backbone.site(layer) for layer in layers]
+    denoiser = backbone.denoiser
+    with ExitStack() as stack:
+        drive(backbone.pipe, clock, num_images, lambda: _check_reached(backbone, denoiser, layers, clock), stack)
+        _count_calls(backbone, clock, stack)
+        if hook is None:
+            yield clock
+            return
+        gates = CaughtGates(backbone, stack)
+        ways = [way_to(uncompiled(denoiser), site.module) for site in sites]
+        modules = [way[-1] for way in ways]
+        afters = [_after(site, backbone.family, hook, clock, gates) for site in sites]
+        if any(map(is_compiled, {denoiser, *(module for way in ways for module in way)})):
+            stack.enter_context(switched_on(sites, modules, afters))
+        else:
+            for site, module, after in zip(sites, modules, afters, strict=True):
+                if site.gated:
+                    gates.watch(site)
+                stack.callback(module.register_forward_hook(after).remove)
+        yield clock
+        _check_reached(backbone, denoiser, layers, clock)
+
+
+def _check_reached(backbone: Backbone, denoiser: nn.Module, layers: Sequence[str], clock: StepClock) -> None:
+    """Raise BackboneError if the run that ends has left a layer out, so that nothing is skipped in silence.
+
+    A run without this denoiser is another pipeline's, with the same scheduler, unless the denoiser was replaced.
+    """
+    missed = [layer for layer in layers if layer not in clock.reached]
+    if clock.num_passes and missed and (clock.calls_in_run or backbone.denoiser is not denoiser):
+        raise BackboneError(
+            f"{len(missed)} of {len(layers)} layers were never reached in {clock.num_passes} steps of {backbone.name}, "
+            f"{missed[0]} among them. Was the denoiser or a part of it replaced or compiled meanwhile?"
+        )
+
+
+def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None:
+    """Tell the clock, before each call of the denoiser, what the call is."""
+
+    scheduler = backbone.pipe.scheduler
+
+    def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        num_images = _known_images(backbone, scheduler, clock)
+        num_rows, num_text, num_image = backbone.family.describe(args, kwargs)
+        call = Call(num_rows, num_images, clock._calls_in_pass, num_text, num_image)
+        clock._count_call(call, backbone.family.conditional_rows(backbone.pipe, call))
+
+    def calling(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before(args, kwargs)
+        return compiled(*args, **kwargs)
+
+    denoiser = backbone.denoiser
+    if denoiser._compiled_call_impl is not None:  # by its own compile(), which looks at no hook registered later
+        wrap_method(denoiser, "_compiled_call_impl", calling, stack)
+    else:
+        handle = denoiser.register_forward_pre_hook(lambda _, args, kwargs: before(args, kwargs), with_kwargs=True)
+        stack.callback(handle.remove)
+
+
+def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int:
+    """Return how many images a call of the denoiser makes; raises BackboneError if that or its step is not known."""
+    name = backbone.name
+    if backbone.pipe.scheduler is not scheduler:
+        raise BackboneError(f"The scheduler of {name} was replaced inside the context: replace it before.")
+    if clock.run == 0:
+        raise BackboneError(
+            f"The denoiser of {name} ran before its scheduler's set_timesteps, so its step is not known: begin the run "
+            "inside the context."
+        )
+    if clock.num_images is None:
+        raise BackboneError(
+            f"The denoiser of {name} ran outside of the pipeline that was given, so how many images it makes is not "
+            "known: give num_images, or the pipeline that runs."
+        )
+    return clock.num_images
+
+
+def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates) -> Callable[..., Any]:
+    """Return what runs after a site's module: (module, args, output) -> new output or None.
+
+    It runs at every layer of every step: on a GPU that waits for the CPU each microsecond of it counts.
+    """
+    layer, gated, read = site.layer, site.gated, family.read
+
+    def after(module: nn.Module, args: Any, output: Any) -> Any:
+        clock.reached.add(layer)
+        call, rows = clock.call, clock.rows
+        if call is None or rows is None:
+            return None
+        tokens = read(output, site, call)
+        if tokens.shape[0] != call.num_rows:
+            raise BackboneError(f"{layer} gave {len(tokens)} rows where the denoiser has {call.num_rows}.")
+        seen = tokens[rows]
+        gate = gates.of(site)[rows] if gated else None
+        changed = hook(seen if gate is None else seen * gate, site, clock)
+        if changed is None:
+            return None
+        if changed.shape != seen.shape or changed.dtype != seen.dtype:
+            raise BackboneError(
+                f"The hook at {layer} was given {tuple(seen.shape)} in {seen.dtype} and returned "
+                f"{tuple(changed.shape)} in {changed.dtype}: return the same shape and dtype, or None."
+            )
+        if gate is not None:
+            changed = seen + (changed - seen * gate) / away_from_zero(gate)
+        whole = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
+        return family.write(output, whole, site, call)
+
+    return after

@@ -1,0 +1,149 @@
+"""Pooled activations: the mean over image tokens of a layer's output, for the conditional half, at recorded steps.
+
+The paper's section on probing; buffers live on the device and leave it once per batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Site
+from icm_pipeline.hooks.clock import StepClock
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one batch recorded.
+
+    activations: {layer: [n, T, d]} in float32 on the CPU, in the network's order; kinds: {layer: site kind}; steps and
+    noise_levels: of the T recorded steps.
+    """
+
+    activations: dict[str, Tensor]
+    kinds: dict[str, str]
+    steps: list[int]
+    noise_levels: list[float]
+
+
+class Recorder:
+    """A hook that pools what it sees and changes nothing; one Recorder per batch.
+
+    A step in which the denoiser runs more than once (Heun, PNDM) keeps its last call.
+    """
+
+    def __init__(self, steps: list[int]) -> None:
+        self._slots = {step: slot for slot, step in enumerate(steps)}
+        self._levels: list[float | None] = [None] * len(steps)
+        self._kinds: dict[str, str] = {}
+        self._sums: dict[str, Tensor] = {}  # over a layer's tokens [T, n, d]
+        self._sums_at: dict[str, tuple[Tensor, ...]] = {}  # views of the same, one per slot
+        self._num_tokens: dict[str, int] = {}
+
+    def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
+        slot = self._slots.get(clock.step)
+        if slot is None:
+            return
+        at = self._sums_at.get(site.layer)
+        if at is None:
+            at = self._make_room(tokens, site)
+        self._levels[slot] = clock.noise_level
+        seen = tokens.detach() if tokens.requires_grad else tokens
+        torch.sum(seen, dim=1, dtype=torch.float32, out=at[slot])
+
+    def _make_room(self, tokens: Tensor, site: Site) -> tuple[Tensor, ...]:
+        n, num_tokens, d = tokens.shape
+        self._sums[site.layer] = torch.full((len(self._slots), n, d), float("nan"), device=tokens.device)
+        self._sums_at[site.layer] = self._sums[site.layer].unbind()
+        self._num_tokens[site.layer] = num_tokens
+        self._kinds[site.layer] = site.kind
+        return self._sums_at[site.layer]
+
+    @property
+    def unreached(self) -> list[int]:
+        """The steps that no layer was reached in."""
+        return [step for step, slot in self._slots.items() if self._levels[slot] is None]
+
+    def leave_device(self) -> None:
+        """Bring what was recorded to the CPU, all layers of a device in one copy."""
+        by_device: dict[torch.device, list[str]] = {}
+        for layer, sums in self._sums.items():
+            if sums.device.type != "cpu":
+                by_device.setdefault(sums.device, []).append(layer)
+        for layers in by_device.values():
+            there = [self._sums[layer] for layer in layers]
+            copied = torch.cat([sums.flatten() for sums in there]).cpu()
+            parts = copied.split([sums.numel() for sums in there])
+            for layer, sums, part in zip(layers, there, parts, strict=True):
+                self._sums[layer] = part.view(sums.shape)
+        self._sums_at.clear()
+
+    def recording(self) -> Recording:
+        """Return what was recorded.
+
+        Raises ValueError if a step was never reached, FloatingPointError if a number is not finite.
+        """
+        if self.unreached:
+            raise ValueError(
+                f"Of the recorded steps {sorted(self._slots)} the run never reached {self.unreached}: it was cut short "
+                "or has fewer steps."
+            )
+        self.leave_device()
+        for layer, sums in self._sums.items():
+            if not torch.isfinite(sums).all():
+                raise FloatingPointError(
+                    f"The activations of {layer} are not finite, or it was not reached at every recorded step. Compute "
+                    "in bfloat16 or float32 (model.dtype)."
+                )
+        activations = {
+            layer: (sums / self._num_tokens[layer]).transpose(0, 1).contiguous() for layer, sums in self._sums.items()
+        }
+        levels = [level for level in self._levels if level is not None]
+        return Recording(activations, dict(self._kinds), list(self._slots), levels)
+
+
+class Record:
+    """What `record` saw: a Recording for each call of the pipeline that reached every step asked for.
+
+    cut_short: how many calls did not, as one that was interrupted.
+    """
+
+    def __init__(self, steps: Sequence[int] | None) -> None:
+        self._steps = steps
+        self._recorders: list[Recorder] = []
+        self._whole: dict[int, Recording] = {}
+        self._run: int | None = None
+
+    def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
+        if clock.run != self._run:
+            self._begin(clock)
+        self._recorders[-1](tokens, site, clock)
+
+    def _begin(self, clock: StepClock) -> None:
+        """Begin another call's recording; raises ValueError for steps that it does not have."""
+        self._leave_device()
+        steps = range(clock.num_steps) if self._steps is None else self._steps
+        beyond = [step for step in steps if step >= clock.num_steps]
+        if beyond:
+            raise ValueError(
+                f"steps={list(steps)}: this run has {clock.num_steps} steps, counted from 0; not {beyond}."
+            )
+        self._recorders.append(Recorder(list(steps)))
+        self._run = clock.run
+
+    def _leave_device(self) -> None:
+        for recorder in self._recorders[-1:]:
+            recorder.leave_device()
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """One for each whole call so far; raises FloatingPointError for one with a number that is not finite."""
+        for index, recorder in enumerate(self._recorders):
+            if index not in self._whole and not recorder.unreached:
+                self._whole[index] = recorder.recording()
+        return [self._whole[index] for index in sorted(self._whole)]
+
+    @property
+    def cut_short(self) -> int:
+        return sum(bool(recorder.unreached) for recorder in self._recorders)

@@ -1,0 +1,227 @@
+"""Folders of images that any tool made, as tables: from a CSV file beside the images, or by a rule over their names.
+
+What is wrong with single images is told and counted, and their rows stay; what is wrong with the folder as a whole
+raises ValueError.
+"""
+
+import csv
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.images.naming_rules import compile_rules, read_name
+from icm_pipeline.images.pictures import PICTURE_SUFFIXES, problem_of
+from icm_pipeline.images.table import TABLE, ImageRow
+from icm_pipeline.machine.threads import in_threads
+from icm_pipeline.progress import working
+from icm_pipeline.store.files import hash_file
+from icm_pipeline.store.fingerprints import make_key
+from icm_pipeline.text import some
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FolderReading:
+    """How a folder is read. setting: the setting that gave it, for messages.
+
+    table: the CSV file's name in it, None for `images.csv` if it is there; names: naming rules for where there is no
+    table; prompts: what a prompt_index counts in; options: what an image can have been steered to.
+    """
+
+    folder: Path
+    setting: str
+    table: str | None
+    names: Sequence[str]
+    prompts: Sequence[str]
+    options: Sequence[str]
+
+    @property
+    def where(self) -> str:
+        return f"{self.setting}={self.folder}"
+
+
+@dataclass(frozen=True)
+class FolderTable:
+    """The images of a folder; left_out: pictures in it that are none of them, and the reason."""
+
+    rows: list[ImageRow]
+    left_out: list[str]
+    reason: str
+
+
+def folder_of(settings: Settings, setting: str) -> Path:
+    """Return the folder that `images` or `reference` gives."""
+    return Path(str(value_at(settings, setting))).expanduser().resolve()
+
+
+def list_images(settings: Settings, setting: str) -> FolderTable:
+    """Return the images of the folder that `images` or `reference` gives, unopened."""
+    folders, attribute = settings.folders, settings.attribute
+    folder = folder_of(settings, setting)
+    return read_folder(
+        FolderReading(
+            folder, setting, folders.table, folders.names, attribute.evaluation_prompts, list(attribute.options)
+        )
+    )
+
+
+def read_images(settings: Settings, setting: str) -> list[ImageRow]:
+    """Return the images of the folder that `images` or `reference` gives, those that cannot be read marked."""
+    table = list_images(settings, setting)
+    if table.left_out:
+        left_out = f"{len(table.left_out)} pictures left out, {table.reason}: {some(table.left_out)}"
+        log.warning("%s: %s", setting, left_out)
+    return mark_unreadable(table.rows, setting)
+
+
+def read_folder(reading: FolderReading) -> FolderTable:
+    """Return the table of a folder's images, unopened, in the order of its CSV file or of the names.
+
+    Without table and rule an image's id is its path without the suffix, and neither prompt nor seed is known. Raises
+    ValueError for a folder without pictures, a table that cannot be used, and two images with one id.
+    """
+    folder = reading.folder
+    if not folder.is_dir():
+        raise ValueError(f"{reading.where} is no folder. Give a folder of images.")
+    pictures = list_pictures(folder)
+    table = folder / (reading.table or TABLE)
+    if table.is_file():
+        found = _from_table(table, pictures, reading)
+    elif reading.table:
+        raise ValueError(f"{reading.where} has no table {reading.table} (folders.table).")
+    else:
+        found = _from_names(pictures, reading)
+    _refuse_repeats(reading, found.rows)
+    _refuse_options(reading, found.rows)
+    return found
+
+
+def list_pictures(folder: Path) -> dict[str, Path]:
+    """Return every picture below a folder by its path from there; hidden files and folders are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    named = {_text(path.relative_to(folder)): path for path in found}
+    return {name: named[name] for name in sorted(named) if not any(part.startswith(".") for part in name.split("/"))}
+
+
+def content_key(rows: Sequence[ImageRow]) -> str:
+    """Return a hash of what the images are and of every file's bytes, wherever the folder lies."""
+    known = [[row.image_id, row.prompt, row.seed, row.option] for row in rows]
+    return make_key([known, list(in_threads(_digest, [row.path for row in rows]))])
+
+
+def mark_unreadable(rows: Sequence[ImageRow], setting: str) -> list[ImageRow]:
+    """Open every picture and return the rows, with the reason where one cannot be read.
+
+    Raises ValueError if none can.
+    """
+    marked = []
+    with working(f"read {setting}", len(rows), "image") as work:
+        for row, problem in zip(rows, in_threads(problem_of, [row.path for row in rows]), strict=True):
+            marked.append(replace(row, problem=problem))
+            work.advance()
+    lost = [f"{row.path} ({row.problem})" for row in marked if row.problem]
+    if len(lost) == len(marked):
+        raise ValueError(f"{setting}: none of the {len(marked)} images can be read, {some(lost)}.")
+    if lost:
+        log.warning("%s: %d of %d images cannot be read: %s", setting, len(lost), len(marked), some(lost))
+    return marked
+
+
+def _text(path: Path) -> str:
+    """Return a path as text that can be written, also where its name is no UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        return type(error).__name__
+
+
+def _from_names(pictures: dict[str, Path], reading: FolderReading) -> FolderTable:
+    if not pictures:
+        raise ValueError(f"{reading.where} holds no picture ({', '.join(PICTURE_SUFFIXES)}).")
+    stems = {name: name.removesuffix(path.suffix) for name, path in pictures.items()}
+    if not reading.names:
+        return FolderTable([_row(stem, {}, pictures[name], reading, name) for name, stem in stems.items()], [], "")
+    patterns = compile_rules(reading.names)
+    fields = {name: read_name(stem, patterns) for name, stem in stems.items()}
+    unfit = [name for name, found in fields.items() if found is None]
+    if len(unfit) == len(fields):
+        raise ValueError(f"{reading.where}: no name fits folders.names={list(reading.names)}, such as {unfit[0]}.")
+    rows = [_row(stems[name], found, pictures[name], reading, name) for name, found in fields.items() if found]
+    return FolderTable(rows, unfit, "no rule fits their names")
+
+
+def _from_table(table: Path, pictures: dict[str, Path], reading: FolderReading) -> FolderTable:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.DictReader(file)
+            columns = lines.fieldnames or []
+            entries = [{name: (value or "").strip() for name, value in line.items() if name} for line in lines]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} cannot be read as a CSV file in UTF-8: {error}") from error
+    if not {"id", "path"} & set(columns):
+        raise ValueError(f"{table} has the columns {', '.join(columns)}; it needs id or path. Or set folders.table.")
+    if not entries:
+        raise ValueError(f"{table} has no rows.")
+    stems = {name.removesuffix(path.suffix): path for name, path in pictures.items()}
+    folder, rows = reading.folder, []
+    for number, entry in enumerate(entries, start=2):
+        name, where = entry.get("path", ""), f"{table}, row {number}"
+        if not name and not entry.get("id"):
+            raise ValueError(f"{where} has neither id nor path.")
+        path = folder / name if name else stems.get(entry["id"], folder / entry["id"])
+        stem = name.removesuffix(Path(name).suffix) if name else entry["id"]
+        rows.append(_row(stem, entry, path, reading, where))
+    listed = {row.path for row in rows}
+    return FolderTable(rows, [name for name, path in pictures.items() if path not in listed], f"not in {table.name}")
+
+
+def _row(stem: str, fields: dict[str, str], path: Path, reading: FolderReading, where: str) -> ImageRow:
+    index = _number(fields.get("prompt_index", ""), "prompt_index", where)
+    prompt = fields.get("prompt", "")
+    if not prompt and index is not None:
+        if index >= len(reading.prompts):
+            raise ValueError(
+                f"{where}: prompt_index {index} is none of the {len(reading.prompts)} evaluation prompts of the "
+                "attribute, which count from 0."
+            )
+        prompt = reading.prompts[index]
+    seed = _number(fields.get("seed", ""), "seed", where)
+    return ImageRow(fields.get("id") or stem, prompt, index or 0, seed, fields.get("option", ""), path)
+
+
+def _number(text: str, name: str, where: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise ValueError(f"{where}: {name} {text!r} is no whole number.")
+    return int(text)
+
+
+def _refuse_repeats(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
+    counts = Counter(row.image_id for row in rows)
+    repeated = [image_id for image_id, count in counts.items() if count > 1]
+    if repeated:
+        files = [row.path.name for row in rows if row.image_id == repeated[0]]
+        raise ValueError(
+            f"{reading.where} has {len(repeated)} id(s) that several images share: {some(repeated)} "
+            f"({some(files)}). Give a table with a column id."
+        )
+
+
+def _refuse_options(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
+    unknown = Counter(row.option for row in rows if row.option and row.option not in reading.options)
+    if unknown:
+        found = some([f"{option} ({count} images)" for option, count in unknown.items()])
+        raise ValueError(
+            f"{reading.where} has images steered to {found}; the attribute has {', '.join(reading.options)}. Set "
+            "attribute= to the one they were steered in."
+        )

@@ -1,0 +1,70 @@
+"""The table of a set of images: one row an image."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.images.pictures import read_picture
+from icm_pipeline.store.artifacts import Artifact
+
+TABLE = "images.csv"
+IMAGES = "images"
+SAMPLES = "samples.png"  # the first images side by side, to look at
+COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One line of an image table; `option` is what the image was steered to, empty if it was not.
+
+    Of images from elsewhere the prompt may be empty and the seed None; problem: why the picture cannot be read.
+    """
+
+    image_id: str
+    prompt: str
+    prompt_index: int
+    seed: int | None
+    option: str
+    path: Path
+    problem: str = ""
+
+
+def write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for job, option in zip(jobs, options, strict=True):
+            path = f"{IMAGES}/{job.image_id}.png"
+            writer.writerow([job.image_id, job.prompt, job.prompt_index, job.seed, option, path])
+
+
+def read_table(artifact: Artifact) -> list[ImageRow]:
+    """Return the rows of an artifact's table of images, in its order."""
+    with artifact.path(TABLE).open(newline="", encoding="utf-8") as file:
+        return [
+            ImageRow(
+                row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"],
+                artifact.path(row["path"]),
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+class Pictures(Sequence[Image.Image]):
+    """The pictures of a table, each opened when it is asked for; raises OSError naming a file that cannot be read."""
+
+    def __init__(self, rows: Sequence[ImageRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Pictures(self._rows[index])
+        return read_picture(self._rows[index].path)

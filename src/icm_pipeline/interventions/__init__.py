@@ -1,1 +1,0 @@
-"""Ways to change generation from inside; `shift` is the paper's, `assignment` decides who is steered to what."""

@@ -1,0 +1,1 @@
+"""Which layers: probes, the logistic solver, selection."""

@@ -1,0 +1,241 @@
+"""Linear probes on pooled activations: how well each layer and timestep tells which option an image shows.
+
+The mathematics is scikit-learn's StandardScaler followed by LogisticRegression (L2, C); scikit-learn is the tests'
+oracle. A layer's steps are solved in blocks, one after the other, and a block starts where the one before it ended: the
+logits of neighbouring steps are much alike.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock, local
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from icm_pipeline.arrays import Ints
+from icm_pipeline.config.choices import DIRECTIONS
+from icm_pipeline.localization.logistic import fit_logistic
+
+Floats = NDArray[np.floating]
+# Bytes of features, or of the samples' Gram matrix, that are solved together: what the second-level cache of a core
+# holds, and what fills a GPU without filling its memory: a few times as much is needed, by each of GPU_THREADS.
+BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**29}
+GPU_THREADS = 4  # layers at once: some are read and sent while others compute
+_LOADING = Lock()
+_own = local()  # a thread's stream
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row indices of the training and the held-out samples."""
+
+    train: Ints
+    test: Ints
+
+
+@dataclass(frozen=True)
+class LayerProbes:
+    """The probes of one layer, one per recorded step, in the space of the raw activations.
+
+    weights: [T, K, d] (K = 1 for two options: the logit of the second), bias: [T, K], accuracy: [T] on the held-out
+    samples, directions: {name: [T, options, d]} of unit length, mean_norm: [T] mean length of a pooled activation,
+    converged: [T].
+    """
+
+    weights: Floats
+    bias: Floats
+    accuracy: Floats
+    directions: dict[str, Floats]
+    mean_norm: Floats
+    converged: NDArray[np.bool_]
+
+
+def split_samples(
+    labels: Ints,
+    test_share: float,
+    rng: np.random.Generator,
+    groups: Ints | None = None,
+    names: list[str] | None = None,
+) -> Split:
+    """Split samples so that every option keeps its share on both sides, or, given groups, so that no group is cut.
+
+    Raises ValueError if an option (called by its name if `names` are given) would be absent from either side.
+    """
+    test = np.zeros(len(labels), bool)
+    if groups is None:
+        for option in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == option))
+            test[members[: max(1, round(test_share * len(members)))]] = True
+    else:
+        order = rng.permutation(np.unique(groups))
+        test = np.isin(groups, order[: max(1, round(test_share * len(order)))])
+    split = Split(np.flatnonzero(~test), np.flatnonzero(test))
+    for option in np.unique(labels):
+        for side, rows in (("training", split.train), ("held-out", split.test)):
+            if not (labels[rows] == option).any():
+                name = names[option] if names else option
+                raise ValueError(
+                    f"No {side} sample shows option {name}: generate more images (generate.images_per_prompt) "
+                    "or change probe.test_share."
+                )
+    return split
+
+
+def shuffled_labels(labels: Ints, split: Split, rng: np.random.Generator) -> Ints:
+    """Return labels permuted among the training and among the held-out samples: every option stays on its sides."""
+    shuffled = labels.copy()
+    for rows in (split.train, split.test):
+        shuffled[rows] = rng.permutation(labels[rows])
+    return shuffled
+
+
+def fit_layer(
+    activations: NDArray[np.float32], labels: Ints, split: Split, C: float, max_iter: int, device: str = "cpu"
+) -> LayerProbes:
+    """Fit the probes of one layer at every recorded step.
+
+    activations: [n, T, d] pooled, float32; labels: [n] option indices 0..K-1, every one present in the training rows.
+    Only the split's rows are looked at. The result does not depend on the number of threads.
+    """
+    with _own_stream(device):
+        return _fit_layer(torch.from_numpy(activations), labels, split, C, max_iter, device)
+
+
+def _fit_layer(pooled: Tensor, labels: Ints, split: Split, C: float, max_iter: int, device: str) -> LayerProbes:
+    problem = _Problem(
+        train=torch.from_numpy(split.train).to(device),
+        test=torch.from_numpy(split.test).to(device),
+        targets=_one_hot(labels[split.train], int(labels[split.train].max()) + 1, device),
+        answers=torch.from_numpy(labels[split.test]).to(device),
+        C=C,
+        max_iter=max_iter,
+    )
+    size = _block_size(len(split.train), pooled.shape[2], device)
+    blocks: list[dict[str, Tensor]] = []
+    start: Tensor | None = None
+    for first in range(0, pooled.shape[1], size):
+        block, start = _fit_block(_sent(pooled[:, first : first + size], device), problem, start)
+        blocks.append(block)
+    whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
+    directions = {name: whole.pop(name) for name in DIRECTIONS}
+    return LayerProbes(**whole, directions=directions)
+
+
+@contextmanager
+def _own_stream(device: str) -> Iterator[None]:
+    """Give this thread a queue of its own on a GPU, so that layers compute beside one another.
+
+    One thread loads what torch loads there at the first factorisation: two at once make it fail.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    with _LOADING:
+        torch.linalg.cholesky_ex(torch.eye(1, device=device))
+    if getattr(_own, "device", None) != device:
+        _own.device, _own.stream = device, torch.cuda.Stream(device)
+    with torch.cuda.stream(_own.stream):
+        yield
+
+
+def _sent(pooled: Tensor, device: str) -> Tensor:
+    """Return activations on a device; they go to a GPU as they lie, by way of memory that it reads directly."""
+    if torch.device(device).type != "cuda":
+        return pooled.to(device)
+    return torch.empty(pooled.shape, pin_memory=True).copy_(pooled).to(device, non_blocking=True)
+
+
+def give_memory_back(device: str) -> None:
+    """Give back what torch keeps of a GPU's memory, and of the memory it reads, for more layers."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        if hasattr(torch, "accelerator") and hasattr(torch.accelerator, "empty_host_cache"):
+            torch.accelerator.empty_host_cache()
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What the probes of a layer share. targets: one-hot options of the training rows; answers: of the test rows."""
+
+    train: Tensor
+    test: Tensor
+    targets: Tensor
+    answers: Tensor
+    C: float
+    max_iter: int
+
+
+def _fit_block(pooled: Tensor, problem: _Problem, start: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+    """Fit the probes of some steps [n, b, d], from the logits `start`; return them and the last logits."""
+    x = _rows(pooled, problem.train)  # [b, n, d]
+    mean_norm = torch.linalg.vector_norm(x, dim=2).mean(1)
+    mean, scale = _standardise(x)
+    targets = problem.targets[:, 1:] if problem.targets.shape[1] == 2 else problem.targets
+    solution = fit_logistic(x, targets, problem.C, problem.max_iter, start)
+    held_out = (_rows(pooled, problem.test) - mean).div_(scale)
+    predicted = _options(torch.baddbmm(solution.bias, held_out, solution.weights))
+    weights = solution.weights.mT / scale
+    spread = (solution.logits - solution.logits.mean(1, keepdim=True)) / (x.shape[1] - 1)
+    members = (problem.targets / problem.targets.sum(0)).expand(len(x), -1, -1)
+    seen = torch.cat([spread, members], dim=2).mT @ x * scale
+    pattern, means = seen.split([spread.shape[2], members.shape[2]], dim=1)
+    block = {
+        "weights": weights,
+        "bias": solution.bias[:, 0] - (weights @ mean.mT)[..., 0],
+        "accuracy": (predicted == problem.answers).double().mean(1),
+        "mean_norm": mean_norm,
+        "converged": solution.converged,
+        "probe": _unit(_per_option(weights)),
+        "mean_difference": _unit(means - means.mean(1, keepdim=True)),
+        "pattern": _unit(_per_option(pattern)),
+    }
+    return block, solution.logits[-1:]
+
+
+def _rows(pooled: Tensor, rows: Tensor) -> Tensor:
+    """Return a copy of some samples, [n, b, d] -> [b, rows, d]."""
+    return pooled[rows].movedim(1, 0).contiguous()
+
+
+def _standardise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardise samples [b, n, d] in place, as StandardScaler does; return mean and scale, [b, 1, d].
+
+    The mean is as exact as float32 allows; what it lacks goes into the intercept. A feature that varies by no more than
+    rounding is constant: its scale is 1.
+    """
+    share = x.new_full((len(x), 1, x.shape[1]), 1 / x.shape[1])
+    mean = share @ x
+    x.sub_(mean)
+    scale = (share @ x.square() - (share @ x).square()).clamp_min(0).sqrt()
+    scale[scale <= 10 * torch.finfo(x.dtype).eps * mean.abs()] = 1.0
+    x.div_(scale)
+    return mean, scale
+
+
+def _block_size(num_samples: int, width: int, device: str) -> int:
+    kind = torch.device(device).type
+    widest = min(num_samples, width) if kind == "cpu" else max(num_samples, width)
+    return max(1, BLOCK_BYTES.get(kind, BLOCK_BYTES["cuda"]) // (4 * num_samples * widest))
+
+
+def _one_hot(labels: Ints, num_options: int, device: str) -> Tensor:
+    return torch.nn.functional.one_hot(torch.from_numpy(labels), num_options).float().to(device)
+
+
+def _options(logits: Tensor) -> Tensor:
+    """Return option indices [b, n] of logits [b, n, k]."""
+    return (logits[..., 0] > 0).long() if logits.shape[2] == 1 else logits.argmax(2)
+
+
+def _per_option(vectors: Tensor) -> Tensor:
+    """Return one vector per option: two options are the two signs, more are each option minus the mean over options."""
+    if vectors.shape[1] == 1:
+        return torch.cat([-vectors, vectors], dim=1)
+    return vectors - vectors.mean(1, keepdim=True)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)

@@ -1,0 +1,53 @@
+"""From a table of layer scores to the layers that are steered; pure functions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from icm_pipeline.config.choices import RULES
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """A layer's kind and its score: the mean held-out accuracy over timesteps."""
+
+    layer: str
+    kind: str
+    score: float
+
+
+def rank(scores: list[LayerScore]) -> list[LayerScore]:
+    """Return the layers from best to worst; equal scores keep the network's order."""
+    return sorted(scores, key=lambda row: -row.score)
+
+
+def select_layers(scores: list[LayerScore], kind: str, rule: str, k: int, names: list[str], seed: int) -> list[str]:
+    """Return the layers to steer, best first; of `worst` the worst first, of `named` as they are given.
+
+    `top`, `worst` and `random` take k of the layers of one kind, `all` takes every one, `named` takes `names` from any
+    kind. Raises ValueError for a kind, rule or name that does not exist and for k beyond the number of layers.
+    """
+    if rule == "named":
+        known = [row.layer for row in scores]
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise ValueError(
+                f"layers.names={names}: unknown {unknown or 'because empty'}. Choose from: {', '.join(known)}."
+            )
+        return list(dict.fromkeys(names))
+    ranked = [row.layer for row in rank(scores) if row.kind == kind]
+    if not ranked:
+        kinds = sorted({row.kind for row in scores})
+        raise ValueError(f"layers.kind={kind} has no probed layer; the probes cover {', '.join(kinds)}.")
+    if rule == "all":
+        return ranked
+    if k > len(ranked):
+        raise ValueError(f"layers.k={k} is more than the {len(ranked)} {kind} layers there are; lower layers.k.")
+    if rule == "top":
+        return ranked[:k]
+    if rule == "worst":
+        return ranked[::-1][:k]
+    if rule == "random":
+        chosen = np.random.default_rng(seed).choice(len(ranked), k, replace=False)
+        return [ranked[index] for index in sorted(chosen)]
+    raise ValueError(f"layers.rule={rule} is not known; choose from {', '.join(RULES)}.")

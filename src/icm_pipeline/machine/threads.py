@@ -1,0 +1,93 @@
+"""Cores and threads: pieces of work on all cores, and work beside that its caller need not wait for."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+Args = ParamSpec("Args")
+
+_most: int | None = None
+_torchs_own = torch.get_num_threads()
+
+
+def limit_threads(count: int | None) -> None:
+    """Let this process work on at most so many cores at once; None for all that it may use."""
+    global _most
+    _most = count
+
+
+def set_torch_threads(count: int | None) -> None:
+    """Give torch so many threads for one operation; None for its own choice."""
+    torch.set_num_threads(count or _torchs_own)
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return there if _most is None else min(there, _most)
+
+
+def one_thread_each(
+    work: Callable[[Piece], Result], pieces: Iterable[Piece], num_threads: int | None = None
+) -> Iterator[Result]:
+    """Yield `work(piece)` in order, num_threads at a time, None for as many as cores; an error of one ends all."""
+    before = torch.get_num_threads()  # torch takes what a pool's thread sets for every thread that never asked
+    with threadpool_limits(1, user_api="blas"):
+        pool = ThreadPoolExecutor(num_threads or num_cores(), initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield from pool.map(work, pieces)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+
+def in_threads(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+    """Yield `work(piece)` in order, as many at a time as cores, for work on files; an error of one ends all."""
+    pool = ThreadPoolExecutor(num_cores())
+    try:
+        yield from pool.map(work, pieces)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class Background:
+    """Threads that do pieces of work in the order given; to be used as a context, which ends when all are done.
+
+    At most `most` pieces are unfinished: giving one more waits for the oldest, so that memory stays bounded. An error
+    of a piece is raised again where the next one is given, or at the end.
+    """
+
+    def __init__(self, num_threads: int, most: int) -> None:
+        self._pool = ThreadPoolExecutor(num_threads)
+        self._most = most
+        self._unfinished: deque[Future[Any]] = deque()
+
+    def do(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Future[Result]:
+        """Give a piece of work; raises what an earlier piece raised."""
+        while self._unfinished and (self._unfinished[0].done() or len(self._unfinished) >= self._most):
+            self._unfinished.popleft().result()
+        future = self._pool.submit(work, *args, **kwargs)
+        self._unfinished.append(future)
+        return future
+
+    def wait(self) -> None:
+        """Wait until everything given is done; raises what a piece raised."""
+        while self._unfinished:
+            self._unfinished.popleft().result()
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self._pool.shutdown()  # after an error too: whoever left may remove the folder that is written to

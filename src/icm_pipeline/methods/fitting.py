@@ -1,0 +1,108 @@
+"""From recordings and labels to steering vectors; the probe stage makes its vectors here too."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from icm_pipeline.config.choices import DIRECTIONS
+from icm_pipeline.hooks.recording import Recording
+from icm_pipeline.localization.probes import LayerProbes, fit_layer, split_samples
+from icm_pipeline.methods.vectors import SteeringVectors
+
+
+def vectors_of_probes(
+    fitted: Mapping[str, LayerProbes],
+    direction: str,
+    *,
+    kinds: Mapping[str, str],
+    steps: Sequence[int],
+    noise_levels: Sequence[float],
+    options: Sequence[str],
+    model: str,
+    attribute: str,
+    made_with: Mapping[str, Any] | None = None,
+) -> SteeringVectors:
+    """Return the steering vectors of some layers' probes; direction: which of DIRECTIONS."""
+    return SteeringVectors(
+        directions={layer: torch.from_numpy(p.directions[direction]).float() for layer, p in fitted.items()},
+        mean_norms={layer: torch.from_numpy(p.mean_norm).float() for layer, p in fitted.items()},
+        steps=tuple(steps),
+        noise_levels=tuple(noise_levels),
+        options=tuple(options),
+        model=model,
+        attribute=attribute,
+        scores={layer: float(p.accuracy.mean()) for layer, p in fitted.items()},
+        kinds={layer: kinds[layer] for layer in fitted},
+        made_with=made_with or {},
+    )
+
+
+def fit_vectors(
+    recordings: Sequence[Recording],
+    labels: Sequence[str | None],
+    options: Sequence[str],
+    *,
+    direction: str = "probe",
+    C: float = 1.0,
+    max_iter: int = 1000,
+    test_share: float = 0.2,
+    seed: int = 0,
+    device: str = "cpu",
+    model: str = "",
+    attribute: str = "",
+) -> SteeringVectors:
+    """Fit a probe per layer and recorded step, and return steering vectors with the layers' scores.
+
+    recordings: of all images, in order, with the same layers and steps; labels: the option that each image shows, None
+    for one that counts for none; test_share: of the images, held out for the scores. A score is the mean accuracy over
+    steps on the held-out images.
+
+        with record(pipe) as seen:
+            images = [pipe("a face of a doctor").images[0] for _ in range(100)]
+        vectors = fit_vectors(seen.recordings, my_labels(images), ["woman", "man"]).best(3)
+
+    Raises ValueError for labels that do not fit the recordings or the options, recordings of different layers or steps,
+    and an option that the training or the held-out images do not show.
+    """
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction={direction!r} is not known; choose from {', '.join(DIRECTIONS)}.")
+    unknown = sorted({str(label) for label in labels if label is not None and label not in options})
+    if unknown or len(set(options)) != len(options) or len(options) < 2:
+        raise ValueError(
+            f"options={list(options)}: give two or more, each once, that name every label; not: {unknown}."
+        )
+    first = _alike(recordings)
+    num_images = sum(len(next(iter(recording.activations.values()))) for recording in recordings)
+    if len(labels) != num_images:
+        raise ValueError(f"{len(labels)} labels were given for {num_images} recorded images.")
+    numbers = np.array([-1 if label is None else list(options).index(label) for label in labels])
+    seen = np.flatnonzero(numbers >= 0)
+    missing = [name for index, name in enumerate(options) if not (numbers == index).any()]
+    if missing:
+        raise ValueError(f"No image shows {', '.join(missing)}: record more images, or leave the option out.")
+    split = split_samples(numbers[seen], test_share, np.random.default_rng(seed), names=list(options))
+    fitted = {
+        layer: fit_layer(
+            np.concatenate([recording.activations[layer].numpy() for recording in recordings])[seen],
+            numbers[seen], split, C, max_iter, device,
+        )
+        for layer in first.activations
+    }  # fmt: skip
+    return vectors_of_probes(
+        fitted, direction, kinds=first.kinds, steps=first.steps, noise_levels=first.noise_levels, options=options,
+        model=model, attribute=attribute,
+    )  # fmt: skip
+
+
+def _alike(recordings: Sequence[Recording]) -> Recording:
+    """Return the first of some recordings; raises ValueError if others are of other layers or steps."""
+    if not recordings:
+        raise ValueError("recordings=[]: nothing was recorded.")
+    first = recordings[0]
+    for recording in recordings[1:]:
+        same_steps = recording.steps == first.steps and np.allclose(recording.noise_levels, first.noise_levels)
+        if not same_steps or recording.activations.keys() != first.activations.keys():
+            raise ValueError("The recordings differ in their layers or steps: record all images in the same way.")
+    return first

@@ -1,0 +1,125 @@
+"""Steering at no cost: a shift that is the same at every step and for every row is a bias of the layer's last map.
+
+A layer ends in a linear map with a bias, y = W x + c, so that y + s = W x + (c + s). That is exact up to the rounding
+of the bias's own dtype. What depends on the step, on the tokens or on which half of guidance a row belongs to cannot be
+folded and is refused with the reason.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from icm_pipeline.backbones.base import Backbone, Call, Site
+from icm_pipeline.backbones.modules import uncompiled
+from icm_pipeline.methods.vectors import SteeringVectors, Strength
+
+SAME = 1e-5  # largest difference of a unit direction, or relative difference of a length, that counts as rounding
+
+
+class FoldingError(ValueError):
+    """A shift that no bias can stand for; the message says why and what to do."""
+
+
+class Folded:
+    """Shifts that were folded into a pipeline. As a context it takes them out again at its end, bitwise."""
+
+    def __init__(self, backbone: Backbone, shifts: Mapping[str, Tensor]) -> None:
+        projections = {layer: _projection(backbone, backbone.site(layer)) for layer in shifts}
+        self._projections = {layer: projection for layer, (projection, _) in projections.items()}
+        biases = {layer: _shifted(layer, *projections[layer], shift) for layer, shift in shifts.items()}
+        self._before = {layer: _bias(projection).detach().clone() for layer, projection in self._projections.items()}
+        for layer, bias in biases.items():
+            _set_bias(self._projections[layer], bias)
+
+    def undo(self) -> None:
+        """Give every projection the bias it had before; does nothing the second time."""
+        while self._before:
+            layer, bias = self._before.popitem()
+            _set_bias(self._projections[layer], bias)
+
+    def __enter__(self) -> "Folded":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.undo()
+
+
+def constant_shifts(vectors: SteeringVectors, option: int, strength: Strength) -> dict[str, Tensor]:
+    """Return the shift [d] of every layer, in float64; raises FoldingError if it changes within a run."""
+    first, last = strength.first_step, strength.last_step
+    to_the_end = last is None or (strength.num_steps is not None and last >= strength.num_steps - 1)
+    if first > 0 or not to_the_end:
+        raise FoldingError(
+            f"Only steps {first} to {'the end' if last is None else last} are steered, and a bias acts at every step. "
+            "Give window=(0, None), or use steer()."
+        )
+    if strength.norm_preserving:
+        raise FoldingError("Keeping every token's length depends on the token, which a bias does not. Use steer().")
+    return {layer: _constant_shift(vectors, layer, option, strength) for layer in vectors.layers}
+
+
+def _constant_shift(vectors: SteeringVectors, layer: str, option: int, strength: Strength) -> Tensor:
+    directions, lengths = vectors.directions[layer][:, option].double(), vectors.mean_norms[layer].double()
+    if (directions - directions[0]).abs().max() > SAME:
+        raise FoldingError(
+            f"The direction of {layer} differs from step to step. Give vectors.averaged(), whose directions are "
+            "constant, or use steer()."
+        )
+    if strength.alpha_unit != "relative":
+        return strength.alpha * directions[0]
+    if (lengths - lengths[0]).abs().max() > SAME * lengths[0]:
+        raise FoldingError(
+            f"A relative alpha follows the mean activation of {layer}, which differs from step to step. Give "
+            "alpha_unit='activation' and an alpha in activation units, or use steer()."
+        )
+    return strength.alpha * lengths[0] * directions[0]
+
+
+def _projection(backbone: Backbone, site: Site) -> tuple[nn.Module, float]:
+    """Return the linear map that ends a site's module, and what the module divides its output by.
+
+    Raises FoldingError where there is none or where its bias would do more or less than a shift of image tokens.
+    """
+    if site.gated:
+        raise FoldingError(f"{site.layer} lies behind a gate that depends on the step. Use steer().")
+    if not _holds_image_tokens_only(backbone, site):
+        raise FoldingError(f"{site.layer} projects text tokens with the image tokens' map, so a bias shifts both.")
+    module: Any = uncompiled(backbone.denoiser).get_submodule(site.module)
+    chain = getattr(module, "to_out", None) or getattr(module, "net", None)
+    if not isinstance(chain, nn.ModuleList):
+        raise FoldingError(f"{site.layer} ends in no linear map of its own, so there is no bias to fold into.")
+    *_, projection = [part for part in chain if not isinstance(part, nn.Dropout)]
+    if not isinstance(projection, nn.Linear):
+        raise FoldingError(f"{site.layer} ends in a {type(projection).__name__}, not in a plain nn.Linear.")
+    if projection.bias is None or projection.bias.is_meta:
+        raise FoldingError(f"The last map of {site.layer} has no bias, or none that is loaded (offload): use steer().")
+    return projection, float(getattr(module, "rescale_output_factor", 1.0))
+
+
+def _holds_image_tokens_only(backbone: Backbone, site: Site) -> bool:
+    """Say whether what the family reads at a site, of a row with 3 text and 5 image tokens, is the whole output."""
+    output = torch.zeros(1, 8, 1)
+    call = Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
+    return backbone.family.read(output, site, call).shape == output.shape
+
+
+def _shifted(layer: str, projection: nn.Module, factor: float, shift: Tensor) -> Tensor:
+    """Return a projection's bias with the shift added, in float64; raises FoldingError for one of another width."""
+    bias = _bias(projection)
+    if bias.shape != shift.shape:
+        raise FoldingError(
+            f"The vectors of {layer} are {len(shift)} wide and its bias {len(bias)}: they were made on another model."
+        )
+    return bias.detach().double() + factor * shift.to(bias.device)
+
+
+def _bias(projection: nn.Module) -> Tensor:
+    bias: Tensor = projection.bias  # type: ignore[assignment]
+    return bias
+
+
+@torch.no_grad()
+def _set_bias(projection: nn.Module, value: Tensor) -> None:
+    _bias(projection).copy_(value)

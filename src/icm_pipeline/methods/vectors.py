@@ -1,0 +1,194 @@
+"""Steering vectors: per layer a unit direction per recorded step and option, in one safetensors file with metadata."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from icm_pipeline.store.files import written_whole
+
+METADATA = "icm_pipeline"
+FORMAT = 1
+FILE_NAME = "vectors.safetensors"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How vectors were used: alpha in `relative` or `activation` units, on steps first..last of num_steps.
+
+    num_steps None: the window counts in the steps of whatever run they are used in.
+    """
+
+    alpha: float
+    alpha_unit: str
+    first_step: int
+    last_step: int | None
+    num_steps: int | None
+    norm_preserving: bool = False
+
+
+@dataclass(frozen=True)
+class SteeringVectors:
+    """What steering needs to know.
+
+    directions: {layer: [T, options, d]} of unit length, float32; mean_norms: {layer: [T]} mean length of a pooled
+    activation, which is the unit of a relative alpha; steps and noise_levels: of the T recorded steps (the levels as of
+    `backbones.schedulers.noise_levels`); options: their names; scores: {layer: mean accuracy of its probes}; kinds:
+    {layer: site kind}; strength: how they were used last, if they were; made_with: the settings of the model and of
+    sampling that they were made with, as far as they are known.
+    """
+
+    directions: dict[str, Tensor]
+    mean_norms: dict[str, Tensor]
+    steps: tuple[int, ...]
+    noise_levels: tuple[float, ...]
+    options: tuple[str, ...]
+    model: str
+    attribute: str
+    scores: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    strength: Strength | None = None
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Say in a line what they are, without their numbers."""
+        made_for = f"{self.attribute} ({', '.join(self.options)}) on {self.model}"
+        return (
+            f"SteeringVectors({made_for}: {len(self.layers)} layers, {len(self.steps)} steps, strength={self.strength})"
+        )
+
+    @property
+    def layers(self) -> list[str]:
+        return list(self.directions)
+
+    def slot(self, noise_level: float) -> int:
+        """Return the index of the recorded step whose noise level is nearest, the noisier of two.
+
+        Levels are compared as angles, which spreads them evenly at both ends, so that vectors of one schedule serve
+        another.
+        """
+        here = math.asin(min(1.0, noise_level))
+        distances = [round(abs(math.asin(min(1.0, level)) - here), 9) for level in self.noise_levels]
+        return min(range(len(distances)), key=lambda slot: (distances[slot], -self.noise_levels[slot]))
+
+    def option_index(self, option: str) -> int:
+        """Return an option's index; raises ValueError listing the options."""
+        if option not in self.options:
+            raise ValueError(f"The vectors have no option {option!r}; theirs are {', '.join(self.options)}.")
+        return self.options.index(option)
+
+    def averaged(self) -> "SteeringVectors":
+        """Return one direction per layer and option, the normalised mean over steps, used at every step."""
+        directions = {
+            layer: torch.nn.functional.normalize(values.mean(0, keepdim=True), dim=-1).expand_as(values).contiguous()
+            for layer, values in self.directions.items()
+        }
+        return replace(self, directions=directions)
+
+    def of_layers(self, layers: Sequence[str]) -> "SteeringVectors":
+        """Return the vectors of some layers; raises ValueError listing all if one is missing or `layers` is empty."""
+        if not layers:
+            raise ValueError(f"layers=[] steers nothing; give some of {', '.join(self.layers)}.")
+        missing = [layer for layer in layers if layer not in self.directions]
+        if missing:
+            raise ValueError(f"There are no vectors for {missing}; there are for {', '.join(self.layers)}.")
+        return replace(
+            self,
+            directions={layer: self.directions[layer] for layer in layers},
+            mean_norms={layer: self.mean_norms[layer] for layer in layers},
+            scores={layer: score for layer, score in self.scores.items() if layer in layers},
+            kinds={layer: kind for layer, kind in self.kinds.items() if layer in layers},
+        )
+
+    def best(self, k: int) -> "SteeringVectors":
+        """Return the vectors of the k layers with the highest scores; raises ValueError for k beyond their number."""
+        if not 0 < k <= len(self.scores):
+            raise ValueError(f"k={k}: choose from 1 to {len(self.scores)}, the number of layers with a score.")
+        return self.of_layers(sorted(self.scores, key=lambda layer: -self.scores[layer])[:k])
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file that says in its metadata what it holds."""
+        tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}
+        tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in self.mean_norms.items()}
+        details = {
+            "format": FORMAT, "layers": self.layers, "steps": self.steps, "noise_levels": self.noise_levels,
+            "options": self.options, "model": self.model, "attribute": self.attribute, "scores": self.scores,
+            "kinds": self.kinds, "strength": asdict(self.strength) if self.strength else None,
+            "made_with": dict(self.made_with),
+        }  # fmt: skip
+        with written_whole(Path(path)) as partial:
+            save_file(tensors, partial, metadata={METADATA: json.dumps(details)})
+
+
+def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision: str | None = None) -> SteeringVectors:
+    """Read the vectors of some layers, None for all.
+
+    path: a file; or `user/name`, a repository of the hub whose vectors.safetensors is fetched, where no file or folder
+    has that name; revision: of the repository. Raises ValueError for another file or a missing layer.
+    """
+    found = _fetched(str(path), revision) if _is_hub_id(path) else Path(path)
+    try:
+        with safe_open(found, framework="pt") as file:
+            details = _details(file.metadata(), path)
+            wanted = details["layers"] if layers is None else list(layers)
+            missing = [layer for layer in wanted if layer not in details["layers"]]
+            if missing:
+                raise ValueError(f"{path} has no vectors for {missing}; it holds {', '.join(details['layers'])}.")
+            directions = {layer: file.get_tensor(f"direction/{layer}") for layer in wanted}
+            mean_norms = {layer: file.get_tensor(f"mean_norm/{layer}") for layer in wanted}
+        return SteeringVectors(
+            directions=directions,
+            mean_norms=mean_norms,
+            steps=tuple(details["steps"]),
+            noise_levels=tuple(details["noise_levels"]),
+            options=tuple(details["options"]),
+            model=details["model"],
+            attribute=details["attribute"],
+            scores={layer: score for layer, score in details["scores"].items() if layer in wanted},
+            kinds={layer: kind for layer, kind in details.get("kinds", {}).items() if layer in wanted},
+            strength=Strength(**details["strength"]) if details["strength"] else None,
+            made_with=details.get("made_with", {}),
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
+
+
+def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any]:
+    if not metadata or METADATA not in metadata:
+        raise ValueError(f"{path} holds no steering vectors: its metadata has no {METADATA!r}.")
+    try:
+        details: dict[str, Any] = json.loads(metadata[METADATA])
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as steering vectors: its metadata is not JSON ({error}).") from error
+    if details.get("format", FORMAT) != FORMAT:
+        raise ValueError(
+            f"{path} has format {details['format']}, and this version reads {FORMAT}: install a newer one."
+        )
+    return details
+
+
+def _is_hub_id(path: str | Path) -> bool:
+    is_id = isinstance(path, str) and HUB_ID.fullmatch(path) and not path.endswith(".safetensors")
+    return bool(is_id) and not Path(path).exists()
+
+
+def _fetched(repository: str, revision: str | None) -> Path:
+    """Return the file of vectors of a repository on the hub, from the hub's cache if it is there."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, FILE_NAME, revision=revision))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{repository} is no file here, and {FILE_NAME} could not be fetched from the hub's repository of that "
+            f"name ({str(error).splitlines()[0]})."
+        ) from error

@@ -1,0 +1,1 @@
+"""Running stages: the stage's row, the table of stages, keys, devices."""

@@ -1,0 +1,103 @@
+"""A stage's key, and where its artifact lies.
+
+A key is a hash of the part of the configuration that changes the stage's result and of the keys of what it needs.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.config.relevance import counted
+from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.images.folders import content_key, folder_of, list_images
+from icm_pipeline.pipeline.table import stage_named
+from icm_pipeline.results.comparisons import comparable_evaluations
+from icm_pipeline.store.artifacts import FORMAT_VERSION, Artifact
+from icm_pipeline.store.building import settled
+from icm_pipeline.store.caches import prefix_folder
+from icm_pipeline.store.fingerprints import fingerprint, listing, make_key
+from icm_pipeline.zoo.paths import brought_weights, local_folder
+
+
+def ordered(value: Any) -> Any:
+    """Return plain data with every mapping as a list of pairs: the options' order is part of what a key stands for."""
+    return [[key, ordered(inner)] for key, inner in value.items()] if isinstance(value, dict) else value
+
+
+class Keys:
+    """The keys of all stages under one configuration, and where their artifacts lie or will lie."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._keys: dict[str, str] = {}
+        self._contents: dict[str, str] = {}
+        self._compared: tuple[Artifact, ...] | None = None
+
+    def key(self, name: str) -> str:
+        """Return a stage's key under this configuration."""
+        if name not in self._keys:
+            self._keys[name] = make_key({**self.content(name), "parents": self.parents(name)})
+        return self._keys[name]
+
+    def folder(self, name: str) -> Path:
+        """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
+        stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
+        label = f"{self.subject()}-{self.settings.attribute.name}-{self.key(name)}"
+        return settled(stage_folder / label)
+
+    def compared(self) -> tuple[Artifact, ...]:
+        """Return the evaluations on disk that can stand beside this configuration's, as they were when first asked."""
+        if self._compared is None:
+            evaluations = self.folder("evaluate").parent
+            self._compared = comparable_evaluations(evaluations, self.content("evaluate"), self.key("originals"))
+        return self._compared
+
+    def content(self, name: str) -> dict[str, Any]:
+        """Return what a stage's key stands for beside its parents: settings, weights and content of folders."""
+        stage = stage_named(name, self.settings)
+        reads = stage.reads + (stage.reads_to_record if self.settings.generate.record else ())
+        values = {dotted: ordered(counted(self.settings, dotted)) for dotted in reads}
+        weights = {}
+        for dotted in stage.weights:
+            value = value_at(self.settings, dotted)
+            where = brought_weights if dotted.endswith(".model") else local_folder
+            folder = None if value is None else where(value)
+            if folder is not None and folder.exists():
+                weights[dotted] = fingerprint(folder)
+        for dotted in stage.pictures:
+            value = value_at(self.settings, dotted)
+            if value is not None:
+                folder = Path(value).expanduser()
+                if not folder.is_dir():
+                    raise ValueError(f"{dotted}={value} is no folder. Give a folder of pictures or of another run.")
+                weights[dotted] = listing(folder)
+        given = [dotted for dotted in stage.images if value_at(self.settings, dotted) is not None]
+        content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
+        shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
+        return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **content, **shown}
+
+    def _content(self, setting: str) -> str:
+        """Return the hash of a folder of images, read once."""
+        if setting not in self._contents:
+            self._contents[setting] = content_key(list_images(self.settings, setting).rows)
+        return self._contents[setting]
+
+    def parents(self, name: str) -> dict[str, str]:
+        """Return the keys of what a stage needs, by stage."""
+        return {parent: self.key(parent) for parent in stage_named(name, self.settings).needs(self.settings)}
+
+    def subject(self) -> str:
+        """Return what made the images: the model's name, or that of the folder they are in."""
+        if self.settings.images is None:
+            return self.settings.model.name
+        return re.sub(r"[^\w.+-]+", "_", folder_of(self.settings, "images").name).strip("._")[:60] or "images"
+
+    def prefix_folder(self) -> Path | None:
+        """Return the folder of first steps that all runs with these originals and this first steered step share.
+
+        None if there are none to share; force=true computes them again.
+        """
+        settings, first = self.settings, self.settings.method.first_step
+        if settings.images is not None or first < 1 or not settings.generate.reuse_prefix or settings.force:
+            return None
+        return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.model.device)

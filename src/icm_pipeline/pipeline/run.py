@@ -1,0 +1,197 @@
+"""Running the stages: what is done is skipped, what is missing is made or named."""
+
+import logging
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.generation.shared_batches import SharedBatches, SteeredAlongside
+from icm_pipeline.images.folders import folder_of
+from icm_pipeline.pipeline.devices import run_on_devices
+from icm_pipeline.pipeline.keys import Keys
+from icm_pipeline.pipeline.stage import Stage, StageContext
+from icm_pipeline.pipeline.table import ROUNDING, stage_named, stages_of
+from icm_pipeline.progress import placed
+from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
+from icm_pipeline.store.building import building, building_share, missing_shares, tidy
+from icm_pipeline.store.fingerprints import make_key
+from icm_pipeline.store.shards import WHOLE, Share
+from icm_pipeline.tracking.base import Tracker
+from icm_pipeline.tracking.dashboard import track_artifact
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """The stages under one configuration, run in order.
+
+    overrides: the command-line words that made the configuration, so that commands can be made of them; logs:
+    the folder for what processes started on several devices print; shared: what the jobs of a sweep make for one
+    another; forced: the keys of what they were forced to make; reused: the artifacts that a run found done before.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        overrides: list[str],
+        tracker: Tracker,
+        logs: Path | None = None,
+        shared: SharedBatches | None = None,
+        forced: set[str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.keys = Keys(settings)
+        self._logs = logs
+        self._shared = shared
+        self._forced = set() if forced is None else forced
+        self._overrides = overrides
+        self._tracker = tracker
+        self.reused: list[Artifact] = []
+        self._verified: set[str] = set()
+
+    def find(self, name: str) -> Artifact | None:
+        """Return a stage's artifact if it is done; raises ArtifactError if it is damaged or was edited."""
+        artifact = open_artifact(self.keys.folder(name))
+        if artifact is None or artifact.key in self._verified:
+            return artifact
+        if artifact.key != self.keys.key(name):
+            raise ArtifactError(
+                f"{artifact.folder} holds the artifact of another key, {artifact.key}. Delete it and run again."
+            )
+        self._verified.add(verify(artifact).key)
+        return artifact
+
+    def folders(self) -> dict[str, str]:
+        """Return where every finished stage of this configuration lies."""
+        folders = {name: self.keys.folder(name) for name in stages_of(self.settings)}
+        return {name: str(folder.resolve()) for name, folder in folders.items() if folder.exists()}
+
+    def missing(self, stage: str) -> list[str]:
+        """Return the stages that running one, or `all`, would make; raises ValueError for a folder that it lacks.
+
+        Those that compare are none of them: their keys depend on what is evaluated by then, and they lack nothing.
+        """
+        every = [name for name in stages_of(self.settings) if not stage_named(name, self.settings).compares]
+        there = {name: self.keys.folder(name).exists() for name in every}
+        return [name for name in every if stage in ("all", name) and (not there[name] or self._is_forced(name))]
+
+    def _is_forced(self, name: str) -> bool:
+        """Say whether a stage is made again although it is there: with force=true, once in a sweep."""
+        return self.settings.force and (
+            stage_named(name, self.settings).compares or self.keys.key(name) not in self._forced
+        )
+
+    def run(self, stage: str) -> Artifact | None:
+        """Run one stage, or with `all` every missing one in order; return the last artifact.
+
+        None if this job did its share of one stage and other shares are missing. With `all`, or where no share was
+        asked for, it does what the others leave undone.
+        """
+        if stage != "all":
+            return self._run_stage(stage, helps=self.settings.shard is None)
+        stages = stages_of(self.settings)
+        for number, name in enumerate(stages, 1):
+            with placed(number, len(stages)):
+                artifact = self._run_stage(name, helps=True)
+        return artifact
+
+    def command(self, stage: str) -> str:
+        """Return the command that makes a stage under this configuration."""
+        left_out = ("stage=", "force=", "shards=", "shard=", "devices=")
+        kept = [word for word in self._overrides if not word.startswith(left_out)]
+        options = [word for word in kept if word.startswith("--")]  # Hydra reads them before the other words only
+        words = [word for word in kept if not word.startswith("--")]
+        return shlex.join(["python", "-m", "icm_pipeline", *options, f"stage={stage}", *words])
+
+    def _run_stage(self, name: str, helps: bool) -> Artifact | None:
+        stage, folder = stage_named(name, self.settings), self.keys.folder(name)
+        force = self._is_forced(name)
+        found = None if force else self.find(name)
+        if found is not None:
+            tidy(folder)
+            log.info("%s: done before, %s", name, folder)
+            self.reused.append(found)
+            return found
+        parents = {parent: self._parent(name, parent) for parent in stage.needs(self.settings)}
+        started = time.monotonic()
+        if stage.shared and stage.device and self.settings.devices:
+            run_on_devices(name, stage.device, self.settings.devices, self._overrides, self._logs)
+        elif stage.shared and self.settings.shards > 1:
+            self._run_shares(stage, folder, parents, helps)
+            missing = missing_shares(folder, self.settings.shards)
+            if missing:
+                log.info("%s: this share is done; of %d missing yet: %s", name, self.settings.shards, missing)
+                return None
+        with building(folder, self._description(stage), force) as partial:
+            if partial is not None:
+                log.info("%s: %s", name, stage.summary)
+                stage.run(self._context(stage, parents, partial, WHOLE))
+        seconds = time.monotonic() - started
+        if partial is not None:
+            self._verified.add(self.keys.key(name))  # hashed a moment ago
+            self._forced |= {self.keys.key(name)} if force else set()
+            self._tracker.metrics({f"seconds/{name}": seconds})
+        artifact = self.find(name)
+        assert artifact is not None
+        by = "" if partial is not None else "waited for another job, "
+        log.info("%s: %s%.1f s, %s", name, by, seconds, artifact.folder)
+        track_artifact(self._tracker, artifact)
+        return artifact
+
+    def _run_shares(self, stage: Stage, folder: Path, parents: dict[str, Artifact], helps: bool) -> None:
+        """Make this job's share of a stage; if it helps, then all that no other job makes, and wait for those."""
+        count, first = self.settings.shards, self.settings.shard or 0
+        order = [(first + offset) % count for offset in range(count)] if helps else [first]
+        turns = [(index, False) for index in order] + [(index, True) for index in order]
+        for index, wait in turns:
+            share = Share(index, count)
+            with building_share(folder, self._description(stage), share, wait) as partial:
+                if partial is not None:
+                    log.info("%s, share %s: %s", stage.name, share.name, stage.summary)
+                    stage.run(self._context(stage, parents, partial, share))
+
+    def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
+        compared = self.keys.compared() if stage.compares else ()
+        alongside = self._alongside() if stage.name == "steer" else None
+        return StageContext(self.settings, parents, partial, compared, share, self.keys.prefix_folder(), alongside)
+
+    def _alongside(self) -> SteeredAlongside | None:
+        """Return what steering shares with the jobs of its sweep that differ in alpha alone."""
+        settings = self.settings
+        if self._shared is None or not settings.generate.share_batches or settings.method.name == "none":
+            return None
+        content = self.keys.content("steer")
+        but_alpha = {**content, "config": {**content["config"], "alpha": None}, "parents": self.keys.parents("steer")}
+        return SteeredAlongside(self._shared, make_key(but_alpha), settings.alpha, settings.model.batch_size)
+
+    def _description(self, stage: Stage) -> dict[str, Any]:
+        given = [name for name in stage.images if value_at(self.settings, name) is not None]
+        folders = {name: str(folder_of(self.settings, name)) for name in given}
+        by_model = stage.device == "model.device"
+        rounding = {dotted: value_at(self.settings, dotted) for dotted in ROUNDING} if by_model else {}
+        return {
+            "stage": stage.name, "key": self.keys.key(stage.name), "parents": self.keys.parents(stage.name),
+            "model": self.keys.subject(), "attribute": self.settings.attribute.name,
+            "device": value_at(self.settings, stage.device) if stage.device else "cpu",
+            "settings": self.keys.content(stage.name),
+            **({"folders": folders} if folders else {}),
+            **({"rounding": rounding} if rounding else {}),
+        }  # fmt: skip
+
+    def _parent(self, name: str, parent: str) -> Artifact:
+        artifact = self.find(parent)
+        if artifact is None:
+            first = self._first_missing(parent)
+            raise ArtifactError(
+                f"stage={name} needs the artifact of stage={parent}, which is not there ({self.keys.folder(parent)}). "
+                f"Make everything up to it with stage=all, or begin with: {self.command(first)}"
+            )
+        return artifact
+
+    def _first_missing(self, name: str) -> str:
+        """Return the stage to run first: a missing one, this stage or above it, that lacks no parent."""
+        needs = stage_named(name, self.settings).needs(self.settings)
+        missing = [parent for parent in needs if not self.keys.folder(parent).exists()]
+        return self._first_missing(missing[0]) if missing else name

@@ -1,0 +1,1 @@
+"""Pages and terminal tables: run, sweep, wording."""

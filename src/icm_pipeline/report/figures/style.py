@@ -1,0 +1,71 @@
+"""One look for all figures: names, colours and how a figure is written."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+KIND_COLORS = {
+    "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f",
+    "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "block": "#cc79a7", "mixed": "#009e73",
+}  # fmt: skip
+ORIGINAL_COLOR, STEERED_COLOR, MISSED_COLOR = "#9aa5b1", "#0072b2", "#d55e00"
+
+
+def short_name(layer: str) -> str:
+    """Return a layer's name as short as a tick label needs: down_blocks.1.attentions.0...attn1 -> down 1.0."""
+    words = layer.split(".")
+    stage = words[0].split("_")[0]
+    numbers = [word for word in words[1:] if word.isdigit()]
+    place = numbers[:-1] if "transformer_blocks" in words else numbers
+    last = numbers[-1] if "transformer_blocks" in words and (numbers[-1] != "0" or not place) else ""
+    return " ".join(part for part in (stage, ".".join(place), last and f"block {last}") if part)
+
+
+def short_names(layers: Sequence[str]) -> list[str]:
+    """Return short names that tell the layers of a list apart: where two would be equal, with their last word.
+
+    A whole block has no word of its own and is called whole.
+    """
+    names = [short_name(layer) for layer in layers]
+    words = [layer.rpartition(".")[2] for layer in layers]
+    return [
+        f"{name} {'whole' if word.isdigit() else word}" if names.count(name) > 1 else name
+        for name, word in zip(names, words, strict=True)
+    ]
+
+
+def spread_ticks(num_rows: int, wanted: Sequence[int], apart: int) -> list[int]:
+    """Return which of so many rows get a label: those wanted, then others, none nearer to another than `apart`."""
+    ticks: list[int] = []
+    for row in (*wanted, *range(num_rows)):
+        if all(abs(row - other) >= apart for other in ticks):
+            ticks.append(row)
+    return sorted(ticks)
+
+
+@contextmanager
+def figure(path: Path, size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> Iterator[Any]:
+    """Yield (figure, axes) in the project's style and write the PNG on exit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    style: Any = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "savefig.dpi": 200,
+        "font.family": "DejaVu Sans",
+    }
+    with plt.rc_context(style):
+        drawing, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
+        try:
+            yield drawing, axes
+            drawing.savefig(path, metadata={"Software": None})
+        finally:
+            plt.close(drawing)

@@ -1,0 +1,88 @@
+"""The sweep's page: its table and figures as Markdown, and the table as CSV."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.results.sweeps import Sweep
+from icm_pipeline.text import count_text
+
+
+def write_sweep_table(path: Path, sweep: Sweep) -> Path:
+    """Write the table with full precision; a job without one of the columns leaves its cell empty."""
+    rows = sweep.rows()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> Path:
+    """Write the page beside its figures ({title: file}) and return its path."""
+    columns, cells = sweep_cells(sweep)
+    lines = [
+        f"# Sweep {sweep.folder.name}: {count_text(len(sweep.jobs), 'job')}",
+        "",
+        _common(sweep),
+        "",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+        *(f"| {' | '.join(row)} |" for row in cells),
+        "",
+        "\\* on the Pareto front: no other job has a lower FD and a higher CLIP-I.",
+        "",
+    ]
+    if sweep.left_out:
+        lines += ["Left out:", "", *(f"- job {name}: {reason}" for name, reason in sweep.left_out.items()), ""]
+    for title, figure in figures.items():
+        lines += [f"## {title}", "", f"![{title}]({figure.name})", ""]
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
+def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Return the table as titles and cells to read: rounded numbers, the interval in one column, the front as *.
+
+    kept: whether to tell which other attributes were kept, which takes much room.
+    """
+    varied = sweep.varied()
+    others = list(dict.fromkeys(name for job in sweep.jobs for name in job.metrics["kept"] if kept))
+    titles = ["job", *map(_title, varied), "FD before", "FD after", "95 %", "CLIP-I", "obeyed"]
+    cells = [
+        [
+            row["job"],
+            *(_cell(row[name]) for name in varied),
+            f"{row['fd_original']:.3f}",
+            f"{row['fd']:.3f}",
+            f"{row['fd_low']:.2f} to {row['fd_high']:.2f}",
+            f"{row['clip_i']:.3f}",
+            f"{row['obeyed']:.0%}",
+            *(f"{row[f'kept_{name}']:.0%}" if f"kept_{name}" in row else "" for name in others),
+            "*" if row["front"] else "",
+        ]
+        for row in sweep.rows()
+    ]
+    return [*titles, *(f"kept {name.replace('_', ' ')}" for name in others), "front"], cells
+
+
+def _common(sweep: Sweep) -> str:
+    varied, first = sweep.varied(), sweep.jobs[0].factors
+    same = [
+        f"{_title(name)} {_cell(value)}" for name, value in first.items() if name not in varied and value is not None
+    ]
+    return f"In all of them: {', '.join(same)}."
+
+
+def _title(name: str) -> str:
+    """Return a factor in words, and a setting as it is written on the command line."""
+    return name if "." in name else name.replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:z.4g}"
+    return str(value).replace("|", "/")

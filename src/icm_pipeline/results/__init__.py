@@ -1,0 +1,1 @@
+"""What stages leave behind, typed: evaluations, scores, labels, sweeps, comparisons."""

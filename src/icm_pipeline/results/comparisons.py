@@ -1,0 +1,115 @@
+"""Which evaluations can stand beside one another (same originals and judges), and what sets them apart."""
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.config.choices import TOLD_BY_STEERING
+from icm_pipeline.store.artifacts import MANIFEST, Artifact, ArtifactError, open_artifact
+from icm_pipeline.store.fingerprints import make_key
+from icm_pipeline.store.partial import OLD, PARTIAL
+from icm_pipeline.store.shelf import settings_of
+
+log = logging.getLogger(__name__)
+
+LONGEST_VALUE = 40  # characters
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What sets evaluations apart beside their way of steering, in words of the command line (`probe.C=1`).
+
+    told: for each evaluation, where it is not as most are; usual: how most are.
+    """
+
+    told: tuple[tuple[str, ...], ...]
+    usual: tuple[str, ...]
+
+
+def comparable_evaluations(folder: Path, settings: dict[str, Any], originals_key: str) -> tuple[Artifact, ...]:
+    """Return the evaluations in a folder of artifacts that share originals and judges, by key.
+
+    settings: the part of the configuration that an evaluation reads. A damaged artifact is left out and named.
+    """
+    found = []
+    for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+        if manifest.parent.name.endswith((PARTIAL, OLD)):
+            continue
+        try:
+            artifact = open_artifact(manifest.parent)
+        except ArtifactError as error:
+            log.warning("left out of the comparison: %s", error)
+            continue
+        if artifact is None or artifact.manifest["settings"] != settings:
+            continue
+        if artifact.manifest["parents"].get("originals") == originals_key:
+            found.append(artifact)
+    return tuple(sorted(found, key=lambda artifact: artifact.key))
+
+
+def differences(evaluations: Sequence[Artifact]) -> Differences:
+    """Return in which settings of theirs, and of all they were made from, evaluations differ.
+
+    An ancestor that is no longer there tells nothing.
+    """
+    read: dict[Path, Artifact | None] = {}
+    settings = [_settings_behind(evaluation, read) for evaluation in evaluations]
+    told: list[list[str]] = [[] for _ in evaluations]
+    usual = []
+    for name in sorted({name for one in settings for name in one if not re.fullmatch(TOLD_BY_STEERING, name)}):
+        words = [f"{name}={_text(one[name])}" if name in one else None for one in settings]
+        counts = Counter(word for word in words if word)
+        if len(counts) < 2:
+            continue
+        usual.append(min(counts, key=lambda word: (-counts[word], word)))
+        for own, word in zip(told, words, strict=True):
+            own += [word] if word and word != usual[-1] else []
+    return Differences(tuple(map(tuple, told)), tuple(usual))
+
+
+def _settings_behind(evaluation: Artifact, read: dict[Path, Artifact | None]) -> dict[str, Any]:
+    """Return the settings of an evaluation and of all it was made from, by dotted name; read: the manifests so far."""
+    root, found, seen, waiting = evaluation.folder.parent.parent, dict[str, Any](), set[Path](), [evaluation]
+    while waiting:
+        artifact = waiting.pop()
+        found |= _flat(settings_of(artifact))
+        for stage, key in artifact.manifest.get("parents", {}).items():
+            place = root / stage / key
+            if place not in read:
+                read[place] = _read_ancestor(root / stage, key)
+            parent = read[place]
+            if parent is not None and place not in seen:
+                seen.add(place)
+                waiting.append(parent)
+    return found
+
+
+def _read_ancestor(folder: Path, key: str) -> Artifact | None:
+    """Return the artifact of a key with its files unchecked, None if it is not there or cannot be read."""
+    for manifest in folder.glob(f"*-{key}/{MANIFEST}"):
+        try:
+            return Artifact(manifest.parent, json.loads(manifest.read_text("utf-8")))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with whole groups (`layers`, `method`) set by set, without what did not count (None) in them."""
+    groups = {name: value for name, value in settings.items() if "." not in name and isinstance(value, dict)}
+    inner = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    single = {name: value for name, value in settings.items() if name not in groups}
+    return single | {name: value for name, value in inner.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    """Return a value as on the command line; a long one cut, with the beginning of its hash."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if isinstance(value, list | dict):
+        text = text.replace('"', "")
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 8]}... {make_key(value)[:4]}"

@@ -1,0 +1,4 @@
+"""Layers' scores and the selection."""
+
+SCORES = "scores.json"
+SELECTION = "selection.json"

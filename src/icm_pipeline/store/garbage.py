@@ -1,0 +1,70 @@
+"""What nothing needs any more."""
+
+import contextlib
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from icm_pipeline.store.artifacts import STAMP
+from icm_pipeline.store.building import is_being_built
+from icm_pipeline.store.partial import OLD, PARTIAL, artifact_folder
+from icm_pipeline.store.shelf import Shelf, artifact_folders, made_at, parents_in
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Something that can go: what it is, and why nothing needs it.
+
+    changed: its `last_change` when it was found; None for a cache, which can go at any time.
+    """
+
+    path: Path
+    reason: str
+    changed: float | None = None
+
+
+def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
+    """Return what can be removed: what dead jobs left half-made, and artifacts from which no result was made.
+
+    Artifacts made within the last so many hours stay, as a job may be about to use them, and so does half-made work
+    that was changed within them, as the next share or the job's next start may be about to go on with it. What both
+    were made from stays too. No whole artifact can go while some are `untraceable`.
+    """
+    youngest = time.time() - 3600 * hours
+    left_over, needed = [], set(shelf.needed)
+    for path in artifact_folders(shelf.folder / "artifacts"):
+        if path.name.endswith((PARTIAL, OLD)):
+            changed = last_change(path)  # before the locks are looked at: a job that comes later changes it
+            young = path.name.endswith(PARTIAL) and changed > youngest
+            if young or is_being_built(artifact_folder(path)):
+                needed |= shelf.ancestors(parents_in(path / STAMP) or ())
+            else:
+                left_over.append(Waste(path, "left half-made by a job that is gone", changed))
+    if shelf.untraceable:
+        return left_over
+    needed |= shelf.ancestors(key for key, one in shelf.artifacts.items() if (made_at(one) or math.inf) > youngest)
+    unneeded = [
+        Waste(artifact.folder, _why(shelf, key), last_change(artifact.folder))
+        for key, artifact in shelf.artifacts.items()
+        if key not in needed
+    ]
+    return left_over + sorted(unneeded, key=lambda waste: waste.path)
+
+
+def _why(shelf: Shelf, key: str) -> str:
+    return "a newer report of the same evaluation is there" if key in shelf.outdated else "no result was made from it"
+
+
+def last_change(path: Path) -> float:
+    """Return when the newest file below a path was changed, in seconds since 1970; infinity if the path is gone."""
+    newest = -math.inf
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a job that is at work removes its temporary files
+                newest = max(newest, (Path(folder) / name).stat().st_mtime)
+    try:
+        return path.stat().st_mtime if newest == -math.inf else newest
+    except FileNotFoundError:
+        return math.inf

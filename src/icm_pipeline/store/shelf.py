@@ -1,0 +1,205 @@
+"""All artifacts of an outputs folder: what made each, what needs it, and what nothing needs any more."""
+
+import json
+import time
+from calendar import timegm
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.store.artifacts import MANIFEST, Artifact, ArtifactError, open_artifact, verify
+from icm_pipeline.store.partial import OLD, PARTIAL
+
+RESULTS = ("probe", "select", "evaluate", "report")  # what an outputs folder is kept for, see `Shelf.results`
+ENDS = ("probe", "select")  # of these only what nothing was made from
+ROOTS = ("generate", "extract", "originals")  # made from no other artifact
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A folder whose artifact cannot be read: what is wrong, and what it was made from, None if that is not known."""
+
+    folder: Path
+    problem: str
+    parents: tuple[str, ...] | None
+
+    @property
+    def key(self) -> str:
+        return self.folder.name.rpartition("-")[2]
+
+    @property
+    def stage(self) -> str:
+        return self.folder.parent.name
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The artifacts below an outputs folder, by key, and the folders of those that cannot be read."""
+
+    folder: Path
+    artifacts: dict[str, Artifact]
+    damaged: tuple[Damaged, ...]
+
+    @cached_property
+    def results(self) -> set[str]:
+        """The keys of what is an end in itself.
+
+        Evaluations, the newest report of each, the labels of folders of images, and the probes and selections of those
+        who only localize: nothing was made from them.
+        """
+        used = {parent for artifact in self.artifacts.values() for parent in parents_of(artifact)}
+        found = {key for key, artifact in self.artifacts.items() if stage_of(artifact) in RESULTS}
+        found -= {key for key in found & used if stage_of(self.artifacts[key]) in ENDS}
+        of_folders = {key for key, artifact in self.artifacts.items() if "folders" in artifact.manifest}
+        return (found - self.outdated) | of_folders
+
+    @cached_property
+    def outdated(self) -> frozenset[str]:
+        """The keys of reports beside which there is a newer one of the same evaluation."""
+        reports = [artifact for artifact in self.artifacts.values() if stage_of(artifact) == "report"]
+        newest: dict[str, str] = {}
+        for report in sorted(reports, key=lambda report: (made_at(report) or 0, report.key)):
+            newest[_evaluation_of(report)] = report.key
+        return frozenset(report.key for report in reports if newest[_evaluation_of(report)] != report.key)
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """The keys of results, and of what they or a damaged artifact were made from."""
+        behind_damaged = [parent for damaged in self.damaged for parent in damaged.parents or ()]
+        return self.ancestors([*self.results, *behind_damaged])
+
+    @property
+    def untraceable(self) -> list[Damaged]:
+        """The damaged artifacts that are results, or that results were made from, and that do not say from what."""
+        unknown = [damaged for damaged in self.damaged if damaged.parents is None and damaged.stage not in ROOTS]
+        return [damaged for damaged in unknown if damaged.stage in RESULTS or damaged.key in self.needed]
+
+    def ancestors(self, keys: Iterable[str]) -> frozenset[str]:
+        """Return these keys and those of everything they were made from, as far as it is there."""
+        found: set[str] = set()
+        waiting = [key for key in keys if key in self._parents]
+        while waiting:
+            key = waiting.pop()
+            if key not in found:
+                found.add(key)
+                waiting += [parent for parent in self._parents[key] if parent in self._parents]
+        return frozenset(found)
+
+    @cached_property
+    def _parents(self) -> dict[str, Sequence[str]]:
+        """What every artifact was made from, by key; a damaged one counts if its parents can be read."""
+        damaged = {one.key: one.parents or () for one in self.damaged}
+        return damaged | {key: parents_of(artifact) for key, artifact in self.artifacts.items()}
+
+    def find(self, word: str) -> Artifact:
+        """Return the artifact of a folder, a folder's name, a key or the beginning of one; raises ArtifactError."""
+        path = Path(word)
+        if (path / MANIFEST).exists():
+            artifact = open_artifact(path)
+            assert artifact is not None
+            return artifact
+        found = [a for key, a in self.artifacts.items() if key.startswith(word) or a.folder.name.startswith(path.name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(f"{stage_of(artifact)} {artifact.key}" for artifact in found))
+            raise ArtifactError(f"{word!r} is the beginning of several artifacts' keys: {names}. Give more of the key.")
+        raise ArtifactError(
+            f"No artifact in {self.folder} has the key or folder {word!r}. `icm ls` lists what there is; "
+            "--outputs says where to look."
+        )
+
+
+def read_shelf(outputs: Path) -> Shelf:
+    """Read every manifest below an outputs folder; raises ArtifactError if there is no such folder."""
+    root = outputs / "artifacts"
+    if not root.is_dir():
+        raise ArtifactError(f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER.")
+    artifacts: dict[str, Artifact] = {}
+    damaged: list[Damaged] = []
+    for folder in artifact_folders(root):
+        if folder.name.startswith(".") or folder.name.endswith((PARTIAL, OLD)):
+            continue
+        try:
+            artifact = open_artifact(folder)
+        except ArtifactError as error:
+            damaged.append(Damaged(folder, str(error), parents_in(folder / MANIFEST)))
+        else:
+            assert artifact is not None
+            artifacts[artifact.key] = artifact
+    return Shelf(outputs, artifacts, tuple(damaged))
+
+
+def changed_files(artifact: Artifact) -> str | None:
+    """Return what differs from the manifest after hashing every file again, None if nothing does."""
+    try:
+        verify(artifact)
+    except (ArtifactError, OSError) as error:
+        return str(error)
+    return None
+
+
+def stage_of(artifact: Artifact) -> str:
+    """Return the name of the stage that made an artifact."""
+    return str(artifact.manifest["stage"])
+
+
+def parents_of(artifact: Artifact) -> list[str]:
+    """Return the keys of the artifacts that an artifact was made from."""
+    return list(artifact.manifest.get("parents", {}).values())
+
+
+def _evaluation_of(report: Artifact) -> str:
+    return str(report.manifest.get("parents", {}).get("evaluate", report.key))
+
+
+def subject_of(artifact: Artifact) -> tuple[str, str]:
+    """Return the names of the model and the attribute an artifact was first made for."""
+    manifest, name = artifact.manifest, artifact.folder.name.removesuffix(f"-{artifact.key}")
+    model, _, attribute = name.rpartition("-")
+    return str(manifest.get("model", model)), str(manifest.get("attribute", attribute))
+
+
+def size_of(artifact: Artifact) -> int:
+    """Return the bytes of all files that the manifest lists."""
+    return sum(entry["size"] for entry in artifact.manifest["files"].values())
+
+
+def settings_of(artifact: Artifact) -> dict[str, Any]:
+    """Return the settings that the artifact's key stands for, by their dotted names."""
+    return {name: _as_mapping(value) for name, value in artifact.manifest["settings"].get("config", {}).items()}
+
+
+def _as_mapping(value: Any) -> Any:
+    """Return a list of pairs, as which a manifest keeps a mapping to hold its order, as a mapping again."""
+    if isinstance(value, list) and value and all(_is_pair(item) for item in value):
+        return {key: _as_mapping(inner) for key, inner in value}
+    return value
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)
+
+
+def artifact_folders(root: Path) -> Iterator[Path]:
+    """Return the folders of artifacts, whole and half-made; what else lies beside them is ignored."""
+    for stage in sorted(path for path in root.iterdir() if path.is_dir()):
+        yield from sorted(path for path in stage.iterdir() if path.is_dir())
+
+
+def parents_in(file: Path) -> tuple[str, ...] | None:
+    """Return the parents' keys in a manifest or a stamp, None if it cannot be read."""
+    try:
+        return tuple(json.loads(file.read_text("utf-8"))["parents"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def made_at(artifact: Artifact) -> float | None:
+    """Return when an artifact was made, in seconds since 1970; None if its manifest does not say."""
+    try:
+        return timegm(time.strptime(artifact.manifest["created"], "%Y-%m-%dT%H:%M:%SZ"))
+    except (KeyError, ValueError, TypeError):
+        return None

@@ -1,0 +1,55 @@
+"""Counts, sizes, times and near names in messages."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+NAMED = 5  # images that a message names; it counts the rest
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names of a list and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as 0:07, 12:30 or 3:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes in the unit that leaves less than a thousand of it."""
+    power = 0
+    while size >= 1000 and power + 1 < len(UNITS):
+        size, power = size / 1000, power + 1
+    return f"{size:.1f} {UNITS[power]}" if power and size < 99.5 else f"{size:.0f} {UNITS[power]}"
+
+
+def count_text(number: int, noun: str) -> str:
+    """Return a number of things, such as `1 job` or `2 jobs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def did_you_mean(name: str, known: list[str], place: str = "") -> str:
+    """Return a question after the nearest of some names, with a space before it; empty if none is near."""
+    close = [other for other in known if other.lower() == name.lower()] or get_close_matches(name, known, 1)
+    return f" Did you mean {place}{close[0]}?" if close else ""
+
+
+def no_setting(dotted: str, name: str, known: list[str], place: str = "") -> str:
+    """Return what is said of a setting that does not exist: the nearest that does, and all there are beside it.
+
+    place: what stands before the nearest one's name, as on a command line.
+    """
+    return f"there is no {dotted}.{did_you_mean(name, known, place)}" + (
+        f" Known here: {', '.join(known)}." if known else ""
+    )
+
+
+def time_text(seconds: float) -> str:
+    """Return seconds in the unit that a reader thinks of such a time in."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

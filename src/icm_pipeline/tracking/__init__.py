@@ -1,0 +1,1 @@
+"""Where figures, tables and pictures of a run go."""

@@ -1,0 +1,35 @@
+"""What a tracker is."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Tracker(Protocol):
+    def metrics(self, values: dict[str, float]) -> None:
+        """Log scalars under stable names such as `fd/mean`."""
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Log a table."""
+
+    def image(self, name: str, path: Path) -> None:
+        """Log a picture file."""
+
+    def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
+        """Log that the run made or used a stage's artifact; parents: {stage: key} of what it was made from."""
+
+    def close(self, failed: bool = False) -> None:
+        """Finish the run, as failed or not; the tracker cannot be used afterwards."""
+
+
+class NoTracker:
+    """Keeps nothing."""
+
+    def metrics(self, values: dict[str, float]) -> None: ...
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None: ...
+
+    def image(self, name: str, path: Path) -> None: ...
+
+    def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None: ...
+
+    def close(self, failed: bool = False) -> None: ...

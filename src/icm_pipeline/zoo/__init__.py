@@ -1,0 +1,1 @@
+"""The embedded weights, and the one function that says where weights lie."""

@@ -1,0 +1,116 @@
+"""Which alphas a multirun of this process goes through, and the folder that is its own."""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from icm_pipeline.cli import callbacks
+from icm_pipeline.cli.callbacks import GRID, HERE, NoteSweep, StartedSweep, _alphas
+from icm_pipeline.config.compose import register_resolvers
+from icm_pipeline.config.schema import conf_path, register_schema
+
+OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+
+
+def alphas(words: list[str], params: dict[str, str] | None = None, sweeper: str = GRID, launcher: str = HERE) -> object:
+    hydra = {
+        "sweeper": {"_target_": sweeper, "params": params},
+        "launcher": {"_target_": launcher},
+        "overrides": {"task": words},
+    }
+    return _alphas(OmegaConf.create({"hydra": hydra}))
+
+
+@pytest.mark.parametrize(
+    ("words", "params", "found"),
+    [
+        (["alpha=3,5,7.5", "layers.k=2,3"], None, (3.0, 5.0, 7.5)),
+        (["alpha=range(1,4)"], None, (1.0, 2.0, 3.0)),
+        (["layers.k=2,3"], {"alpha": "1,2"}, (1.0, 2.0)),
+        (["alpha=4"], {"alpha": "1,2"}, ()),
+        (["alpha=3", "alpha=4,5"], None, (4.0, 5.0)),
+        (["layers.k=2,3", "method.alpha_unit=relative,activation"], None, ()),
+        (["alpha=a,b"], None, ()),
+        (["alpha=interval(1,3)"], None, ()),
+        (["++alpha=1,2"], None, (1.0, 2.0)),
+        (["alpha=glob(*)"], None, ()),
+        ([], {"alpha": "${nowhere},2"}, ()),
+    ],
+)
+def test_the_alphas_of_a_grid_are_known(words: list[str], params: dict[str, str] | None, found: tuple) -> None:
+    assert alphas(words, params) == found
+
+
+def test_jobs_of_a_search_or_of_other_processes_share_nothing() -> None:
+    assert alphas(["alpha=1,2"], sweeper=OPTUNA) == ()
+    assert alphas(["alpha=1,2"], launcher=JOBLIB) == ()
+
+
+@pytest.fixture
+def multirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Give a function from words to a multirun's configuration, of a folder with an odd name; all of one second."""
+    register_schema()
+    register_resolvers()
+    folder = tmp_path / "it's (1), a=b"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    before, composed = len(callbacks.started), dict[tuple[str, ...], Any]()
+
+    def begin(*words: str) -> Any:
+        if words not in composed:
+            composed[words] = compose("config", overrides=list(words), return_hydra_config=True)
+            assert composed[words].hydra.sweep.dir  # keeps the time
+        config = copy.deepcopy(composed[words])
+        NoteSweep().on_multirun_start(config)
+        return config
+
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        yield begin
+    del callbacks.started[before:]
+
+
+def test_sweeps_that_begin_in_one_second_have_folders_of_their_own_that_every_job_sees(
+    multirun: Callable[..., Any], tmp_path: Path
+) -> None:
+    configs = [multirun() for _ in range(3)]
+    folders = [started.folder for started in callbacks.started[-3:]]
+    first = folders[0]
+    assert folders == [first, first.with_name(f"{first.name}-2"), first.with_name(f"{first.name}-3")]
+    assert sorted(tmp_path.glob("*/multirun/*/*")) == sorted(folders)
+    for config, folder in zip(configs, folders, strict=True):
+        job = GlobalHydra.instance().config_loader().load_sweep_config(config, ["alpha=2"])
+        assert [Path(each.hydra.sweep.dir) for each in (config, job)] == [folder, folder]
+
+
+def test_a_folder_that_the_user_gave_is_gone_on_with(multirun: Callable[..., Any], tmp_path: Path) -> None:
+    words = (f"hydra.sweep.dir={tmp_path}/sweep",)
+    for _ in range(2):
+        multirun(*words)
+        assert callbacks.started[-1].folder == tmp_path / "sweep"
+        (tmp_path / "sweep").mkdir(exist_ok=True)
+
+
+def test_a_folder_that_cannot_be_made_ends_the_program_in_words(multirun: Callable[..., Any]) -> None:
+    Path("multirun").write_text("in the way")
+    with pytest.raises(SystemExit, match=r"error: .*multirun.*Set hydra\.sweep\.dir"):
+        multirun()
+
+
+def test_a_sweep_that_hydra_refused_is_not_begun(tmp_path: Path) -> None:
+    assert not StartedSweep(tmp_path / "nowhere", None).begun()
+    assert not StartedSweep(tmp_path, None).begun()
+    (tmp_path / "multirun.yaml").touch()
+    assert StartedSweep(tmp_path, None).begun()
+
+
+def test_force_is_refused_where_jobs_run_at_once(multirun: Callable[..., Any]) -> None:
+    multirun("force=true")
+    with pytest.raises(SystemExit, match=r"error: force=true .* leave out hydra/launcher"):
+        multirun("force=true", "hydra.launcher._target_=elsewhere.Launcher")

@@ -1,0 +1,126 @@
+"""What a run is refused for before it begins, by the setting that is to be changed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from icm_pipeline.cli.preflight import refuse_unusable
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.metrics import realism
+from icm_pipeline.zoo.paths import ZOO
+
+Compose = Callable[..., Settings]
+CLIP, CLASSIFIER = str(ZOO / "tiny-clip"), str(ZOO / "tiny-classifier")
+
+
+@pytest.fixture
+def with_judges(settings_with: Compose) -> Compose:
+    """Give a function from words to settings whose judges are the shipped ones, where no word says another."""
+    paths = (f"labeler.path={CLIP}", f"judge.path={CLASSIFIER}", f"evaluate.clip.path={CLIP}")
+    return lambda *words: settings_with(*paths, *words)
+
+
+def test_an_attribute_that_the_embedded_judge_cannot_tell_is_refused_early(with_judges: Compose) -> None:
+    settings = with_judges()
+    refuse_unusable(settings, ["generate"])
+    settings.attribute.name = "beard"
+    with pytest.raises(ValueError, match="beard"):
+        refuse_unusable(settings, ["generate"])
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (
+            ["labeler.path=/nowhere/clip.safetensors"],
+            ValueError,
+            r"^labeler\.path=/nowhere/clip\.safetensors does not exist",
+        ),
+        (["labeler.model='local-dir:/nowhere'"], ValueError, r"^labeler\.model=local-dir:/nowhere does not exist"),
+        (
+            ["judge.path=/nowhere/clip.safetensors"],
+            ValueError,
+            r"^judge\.path=/nowhere/clip\.safetensors does not exist",
+        ),
+        (["evaluate.clip.path=/nowhere"], ValueError, r"^evaluate\.clip\.path=/nowhere does not exist"),
+        (
+            ["evaluate.clip.model=foo"],
+            ValueError,
+            r"^evaluate\.clip\.model=foo is no model of .*icm",
+        ),
+        (
+            ["judge.path=openai", "judge.model=ViT-L-41"],
+            ValueError,
+            r"^judge\.model=ViT-L-41 is no .*ViT-L-14",
+        ),
+        (["labeler.faces=largest", "labeler.detector=eyes"], ValueError, r"^labeler\.detector=eyes is not known"),
+        (["judge.faces=largest", "judge.detector=eyes"], ValueError, r"^judge\.detector=eyes is not known"),
+        (["judge.kind=fairface", "judge.model=eight"], ValueError, r"^judge\.model=eight is no FairFace model"),
+        (["labeler.faces=largest"], ModuleNotFoundError, r"^labeler\.detector=dlib needs .*icm_pipeline\[faces\]"),
+    ],
+)
+def test_what_a_judge_lacks_is_refused_early_by_its_own_group(
+    with_judges: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr("icm_pipeline.labelers.base.find_spec", lambda name: None)
+    settings = with_judges(
+        "labeler.kind=clip", f"judge.path={CLIP}", "judge.kind=clip", "judge.model=icm-tiny-clip", *words
+    )
+    with pytest.raises(error, match=message):
+        refuse_unusable(settings, ["generate"])
+
+
+def test_an_inception_checkpoint_that_is_not_there_is_refused_early(with_judges: Compose) -> None:
+    settings = with_judges("evaluate.inception=/nowhere/net.pth")
+    with pytest.raises(ValueError, match=r"evaluate\.inception=/nowhere/net\.pth does not exist"):
+        refuse_unusable(settings, ["generate"])
+
+
+def test_a_reference_without_the_library_for_it_is_refused_early(
+    with_judges: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realism, "find_spec", lambda name: None)
+    settings = with_judges("evaluate.reference=/pictures")
+    with pytest.raises(ModuleNotFoundError, match=r"icm_pipeline\[fid\]"):
+        refuse_unusable(settings, ["generate"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("judge.device=cuda", ["steer", "evaluate"]),
+        ("probe.device=cuda", ["generate", "probe"]),
+        ("evaluate.clip.device=cuda", ["evaluate"]),
+        ("model.device=cuda", ["originals"]),
+    ],
+)
+def test_a_device_of_a_stage_to_come_is_refused_by_its_setting(
+    with_judges: Compose, word: str, names: list[str]
+) -> None:
+    settings = with_judges(word)
+    with pytest.raises(ValueError, match=f"{word} cannot be used here"):
+        refuse_unusable(settings, names)
+    refuse_unusable(settings, ["select"])
+
+
+def test_devices_of_a_shared_stage_are_its_processes_to_check(with_judges: Compose) -> None:
+    refuse_unusable(with_judges("model.device=cuda", "devices=[cuda:0,cuda:1]"), ["generate"])
+
+
+def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluates(with_judges: Compose) -> None:
+    settings = with_judges("judge.path=/nowhere")
+    for names in (["generate"], ["steer", "evaluate"]):
+        with pytest.raises(ValueError, match=r"^judge\.path=/nowhere does not exist"):
+            refuse_unusable(settings, names)
+    refuse_unusable(settings, ["label", "probe", "select", "originals", "steer"])
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "hf-hub:somebody/some-clip"])
+def test_models_of_open_clip_and_of_the_hub_are_known(with_judges: Compose, model: str) -> None:
+    refuse_unusable(with_judges("judge.path=openai", f"judge.model='{model}'"), ["evaluate"])

@@ -1,0 +1,78 @@
+"""SIGINT and SIGTERM: the process ends within seconds with its code, says how to go on and shows no traceback."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.command_line import command
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+BODIES = {
+    "a plain wait": "time.sleep(60)",
+    "a library that makes another error of it": (
+        "try:\n        time.sleep(60)\n    except BaseException as error:\n        raise ImportError('no') from error"
+    ),
+    "a library that swallows it": (
+        "for _ in range(60):\n        try:\n            time.sleep(1)\n        except BaseException:\n            pass"
+    ),
+}
+SCRIPT = """
+import sys, time
+from icm_pipeline import stopping
+stopping.GRACE_SECONDS = 1.0
+with stopping.stopping_cleanly(["stage=all", "attribute.options.man=[a man]"]):
+    print("ready", flush=True)
+    {body}
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_a_signal_ends_the_process_and_says_how_to_go_on(number: signal.Signals, code: int, body: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(body=body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"stopped by {number.name}" in errors
+    assert "stage=all 'attribute.options.man=[a man]'" in errors
+    assert "Traceback" not in errors
+
+
+def test_without_a_signal_errors_and_exit_codes_pass_through() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(body="sys.exit(7)")], capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "when"), [(signal.SIGTERM, 143, "imports"), (signal.SIGINT, 130, "a batch")]
+)
+def test_a_job_stopped_by_a_signal_keeps_what_is_done(
+    tmp_path: Path, number: signal.Signals, code: int, when: str
+) -> None:
+    outputs = tmp_path / "outputs"
+    words = command(outputs, "stage=originals", "model.batch_size=2", "evaluate.images_per_prompt=200")
+    sign = "runs/**/icm.log" if when == "imports" else "artifacts/originals/*.partial/images/*.png"
+    with (tmp_path / "errors").open("wb") as errors:
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=errors, stderr=errors)
+        deadline = time.monotonic() + 600
+        while not list(outputs.glob(sign)):
+            assert process.poll() is None, (tmp_path / "errors").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(60) == code
+    text = (tmp_path / "errors").read_text()
+    assert "what is done is kept. To go on: python -m icm_pipeline" in text
+    assert "Traceback" not in text
+    assert (when == "a batch") == bool(list(outputs.glob("artifacts/originals/*.partial")))
+    assert not list(outputs.glob("artifacts/originals/*/manifest.json"))

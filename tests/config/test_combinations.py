@@ -1,0 +1,129 @@
+"""Settings that do not go together are refused, and those that do are not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from icm_pipeline.config.choices import RULES
+from icm_pipeline.config.schema import ConfigError, Settings
+
+Compose = Callable[..., Settings]
+
+
+SDXL = "model.path=stabilityai/stable-diffusion-xl-base-1.0"
+SHIPPED_JUDGES = {
+    "labeler.path=embedded:tiny-clip": "labeler=clip",
+    "judge.path=embedded:tiny-classifier": "labeler@judge=clip",
+    "evaluate.clip.path=embedded:tiny-clip": "evaluate=people",
+}
+
+
+def test_a_growing_batch_needs_a_gpu(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"model\.grow_batch=true needs a GPU.*model\.batch_size"):
+        settings_with("model.grow_batch=true", "model.device=cpu")
+
+
+def test_a_steering_window_that_ends_before_it_begins_is_refused(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"method\.last_step"):
+        settings_with("method.first_step=5", "method.last_step=4")
+
+
+@pytest.mark.parametrize("word", SHIPPED_JUDGES)
+def test_an_embedded_judge_is_refused_for_another_model_with_what_to_add(settings_with: Compose, word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_with(SDXL, word)
+    assert word in str(caught.value)
+    assert [added for added in SHIPPED_JUDGES.values() if f" {added} " in str(caught.value)] == [SHIPPED_JUDGES[word]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.path=embedded:tiny"],
+        [SDXL, "stage=originals"],
+        [SDXL, "stage=label", "images=/pictures"],
+        [
+            SDXL,
+            "labeler.path=/mine/tiny-clip",
+            "judge.path=/mine/tiny-classifier",
+            "evaluate.clip.path=/mine/tiny-clip",
+        ],
+    ],
+)
+def test_embedded_judges_of_their_own_world_or_by_folder_are_accepted(settings_with: Compose, words: list[str]) -> None:
+    settings_with(*SHIPPED_JUDGES, *words)
+
+
+def test_a_steering_window_of_one_step_is_accepted(settings_with: Compose) -> None:
+    assert settings_with("method.first_step=5", "method.last_step=5").method.last_step == 5
+
+
+@pytest.mark.parametrize("shares", ["[1.0]", "[0.2,0.3,0.5]", "[0.5,0.6]", "[-0.5,1.5]", "[nan,1.0]"])
+def test_shares_that_are_no_distribution_over_the_options_are_refused(settings_with: Compose, shares: str) -> None:
+    with pytest.raises(ConfigError, match=r"method\.target_shares"):
+        settings_with(f"method.target_shares={shares}")
+
+
+def test_shares_that_sum_to_one_are_accepted(settings_with: Compose) -> None:
+    assert settings_with("method.target_shares=[0.0,1.0]").method.target_shares == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("stage", ["all", "evaluate"])
+def test_a_sweep_goes_with_the_report_only(settings_with: Compose, stage: str) -> None:
+    with pytest.raises(ConfigError, match="stage=report"):
+        settings_with("sweep=multirun/night", f"stage={stage}")
+
+
+@pytest.mark.parametrize(
+    "words", [["shards=2", "force=true"], ["devices=[cpu]", "force=true"], ["devices=[cpu]", "shards=2"]]
+)
+def test_ways_of_sharing_work_that_exclude_each_other_are_refused(settings_with: Compose, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="shards"):
+        settings_with(*words)
+
+
+def test_a_window_that_ends_beyond_the_last_step_is_refused(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"method\.last_step=20 lies beyond the last of 20 steps.*last_step=null"):
+        settings_with("method.last_step=20")
+
+
+def test_a_window_that_ends_where_the_models_own_does_suits_fewer_steps(settings_with: Compose) -> None:
+    settings = settings_with("model.steering.last_step=16", "method.last_step=16", "model.num_steps=10")
+    assert settings.method.last_step == 16
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "named"])
+def test_names_of_layers_that_the_rule_does_not_read_are_refused(settings_with: Compose, rule: str) -> None:
+    with pytest.raises(ConfigError, match=rf"layers\.names=\[mid\] .* layers\.rule={rule}.*layers=named"):
+        settings_with("layers.names=[mid]", f"layers.rule={rule}")
+
+
+def test_names_of_layers_that_are_read_are_accepted_beside_any_k(settings_with: Compose) -> None:
+    assert settings_with("layers.names=[mid]", "layers.rule=named", "layers.k=3").layers.names == ["mid"]
+    assert settings_with("layers.rule=all", "layers.k=3").layers.rule == "all"
+
+
+FOLDER = ("stage=label", "images=/pictures")
+
+
+def test_a_table_and_rules_for_folders_exclude_each_other(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"folders\.table=x\.csv and folders\.names exclude each other"):
+        settings_with(*FOLDER, "folders.table=x.csv", "folders.names=[{seed}]")
+
+
+@pytest.mark.parametrize("word", ["folders.table=x.csv", "folders.names=[{seed}]"])
+def test_a_table_or_rules_for_folders_are_accepted(settings_with: Compose, word: str) -> None:
+    settings_with(*FOLDER, word)
+
+
+@pytest.mark.parametrize("tracker", ["csv", "tensorboard"])
+@pytest.mark.parametrize("mode", ["online", "disabled"])
+def test_a_mode_that_a_tracker_of_files_does_not_read_is_refused(
+    settings_with: Compose, tracker: str, mode: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"tracker\.mode={mode} is read by tracker=wandb only"):
+        settings_with(f"tracker.name={tracker}", f"tracker.mode={mode}")
+
+
+def test_no_tracking_leaves_the_mode_that_an_experiment_set(settings_with: Compose) -> None:
+    assert settings_with("tracker.name=none", "tracker.mode=online").tracker.name == "none"

@@ -1,0 +1,116 @@
+"""Recording: pooled activations equal an obvious reference, for the recorded steps and no others."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.hooks.clock import StepClock
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
+
+NUM_STEPS = 4
+
+
+def record(backbone: Backbone, jobs: list[Job], steps: list[int]) -> dict[str, Tensor]:
+    recorder = Recorder(steps)
+    with hooked(backbone, backbone.layers, recorder, len(jobs)):
+        denoise(backbone, jobs)
+    return recorder.recording().activations
+
+
+def record_slowly(backbone: Backbone, jobs: list[Job]) -> dict[str, Tensor]:
+    """Keep every whole output of every module and pool afterwards, one number at a time over tokens."""
+    outputs: dict[str, list[Tensor]] = {site.layer: [] for site in backbone.sites}
+    handles = [
+        backbone.denoiser.get_submodule(layer).register_forward_hook(
+            lambda module, args, output, layer=layer: outputs[layer].append(output.double().clone())
+        )
+        for layer in outputs
+    ]
+    try:
+        denoise(backbone, jobs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    pooled = {}
+    for layer, by_step in outputs.items():
+        rows = [[sum(output[len(jobs) + i]) / output.shape[1] for output in by_step] for i in range(len(jobs))]
+        pooled[layer] = torch.stack([torch.stack(row) for row in rows])
+    return pooled
+
+
+def test_recording_equals_a_slow_reference(backbone: Backbone, jobs: list[Job]) -> None:
+    fast, slow = record(backbone, jobs, list(range(NUM_STEPS))), record_slowly(backbone, jobs)
+    assert fast.keys() == slow.keys()
+    for layer, values in fast.items():
+        assert values.dtype == torch.float32
+        torch.testing.assert_close(values.double(), slow[layer], rtol=1e-5, atol=1e-6)
+
+
+def test_recording_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
+    plain = denoise(backbone, jobs)
+    with hooked(backbone, backbone.layers, Recorder([0, 2]), len(jobs)):
+        assert torch.equal(denoise(backbone, jobs), plain)
+
+
+def test_a_subset_of_steps_is_that_subset_of_the_whole(backbone: Backbone, jobs: list[Job]) -> None:
+    whole, some = record(backbone, jobs, [0, 1, 2, 3]), record(backbone, jobs, [1, 3])
+    for layer, values in some.items():
+        assert torch.equal(values, whole[layer][:, [1, 3]])
+
+
+def test_steps_differ_from_one_another(backbone: Backbone, jobs: list[Job]) -> None:
+    for values in record(backbone, jobs, [0, 3]).values():
+        assert not torch.allclose(values[:, 0], values[:, 1])
+
+
+def test_activations_do_not_depend_on_what_shares_the_batch(backbone: Backbone, jobs: list[Job]) -> None:
+    together = record(backbone, jobs, [0, 1, 2, 3])
+    alone = [record(backbone, [job], [0, 1, 2, 3]) for job in jobs]
+    for layer, values in together.items():
+        torch.testing.assert_close(values, torch.cat([one[layer] for one in alone]), rtol=0, atol=1e-5)
+
+
+def test_a_step_that_was_never_reached_is_an_error(backbone: Backbone, jobs: list[Job]) -> None:
+    with pytest.raises(ValueError, match=r"never reached \[4\]"):
+        record(backbone, jobs[:1], [0, NUM_STEPS])
+
+
+def test_reaching_none_of_the_steps_is_an_error_too(backbone: Backbone, jobs: list[Job]) -> None:
+    with pytest.raises(ValueError, match=r"never reached \[4\]"):
+        record(backbone, jobs[:1], [NUM_STEPS])
+
+
+def test_activations_that_are_not_finite_are_an_error_that_names_the_layer() -> None:
+    recorder = Recorder([0])
+    recorder(torch.full((1, 2, 3), float("inf")), Site("mid.attn1", "self_attention"), StepClock(1))
+    with pytest.raises(FloatingPointError, match=r"mid\.attn1"):
+        recorder.recording()
+
+
+def test_half_precision_tokens_are_pooled_in_float32() -> None:
+    recorder = Recorder([0])
+    tokens = torch.full((1, 4096, 1), 30.0, dtype=torch.float16)  # its sum is beyond float16
+    recorder(tokens, Site("mid.attn1", "self_attention"), StepClock(1))
+    assert recorder.recording().activations["mid.attn1"].item() == 30.0
+
+
+def test_a_step_with_more_than_one_call_keeps_the_last() -> None:
+    recorder, site, clock = Recorder([0]), Site("mid.attn1", "self_attention"), StepClock(1)
+    recorder(torch.ones(1, 2, 3), site, clock)
+    recorder(2 * torch.ones(1, 2, 3), site, clock)
+    assert torch.equal(recorder.recording().activations["mid.attn1"], torch.full((1, 1, 3), 2.0))
+
+
+def test_a_recording_says_its_steps_their_noise_levels_and_the_kinds(backbone: Backbone, jobs: list[Job]) -> None:
+    recorder = Recorder([1, 3])
+    with hooked(backbone, backbone.layers, recorder, 1):
+        denoise(backbone, jobs[:1])
+    recording, scheduler = recorder.recording(), backbone.pipe.scheduler
+    expected = [float((1 - scheduler.alphas_cumprod[int(scheduler.timesteps[step])]) ** 0.5) for step in (1, 3)]
+    assert recording.steps == [1, 3]
+    assert recording.noise_levels == pytest.approx(expected)
+    assert recording.kinds == {site.layer: site.kind for site in backbone.sites}

@@ -1,0 +1,233 @@
+"""Folding: a bias equals the hooks it stands for, and what no bias can stand for is refused with the reason."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+import icm_pipeline
+from icm_pipeline.backbones.registry import attach
+from icm_pipeline.methods.folding import FoldingError
+from icm_pipeline.methods.vectors import SteeringVectors, Strength
+from tests.helpers.pipelines import build
+
+ATTENTION = "mid_block.attentions.0.transformer_blocks.0.attn1"
+FEED_FORWARD = "mid_block.attentions.0.transformer_blocks.0.ff"
+# A foldable layer of each kind of output format, in every family that has one.
+FOLDABLE = {
+    "sd": [ATTENTION, "mid_block.attentions.0.transformer_blocks.0.attn2", FEED_FORWARD],
+    "sdxl": [ATTENTION, FEED_FORWARD],
+    "sana": ["transformer_blocks.0.attn1", "transformer_blocks.0.attn2"],
+    "pixart": ["transformer_blocks.0.attn1", "transformer_blocks.0.ff"],
+    "sd3": ["transformer_blocks.0.attn", "transformer_blocks.0.attn2", "transformer_blocks.0.ff"],
+    "flux": ["transformer_blocks.0.attn", "transformer_blocks.0.ff"],
+}
+REFUSED = {
+    "flux": ("single_transformer_blocks.0.attn", "text tokens"),
+    "z_image": ("layers.0.attention", "text tokens"),
+    "sana": ("transformer_blocks.0.ff", "no linear map"),
+}
+NUM_STEPS = 3
+GIVEN = {"alpha": 2.0, "alpha_unit": "activation", "both_halves": True}
+
+
+def quiet(family: str) -> Any:
+    """Return a family's random pipeline as `from_pretrained` would: without dropout, without a progress bar."""
+    pipe = build(family)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def make(pipe: Any, guidance_scale: float = 1.0) -> Tensor:
+    """Return the final latents of a plain call."""
+    more = {"height": 32, "width": 32} if type(pipe).__name__ == "SanaPipeline" else {"height": 16, "width": 16}
+    more |= dict(attach(pipe).family.options)
+    return pipe(
+        "a face", num_inference_steps=NUM_STEPS, guidance_scale=guidance_scale, output_type="latent",
+        generator=torch.Generator().manual_seed(0), **more,
+    ).images  # fmt: skip
+
+
+def constant_vectors(pipe: Any, layers: list[str]) -> SteeringVectors:
+    with icm_pipeline.record(pipe, layers=layers) as seen:
+        make(pipe)
+    recording = seen.recordings[0]
+    generator = torch.Generator().manual_seed(0)
+    directions = {
+        layer: torch.randn(1, 2, pooled.shape[-1], generator=generator).expand(NUM_STEPS, -1, -1)
+        for layer, pooled in recording.activations.items()
+    }
+    return SteeringVectors(
+        directions={layer: torch.nn.functional.normalize(values, dim=-1) for layer, values in directions.items()},
+        mean_norms={layer: pooled.norm(dim=-1).mean(0) for layer, pooled in recording.activations.items()},
+        steps=tuple(recording.steps), noise_levels=tuple(recording.noise_levels), options=("woman", "man"),
+        model="random", attribute="gender",
+    )  # fmt: skip
+
+
+@contextmanager
+def both_halves_shifted(pipe: Any, vectors: SteeringVectors, option: int, alpha: float) -> Iterator[None]:
+    """Shift every row by plain hooks, without the code under test."""
+
+    def add(shift: Tensor, module: Any, args: Any, output: Tensor) -> Tensor:
+        return output + shift
+
+    with ExitStack() as stack:
+        for layer, directions in vectors.directions.items():
+            hook = partial(add, alpha * directions[0, option])
+            stack.callback(pipe.unet.get_submodule(layer).register_forward_hook(hook).remove)
+        yield
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(b.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return quiet("sd")
+
+
+@pytest.fixture(scope="module")
+def vectors(pipe: Any) -> SteeringVectors:
+    return constant_vectors(pipe, [ATTENTION, FEED_FORWARD])
+
+
+@pytest.mark.parametrize("family", FOLDABLE)
+def test_without_guidance_a_bias_is_what_steering_does(family: str) -> None:
+    folding_is_steering(quiet(family), FOLDABLE[family])
+
+
+def folding_is_steering(pipe: Any, layers: list[str]) -> None:
+    """Check that folded layers make what steered ones do, and that the pipeline is as before afterwards."""
+    vectors = constant_vectors(pipe, layers)
+    plain = make(pipe)
+    with icm_pipeline.steer(pipe, vectors, "man", alpha=2.0):
+        steered = make(pipe)
+    with icm_pipeline.fold(pipe, vectors, "man", **GIVEN):
+        close(make(pipe), steered)
+    assert not torch.allclose(steered, plain, atol=1e-3)
+    assert torch.equal(make(pipe), plain)
+
+
+def test_a_layer_that_divides_its_output_is_folded_by_as_much_more() -> None:
+    pipe = quiet("sd")
+    pipe.unet.get_submodule(ATTENTION).rescale_output_factor = 2.5
+    folding_is_steering(pipe, [ATTENTION])
+
+
+def test_with_guidance_a_bias_is_hooks_that_shift_both_halves(pipe: Any, vectors: SteeringVectors) -> None:
+    with both_halves_shifted(pipe, vectors, 1, 2.0):
+        shifted = make(pipe, 5.0)
+    with icm_pipeline.steer(pipe, vectors, "man", alpha=2.0):
+        conditional_only = make(pipe, 5.0)
+    with icm_pipeline.fold(pipe, vectors, "man", **GIVEN):
+        folded = make(pipe, 5.0)
+    close(folded, shifted)
+    assert not torch.allclose(folded, conditional_only, atol=1e-3)
+
+
+def test_a_relative_alpha_of_equal_lengths_is_folded_in_activation_units(pipe: Any, vectors: SteeringVectors) -> None:
+    even = replace(vectors, mean_norms={layer: torch.full((NUM_STEPS,), 0.5) for layer in vectors.layers})
+    with icm_pipeline.fold(pipe, even, "man", alpha=4.0, alpha_unit="relative", both_halves=True):
+        relative = make(pipe)
+    with icm_pipeline.fold(pipe, even, "man", **GIVEN):
+        close(make(pipe), relative)
+
+
+def test_a_folded_pipeline_is_saved_and_loaded_as_any_other(vectors: SteeringVectors, tmp_path: Path) -> None:
+    pipe = quiet("sd")
+    icm_pipeline.fold(pipe, vectors, "woman", **GIVEN)
+    pipe.save_pretrained(tmp_path)
+    loaded = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(make(loaded), make(pipe))
+
+
+def test_undoing_twice_is_undoing_once(pipe: Any, vectors: SteeringVectors) -> None:
+    plain = make(pipe)
+    folded = icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+    folded.undo()
+    folded.undo()
+    assert torch.equal(make(pipe), plain)
+
+
+def test_the_biases_come_back_after_an_exception(pipe: Any, vectors: SteeringVectors) -> None:
+    plain = make(pipe)
+    with pytest.raises(KeyError), icm_pipeline.fold(pipe, vectors, "man", **GIVEN):
+        raise KeyError
+    assert torch.equal(make(pipe), plain)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"both_halves": False}, "conditional half"),
+        ({"window": (1, None)}, "every step"),
+        ({"window": (0, 0)}, "every step"),
+        ({"window": (0, NUM_STEPS - 1)}, "every step"),  # a run may have more steps than were recorded
+        ({"norm_preserving": True}, "depends on the token"),
+        ({"alpha_unit": "relative"}, "differs from step to step.*activation units"),
+        ({"option": "child"}, "woman, man"),
+    ],
+)
+def test_what_no_bias_can_stand_for_is_refused(
+    pipe: Any, vectors: SteeringVectors, changed: dict[str, Any], reason: str
+) -> None:
+    plain = make(pipe)
+    with pytest.raises(ValueError, match=reason):
+        icm_pipeline.fold(pipe, vectors, **{"option": "man", **GIVEN, **changed})
+    assert torch.equal(make(pipe), plain)
+
+
+def test_directions_of_their_own_for_each_step_are_refused_and_their_average_is_not(
+    pipe: Any, vectors: SteeringVectors
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    turned = {
+        layer: torch.nn.functional.normalize(torch.randn(v.shape, generator=generator), dim=-1)
+        for layer, v in vectors.directions.items()
+    }
+    per_step = replace(vectors, directions=turned, strength=Strength(2.0, "activation", 0, None, NUM_STEPS))
+    with pytest.raises(FoldingError, match=r"vectors\.averaged\(\)"):
+        icm_pipeline.fold(pipe, per_step, "man", both_halves=True)
+    with icm_pipeline.fold(pipe, per_step.averaged(), "man", both_halves=True):
+        make(pipe)
+
+
+def test_a_window_to_the_last_of_a_known_number_of_steps_is_a_bias(pipe: Any, vectors: SteeringVectors) -> None:
+    used = replace(vectors, strength=Strength(2.0, "activation", 0, 49, 50))
+    with icm_pipeline.fold(pipe, used, "man", both_halves=True):
+        make(pipe)
+    with pytest.raises(FoldingError, match=r"steps 0 to 48 .*window=\(0, None\)"):
+        icm_pipeline.fold(pipe, replace(used, strength=Strength(2.0, "activation", 0, 48, 50)), "man", both_halves=True)
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_layer_without_a_projection_of_image_tokens_alone_is_refused(family: str) -> None:
+    pipe = build(family)
+    layer, reason = REFUSED[family]
+    vectors = SteeringVectors(
+        directions={layer: torch.ones(1, 1, 32)}, mean_norms={layer: torch.ones(1)}, steps=(0,), noise_levels=(1.0,),
+        options=("man",), model="random", attribute="gender",
+    )  # fmt: skip
+    with pytest.raises(FoldingError, match=reason):
+        icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+
+
+def test_vectors_of_another_width_change_nothing(pipe: Any, vectors: SteeringVectors) -> None:
+    plain, last = make(pipe), vectors.layers[-1]
+    wrong = replace(vectors, directions={**vectors.directions, last: vectors.directions[last][..., :-1]})
+    with pytest.raises(FoldingError, match=f"{last} are .* wide"):
+        icm_pipeline.fold(pipe, wrong, "man", **GIVEN)
+    assert torch.equal(make(pipe), plain)

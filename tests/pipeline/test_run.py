@@ -1,0 +1,562 @@
+"""The pipeline: which setting changes which key, what is missing is made in order, what is there is not made again."""
+
+import shlex
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import is_dataclass
+from operator import attrgetter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+import pytest
+from PIL import Image
+
+from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.generation.shared_batches import SharedBatches
+from icm_pipeline.pipeline import table as stage_table
+from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.table import FOLDER_STAGES, STAGES, check_stage, stages_of
+from icm_pipeline.store.artifacts import ArtifactError
+from icm_pipeline.tracking.base import NoTracker
+
+Compose = Callable[..., Settings]
+ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
+LATE = {"evaluate", "report"}
+STEERED = {"steer", *LATE}
+CHOSEN = {"select", *STEERED}
+PROBED = {"probe", *CHOSEN}
+LABELLED = {"label", *PROBED}
+RECORDED = {"generate", "extract", *LABELLED}
+
+
+def keys(settings: Settings) -> dict[str, str]:
+    found = Pipeline(settings, [], NoTracker())
+    return {name: found.key(name) for name in STAGES}
+
+
+def all_settings(schema: type = Settings, place: str = "") -> list[str]:
+    """Return the dotted name of every setting that there is."""
+    found: list[str] = []
+    for name, kind in get_type_hints(schema).items():
+        found += all_settings(kind, f"{place}{name}.") if is_dataclass(kind) else [place + name]
+    return found
+
+
+def under(group: str, *names: str) -> list[str]:
+    return [f"{group}.{name}" for name in names]
+
+
+def each(names: list[str], stages: set[str]) -> dict[str, set[str]]:
+    return {name: stages for name in names}
+
+
+JUDGE = ("kind", "model", "path", "faces", "detector", "groups")
+CHANGED_BY: dict[str, set[str]] = {
+    "seed": set(STAGES),
+    **each(
+        under("model", "path", "revision", "variant", "dtype", "num_steps", "guidance_scale", "scheduler", "height",
+              "width", "call", "vae_tiling"),  # the last one blends tiles
+        set(STAGES),
+    ),
+    **each(
+        ["model.sites", "timesteps.start", "timesteps.count", "generate.images_per_prompt",
+         *under("attribute", "probe_templates", "probe_subjects")],
+        RECORDED,
+    ),
+    "generate.record": RECORDED - {"extract"},
+    **each([*under("labeler", *JUDGE), *under("attribute", "name", "options")], LABELLED),
+    **each(under("probe", "C", "max_iter", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
+    **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
+    **each(["attribute.evaluation_prompts", "evaluate.images_per_prompt"], {"originals", *STEERED}),
+    **each(
+        ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "first_step",
+                         "last_step", "vector", "norm_preserving", "target_shares")],
+        STEERED,
+    ),
+    **each(
+        [*under("judge", *JUDGE), *under("evaluate.clip", "model", "path"),
+         *under("evaluate", "drift", "bootstrap", "fd", "reference", "inception")],
+        LATE,
+    ),
+}  # fmt: skip
+# Where and how fast things run, how they are named and told, and what only other stages or commands read.
+CHANGES_NOTHING = [
+    "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
+    *under("folders", "table", "names"),
+    *under("model", "name", "device", "offload", "vae_slicing", "channels_last", "attention_kernel", "compile",
+           "batch_size", "grow_batch", "decode_batch_size", "num_threads", "outline"),
+    *under("model.steering", "alpha", "alpha_unit", "k", "C", "first_step", "last_step"),
+    "timesteps.name",
+    *under("labeler", "batch_size", "device"), *under("judge", "batch_size", "device"),
+    *under("generate", "shard_size", "reuse_prefix", "share_batches"),
+    *under("probe", "device", "min_per_option"),
+    *under("evaluate.clip", "kind", "batch_size", "device", "faces", "detector", "groups"),
+    *under("tracker", "name", "mode", "project", "entity", "group"),
+    *under("pretrain", "part", "folder", "install", "device", "num_portraits", "num_held_out", "num_quality_images",
+           "steps", "batch_sizes", "learning_rates", "compile", "from_shipped"),
+]  # fmt: skip
+OTHER_STAGES = ["images", "reference"]  # with these the pipeline is another: FOLDER_STAGES
+# What a setting is read beside, and another value of one that is a choice or begins as null.
+BESIDE = {
+    "layers.seed": "layers.rule=random",
+    "layers.names": "layers.rule=named",
+    "method.draw_size": "method.assignment=batch",
+}
+VALUES: dict[str, Any] = {
+    "layers.rule": "worst", "layers.kind": "cross_attention", "method.name": "none", "method.assignment": "image",
+    "method.last_step": 9, "method.target_shares": [0.3, 0.7], "timesteps.count": 5, "model.height": 64,
+    "model.width": 64, "shard": 0, "model.decode_batch_size": 2, "model.num_threads": 2, "model.steering.last_step": 3,
+    "plan.seconds_per_image": 1.0,
+}  # fmt: skip
+
+
+def another(value: Any) -> Any:
+    """Return a value that differs from a setting's."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [*value, "another"]
+    if isinstance(value, dict):
+        return {**value, "another": next(iter(value.values()), "another")}
+    return f"{value}-another"
+
+
+def with_another(settings: Settings, dotted: str, folder: Path) -> Settings:
+    """Return settings of which one has another value."""
+    changed = deepcopy(settings)
+    group, _, name = dotted.rpartition(".")
+    owner = attrgetter(group)(changed) if group else changed
+    value = str(folder) if dotted == "evaluate.reference" else VALUES.get(dotted, another(getattr(owner, name)))
+    assert value != getattr(owner, name)
+    setattr(owner, name, value)
+    return changed
+
+
+def test_every_setting_there_is_has_its_place_in_the_tables_of_what_changes_which_key() -> None:
+    assert sorted([*CHANGED_BY, *CHANGES_NOTHING, *OTHER_STAGES]) == sorted(all_settings())
+
+
+@pytest.mark.parametrize("dotted", [*CHANGED_BY, *CHANGES_NOTHING])
+def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
+    settings_with: Compose, tmp_path: Path, dotted: str
+) -> None:
+    settings = settings_with(BESIDE.get(dotted, "seed=0"))
+    before, after = keys(settings), keys(with_another(settings, dotted, tmp_path))
+    assert {name for name in STAGES if before[name] != after[name]} == CHANGED_BY.get(dotted, set())
+
+
+def test_another_text_of_an_option_of_a_drifting_attribute_changes_the_evaluation(settings_with: Compose) -> None:
+    settings = settings_with()
+    before = keys(settings)
+    settings.evaluate.drift["age"].options["old"] = ["an old man"]
+    after = keys(settings)
+    assert {name for name in STAGES if before[name] != after[name]} == LATE
+
+
+JUDGED_BY = [*under("labeler", *JUDGE), *under("attribute", "name", "options")]
+IN_FOLDERS = {
+    **each(JUDGED_BY, {"label", "evaluate"}),
+    **each([name for name, changed in CHANGED_BY.items() if changed == LATE], {"evaluate"}),
+    **each(["seed", "method.target_shares"], {"evaluate"}),
+}
+
+
+def test_of_folders_of_images_a_setting_changes_exactly_the_keys_of_what_reads_it(
+    settings_with: Compose, tmp_path: Path
+) -> None:
+    for name in ("images", "pictures"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    settings = settings_with(f"images={tmp_path / 'images'}", "stage=evaluate")
+    before = folder_keys(settings)
+    for dotted, changed in IN_FOLDERS.items():
+        after = folder_keys(with_another(settings, dotted, tmp_path / "pictures"))
+        assert {name for name in FOLDER_STAGES if before[name] != after[name]} == changed, dotted
+    unread = [name for name in (*CHANGED_BY, *CHANGES_NOTHING) if name not in IN_FOLDERS]
+    for dotted in unread:
+        if not dotted.startswith("folders."):  # how a folder is read: counts by what is read
+            settings = with_another(settings, dotted, tmp_path)
+    assert folder_keys(settings) == before
+
+
+def folder_keys(settings: Settings) -> dict[str, str]:
+    found = Pipeline(settings, [], NoTracker())
+    return {name: found.key(name) for name in FOLDER_STAGES}
+
+
+@pytest.mark.parametrize(
+    ("beside", "word"),
+    [
+        ("layers.rule=top", "layers.seed=1"),
+        ("layers.rule=all", "layers.k=3"),
+        ("layers.rule=all", "layers.seed=1"),
+        ("layers.rule=named", "layers.kind=cross_attention"),
+        ("method.assignment=quota", "method.draw_size=8"),
+        ("method.assignment=image", "method.draw_size=8"),
+        ("method.name=none", "alpha=3"),
+        ("method.name=none", "method.direction=pattern"),
+        ("probe.C=1", "probe.min_per_option=3"),
+        ("evaluate.fd=labels", "evaluate.drift.age.probe_subjects=[person]"),
+    ],
+)
+def test_what_nothing_reads_beside_the_other_settings_changes_no_key(
+    settings_with: Compose, beside: str, word: str
+) -> None:
+    assert keys(settings_with(beside, word)) == keys(settings_with(beside))
+
+
+@pytest.mark.parametrize(
+    ("beside", "word", "changed"),
+    [
+        ("layers.rule=random", "layers.seed=1", CHOSEN),
+        ("layers.rule=worst", "layers.k=3", CHOSEN),
+        ("layers.rule=named", "layers.names=[mid]", CHOSEN),
+        ("method.assignment=batch", "method.draw_size=8", STEERED),
+        ("method.name=none", "method.assignment=image", STEERED),
+    ],
+)
+def test_what_is_read_beside_the_other_settings_changes_the_keys_below_it(
+    settings_with: Compose, beside: str, word: str, changed: set[str]
+) -> None:
+    before, after = keys(settings_with(beside)), keys(settings_with(beside, word))
+    assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+def test_two_stages_never_share_a_key(settings_with: Compose) -> None:
+    assert len(set(keys(settings_with()).values())) == len(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "changed"),
+    [
+        ("model.path", set(STAGES)),
+        ("labeler.path", LABELLED),
+        ("judge.path", LATE),
+        ("evaluate.clip.path", LATE),
+    ],
+)
+def test_other_weights_at_the_same_path_are_another_key(
+    settings_with: Compose, tmp_path: Path, dotted: str, changed: set[str]
+) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"0123")
+    before = keys(settings_with(f"{dotted}={tmp_path}"))
+    assert keys(settings_with(f"{dotted}={tmp_path}")) == before
+    (tmp_path / "weights.bin").write_bytes(b"0124")
+    after = keys(settings_with(f"{dotted}={tmp_path}"))
+    assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+def test_other_pictures_in_the_reference_are_another_evaluation(settings_with: Compose, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"0123")
+    before = keys(settings_with(f"evaluate.reference={tmp_path}"))
+    assert keys(settings_with(f"evaluate.reference={tmp_path}")) == before
+    (tmp_path / "b.png").write_bytes(b"0123")
+    after = keys(settings_with(f"evaluate.reference={tmp_path}"))
+    assert {name for name in STAGES if before[name] != after[name]} == LATE
+
+
+def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_with: Compose) -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.reference=/nowhere is no folder"):
+        keys(settings_with("evaluate.reference=/nowhere"))
+
+
+def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
+    apart = settings_with("generate.record=false")
+    assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
+    assert stages_of(apart) == tuple(sorted(STAGES, key=list(STAGES).index))
+
+
+def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:
+    assert list(stages_of(settings_with())) == ORDER
+
+
+def test_every_stage_comes_after_what_it_needs(settings_with: Compose) -> None:
+    for record in ("true", "false"):
+        settings = settings_with(f"generate.record={record}")
+        order = stages_of(settings)
+        for position, name in enumerate(order):
+            assert set(STAGES[name].needs(settings)) <= set(order[:position])
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace the stages by ones that write one file; return the list of those that ran."""
+    ran: list[str] = []
+
+    def fake(module: str) -> SimpleNamespace:
+        name = module.split(".")[-1]
+
+        def run(context: StageContext) -> None:
+            ran.append(name)
+            parents = {parent: artifact.read_json("out.json") for parent, artifact in context.parents.items()}
+            (context.folder / "out.json").write_text(f'"{name} of {sorted(parents)}"')
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(stage_table, "import_module", fake)
+    return ran
+
+
+@pytest.fixture
+def pipeline_of(settings_with: Compose, tmp_path: Path) -> Callable[..., Pipeline]:
+    def made_from(*words: str) -> Pipeline:
+        words = (*words, f"paths.outputs={tmp_path}")
+        return Pipeline(settings_with(*words), list(words), NoTracker())
+
+    return made_from
+
+
+def test_all_runs_every_stage_in_order(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    artifact = pipeline_of().run("all")
+    assert made == ORDER
+    assert artifact.manifest["stage"] == "report"
+
+
+def test_a_second_run_makes_nothing(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    first = pipeline_of().run("all")
+    made.clear()
+    assert pipeline_of().run("all").folder == first.folder
+    assert made == []
+
+
+@pytest.mark.parametrize(("word", "expected"), [("alpha=3", STEERED), ("layers.k=2", CHOSEN)])
+def test_a_sweep_makes_only_what_the_swept_setting_changes(
+    pipeline_of: Callable[..., Pipeline], made: list[str], word: str, expected: set[str]
+) -> None:
+    pipeline_of().run("all")
+    made.clear()
+    pipeline_of(word).run("all")
+    assert made == [name for name in ORDER if name in expected]
+
+
+def test_force_makes_a_stage_again(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    pipeline_of().run("all")
+    made.clear()
+    pipeline_of("force=true").run("probe")
+    assert made == ["probe"]
+
+
+def test_images_from_elsewhere_have_no_first_steps_to_keep(settings_with: Compose, tmp_path: Path) -> None:
+    settings = settings_with("method.first_step=5", f"images={tmp_path}", "stage=evaluate")
+    assert Pipeline(settings, [], NoTracker()).keys.prefix_folder() is None
+
+
+def test_other_weights_in_the_folder_of_a_local_model_are_another_key(settings_with: Compose, tmp_path: Path) -> None:
+    found = []
+    for weights in ("one", "two"):
+        (tmp_path / "open_clip_model.safetensors").write_text(weights)
+        words = (f"labeler.model='local-dir:{tmp_path}'", "labeler.kind=clip")
+        found.append(keys(settings_with(*words)))
+    assert {name for name in STAGES if found[0][name] != found[1][name]} == LABELLED - {"extract"}
+
+
+def test_force_computes_the_first_steps_again(pipeline_of: Callable[..., Pipeline]) -> None:
+    assert pipeline_of("method.first_step=5").keys.prefix_folder() is not None
+    assert pipeline_of("method.first_step=5", "force=true").keys.prefix_folder() is None
+
+
+def test_without_reuse_there_are_no_first_steps_to_keep(settings_with: Compose) -> None:
+    late = "method.first_step=5"
+    assert Pipeline(settings_with(late), [], NoTracker()).keys.prefix_folder() is not None
+    assert Pipeline(settings_with(late, "generate.reuse_prefix=false"), [], NoTracker()).keys.prefix_folder() is None
+    assert Pipeline(settings_with("method.first_step=0"), [], NoTracker()).keys.prefix_folder() is None
+
+
+@pytest.fixture
+def alongside(settings_with: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Give a function that steers as a job of a sweep over alpha and returns what the stage is given for sharing."""
+    given: list[Any] = []
+
+    def run(context: StageContext) -> None:
+        given.append(context.alongside)
+        (context.folder / "out.json").write_text("0")
+
+    monkeypatch.setattr(stage_table, "import_module", lambda module: SimpleNamespace(run=run))
+    shared = SharedBatches([1.0, 2.0])
+
+    def steered(*words: str) -> Any:
+        settings = settings_with(*words, f"paths.outputs={tmp_path}")
+        for stage in ("generate", "label", "probe", "select", "steer"):
+            Pipeline(settings, [], NoTracker(), shared=shared).run(stage)
+        return given[-1]
+
+    return steered
+
+
+@pytest.mark.parametrize("word", ["layers.k=3", "probe.C=0.5", "labeler.path=another-tag", "method.first_step=1"])
+def test_the_jobs_of_a_sweep_make_pictures_for_those_that_differ_in_alpha_alone(
+    alongside: Callable[..., Any], word: str
+) -> None:
+    first, second, other = alongside("alpha=1"), alongside("alpha=2"), alongside("alpha=2", word)
+    assert first.key == second.key != other.key
+    assert (first.alpha, second.alpha, other.alpha) == (1, 2, 2)
+
+
+def test_jobs_that_are_to_share_no_batch_and_unsteered_ones_share_nothing(alongside: Callable[..., Any]) -> None:
+    assert alongside("generate.share_batches=false") is None
+    assert alongside("method.name=none") is None
+    assert alongside("alpha=2") is not None
+
+
+def test_a_share_of_one_stage_ends_without_an_artifact_until_the_last_is_made(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    for index in (2, 0):
+        assert pipeline_of("shards=3", f"shard={index}").run("generate") is None
+    artifact = pipeline_of("shards=3", "shard=1").run("generate")
+    assert artifact is not None
+    assert made == ["generate"] * 4  # three shares, and what the last one puts together
+    assert [share["share"] for share in artifact.manifest["shares"]] == ["0-of-3", "1-of-3", "2-of-3"]
+
+
+@pytest.mark.parametrize("words", [["shards=3"], ["shards=3", "shard=1"]])
+def test_a_job_for_all_stages_makes_the_shares_that_nobody_else_makes(
+    pipeline_of: Callable[..., Pipeline], made: list[str], words: list[str]
+) -> None:
+    artifact = pipeline_of(*words).run("all")
+    assert artifact is not None
+    assert artifact.manifest["stage"] == "report"
+    counts = {name: 4 if STAGES[name].shared else 1 for name in ORDER}
+    assert {name: made.count(name) for name in ORDER} == counts
+
+
+def test_without_a_shard_of_its_own_a_job_makes_all_that_is_missing(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline_of("shards=3", "shard=1").run("generate")
+    assert pipeline_of("shards=3").run("generate") is not None
+    assert len(made) == 4
+
+
+def test_a_stage_that_fails_leaves_no_artifact_and_runs_again(
+    pipeline_of: Callable[..., Pipeline], made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(context: StageContext) -> None:
+        raise RuntimeError("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage_table, "import_module", lambda module: SimpleNamespace(run=failing))
+        with pytest.raises(RuntimeError, match="stop"):
+            pipeline_of().run("generate")
+    assert pipeline_of().find("generate") is None
+    pipeline_of().run("generate")
+    assert made == ["generate"]
+
+
+def test_a_missing_parent_is_refused_with_the_exact_command_that_makes_it(
+    pipeline_of: Callable[..., Pipeline], tmp_path: Path
+) -> None:
+    words = ["alpha=2", "attribute.options.man=[a man, a gentleman]"]
+    with pytest.raises(ArtifactError) as caught:
+        pipeline_of(*words, "stage=probe", "force=true").run("probe")
+    command = str(caught.value).split("begin with: ")[1]
+    assert shlex.split(command) == [
+        "python", "-m", "icm_pipeline", "stage=generate", *words, f"paths.outputs={tmp_path}",
+    ]  # fmt: skip
+    assert "stage=probe needs the artifact of stage=generate" in str(caught.value)
+
+
+def test_the_command_named_has_the_options_of_hydra_before_its_other_words(settings_with: Compose) -> None:
+    pipeline = Pipeline(settings_with(), ["--config-dir=/mine", "attribute=hat", "stage=probe"], NoTracker())
+    assert pipeline.command("generate") == "python -m icm_pipeline --config-dir=/mine stage=generate attribute=hat"
+
+
+def test_a_manifest_tells_what_changes_images_by_rounding(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline = pipeline_of("model.compile=true")
+    pipeline.run("all")
+    told = {name: artifact.manifest.get("rounding") for name in ORDER if (artifact := pipeline.find(name))}
+    assert told["steer"]["model.compile"] is True
+    assert told["label"] is None
+
+
+def test_the_command_named_is_one_that_runs(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    with pytest.raises(ArtifactError, match="stage=steer needs the artifact of stage=probe") as caught:
+        pipeline_of().run("steer")
+    assert "stage=generate" in str(caught.value).split("begin with: ")[1]
+    pipeline_of().run("generate")
+    with pytest.raises(ArtifactError) as caught:
+        pipeline_of().run("steer")
+    assert "stage=label" in str(caught.value).split("begin with: ")[1]
+
+
+def test_the_missing_parent_that_comes_last_is_named_when_the_others_are_there(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline_of().run("generate")
+    with pytest.raises(ArtifactError, match="needs the artifact of stage=label"):
+        pipeline_of().run("probe")
+
+
+def test_a_damaged_artifact_is_refused_and_the_file_named(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    artifact = pipeline_of().run("generate")
+    (artifact.folder / "out.json").write_text("")
+    with pytest.raises(ArtifactError, match=r"out\.json has 0 bytes"):
+        pipeline_of().run("generate")
+
+
+def test_a_parent_edited_without_a_change_of_size_is_refused_and_the_file_named(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    artifact = pipeline_of().run("generate")
+    path = artifact.folder / "out.json"
+    path.write_text(path.read_text().replace("of", "fo"))
+    with pytest.raises(ArtifactError, match=r"out\.json was changed"):
+        pipeline_of().run("label")
+
+
+def test_a_finished_artifact_that_was_edited_is_refused(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
+    artifact = pipeline_of().run("all")
+    path = artifact.folder / "out.json"
+    path.write_text(path.read_text().replace("of", "fo"))
+    with pytest.raises(ArtifactError, match=r"out\.json was changed"):
+        pipeline_of().run("all")
+
+
+def test_an_artifact_moved_to_another_keys_place_is_refused(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    artifact = pipeline_of().run("generate")
+    other = pipeline_of("seed=1")
+    artifact.folder.rename(other.folder("generate"))
+    with pytest.raises(ArtifactError, match="another key"):
+        other.run("generate")
+
+
+def test_the_order_of_the_options_is_part_of_the_key(settings_with: Compose) -> None:
+    settings = settings_with()
+    before = keys(settings)
+    settings.attribute.options = dict(reversed(settings.attribute.options.items()))
+    after = keys(settings)
+    assert {name for name in STAGES if before[name] != after[name]} == LABELLED
+
+
+def test_a_manifest_tells_the_stage_its_parents_and_its_settings(
+    pipeline_of: Callable[..., Pipeline], made: list[str]
+) -> None:
+    pipeline = pipeline_of("alpha=3")
+    pipeline.run("all")
+    artifact = pipeline.find("steer")
+    assert artifact is not None
+    assert artifact.manifest["parents"] == {name: pipeline.keys.key(name) for name in ("probe", "select")}
+    assert artifact.manifest["settings"]["config"]["alpha"] == 3
+    assert artifact.key == pipeline.keys.key("steer")
+    assert artifact.folder.name == f"tiny-gender-{artifact.key}"
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "all", "pretrain"])
+def test_every_stage_there_is_passes_the_check(stage: str) -> None:
+    check_stage(stage, ("pretrain",))
+
+
+def test_an_unknown_stage_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="stage=prob ") as caught:
+        check_stage("prob", ("pretrain",))
+    assert all(name in str(caught.value) for name in (*STAGES, "all", "pretrain"))

@@ -1,0 +1,285 @@
+"""The whole pipeline on the embedded model with few images, as a user runs it: once through, again, killed, damaged."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.helpers.command_line import artifact_hashes, command, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of one complete small run."""
+    outputs = tmp_path_factory.mktemp("whole") / "outputs"
+    result = run(outputs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return outputs
+
+
+def artifact(outputs: Path, stage: str) -> Path:
+    folders = [path.parent for path in outputs.glob(f"artifacts/{stage}/*/manifest.json")]
+    assert len(folders) == 1
+    return folders[0]
+
+
+def test_a_run_leaves_one_whole_artifact_per_stage_and_nothing_half_made(finished: Path) -> None:
+    stages = {path.name for path in (finished / "artifacts").iterdir()}
+    assert stages == {"generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"}
+    leftovers = [path for path in finished.rglob("*") if path.name.endswith((".partial", ".tmp", ".old"))]
+    assert leftovers == []
+
+
+def test_metrics_hold_what_the_method_is_judged_by(finished: Path) -> None:
+    metrics = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
+    with (artifact(finished, "evaluate") / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    prompts = {f"a face of a {job}" for job in ("doctor", "firefighter", "nurse", "receptionist")}
+    assert {row["prompt"] for row in rows} == set(metrics["fd"]["by_prompt"]) == prompts
+    for when, name in (("original", "fd_original"), ("steered", "fd")):
+        for prompt in prompts:  # || mean probabilities - (1/2, 1/2) ||, by hand
+            man = [float(row[f"{when}_man"]) for row in rows if row["prompt"] == prompt]
+            expected = 2**0.5 * abs(sum(man) / len(man) - 0.5)
+            assert metrics[name]["by_prompt"][prompt] == pytest.approx(expected, abs=1e-5)
+        by_prompt = metrics[name]["by_prompt"].values()
+        assert metrics[name]["mean"] == pytest.approx(sum(by_prompt) / 4)
+    assert metrics["clip_i"] == pytest.approx(sum(float(row["clip_i"]) for row in rows) / len(rows), abs=1e-5)
+    obeyed = [float(row[f"steered_{row['steered_to']}"]) > 0.5 for row in rows]
+    assert metrics["obeyed"] == pytest.approx(sum(obeyed) / len(obeyed))
+    assert set(metrics["kept"]) == set(metrics["drift"]) == {"age", "skin_tone", "background", "glasses"}
+    for name in ("clip_t", "ssim"):
+        assert metrics[name] == pytest.approx(sum(float(row[name]) for row in rows) / len(rows), abs=1e-5)
+    change = metrics["fd"]["mean"] - metrics["fd_original"]["mean"]
+    assert metrics["fd_change"]["mean"] == pytest.approx(change)
+    assert metrics["fd_change"]["interval_95"][0] <= change <= metrics["fd_change"]["interval_95"][1]
+    assert metrics["agreement"]["judges"] == ["attribute-classifier", "icm-tiny-clip"]
+    for side in ("original", "steered"):
+        assert sum(map(sum, metrics["agreement"][side]["table"])) == len(rows)
+    assert metrics["reference"] is None
+
+
+def test_the_report_shows_its_figures_and_the_figures_show_something(finished: Path) -> None:
+    folder = artifact(finished, "report")
+    page = (folder / "report.md").read_text()
+    metrics = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
+    assert f"**{metrics['fd']['mean']:.3f}**" in page
+    for name in ("twins", "discrepancy", "heat_map", "ranking"):
+        assert f"({name}.png)" in page
+        with Image.open(folder / f"{name}.png") as image:
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").getcolors(1 << 24) or []) > 20
+    with Image.open(artifact(finished, "originals") / "samples.png") as sheet:
+        assert sheet.size == (8 * 128, 2 * 128)  # 16 images
+
+
+def test_originals_are_looked_at_once_for_all_ways_of_steering(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
+    (outputs / "artifacts" / "evaluate").mkdir()
+    seen = finished / "artifacts" / "evaluate" / ".judged"
+    shutil.copytree(seen, outputs / "artifacts" / "evaluate" / ".judged")
+    before = {path.name for path in seen.iterdir()}
+    result = run(outputs, "method=none")  # the steered images are the originals: nothing is new
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert {path.name for path in (outputs / "artifacts" / "evaluate" / ".judged").iterdir()} == before
+
+
+def test_fid_against_another_run_is_zero_for_its_own_images(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch_fidelity", reason="the extra `fid` is not installed")
+    stages = ("generate", "label", "probe", "select", "originals", "steer")
+    outputs = sharing(finished, tmp_path / "outputs", *stages)
+    result = run(
+        outputs, "stage=evaluate", "evaluate.fd=labels", f"evaluate.reference={artifact(finished, 'originals')}"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    metrics = json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())
+    found = metrics["reference"]
+    assert (found["num_images"], found["features"]) == (16, "icm-tiny-clip")
+    assert found["fid_original"] == pytest.approx(0, abs=1e-6)
+    assert found["fid"] > 1e-3
+    shares = metrics["shares"]["steered"]
+    for prompt, value in metrics["fd"]["by_prompt"].items():  # of hard labels
+        assert value == pytest.approx(2**0.5 * abs(shares[prompt]["man"] - 0.5))
+    assert "FID" in result.stdout
+
+
+def test_a_second_run_finds_everything_done(finished: Path) -> None:
+    before = artifact_hashes(finished)
+    result = run(finished)
+    assert result.returncode == 0
+    assert result.stderr.count("done before") + result.stdout.count("done before") == 8
+    assert artifact_hashes(finished) == before
+
+
+def sharing(finished: Path, outputs: Path, *stages: str) -> Path:
+    """Return a new outputs folder that already has some stages of the finished run."""
+    (outputs / "artifacts").mkdir(parents=True)
+    for stage in stages:
+        (outputs / "artifacts" / stage).symlink_to(finished / "artifacts" / stage)
+    return outputs
+
+
+def test_another_alpha_and_k_reuse_images_activations_and_probes(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "originals")
+    result = run(outputs, "alpha=0.25", "layers.k=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (result.stdout + result.stderr).count("done before") == 4
+    assert json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())["steering"]["alpha"] == 0.25
+
+
+def test_the_opposite_alpha_steers_the_other_way(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
+    result = run(outputs, "alpha=-3")
+    assert result.returncode == 0, result.stdout + result.stderr
+    away = json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())
+    towards = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
+    assert towards["obeyed"] > away["obeyed"] + 0.3
+
+
+def test_the_report_compares_other_ways_of_steering_the_same_originals(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "originals")
+    for words in (["layers.k=2"], ["method=none"]):
+        result = run(outputs, *words)
+        assert result.returncode == 0, result.stdout + result.stderr
+    newest = max(outputs.glob("artifacts/report/*/report.md"), key=lambda path: path.stat().st_mtime)
+    page = newest.read_text()
+    assert "| best 2 self-attention" in page
+    assert "| no steering" in page
+    assert (newest.parent / "comparison.png").exists()
+
+
+def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
+    result = run(outputs, "alpha=0", "stage=steer")
+    assert result.returncode == 0, result.stderr
+    images = sorted((artifact(outputs, "steer") / "images").glob("*.png"))
+    twins = artifact(finished, "originals") / "images"
+    assert len(images) == 16
+    assert all(image.read_bytes() == (twins / image.name).read_bytes() for image in images)
+
+
+def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path, tmp_path: Path) -> None:
+    """The second way of steering begins with what the first kept, and ends where it would have without."""
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
+    late = ("stage=steer", "method.first_step=3")
+    for words in (("alpha=2",), ("alpha=0",)):
+        assert run(outputs, *late, *words).returncode == 0
+    (prefixes,) = (outputs / "artifacts" / "originals" / ".prefixes").iterdir()
+    originals = artifact(outputs, "originals") / "images"
+    assert {path.stem for path in prefixes.iterdir()} == {path.stem for path in originals.iterdir()}
+    steered = [path.parent for path in outputs.glob("artifacts/steer/*/steering.json")]
+    (unmoved,) = (path for path in steered if json.loads((path / "steering.json").read_text())["alpha"] == 0)
+    for path in originals.iterdir():
+        assert (unmoved / "images" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_sweeps_alphas_share_a_batch_and_each_has_the_pictures_of_a_run_of_its_own(
+    finished: Path, tmp_path: Path
+) -> None:
+    stages = ("generate", "label", "probe", "select", "originals")
+    together, alone = (sharing(finished, tmp_path / name / "outputs", *stages) for name in ("together", "alone"))
+    small = ("stage=steer", "evaluate.images_per_prompt=1")  # 4 images, where a batch takes 8
+    sweep = run(together, *small, "alpha=1,2,4", f"hydra.sweep.dir={tmp_path / 'sweep'}", "--multirun")
+    shared = [line for line in sweep.stdout.splitlines() if "in one batch at alpha" in line]
+    assert [line.split("alpha ")[1] for line in shared] == ["1, 2"], sweep.stdout + sweep.stderr
+    for alpha in (1, 2, 4):
+        assert run(alone, *small, f"alpha={alpha}").returncode == 0
+    folders = {path.parent.name for path in alone.glob("artifacts/steer/*/manifest.json")}
+    assert len(folders) == 3
+    assert folders == {path.parent.name for path in together.glob("artifacts/steer/*/manifest.json")}
+    seen = set()
+    for folder in folders:
+        for path in (alone / "artifacts" / "steer" / folder / "images").iterdir():
+            with Image.open(path) as one, Image.open(together / path.relative_to(alone)) as other:
+                pairs = zip(one.tobytes(), other.tobytes(), strict=True)
+                assert max(abs(a - b) for a, b in pairs) <= 2
+                seen.add(one.tobytes())
+    assert len(seen) == 12
+
+
+def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    result = run(outputs, "stage=extract")
+    assert result.returncode == 0, result.stderr
+    recorded, extracted = artifact_hashes(finished), artifact_hashes(outputs)
+    pooled = {name.split("/")[-1]: digest for name, digest in extracted.items() if "/activations/" in name}
+    assert len(pooled) == 36
+    assert pooled == {name.split("/")[-1]: digest for name, digest in recorded.items() if "/activations/" in name}
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    outputs, order = tmp_path / "outputs", ["generate", "label", "probe", "select", "steer", "evaluate", "report"]
+    for stage, shards in (("generate", 2), ("steer", 1)):
+        for _ in range(5):
+            if is_killed(outputs, stage, shards):
+                break
+            for name in order[order.index(stage) :]:  # it was faster than this test looks: again
+                shutil.rmtree(outputs / "artifacts" / name, ignore_errors=True)
+        else:
+            pytest.fail(f"{stage} could not be killed in time")
+    assert not list(outputs.glob("artifacts/steer/*/manifest.json"))
+    result = run(outputs)
+    assert result.returncode == 0, result.stderr
+    assert not_figures(outputs) == not_figures(finished)
+
+
+def is_killed(outputs: Path, stage: str, shards: int) -> bool:
+    """Start a run and kill it as soon as a stage has so many shards; return whether it was still at work there."""
+    process = subprocess.Popen(
+        command(outputs), cwd=outputs.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None:
+        if len(list(outputs.glob(f"artifacts/{stage}/*.partial/shards/*.json"))) >= shards:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            break
+        time.sleep(0.005)
+    return not list(outputs.glob(f"artifacts/{stage}/*/manifest.json"))
+
+
+def not_figures(outputs: Path) -> dict[str, str]:
+    return {name: digest for name, digest in artifact_hashes(outputs).items() if "/report/" not in name}
+
+
+def test_a_stage_without_its_input_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    result = run(tmp_path / "outputs", "stage=probe", "attribute=age")
+    assert result.returncode == 1
+    assert "python -m icm_pipeline stage=generate" in result.stderr
+    assert "attribute=age" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited"])
+def test_a_damaged_parent_is_refused_by_name(finished: Path, tmp_path: Path, damage: str) -> None:
+    labels = artifact(finished, "label") / "labels.csv"
+    whole = labels.read_bytes()
+    try:
+        labels.write_bytes(whole[:-10] if damage == "truncated" else whole.replace(b"man", b"nam", 1))
+        result = run(finished, "stage=probe", "probe.C=0.5")
+    finally:
+        labels.write_bytes(whole)
+    assert result.returncode == 1
+    assert "labels.csv" in result.stderr
+    assert "is damaged" in result.stderr
+    assert len(list(finished.glob("artifacts/probe/*/manifest.json"))) == 1
+
+
+def test_a_sweep_ends_with_a_report_on_the_jobs_that_did_and_it_can_be_made_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "sweep"
+    result = run(finished, "stage=evaluate", "layers.k=6,99", f"hydra.sweep.dir={sweep}", "--multirun")
+    assert result.returncode == 1
+    assert "1 job of" in " ".join(result.stdout.split())
+    assert "left out: job 1 failed" in " ".join(result.stdout.split())
+    page = (sweep / "report" / "sweep.md").read_bytes()
+    again = run(finished, "stage=report", f"sweep={sweep}")
+    assert again.returncode == 0, again.stderr
+    assert str(sweep / "report" / "front.png") in again.stdout
+    assert (sweep / "report" / "sweep.md").read_bytes() == page

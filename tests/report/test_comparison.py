@@ -1,0 +1,77 @@
+"""Ways of steering in words: what is usual stays unsaid, what is unusual is told."""
+
+from typing import Any
+
+import pytest
+
+from icm_pipeline.report.figures import comparison
+from icm_pipeline.report.figures.comparison import plot_comparison
+from icm_pipeline.report.wording import describe
+
+USUAL: dict[str, Any] = {
+    "method": "icm", "layers": ["a", "b"], "kind": "self_attention", "rule": "top", "alpha": 1.5, "direction": "probe",
+    "alpha_unit": "relative", "assignment": "quota", "first_step": 0, "last_step": None, "vector": "per_step",
+    "norm_preserving": False, "target_shares": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "best 2 self-attention, alpha 1.5"),
+        ({"method": "none"}, "no steering"),
+        ({"rule": "random", "kind": "cross_attention"}, "random 2 cross-attention, alpha 1.5"),
+        ({"rule": "all"}, "all 2 self-attention, alpha 1.5"),
+        ({"rule": "named", "kind": "mixed"}, "2 named mixed, alpha 1.5"),
+        ({"alpha_unit": "activation"}, "best 2 self-attention, alpha 1.5 (activation units)"),
+        ({"direction": "mean_difference"}, "best 2 self-attention, alpha 1.5, mean difference direction"),
+        ({"first_step": 3}, "best 2 self-attention, alpha 1.5, steps 3 to the end"),
+        ({"last_step": 9}, "best 2 self-attention, alpha 1.5, steps 0 to 9"),
+        ({"assignment": "batch"}, "best 2 self-attention, alpha 1.5, drawn per batch"),
+    ],
+)
+def test_a_way_of_steering_is_described_by_what_sets_it_apart(change: dict[str, Any], words: str) -> None:
+    assert describe({**USUAL, **change}) == words
+
+
+@pytest.mark.parametrize("method", ["icm", "none"])
+def test_settings_behind_the_steering_are_told_after_it(method: str) -> None:
+    words = describe({**USUAL, "method": method}, ["probe.C=1", "seed=2"])
+    assert words == describe({**USUAL, "method": method}) + ", probe.C=1, seed=2"
+
+
+def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extents: list[Any] = []
+    spread = comparison.spread_labels
+
+    def watched(labels: list[Any]) -> None:
+        spread(labels)
+        extents.extend(label.get_window_extent() for label in labels)
+
+    monkeypatch.setattr(comparison, "spread_labels", watched)
+    results = [
+        {
+            "steering": {**USUAL, "alpha": alpha}, "key": str(alpha), "told": ["probe.shuffle_labels=true"],
+            "fd": {"mean": 0.2 + alpha / 1000}, "fd_original": {"mean": 0.5}, "clip_i": 0.9,
+        }
+        for alpha in (1, 2, 3)
+    ]  # fmt: skip
+    assert plot_comparison(tmp_path / "comparison.png", results, "2").stat().st_size > 10_000
+    pairs = [(a, b) for i, a in enumerate(extents) for b in extents[i + 1 :]]
+    assert len(pairs) == 3
+    assert not any(a.overlaps(b) for a, b in pairs)
+
+
+def test_many_labels_leave_out_what_all_points_share() -> None:
+    rows = [{"steering": {**USUAL, "alpha": alpha}, "told": ["probe.C=1"] * (alpha == 2)} for alpha in range(1, 8)]
+    labels, shared = comparison._labels(rows)
+    assert (labels[:3], shared) == (["alpha 1", "alpha 2, probe.C=1", "alpha 3"], ["best 2"])
+    few, nothing = comparison._labels(rows[:3])
+    assert (few[0], nothing) == ("best 2, alpha 1", [])
+
+
+def test_a_point_that_nothing_sets_apart_keeps_its_whole_label() -> None:
+    rows = [{"steering": USUAL, "told": [f"probe.C={c}"] if c else []} for c in range(7)]
+    assert comparison._labels(rows)[0][:2] == ["best 2, alpha 1.5", "probe.C=1"]

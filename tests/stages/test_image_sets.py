@@ -1,0 +1,123 @@
+"""From settings to jobs and steps, and what is refused before hours of generating."""
+
+import gc
+import os
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.loaded import load_model
+from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, recorded_steps
+from icm_pipeline.machine.devices import check_device
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.stages import image_sets as models
+from icm_pipeline.stages import probe
+from icm_pipeline.stages.generate import refuse_layers
+
+Compose = Callable[..., Settings]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], list(range(20))),
+        (["timesteps.start=0.5"], list(range(10, 20))),
+        (["timesteps.count=5"], [0, 4, 8, 12, 16]),
+        (["timesteps.count=5", "model.num_steps=50"], [0, 10, 20, 30, 40]),
+        (["timesteps.count=99"], list(range(20))),
+        (["timesteps.start=0.99"], [19]),
+    ],
+)
+def test_recorded_steps_are_spread_evenly_from_their_start(
+    settings_with: Compose, words: list[str], expected: list[int]
+) -> None:
+    assert recorded_steps(settings_with(*words)) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
+def test_probes_on_a_device_that_is_not_there_are_refused_before_anything_is_read(settings_with: Compose) -> None:
+    settings = settings_with("model.device=cuda", "probe.device=cuda")
+    with pytest.raises(ValueError, match=r"probe\.device=cuda cannot be used here .* Set probe\.device=cpu"):
+        probe.run(StageContext(settings, {}, Path()))
+
+
+def test_the_device_of_probes_is_not_the_models(settings_with: Compose) -> None:
+    settings = settings_with("model.device=cuda")
+    assert value_at(settings, str(STAGES["probe"].device)) == "cpu"
+
+
+def test_probe_and_evaluation_images_share_no_seed(settings_with: Compose) -> None:
+    settings = settings_with()
+    probe, evaluation = probe_jobs(settings), evaluation_jobs(settings)
+    assert len({job.prompt for job in probe}) >= 40
+    assert not {job.seed for job in probe} & {job.seed for job in evaluation}
+    assert len({job.seed for job in probe}) == len(probe)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Give a list of the models that are loaded from disk, beginning with none in memory."""
+    loaded: list[str] = []
+
+    def loading(name: str, **options: Any) -> Backbone:
+        loaded.append(name)
+        return load_backbone(name=name, **options)
+
+    models._last.clear()
+    monkeypatch.setattr(models, "load_backbone", loading)
+    yield loaded
+    models._last.clear()
+
+
+def test_a_model_is_loaded_once_for_stages_and_jobs_that_want_the_same(
+    settings_with: Compose, random_pipeline_folder: Path, loads: list[str]
+) -> None:
+    path = f"model.path={random_pipeline_folder}"
+    first = load_model(settings_with(path).model)
+    assert load_model(settings_with(path, "alpha=3", "model.batch_size=2").model) is first
+    assert len(loads) == 1
+    assert load_model(settings_with(path, "model.num_steps=3").model) is not first
+    assert len(loads) == 2
+
+
+def test_only_the_last_model_stays_in_memory(
+    settings_with: Compose, random_pipeline_folder: Path, loads: list[str]
+) -> None:
+    path = f"model.path={random_pipeline_folder}"
+    first = weakref.ref(load_model(settings_with(path).model).pipe)
+    load_model(settings_with(path, "model.guidance_scale=1").model)
+    gc.collect()
+    assert first() is None
+
+
+def test_other_weights_at_the_same_place_are_loaded(
+    settings_with: Compose, random_pipeline_folder: Path, tmp_path: Path, loads: list[str]
+) -> None:
+    shutil.copytree(random_pipeline_folder, tmp_path / "model")
+    settings = settings_with(f"model.path={tmp_path / 'model'}")
+    load_model(settings.model)
+    os.utime(next(tmp_path.rglob("*.safetensors")), ns=(1, 1))
+    load_model(settings.model)
+    assert len(loads) == 2
+
+
+@pytest.mark.parametrize("word", ["layers.k=99", "layers.rule=named"])
+def test_layers_that_do_not_exist_are_refused_early(settings_with: Compose, backbone: Backbone, word: str) -> None:
+    refuse_layers(settings_with("layers.k=1"), backbone)
+    with pytest.raises(ValueError, match=r"layers\."):
+        refuse_layers(settings_with(word), backbone)
+
+
+def test_a_device_that_is_not_there_is_refused_by_its_setting() -> None:
+    check_device("cpu", "model.device")
+    with pytest.raises(ValueError, match=r"model\.device=nonsense"):
+        check_device("nonsense", "model.device")

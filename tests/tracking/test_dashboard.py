@@ -1,0 +1,97 @@
+"""What the dashboard shows of a stage comes from its artifact, under stable names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.files import write_json
+from icm_pipeline.tracking.dashboard import track_artifact
+
+
+class Seen:
+    """A tracker that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.scalars: dict[str, float] = {}
+        self.tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
+        self.images: list[str] = []
+        self.lineage: list[tuple[str, str, dict[str, str]]] = []
+
+    def metrics(self, values: dict[str, float]) -> None:
+        self.scalars |= values
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        self.tables[name] = (columns, rows)
+
+    def image(self, name: str, path: Path) -> None:
+        assert path.exists()
+        self.images.append(name)
+
+    def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
+        self.lineage.append((stage, key, parents))
+
+    def close(self, failed: bool = False) -> None: ...
+
+
+def seen_of(folder: Path, stage: str, options: list[list[Any]] | None = None) -> Seen:
+    """Show a folder as the artifact of a stage and return what the tracker was given."""
+    names = [path.name for path in folder.iterdir()]
+    manifest = {
+        "stage": stage, "key": "k1", "parents": {"probe": "k0"}, "files": {name: {} for name in names},
+        "settings": {"config": {"attribute.options": options}},
+    }  # fmt: skip
+    seen = Seen()
+    track_artifact(seen, Artifact(folder, manifest))
+    return seen
+
+
+def test_evaluate_shows_every_line_of_its_metrics(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("metric,value\nfd/mean,0.125\nfd/a face of a nurse,0.25\nclip_i/mean,0.9\n")
+    seen = seen_of(tmp_path, "evaluate")
+    assert seen.scalars == {"fd/mean": 0.125, "fd/a face of a nurse": 0.25, "clip_i/mean": 0.9}
+    assert seen.tables["evaluate/metrics"][1][0] == ["fd/mean", 0.125]
+    assert seen.lineage == [("evaluate", "k1", {"probe": "k0"})]
+
+
+def test_probe_shows_accuracies_and_the_heat_map_cell_by_cell(tmp_path: Path) -> None:
+    layers = {
+        "mid.attn1": {"kind": "self_attention", "score": 0.75, "accuracy": [0.5, 1.0]},
+        "up.attn1": {"kind": "self_attention", "score": 0.5, "accuracy": [0.5, 0.5]},
+        "mid.attn2": {"kind": "cross_attention", "score": 0.6, "accuracy": [0.6, 0.6]},
+    }
+    write_json(tmp_path / "scores.json", {"steps": [0, 10], "chance": 0.5, "layers": layers})
+    seen = seen_of(tmp_path, "probe")
+    assert seen.scalars["probe/accuracy/mid.attn1"] == 0.75
+    assert seen.scalars["probe/mean/self_attention"] == pytest.approx(0.625)
+    assert seen.scalars["probe/chance"] == 0.5
+    columns, rows = seen.tables["probe/heat_map"]
+    assert columns == ["layer", "kind", "step", "accuracy"]
+    assert rows[1] == ["mid.attn1", "self_attention", 10, 1.0]
+    assert len(rows) == 6
+
+
+def test_select_shows_the_ranking_with_the_chosen_layers(tmp_path: Path) -> None:
+    ranking = [{"layer": name, "kind": "self_attention", "score": score} for name, score in (("b", 0.9), ("a", 0.6))]
+    write_json(tmp_path / "selection.json", {"layers": ["b"], "ranking": ranking})
+    seen = seen_of(tmp_path, "select")
+    assert seen.tables["select/ranking"][1] == [
+        [1, "b", "self_attention", 0.9, True],
+        [2, "a", "self_attention", 0.6, False],
+    ]
+    assert seen.scalars == {"select/num_layers": 1}
+
+
+def test_label_shows_the_share_of_every_option_and_the_confidence(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,option,woman,man\n0,woman,0.9,0.1\n1,woman,0.7,0.3\n2,,nan,nan\n")
+    seen = seen_of(tmp_path, "label", [["woman", []], ["man", []]])
+    assert seen.scalars == pytest.approx({"label/woman": 2 / 3, "label/man": 0, "label/confidence": 0.8})
+
+
+def test_image_sets_and_reports_show_their_pictures(tmp_path: Path) -> None:
+    for name in ("samples.png", "heat_map.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert seen_of(tmp_path, "originals").images == ["originals/samples"]
+    assert "report/heat_map" in seen_of(tmp_path, "report").images
