@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.run import Pipeline
-from icm_pipeline.stages import image_sets as models
 from icm_pipeline.tracking.base import NoTracker
 from icm_pipeline.zoo.paths import ZOO
 from tests.helpers.pipelines import BUILDERS, build
@@ -42,7 +41,7 @@ def test_the_whole_pipeline_runs_on_a_folder_of_any_family(
 ) -> None:
     folder, size = tmp_path / "model", SIZES.get(name, 16)
     build(name).save_pretrained(folder)
-    monkeypatch.setattr(models, "load_labeler", lambda *args: ParityLabeler())
+    monkeypatch.setattr("icm_pipeline.labelers.registry.load_labeler", lambda *args: ParityLabeler())
     words = [*WORDS, f"model.path={folder}", f"model.height={size}", f"model.width={size}"]
     settings = compose_settings(*words, f"paths.outputs={tmp_path / 'outputs'}")
     pipeline = Pipeline(settings, words, NoTracker())

@@ -16,7 +16,7 @@ from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job, make_jobs
 from icm_pipeline.generation.sampling import Sample
 from icm_pipeline.hooks.recording import Recording
-from icm_pipeline.images import making as image_sets
+from icm_pipeline.images import making
 from icm_pipeline.images.activations import read_activations, read_recording
 from icm_pipeline.images.making import make_image_set
 from icm_pipeline.images.table import Pictures, read_table
@@ -129,7 +129,7 @@ def test_a_set_stopped_while_it_joins_its_shards_makes_no_image_again(
 
     run(tmp_path / "unbroken")
     with monkeypatch.context() as patch:
-        patch.setattr(image_sets, "_join_activations", stopped)
+        patch.setattr(making, "join_activations", stopped)
         with pytest.raises(Stopped):
             run(tmp_path / "stopped")
     run(tmp_path / "stopped", stopping_after(0, make_both, []))

@@ -14,7 +14,6 @@ from PIL import Image
 
 from icm_pipeline.config.schema import ConfigError, Settings
 from icm_pipeline.generation.shared_batches import SharedBatches
-from icm_pipeline.pipeline import table as stage_table
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import FOLDER_STAGES, STAGES, check_stage, stages_of
@@ -297,7 +296,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return SimpleNamespace(run=run)
 
-    monkeypatch.setattr(stage_table, "import_module", fake)
+    monkeypatch.setattr("icm_pipeline.pipeline.stage.import_module", fake)
     return ran
 
 
@@ -375,7 +374,7 @@ def alongside(settings_with: Compose, tmp_path: Path, monkeypatch: pytest.Monkey
         given.append(context.alongside)
         (context.folder / "out.json").write_text("0")
 
-    monkeypatch.setattr(stage_table, "import_module", lambda module: SimpleNamespace(run=run))
+    monkeypatch.setattr("icm_pipeline.pipeline.stage.import_module", lambda module: SimpleNamespace(run=run))
     shared = SharedBatches([1.0, 2.0])
 
     def steered(*words: str) -> Any:
@@ -439,7 +438,7 @@ def test_a_stage_that_fails_leaves_no_artifact_and_runs_again(
         raise RuntimeError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_table, "import_module", lambda module: SimpleNamespace(run=failing))
+        patch.setattr("icm_pipeline.pipeline.stage.import_module", lambda module: SimpleNamespace(run=failing))
         with pytest.raises(RuntimeError, match="stop"):
             pipeline_of().run("generate")
     assert pipeline_of().find("generate") is None

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.pipeline import table as stage_table
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.tracking.base import NoTracker
@@ -27,7 +26,7 @@ def pipeline_of(
     def run(context: StageContext) -> None:
         (context.folder / "out.json").write_text("1")
 
-    monkeypatch.setattr(stage_table, "import_module", lambda module: SimpleNamespace(run=run))
+    monkeypatch.setattr("icm_pipeline.pipeline.stage.import_module", lambda module: SimpleNamespace(run=run))
 
     def pipeline(*words: str) -> Pipeline:
         settings = settings_with(*words, f"paths.outputs={tmp_path}")

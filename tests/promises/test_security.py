@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+import icm_pipeline
 from icm_pipeline.cli.callbacks import NoteSweep, started
 from icm_pipeline.cli.errors import USER_ERRORS
 from icm_pipeline.config.credentials import find_secret
 from icm_pipeline.config.schema import ConfigError, Settings, conf_path
 from icm_pipeline.pipeline.run import Pipeline
-from icm_pipeline.store import artifacts
 from icm_pipeline.store.artifacts import ArtifactError, open_artifact
 from icm_pipeline.store.files import hash_file
 from icm_pipeline.tracking.base import NoTracker
@@ -26,7 +26,7 @@ from tests.helpers.command_line import command, run
 from tests.promises.test_nothing_lost import SMALL
 
 Compose = Callable[..., Settings]
-SOURCE = Path(artifacts.__file__).parent
+SOURCE = Path(icm_pipeline.__file__).parent
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, recorded_s
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import STAGES
-from icm_pipeline.stages import image_sets as models
 from icm_pipeline.stages import probe
 from icm_pipeline.stages.generate import refuse_layers
 
@@ -72,10 +71,10 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         loaded.append(name)
         return load_backbone(name=name, **options)
 
-    models._last.clear()
-    monkeypatch.setattr(models, "load_backbone", loading)
+    loaded._last.clear()
+    monkeypatch.setattr(loaded, "load_backbone", loading)
     yield loaded
-    models._last.clear()
+    loaded._last.clear()
 
 
 def test_a_model_is_loaded_once_for_stages_and_jobs_that_want_the_same(

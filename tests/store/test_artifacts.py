@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_pipeline.store import artifacts
+from icm_pipeline.store import artifacts, files, fingerprints
 from icm_pipeline.store import partial as partials
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
 from icm_pipeline.store.building import building
@@ -36,10 +36,10 @@ def build(folder: Path, key: str = "k1", text: str = "hello", force: bool = Fals
 
 def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with artifacts.written_whole(path) as partial:
+    with files.written_whole(path) as partial:
         partial.write_text("first")
         assert not path.exists()
-    with pytest.raises(KeyError), artifacts.written_whole(path) as partial:
+    with pytest.raises(KeyError), files.written_whole(path) as partial:
         partial.write_text("half")
         raise KeyError
     assert path.read_text() == "first"
@@ -52,7 +52,7 @@ def test_two_threads_that_write_one_file_do_not_disturb_each_other(tmp_path: Pat
 
     def write(text: str) -> None:
         try:
-            with artifacts.written_whole(path) as partial:
+            with files.written_whole(path) as partial:
                 partial.write_text(text)
                 both.wait(60)
         except BaseException as error:
@@ -69,7 +69,7 @@ def test_two_threads_that_write_one_file_do_not_disturb_each_other(tmp_path: Pat
 
 
 def test_a_file_being_written_is_told_from_leftovers_by_its_ending_alone(tmp_path: Path) -> None:
-    with artifacts.written_whole(tmp_path / "a.txt") as first, artifacts.written_whole(tmp_path / "a.txt") as second:
+    with files.written_whole(tmp_path / "a.txt") as first, files.written_whole(tmp_path / "a.txt") as second:
         assert first != second
         assert first.suffix == second.suffix == ".tmp"
 
@@ -361,9 +361,9 @@ def test_nan_cannot_enter_a_key() -> None:
 
 def test_json_is_never_half_written(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    artifacts.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON"):
-        artifacts.write_json(path, {"a": float("nan")})
+        files.write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
 
 
@@ -422,8 +422,8 @@ def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return hash_file(path)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(artifacts, "LARGE_FILE", 0)
-    monkeypatch.setattr(artifacts, "hash_file", noted)
+    monkeypatch.setattr(fingerprints, "LARGE_FILE", 0)
+    monkeypatch.setattr(fingerprints, "hash_file", noted)
     return names
 
 
@@ -462,7 +462,7 @@ def test_a_folder_with_thousands_of_files_is_no_folder_of_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = weights_folder(tmp_path / "a")
-    monkeypatch.setattr(artifacts, "MOST_WEIGHT_FILES", 1)
+    monkeypatch.setattr(fingerprints, "MOST_WEIGHT_FILES", 1)
     with pytest.raises(ValueError, match="no folder of weights"):
         fingerprint(folder)
 
@@ -471,7 +471,7 @@ def test_hashing_that_takes_long_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(artifacts, "LARGE_FILE", 1)
+    monkeypatch.setattr(fingerprints, "LARGE_FILE", 1)
     artifact, weights = build(tmp_path / "a"), tmp_path / "weights"
     weights.write_text("weights")
     with caplog.at_level("INFO"):
