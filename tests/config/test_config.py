@@ -182,8 +182,8 @@ def test_every_labeler_composes_and_is_one_that_can_be_loaded(compose_settings: 
 def test_what_changes_a_label_changes_its_key(settings_with: Compose, word: str) -> None:
     for name, stage in (("labeler", "label"), ("judge", "evaluate")):
         before, after = (Pipeline(s, [], NoTracker()) for s in (settings_with(), settings_with(f"{name}.{word}")))
-        assert before.key(stage) != after.key(stage)
-        assert before.key("originals") == after.key("originals")
+        assert before.keys.key(stage) != after.keys.key(stage)
+        assert before.keys.key("originals") == after.keys.key("originals")
 
 
 SWEEPS = {

@@ -32,7 +32,7 @@ RECORDED = {"generate", "extract", *LABELLED}
 
 def keys(settings: Settings) -> dict[str, str]:
     found = Pipeline(settings, [], NoTracker())
-    return {name: found.key(name) for name in STAGES}
+    return {name: found.keys.key(name) for name in STAGES}
 
 
 def all_settings(schema: type = Settings, place: str = "") -> list[str]:
@@ -184,7 +184,7 @@ def test_of_folders_of_images_a_setting_changes_exactly_the_keys_of_what_reads_i
 
 def folder_keys(settings: Settings) -> dict[str, str]:
     found = Pipeline(settings, [], NoTracker())
-    return {name: found.key(name) for name in FOLDER_STAGES}
+    return {name: found.keys.key(name) for name in FOLDER_STAGES}
 
 
 @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ def test_an_artifact_moved_to_another_keys_place_is_refused(
 ) -> None:
     artifact = pipeline_of().run("generate")
     other = pipeline_of("seed=1")
-    artifact.folder.rename(other.folder("generate"))
+    artifact.folder.rename(other.keys.folder("generate"))
     with pytest.raises(ArtifactError, match="another key"):
         other.run("generate")
 
