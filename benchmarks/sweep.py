@@ -6,9 +6,6 @@
 Both ways make the unsteered images and then each alpha's, denoising and decoding; the reusing way keeps the first steps
 on disk while it makes the unsteered images. Rounds alternate in one process; the ratio is of the steered images alone,
 which is what a sweep adds, and of everything. The images of both ways are compared.
-
-Then the alphas again with a quarter of the images, which leave room in a batch: each alpha in batches of its own,
-against several in one batch.
 """
 
 import argparse
@@ -18,7 +15,7 @@ from pathlib import Path
 
 import torch
 from recording import constant_vectors
-from timing import in_turns, machine, print_ratios, ratios, spread, timed
+from timing import machine, ratios, spread, timed
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone
@@ -48,17 +45,7 @@ class Sweep:
     def steered(self, alphas: list[float], store: PrefixStore | None) -> list[Tensor]:
         return [self._make(self.jobs, list(self.vectors.layers), self._shift(alpha), store) for alpha in alphas]
 
-    def steered_together(self, alphas: list[float], batch_size: int) -> Tensor:
-        """Return all alphas' latents, one alpha after the other, made in batches of batch_size."""
-        each = batch_size // len(self.jobs)
-        made = []
-        for start in range(0, len(alphas), each):
-            some = alphas[start : start + each]
-            shift = self._shift([alpha for alpha in some for _ in self.jobs])
-            made.append(self._make(self.jobs * len(some), list(self.vectors.layers), shift, None))
-        return torch.cat(made)
-
-    def _shift(self, alpha: float | list[float]) -> Shift:
+    def _shift(self, alpha: float) -> Shift:
         return Shift(self.vectors, 0, alpha, first_step=self._first_step)
 
     def _make(self, jobs: list[Job], layers: list[str], hook: Shift | None, store: PrefixStore | None) -> Tensor:
@@ -119,17 +106,6 @@ def main() -> None:
     ]
     print(f"steered images, reusing / plain: {spread(alone)}; with the originals: {spread(whole)}")
     print(f"latents equal to the bit: {same}; kept on disk: {size / 1024:.0f} KiB an image")
-    few = Sweep(backbone, jobs[: max(1, args.batch // 4)], sweep.vectors, args.first_step)
-    found = {}
-    shared = in_turns(
-        {
-            "alone": lambda: found.update(alone=torch.cat(few.steered(alphas, None))),
-            "shared": lambda: found.update(shared=few.steered_together(alphas, args.batch)),
-        },
-        args.rounds,
-    )
-    print_ratios(shared, "alone", f"{args.alphas} alphas of {len(few.jobs)} images, batches of {args.batch}")
-    print(f"largest difference between their latents: {float((found['alone'] - found['shared']).abs().max()):.1e}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from icm_pipeline.config.schema import ConfigError, Settings
-from icm_pipeline.generation.shared_batches import SharedBatches
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import FOLDER_STAGES, STAGES, check_stage, stages_of
@@ -89,7 +88,7 @@ CHANGES_NOTHING = [
     *under("model.steering", "alpha", "alpha_unit", "k", "C", "first_step", "last_step"),
     "timesteps.name",
     *under("labeler", "batch_size", "device"), *under("judge", "batch_size", "device"),
-    *under("generate", "shard_size", "reuse_prefix", "share_batches"),
+    *under("generate", "shard_size", "reuse_prefix"),
     *under("probe", "device", "min_per_option"),
     *under("evaluate.clip", "kind", "batch_size", "device", "faces", "detector", "groups"),
     *under("tracker", "name", "mode", "project", "entity", "group"),
@@ -363,42 +362,6 @@ def test_without_reuse_there_are_no_first_steps_to_keep(settings_with: Compose) 
     assert Pipeline(settings_with(late), [], NoTracker()).keys.prefix_folder() is not None
     assert Pipeline(settings_with(late, "generate.reuse_prefix=false"), [], NoTracker()).keys.prefix_folder() is None
     assert Pipeline(settings_with("method.first_step=0"), [], NoTracker()).keys.prefix_folder() is None
-
-
-@pytest.fixture
-def alongside(settings_with: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Give a function that steers as a job of a sweep over alpha and returns what the stage is given for sharing."""
-    given: list[Any] = []
-
-    def run(context: StageContext) -> None:
-        given.append(context.alongside)
-        (context.folder / "out.json").write_text("0")
-
-    monkeypatch.setattr("icm_pipeline.pipeline.stage.import_module", lambda module: SimpleNamespace(run=run))
-    shared = SharedBatches([1.0, 2.0])
-
-    def steered(*words: str) -> Any:
-        settings = settings_with(*words, f"paths.outputs={tmp_path}")
-        for stage in ("generate", "label", "probe", "select", "steer"):
-            Pipeline(settings, [], NoTracker(), shared=shared).run(stage)
-        return given[-1]
-
-    return steered
-
-
-@pytest.mark.parametrize("word", ["layers.k=3", "probe.C=0.5", "labeler.path=another-tag", "method.first_step=1"])
-def test_the_jobs_of_a_sweep_make_pictures_for_those_that_differ_in_alpha_alone(
-    alongside: Callable[..., Any], word: str
-) -> None:
-    first, second, other = alongside("alpha=1"), alongside("alpha=2"), alongside("alpha=2", word)
-    assert first.key == second.key != other.key
-    assert (first.alpha, second.alpha, other.alpha) == (1, 2, 2)
-
-
-def test_jobs_that_are_to_share_no_batch_and_unsteered_ones_share_nothing(alongside: Callable[..., Any]) -> None:
-    assert alongside("generate.share_batches=false") is None
-    assert alongside("method.name=none") is None
-    assert alongside("alpha=2") is not None
 
 
 def test_a_share_of_one_stage_ends_without_an_artifact_until_the_last_is_made(

@@ -178,31 +178,6 @@ def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path
         assert (unmoved / "images" / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.slow
-def test_a_sweeps_alphas_share_a_batch_and_each_has_the_pictures_of_a_run_of_its_own(
-    finished: Path, tmp_path: Path
-) -> None:
-    stages = ("generate", "label", "probe", "select", "originals")
-    together, alone = (sharing(finished, tmp_path / name / "outputs", *stages) for name in ("together", "alone"))
-    small = ("stage=steer", "evaluate.images_per_prompt=1")  # 4 images, where a batch takes 8
-    sweep = run(together, *small, "alpha=1,2,4", f"hydra.sweep.dir={tmp_path / 'sweep'}", "--multirun")
-    shared = [line for line in sweep.stdout.splitlines() if "in one batch at alpha" in line]
-    assert [line.split("alpha ")[1] for line in shared] == ["1, 2"], sweep.stdout + sweep.stderr
-    for alpha in (1, 2, 4):
-        assert run(alone, *small, f"alpha={alpha}").returncode == 0
-    folders = {path.parent.name for path in alone.glob("artifacts/steer/*/manifest.json")}
-    assert len(folders) == 3
-    assert folders == {path.parent.name for path in together.glob("artifacts/steer/*/manifest.json")}
-    seen = set()
-    for folder in folders:
-        for path in (alone / "artifacts" / "steer" / folder / "images").iterdir():
-            with Image.open(path) as one, Image.open(together / path.relative_to(alone)) as other:
-                pairs = zip(one.tobytes(), other.tobytes(), strict=True)
-                assert max(abs(a - b) for a, b in pairs) <= 2
-                seen.add(one.tobytes())
-    assert len(seen) == 12
-
-
 def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: Path, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     result = run(outputs, "stage=extract")

@@ -11,11 +11,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from icm_pipeline.config.checks import refuse_secrets
 from icm_pipeline.config.compose import quoted
@@ -24,14 +21,10 @@ from icm_pipeline.config.schema import ConfigError, conf_path
 
 @dataclass(frozen=True)
 class StartedSweep:
-    """A multirun of this process: its folder, and the configuration that its jobs vary.
-
-    alphas: of a grid whose jobs run here one after the other; none for other multiruns.
-    """
+    """A multirun of this process: its folder, and the configuration that its jobs vary."""
 
     folder: Path
     config: Any
-    alphas: tuple[float, ...] = ()
 
     def begun(self) -> bool:
         """Say whether there is anything in its folder; not if Hydra refused it before its first job."""
@@ -62,7 +55,7 @@ class NoteSweep(Callback):
         folder, settings = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
         with open_dict(settings):
             del settings["hydra"]
-        started.append(StartedSweep(folder, settings, _alphas(config)))
+        started.append(StartedSweep(folder, settings))
 
 
 def _sweep_dir(config: Any) -> Any:
@@ -115,26 +108,6 @@ def _refuse_force_at_once(config: Any) -> None:
             "error: force=true makes what jobs share once for each job where they run at once. Run one job with "
             "force=true first and the sweep without it, or leave out hydra/launcher."
         )
-
-
-def _alphas(config: Any) -> tuple[float, ...]:
-    """Return the alphas of a multirun, as Hydra's own sweeper will read them, if its jobs run here one after another.
-
-    Words that are wrong give none: the jobs tell what is wrong with them.
-    """
-    sweeper = config.hydra.sweeper
-    if (sweeper._target_, config.hydra.launcher._target_) != (GRID, HERE):
-        return ()
-    alphas: tuple[float, ...] = ()
-    try:
-        words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
-        for override in OverridesParser.create().parse_overrides(words):
-            if override.key_or_group == "alpha":  # the last one counts
-                values = override.sweep_string_iterator() if override.is_discrete_sweep() else ()
-                alphas = tuple(float(value) for value in values)
-    except (ValueError, HydraException, OmegaConfBaseException):
-        return ()
-    return alphas
 
 
 def _refuse_secrets(config: Any) -> None:

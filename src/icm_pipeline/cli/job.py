@@ -14,7 +14,6 @@ from icm_pipeline.cli.errors import ClearErrors, in_sweep, tell
 from icm_pipeline.cli.outcome import REPORTED, report_started, report_sweep_of, show
 from icm_pipeline.config.compose import config_words, register_resolvers, to_settings
 from icm_pipeline.config.schema import Settings, conf_path, register_schema
-from icm_pipeline.generation.shared_batches import SharedBatches
 from icm_pipeline.machine.memory import keep_freed_memory
 from icm_pipeline.pipeline.table import check_stage
 from icm_pipeline.pretrain.stage import run_pretraining
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("icm_pipeline")
 
 planned: "Plan | None" = None  # what the jobs of this process that only plan come to
-shared: SharedBatches | None = None  # by the jobs of this process
 forced: set[str] = set()  # keys of what the jobs of this process made because of force=true
 
 
@@ -70,7 +68,7 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
     limit_threads(settings.model.num_threads)
     overrides = list(HydraConfig.get().overrides.task)
     words = [*config_words(HydraConfig.get()), *overrides]
-    pipeline = Pipeline(settings, words, tracker, logs=folder, shared=_shared_batches(), forced=forced)
+    pipeline = Pipeline(settings, words, tracker, logs=folder, forced=forced)
     missing = pipeline.missing(settings.stage)
     if missing:
         from icm_pipeline.cli.preflight import refuse_unusable
@@ -82,14 +80,6 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
             track_artifact(tracker, reused)
     write_result(folder, overrides, pipeline.folders())
     return show(pipeline, artifact) if artifact else None
-
-
-def _shared_batches() -> SharedBatches | None:
-    """Return what the jobs of this process's sweep make for one another, None outside of one."""
-    global shared
-    if shared is None and callbacks.started and callbacks.started[-1].alphas:
-        shared = SharedBatches(callbacks.started[-1].alphas)
-    return shared
 
 
 def _plan(settings: Settings) -> None:

@@ -147,15 +147,13 @@ class GenerateConfig:
     """The probe dataset: every probe prompt with this many seeds; `record` pools activations in the same pass.
 
     shard_size: images per shard of any set; reuse_prefix: keep the evaluation images' steps before the first steered
-    one on disk, so that they are computed once for all ways of steering; share_batches: let the alphas of a sweep share
-    batches that the images of one do not fill.
+    one on disk, so that they are computed once for all ways of steering.
     """
 
     images_per_prompt: int
     record: bool
     shard_size: int
     reuse_prefix: bool
-    share_batches: bool
 
 
 @dataclass

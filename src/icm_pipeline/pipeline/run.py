@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.schema import Settings, value_at
-from icm_pipeline.generation.shared_batches import SharedBatches, SteeredAlongside
 from icm_pipeline.images.folders import folder_of
 from icm_pipeline.pipeline.devices import run_on_devices
 from icm_pipeline.pipeline.keys import Keys
@@ -16,7 +15,6 @@ from icm_pipeline.pipeline.table import ROUNDING, stage_named, stages_of
 from icm_pipeline.progress import placed
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
 from icm_pipeline.store.building import building, building_share, missing_shares, tidy
-from icm_pipeline.store.fingerprints import make_key
 from icm_pipeline.store.shards import WHOLE, Share
 from icm_pipeline.tracking.base import Tracker
 from icm_pipeline.tracking.dashboard import track_artifact
@@ -28,8 +26,8 @@ class Pipeline:
     """The stages under one configuration, run in order.
 
     overrides: the command-line words that made the configuration, so that commands can be made of them; logs:
-    the folder for what processes started on several devices print; shared: what the jobs of a sweep make for one
-    another; forced: the keys of what they were forced to make; reused: the artifacts that a run found done before.
+    the folder for what processes started on several devices print; forced: the keys of what the jobs of a sweep were
+    forced to make; reused: the artifacts that a run found done before.
     """
 
     def __init__(
@@ -38,13 +36,11 @@ class Pipeline:
         overrides: list[str],
         tracker: Tracker,
         logs: Path | None = None,
-        shared: SharedBatches | None = None,
         forced: set[str] | None = None,
     ) -> None:
         self.settings = settings
         self.keys = Keys(settings)
         self._logs = logs
-        self._shared = shared
         self._forced = set() if forced is None else forced
         self._overrides = overrides
         self._tracker = tracker
@@ -154,17 +150,7 @@ class Pipeline:
 
     def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
         compared = self.keys.compared() if stage.compares else ()
-        alongside = self._alongside() if stage.name == "steer" else None
-        return StageContext(self.settings, parents, partial, compared, share, self.keys.prefix_folder(), alongside)
-
-    def _alongside(self) -> SteeredAlongside | None:
-        """Return what steering shares with the jobs of its sweep that differ in alpha alone."""
-        settings = self.settings
-        if self._shared is None or not settings.generate.share_batches or settings.method.name == "none":
-            return None
-        content = self.keys.content("steer")
-        but_alpha = {**content, "config": {**content["config"], "alpha": None}, "parents": self.keys.parents("steer")}
-        return SteeredAlongside(self._shared, make_key(but_alpha), settings.alpha, settings.model.batch_size)
+        return StageContext(self.settings, parents, partial, compared, share, self.keys.prefix_folder())
 
     def _description(self, stage: Stage) -> dict[str, Any]:
         given = [name for name in stage.images if value_at(self.settings, name) is not None]

@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.generation.shared_batches import SteeredAlongside
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.shards import WHOLE, Share
 
@@ -24,8 +23,6 @@ class StageContext:
     """For a stage that can be shared: the part of its work to do."""
     prefixes: Path | None = None
     """Where the evaluation images' steps before the first steered one are kept; None if there are none to keep."""
-    alongside: SteeredAlongside | None = None
-    """For steering in a sweep: what its jobs make for one another."""
 
 
 @dataclass(frozen=True)

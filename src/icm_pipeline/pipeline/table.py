@@ -13,7 +13,7 @@ MODEL = (
 # What changes images by rounding at most: part of no key, but told in the manifest of what the model made.
 ROUNDING = (
     "model.batch_size", "model.grow_batch", "model.decode_batch_size", "model.vae_slicing", "model.channels_last",
-    "model.attention_kernel", "model.compile", "model.offload", "generate.share_batches",
+    "model.attention_kernel", "model.compile", "model.offload",
 )  # fmt: skip
 PROBE_DATASET = (
     *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",

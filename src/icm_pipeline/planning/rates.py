@@ -88,8 +88,8 @@ class Rates:
     def _seconds_per_pass(self, stage: str, settings: Settings) -> float | None:
         """Return seconds a pass from the stage itself, else from unsteered images, else from any that were made.
 
-        Steered images tell nothing: they may have had their first steps for nothing, or all of them, from a batch that
-        alphas shared. A pass takes them what it takes the unsteered.
+        Steered images tell nothing: they may have had their first steps for nothing. A pass takes them what it takes
+        the unsteered.
         """
         if settings.plan.seconds_per_image is not None:
             return settings.plan.seconds_per_image / passes_per_run(settings.model.num_steps, settings.model.scheduler)

@@ -8,11 +8,11 @@ from typing import Any
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loaded import loading
-from icm_pipeline.config.schema import MethodConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
-from icm_pipeline.generation.sampling import Sample, decode, denoise
+from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.assignment import assign_options
 from icm_pipeline.methods.shift import Shift
@@ -40,14 +40,9 @@ def run(context: StageContext) -> None:
         dict(Counter(names[option] for option in assigned)),
     )  # fmt: skip
     option_of = {job.image_id: option for job, option in zip(jobs, assigned, strict=True)}
-    steered = _Steered(loading(settings.model), vectors, layers, option_of, method, prefix_store(context))
+    steered = _Steered(loading(settings.model), vectors, layers, option_of, settings, prefix_store(context))
 
-    def make_batch(batch: list[Job]) -> Batch:
-        if context.alongside is None:
-            return Batch(len(batch), steered.at_alphas([settings.alpha], batch)[0])
-        return Batch(len(batch), context.alongside.make(batch, steered.at_alphas))
-
-    if make_images(context, "steer", jobs, make_batch, [names[option] for option in assigned]):
+    if make_images(context, "steer", jobs, steered.make, [names[option] for option in assigned]):
         _write(context, selection, vectors, layers)
 
 
@@ -59,29 +54,27 @@ class _Steered:
     vectors: SteeringVectors
     layers: list[str]
     option_of: dict[str, int]
-    method: MethodConfig
+    settings: Settings
     prefixes: PrefixStore | None
 
-    def at_alphas(self, alphas: list[float], batch: list[Job]) -> list[list[Sample]]:
-        """Make a batch's images at each of some alphas, all in one batch."""
-        backbone, method, together = self.load(), self.method, batch * len(alphas)
-        ids = [job.image_id for job in together]
+    def make(self, batch: list[Job]) -> Batch:
+        backbone, method = self.load(), self.settings.method
+        ids = [job.image_id for job in batch]
         shift = Shift(
             self.vectors,
             [self.option_of[image_id] for image_id in ids],
-            [alpha for alpha in alphas for _ in batch],
+            self.settings.alpha,
             relative=method.alpha_unit == "relative",
             first_step=method.first_step,
             last_step=method.last_step,
             norm_preserving=method.norm_preserving,
         )
         with (
-            hooked(backbone, self.layers, shift, len(together)) as clock,
+            hooked(backbone, self.layers, shift, len(batch)) as clock,
             shared_prefix(backbone, clock, self.prefixes, ids, method.first_step),
         ):
-            latents = denoise(backbone, together)
-        samples = decode(backbone, together, latents)
-        return [samples[start : start + len(batch)] for start in range(0, len(samples), len(batch))]
+            latents = denoise(backbone, batch)
+        return Batch(len(batch), decode(backbone, batch, latents))
 
 
 def _vectors(context: StageContext, layers: list[str]) -> SteeringVectors:
