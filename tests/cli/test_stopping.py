@@ -22,7 +22,7 @@ BODIES = {
 }
 SCRIPT = """
 import sys, time
-from icm_pipeline import stopping
+from icm_pipeline.cli import stopping
 stopping.GRACE_SECONDS = 1.0
 with stopping.stopping_cleanly(["stage=all", "attribute.options.man=[a man]"]):
     print("ready", flush=True)

@@ -10,7 +10,7 @@ from icm_pipeline.machine.memory import USERS_OWN
 FAULTS = """
 import resource, sys
 import torch
-from icm_pipeline.memory import keep_freed_memory
+from icm_pipeline.machine.memory import keep_freed_memory
 
 done = keep_freed_memory() if sys.argv[1] == "keep" else None
 def step():

@@ -29,7 +29,7 @@ def test_afterwards_threads_that_never_asked_have_as_many_as_before() -> None:
     script = """
 import threading, torch
 torch.set_num_threads(2)
-from icm_pipeline.parallel import limit_threads, num_cores, one_thread_each, set_torch_threads
+from icm_pipeline.machine.threads import limit_threads, num_cores, one_thread_each, set_torch_threads
 list(one_thread_each(abs, range(4), 2))
 seen = [torch.get_num_threads()]
 other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))

@@ -16,7 +16,7 @@ from icm_pipeline.store.files import hash_file
 from icm_pipeline.tracking.base import NoTracker
 from tests.report.test_comparison import USUAL
 
-TOP = Path(__file__).parents[1]
+TOP = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.command_line import SMALL
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow

@@ -65,15 +65,15 @@ def test_probe_and_evaluation_images_share_no_seed(settings_with: Compose) -> No
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Give a list of the models that are loaded from disk, beginning with none in memory."""
-    loaded: list[str] = []
+    names: list[str] = []
 
     def loading(name: str, **options: Any) -> Backbone:
-        loaded.append(name)
+        names.append(name)
         return load_backbone(name=name, **options)
 
     loaded._last.clear()
     monkeypatch.setattr(loaded, "load_backbone", loading)
-    yield loaded
+    yield names
     loaded._last.clear()
 
 

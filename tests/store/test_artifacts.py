@@ -201,7 +201,7 @@ def test_a_job_killed_while_it_publishes_is_gone_on_with_and_leaves_nothing_over
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"icm_pipeline.partials.{step}", killed)
+        patch.setattr(f"icm_pipeline.store.partial.{step}", killed)
         with pytest.raises(KeyboardInterrupt), building(tmp_path / "a", description()) as partial:
             assert partial is not None
             (partial / "data.txt").write_text("hello")

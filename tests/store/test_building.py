@@ -173,7 +173,7 @@ def test_jobs_started_at_once_make_every_share_once_and_publish_once(
 
 
 def have_versions(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
-    monkeypatch.setattr("icm_pipeline.store.versions.library_versions", lambda: versions)
+    monkeypatch.setattr("icm_pipeline.store.partial.library_versions", lambda: versions)
 
 
 @pytest.mark.parametrize("index", [0, 1])

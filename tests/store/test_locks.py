@@ -218,5 +218,5 @@ def test_a_place_that_cannot_be_written_is_an_error_and_not_a_wait(tmp_path: Pat
 
 
 def test_locks_need_no_torch() -> None:
-    code = "import sys, icm_pipeline.housekeeping, icm_pipeline.locks; sys.exit('torch' in sys.modules)"
+    code = "import sys, icm_pipeline.cli.housekeeping, icm_pipeline.store.locks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
