@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from icm_pipeline.backbones import loaded
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loaded import load_model
 from icm_pipeline.backbones.registry import load_backbone
