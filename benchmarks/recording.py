@@ -26,7 +26,8 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder, Recording
 from icm_pipeline.methods.folding import Folded, constant_shifts
 from icm_pipeline.methods.shift import Shift
-from icm_pipeline.methods.vectors import SteeringVectors, Strength
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors
 
 STRENGTH = Strength(1.0, "activation", 0, None, None)
 NUM_STEERED = 4
@@ -63,7 +64,7 @@ def ways(backbone: Backbone, batch: int, num_steps: int) -> dict[str, Callable[[
     attention = [site.layer for site in backbone.sites if site.kind == "self_attention"]
     steered = attention[:: max(1, len(attention) // NUM_STEERED)][:NUM_STEERED]
     vectors = constant_vectors(record(backbone, batch, num_steps), steered)
-    shift = Shift(vectors, 0, STRENGTH.alpha)
+    shift = Shift(vectors, 0, STRENGTH)
 
     def within(context: Callable[[], AbstractContextManager[Any]]) -> Callable[[], object]:
         def run() -> None:

@@ -27,6 +27,7 @@ from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 
 
@@ -46,7 +47,7 @@ class Sweep:
         return [self._make(self.jobs, list(self.vectors.layers), self._shift(alpha), store) for alpha in alphas]
 
     def _shift(self, alpha: float) -> Shift:
-        return Shift(self.vectors, 0, alpha, first_step=self._first_step)
+        return Shift(self.vectors, 0, Strength(alpha, first_step=self._first_step))
 
     def _make(self, jobs: list[Job], layers: list[str], hook: Shift | None, store: PrefixStore | None) -> Tensor:
         backbone = self._backbone

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import icm_pipeline
-from icm_pipeline.methods.vectors import SteeringVectors, Strength
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.pipelines import build
 
 SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"

@@ -12,7 +12,8 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Record
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.methods.shift import Shift
-from icm_pipeline.methods.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 
 @contextmanager
@@ -46,23 +47,10 @@ def steer(
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     _refuse_text(layers)
     chosen = chosen if layers is None else chosen.of_layers(layers)
-    alphas: list[float] | None = None
-    if isinstance(alpha, Sequence) and not isinstance(alpha, str):
-        alphas = list(alpha)
-        alpha = max(alphas, default=0.0)
     strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
     names = option if isinstance(option, str) else list(option)
     indices = chosen.option_index(names) if isinstance(names, str) else [chosen.option_index(name) for name in names]
-    shift = Shift(
-        chosen,
-        indices,
-        strength.alpha if alphas is None else alphas,
-        relative=strength.alpha_unit == "relative",
-        first_step=strength.first_step,
-        last_step=strength.last_step,
-        norm_preserving=strength.norm_preserving,
-        num_steps=strength.num_steps,
-    )
+    shift = Shift(chosen, indices, strength)
     with hooked(_with_layers(pipe, chosen.layers), chosen.layers, shift, num_images):
         yield
 
@@ -118,7 +106,7 @@ def _with_layers(pipe: Any, layers: Sequence[str]) -> Backbone:
 
 def _strength(
     used: Strength | None,
-    alpha: float | None,
+    alpha: float | Sequence[float] | None,
     alpha_unit: str | None,
     window: tuple[int, int | None] | None,
     norm_preserving: bool | None,
@@ -127,14 +115,16 @@ def _strength(
     if used is None:
         if alpha is None:
             raise ValueError("These vectors were not used to steer yet, so they know no alpha: give alpha=.")
-        used = Strength(alpha, "activation", 0, None, None)
-    if alpha is not None and not isinstance(alpha, (int, float)):
+        used = Strength(alpha)
+    numbers = alpha if isinstance(alpha, Sequence) and not isinstance(alpha, str) else [alpha]
+    if alpha is not None and not all(isinstance(number, (int, float)) for number in numbers):
         raise ValueError(f"alpha={alpha!r} is no number.")
     if alpha_unit not in (None, "relative", "activation"):
         raise ValueError(f"alpha_unit={alpha_unit!r} is not known; choose relative or activation.")
     if alpha is None and alpha_unit not in (None, used.alpha_unit):
+        known = f"{used.alpha:g}" if isinstance(used.alpha, (int, float)) else used.alpha
         raise ValueError(
-            f"alpha={used.alpha:g} was in units of {used.alpha_unit}: give an alpha= for alpha_unit={alpha_unit!r}."
+            f"alpha={known} was in units of {used.alpha_unit}: give an alpha= for alpha_unit={alpha_unit!r}."
         )
     given = {"alpha": alpha, "alpha_unit": alpha_unit, "norm_preserving": norm_preserving}
     strength = replace(used, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

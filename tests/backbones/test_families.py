@@ -21,6 +21,7 @@ from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.pipelines import BUILDERS, build
 
@@ -187,7 +188,7 @@ def test_the_conditional_rows_depend_on_the_prompt_and_no_others_do(loaded: Load
 
 def test_alpha_zero_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
     plain, vectors = denoise(backbone, jobs), vectors_of(backbone, jobs, backbone.layers)
-    with hooked(backbone, backbone.layers, Shift(vectors, [0, 1, 0, 1], 0.0), len(jobs)):
+    with hooked(backbone, backbone.layers, Shift(vectors, [0, 1, 0, 1], Strength(0.0)), len(jobs)):
         assert torch.equal(denoise(backbone, jobs), plain)
 
 
@@ -199,7 +200,7 @@ def test_a_shift_touches_exactly_the_conditional_image_tokens(loaded: Loaded, jo
         after: list[Any] = []
         module = backbone.denoiser.get_submodule(layer)
         first = module.register_forward_hook(lambda module, args, output, kept=before: kept.append(output))
-        with hooked(backbone, [layer], Shift(vectors, options, 1.5), len(jobs)):
+        with hooked(backbone, [layer], Shift(vectors, options, Strength(1.5)), len(jobs)):
             last = module.register_forward_hook(lambda module, args, output, kept=after: kept.append(output))
             denoise(backbone, jobs)
             last.remove()
@@ -221,7 +222,7 @@ def num_changed(old: Any, new: Any) -> int:
 def test_every_layer_has_an_effect(backbone: Backbone, jobs: list[Job]) -> None:
     plain, vectors = denoise(backbone, jobs[:1]), vectors_of(backbone, jobs, backbone.layers)
     for layer in backbone.layers:
-        with hooked(backbone, [layer], Shift(vectors, [0], 5.0, relative=True), 1):
+        with hooked(backbone, [layer], Shift(vectors, [0], Strength(5.0, "relative")), 1):
             assert not torch.equal(denoise(backbone, jobs[:1]), plain), layer
 
 
@@ -243,11 +244,11 @@ def test_nothing_stays_behind_after_an_exception(backbone: Backbone, jobs: list[
 
 def test_a_batch_of_four_equals_four_batches_of_one(backbone: Backbone, jobs: list[Job]) -> None:
     vectors, options = vectors_of(backbone, jobs, backbone.layers), [0, 1, 1, 0]
-    with hooked(backbone, backbone.layers, Shift(vectors, options, 0.5), len(jobs)):
+    with hooked(backbone, backbone.layers, Shift(vectors, options, Strength(0.5)), len(jobs)):
         together = denoise(backbone, jobs)
     alone = []
     for job, option in zip(jobs, options, strict=True):
-        with hooked(backbone, backbone.layers, Shift(vectors, [option], 0.5), 1):
+        with hooked(backbone, backbone.layers, Shift(vectors, [option], Strength(0.5)), 1):
             alone.append(denoise(backbone, [job]))
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-4 * float(together.abs().max()))
 
@@ -421,9 +422,9 @@ def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled
     plain = denoise(compiled, two)
     close(plain, denoise(loaded.backbone, two))
     for alpha in (1.0, 2.0):
-        with hooked(loaded.backbone, layers, Shift(vectors, options, alpha, relative=True), 2):
+        with hooked(loaded.backbone, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
             expected = denoise(loaded.backbone, two)
-        with hooked(compiled, layers, Shift(vectors, options, alpha, relative=True), 2):
+        with hooked(compiled, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
             found = denoise(compiled, two)
         close(found, expected)
         assert not torch.allclose(found, plain)
@@ -436,7 +437,7 @@ def test_contexts_around_a_compiled_denoiser_can_be_nested(loaded: Loaded, compi
     two, layer = jobs[:2], compiled.layers[0]
     vectors = vectors_of(loaded.backbone, jobs, [layer])
     recorder = Recorder(list(range(NUM_STEPS)))
-    with hooked(compiled, [layer], recorder, 2), hooked(compiled, [layer], Shift(vectors, [1, 0], 1.0), 2):
+    with hooked(compiled, [layer], recorder, 2), hooked(compiled, [layer], Shift(vectors, [1, 0], Strength(1.0)), 2):
         denoise(compiled, two)
     assert recorder.recording().activations[layer].shape[:2] == (2, NUM_STEPS)
 

@@ -15,7 +15,8 @@ from torch import Tensor
 import icm_pipeline
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.methods.folding import FoldingError
-from icm_pipeline.methods.vectors import SteeringVectors, Strength
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.pipelines import build
 
 ATTENTION = "mid_block.attentions.0.transformer_blocks.0.attn1"

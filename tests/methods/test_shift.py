@@ -14,6 +14,7 @@ from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock, noise_levels
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1"
@@ -81,13 +82,13 @@ def outputs_of(backbone: Backbone, jobs: list[Job], shift: Shift) -> tuple[list[
 
 def test_alpha_zero_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job], vectors: SteeringVectors) -> None:
     plain = denoise(backbone, jobs)
-    with hooked(backbone, [LAYER], Shift(vectors, [0, 1, 2, 0], 0.0), len(jobs)):
+    with hooked(backbone, [LAYER], Shift(vectors, [0, 1, 2, 0], Strength(0.0)), len(jobs)):
         assert torch.equal(denoise(backbone, jobs), plain)
 
 
 def test_another_alpha_changes_the_latents(backbone: Backbone, jobs: list[Job], vectors: SteeringVectors) -> None:
     plain = denoise(backbone, jobs)
-    with hooked(backbone, [LAYER], Shift(vectors, [0, 1, 2, 0], 1.0), len(jobs)):
+    with hooked(backbone, [LAYER], Shift(vectors, [0, 1, 2, 0], Strength(1.0)), len(jobs)):
         assert not torch.equal(denoise(backbone, jobs), plain)
 
 
@@ -98,7 +99,9 @@ def test_a_shift_touches_exactly_the_conditional_rows_by_alpha_times_the_directi
     assert backbone.sampling is not None
     chosen = replace(backbone, sampling=replace(backbone.sampling, guidance_scale=guidance_scale))
     options, levels = [2, 0, 1, 2], noise_levels(backbone.pipe.scheduler)
-    before, after = outputs_of(chosen, jobs, Shift(replace(vectors, noise_levels=tuple(levels)), options, 1.5))
+    before, after = outputs_of(
+        chosen, jobs, Shift(replace(vectors, noise_levels=tuple(levels)), options, Strength(1.5))
+    )
     half = len(jobs) if guidance_scale > 1 else 0
     for step, (old, new) in enumerate(zip(before, after, strict=True)):
         expected = 1.5 * vectors.directions[LAYER][step, options]
@@ -110,10 +113,10 @@ def test_each_image_of_a_batch_is_steered_as_it_would_be_alone(
     backbone: Backbone, jobs: list[Job], vectors: SteeringVectors
 ) -> None:
     options, alone = [0, 1, 2, 1], []
-    with hooked(backbone, [LAYER], Shift(vectors, options, 2.0), len(jobs)):
+    with hooked(backbone, [LAYER], Shift(vectors, options, Strength(2.0)), len(jobs)):
         together = denoise(backbone, jobs)
     for job, option in zip(jobs, options, strict=True):
-        with hooked(backbone, [LAYER], Shift(vectors, [option], 2.0), 1):
+        with hooked(backbone, [LAYER], Shift(vectors, [option], Strength(2.0)), 1):
             alone.append(denoise(backbone, [job]))
     scale = float(together.abs().max())
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5 * scale)
@@ -124,10 +127,12 @@ def test_several_alphas_in_one_batch_give_what_each_gives_in_a_run_of_its_own(
     backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, relative: bool
 ) -> None:
     alphas, job, apart = [0.0, 1.0, -2.0, 4.0], jobs[0], []
-    with hooked(backbone, [LAYER], Shift(vectors, 1, alphas, relative), len(alphas)):
+    with hooked(
+        backbone, [LAYER], Shift(vectors, 1, Strength(alphas, "relative" if relative else "activation")), len(alphas)
+    ):
         together = denoise(backbone, [job] * len(alphas))
     for alpha in alphas:
-        with hooked(backbone, [LAYER], Shift(vectors, 1, alpha, relative), 1):
+        with hooked(backbone, [LAYER], Shift(vectors, 1, Strength(alpha, "relative" if relative else "activation")), 1):
             apart.append(denoise(backbone, [job]))
     scale = float(together.abs().max())
     torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-5 * scale)
@@ -136,43 +141,43 @@ def test_several_alphas_in_one_batch_give_what_each_gives_in_a_run_of_its_own(
 
 def test_an_alpha_for_each_image_must_be_one_for_each(vectors: SteeringVectors) -> None:
     with pytest.raises(ValueError, match=r"2 alphas were given for 3 image"):
-        Shift(vectors, 0, [1.0, 2.0])(tokens_of(3), SITE, at(0))
+        Shift(vectors, 0, Strength([1.0, 2.0]))(tokens_of(3), SITE, at(0))
 
 
 def test_images_of_different_options_move_differently(vectors: SteeringVectors) -> None:
-    moved = moved_by(Shift(vectors, [0, 1], 1.0), tokens_of(1).expand(2, -1, -1), 0)
+    moved = moved_by(Shift(vectors, [0, 1], Strength(1.0)), tokens_of(1).expand(2, -1, -1), 0)
     assert (moved[0] - moved[1]).norm(dim=-1).min() > 0.1
 
 
 @pytest.mark.parametrize("alpha", [1.0, -1.0, 15.0])
 def test_every_token_moves_by_the_length_of_alpha(vectors: SteeringVectors, alpha: float) -> None:
-    moved = moved_by(Shift(vectors, [1, 2], alpha), tokens_of(2), 0)
+    moved = moved_by(Shift(vectors, [1, 2], Strength(alpha)), tokens_of(2), 0)
     torch.testing.assert_close(moved.norm(dim=-1), torch.full((2, 16), abs(alpha)), rtol=1e-4, atol=1e-4)
 
 
 def test_the_sign_of_alpha_picks_the_side(vectors: SteeringVectors) -> None:
     direction = vectors.directions[LAYER][0, 1]
     for alpha in (1.0, -1.0):
-        moved = moved_by(Shift(vectors, [1], alpha), tokens_of(1), 0)
+        moved = moved_by(Shift(vectors, [1], Strength(alpha)), tokens_of(1), 0)
         torch.testing.assert_close(moved @ direction, torch.full((1, 16), alpha), rtol=1e-4, atol=1e-4)
 
 
 def test_the_tokens_given_are_not_written_to(vectors: SteeringVectors) -> None:
     tokens = tokens_of(2)
     for norm_preserving in (False, True):
-        Shift(vectors, [0, 1], 3.0, norm_preserving=norm_preserving)(tokens, SITE, at(0))
+        Shift(vectors, [0, 1], Strength(3.0, norm_preserving=norm_preserving))(tokens, SITE, at(0))
     assert torch.equal(tokens, tokens_of(2))
 
 
 def test_each_step_has_its_own_direction(vectors: SteeringVectors) -> None:
-    shift, tokens = Shift(vectors, [0], 1.0), torch.zeros(1, 2, WIDTH)
+    shift, tokens = Shift(vectors, [0], Strength(1.0)), torch.zeros(1, 2, WIDTH)
     for step in range(4):
         assert torch.equal(moved_by(shift, tokens, step)[0, 0], vectors.directions[LAYER][step, 0])
 
 
 def test_a_step_that_was_not_recorded_takes_the_nearest(vectors: SteeringVectors) -> None:
     sparse = replace(vectors, steps=(0, 4, 8, 12), noise_levels=LEVELS[0:13:4])
-    shift, tokens = Shift(sparse, [0], 1.0), torch.zeros(1, 2, WIDTH)
+    shift, tokens = Shift(sparse, [0], Strength(1.0)), torch.zeros(1, 2, WIDTH)
     nearest = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1, 6: 1, 7: 2, 12: 3, 40: 3}
     for step, slot in nearest.items():
         assert torch.equal(moved_by(shift, tokens, step)[0, 0], sparse.directions[LAYER][slot, 0])
@@ -185,15 +190,15 @@ def test_a_step_that_was_not_recorded_takes_the_nearest(vectors: SteeringVectors
 def test_only_steps_of_the_window_are_steered(
     vectors: SteeringVectors, first_step: int, last_step: int | None, steered: list[int]
 ) -> None:
-    shift = Shift(vectors, [0], 1.0, first_step=first_step, last_step=last_step)
+    shift = Shift(vectors, [0], Strength(1.0, first_step=first_step, last_step=last_step))
     assert [step for step in range(4) if shift(tokens_of(1), SITE, at(step)) is not None] == steered
 
 
 def test_steps_before_the_window_are_bitwise_those_of_no_steering(
     backbone: Backbone, jobs: list[Job], vectors: SteeringVectors
 ) -> None:
-    plain, _ = outputs_of(backbone, jobs, Shift(vectors, [0] * 4, 0.0))
-    before, after = outputs_of(backbone, jobs, Shift(vectors, [0] * 4, 1.0, first_step=2))
+    plain, _ = outputs_of(backbone, jobs, Shift(vectors, [0] * 4, Strength(0.0)))
+    before, after = outputs_of(backbone, jobs, Shift(vectors, [0] * 4, Strength(1.0, first_step=2)))
     assert all(torch.equal(a, b) for a, b in zip(after[:2], plain[:2], strict=True))
     assert not torch.equal(after[2], before[2])
 
@@ -203,39 +208,39 @@ def test_a_relative_alpha_is_a_multiple_of_the_layers_mean_activation_length(
     vectors: SteeringVectors, step: int
 ) -> None:
     tokens = torch.zeros(1, 2, WIDTH)
-    relative = moved_by(Shift(vectors, [0], 0.5, relative=True), tokens, step)
+    relative = moved_by(Shift(vectors, [0], Strength(0.5, "relative")), tokens, step)
     mean_norm = float(vectors.mean_norms[LAYER][step])
-    torch.testing.assert_close(relative, moved_by(Shift(vectors, [0], 0.5 * mean_norm), tokens, step))
+    torch.testing.assert_close(relative, moved_by(Shift(vectors, [0], Strength(0.5 * mean_norm)), tokens, step))
 
 
 def test_an_absolute_alpha_does_not_know_the_mean_activation_length(vectors: SteeringVectors) -> None:
     longer = replace(vectors, mean_norms={LAYER: 10 * vectors.mean_norms[LAYER]})
-    moved = [moved_by(Shift(v, [0], 0.5), tokens_of(1), 1) for v in (vectors, longer)]
+    moved = [moved_by(Shift(v, [0], Strength(0.5)), tokens_of(1), 1) for v in (vectors, longer)]
     assert torch.equal(*moved)
 
 
 def test_norm_preserving_gives_every_token_its_length_back(vectors: SteeringVectors) -> None:
     tokens = tokens_of(2)
-    moved = Shift(vectors, [0, 1], 5.0, norm_preserving=True)(tokens, SITE, at(0))
+    moved = Shift(vectors, [0, 1], Strength(5.0, norm_preserving=True))(tokens, SITE, at(0))
     assert moved is not None
     torch.testing.assert_close(moved.norm(dim=-1), tokens.norm(dim=-1))
 
 
 def test_norm_preserving_still_turns_tokens_towards_the_direction(vectors: SteeringVectors) -> None:
     tokens, direction = tokens_of(1), vectors.directions[LAYER][0, 0]
-    moved = Shift(vectors, [0], 5.0, norm_preserving=True)(tokens, SITE, at(0))
+    moved = Shift(vectors, [0], Strength(5.0, norm_preserving=True))(tokens, SITE, at(0))
     assert moved is not None
     assert ((moved - tokens) @ direction > 0.1).all()
 
 
 def test_without_norm_preserving_lengths_change(vectors: SteeringVectors) -> None:
-    moved = Shift(vectors, [0], 5.0)(tokens_of(1), SITE, at(0))
+    moved = Shift(vectors, [0], Strength(5.0))(tokens_of(1), SITE, at(0))
     assert moved is not None
     assert not torch.allclose(moved.norm(dim=-1), tokens_of(1).norm(dim=-1), rtol=0.01)
 
 
 def test_norm_preserving_keeps_a_token_of_zeros(vectors: SteeringVectors) -> None:
-    moved = Shift(vectors, [0], 5.0, norm_preserving=True)(torch.zeros(1, 2, WIDTH), SITE, at(0))
+    moved = Shift(vectors, [0], Strength(5.0, norm_preserving=True))(torch.zeros(1, 2, WIDTH), SITE, at(0))
     assert moved is not None
     assert torch.equal(moved, torch.zeros(1, 2, WIDTH))
 
@@ -243,7 +248,7 @@ def test_norm_preserving_keeps_a_token_of_zeros(vectors: SteeringVectors) -> Non
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("norm_preserving", [False, True])
 def test_the_tokens_keep_their_precision(vectors: SteeringVectors, dtype: torch.dtype, norm_preserving: bool) -> None:
-    moved = Shift(vectors, [0], 1.0, norm_preserving=norm_preserving)(tokens_of(1, dtype), SITE, at(0))
+    moved = Shift(vectors, [0], Strength(1.0, norm_preserving=norm_preserving))(tokens_of(1, dtype), SITE, at(0))
     assert moved is not None
     assert moved.dtype == dtype
     assert torch.isfinite(moved).all()
@@ -255,7 +260,7 @@ def test_the_shift_is_rounded_once_to_the_tokens_precision(
     vectors: SteeringVectors, dtype: torch.dtype, relative: bool
 ) -> None:
     options, tokens = [2, 0, 1], tokens_of(3, dtype)
-    shift = Shift(vectors, options, 0.3, relative=relative)
+    shift = Shift(vectors, options, Strength(0.3, "relative" if relative else "activation"))
     for step in range(4):
         length = 0.3 * float(vectors.mean_norms[LAYER][step]) if relative else 0.3
         expected = (length * vectors.directions[LAYER][step, options]).to(dtype)
@@ -265,7 +270,7 @@ def test_the_shift_is_rounded_once_to_the_tokens_precision(
 
 
 def test_a_layers_vectors_are_brought_to_the_tokens_once_and_only_added_afterwards(vectors: SteeringVectors) -> None:
-    shift, tokens = Shift(vectors, [0, 1], 1.0, relative=True), tokens_of(2, torch.float16)
+    shift, tokens = Shift(vectors, [0, 1], Strength(1.0, "relative")), tokens_of(2, torch.float16)
     seen: list[list[str]] = []
     for step in range(4):
         with Operations() as operations:
@@ -276,7 +281,7 @@ def test_a_layers_vectors_are_brought_to_the_tokens_once_and_only_added_afterwar
 
 
 def test_a_shift_follows_tokens_of_another_precision(vectors: SteeringVectors) -> None:
-    shift = Shift(vectors, [0], 1.0)
+    shift = Shift(vectors, [0], Strength(1.0))
     for dtype in (torch.float16, torch.float32, torch.float16):
         moved = shift(tokens_of(1, dtype), SITE, at(0))
         assert moved is not None

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from icm_pipeline.methods.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 
 def level_of(step: int) -> float:

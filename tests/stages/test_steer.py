@@ -18,7 +18,8 @@ from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.sampling import Sample, decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.shift import Shift
-from icm_pipeline.methods.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.stages import steer
 from icm_pipeline.store.artifacts import Artifact
@@ -106,7 +107,7 @@ def expected_latents(backbone: Backbone, jobs: list[Job], shift: Shift) -> Tenso
         (["method.direction=mean_difference"], "mean_difference", False, 20.0, {}),
         (["method.direction=pattern"], "pattern", False, 20.0, {}),
         (["method.vector=mean"], "probe", True, 20.0, {}),
-        (["method.alpha_unit=activation"], "probe", False, 20.0, {"relative": False}),
+        (["method.alpha_unit=activation"], "probe", False, 20.0, {"alpha_unit": "activation"}),
         (["method.first_step=2"], "probe", False, 20.0, {"first_step": 2}),
         (["method.last_step=0"], "probe", False, 20.0, {"last_step": 0}),
         (["method.norm_preserving=true"], "probe", False, 20.0, {"norm_preserving": True}),
@@ -120,10 +121,10 @@ def test_the_images_are_those_of_the_shift_that_the_settings_describe(
     assigned = [OPTIONS.index(option) for option in options_of(folder)]
     vectors = vectors_named(direction).averaged() if averaged else vectors_named(direction)
     found = latents_of(folder)
-    shift = Shift(vectors, assigned, alpha, **{"relative": True, **how})
+    shift = Shift(vectors, assigned, Strength(alpha, **{"alpha_unit": "relative", **how}))
     torch.testing.assert_close(found, expected_latents(backbone, jobs, shift), rtol=0, atol=1e-4)
     if words:  # and no other's
-        usual = Shift(vectors_named("probe"), assigned, abs(alpha), relative=True)
+        usual = Shift(vectors_named("probe"), assigned, Strength(abs(alpha), "relative"))
         assert (found - expected_latents(backbone, jobs, usual)).abs().max() > 1e-2
 
 

@@ -5,7 +5,7 @@ of the bias's own dtype. What depends on the step, on the tokens or on which hal
 folded and is refused with the reason.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, Call, Site
 from icm_pipeline.backbones.modules import uncompiled
-from icm_pipeline.methods.vectors import SteeringVectors, Strength
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors
 
 SAME = 1e-5  # largest difference of a unit direction, or relative difference of a length, that counts as rounding
 
@@ -57,24 +58,28 @@ def constant_shifts(vectors: SteeringVectors, option: int, strength: Strength) -
         )
     if strength.norm_preserving:
         raise FoldingError("Keeping every token's length depends on the token, which a bias does not. Use steer().")
-    return {layer: _constant_shift(vectors, layer, option, strength) for layer in vectors.layers}
+    if isinstance(strength.alpha, Sequence):
+        raise FoldingError("An alpha for each image depends on the image, which a bias does not. Use steer().")
+    relative = strength.alpha_unit == "relative"
+    return {layer: strength.alpha * _constant_shift(vectors, layer, option, relative) for layer in vectors.layers}
 
 
-def _constant_shift(vectors: SteeringVectors, layer: str, option: int, strength: Strength) -> Tensor:
+def _constant_shift(vectors: SteeringVectors, layer: str, option: int, relative: bool) -> Tensor:
+    """Return the shift of alpha 1."""
     directions, lengths = vectors.directions[layer][:, option].double(), vectors.mean_norms[layer].double()
     if (directions - directions[0]).abs().max() > SAME:
         raise FoldingError(
             f"The direction of {layer} differs from step to step. Give vectors.averaged(), whose directions are "
             "constant, or use steer()."
         )
-    if strength.alpha_unit != "relative":
-        return strength.alpha * directions[0]
+    if not relative:
+        return directions[0]
     if (lengths - lengths[0]).abs().max() > SAME * lengths[0]:
         raise FoldingError(
             f"A relative alpha follows the mean activation of {layer}, which differs from step to step. Give "
             "alpha_unit='activation' and an alpha in activation units, or use steer()."
         )
-    return strength.alpha * lengths[0] * directions[0]
+    return lengths[0] * directions[0]
 
 
 def _projection(backbone: Backbone, site: Site) -> tuple[nn.Module, float]:

@@ -13,27 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from icm_pipeline.methods.strength import Strength
 from icm_pipeline.store.files import written_whole
 
 METADATA = "icm_pipeline"
 FORMAT = 1
 FILE_NAME = "vectors.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How vectors were used: alpha in `relative` or `activation` units, on steps first..last of num_steps.
-
-    num_steps None: the window counts in the steps of whatever run they are used in.
-    """
-
-    alpha: float
-    alpha_unit: str
-    first_step: int
-    last_step: int | None
-    num_steps: int | None
-    norm_preserving: bool = False
 
 
 @dataclass(frozen=True)

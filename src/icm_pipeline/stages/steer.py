@@ -8,7 +8,6 @@ from typing import Any
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loaded import loading
-from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
@@ -16,7 +15,8 @@ from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.assignment import assign_options
 from icm_pipeline.methods.shift import Shift
-from icm_pipeline.methods.vectors import SteeringVectors, Strength, load_vectors
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.evaluation import STEERING
 from icm_pipeline.results.scores import SELECTION
@@ -40,10 +40,15 @@ def run(context: StageContext) -> None:
         dict(Counter(names[option] for option in assigned)),
     )  # fmt: skip
     option_of = {job.image_id: option for job, option in zip(jobs, assigned, strict=True)}
-    steered = _Steered(loading(settings.model), vectors, layers, option_of, settings, prefix_store(context))
-
+    strength = Strength(
+        settings.alpha, method.alpha_unit, method.first_step, method.last_step, norm_preserving=method.norm_preserving
+    )
+    steered = _Steered(loading(settings.model), vectors, layers, option_of, strength, prefix_store(context))
     if make_images(context, "steer", jobs, steered.make, [names[option] for option in assigned]):
-        _write(context, selection, vectors, layers)
+        if layers:
+            used = replace(strength, num_steps=settings.model.num_steps)
+            replace(vectors, strength=used).save(context.folder / VECTORS)
+        _write(context, selection, layers)
 
 
 @dataclass(frozen=True)
@@ -54,24 +59,15 @@ class _Steered:
     vectors: SteeringVectors
     layers: list[str]
     option_of: dict[str, int]
-    settings: Settings
+    strength: Strength
     prefixes: PrefixStore | None
 
     def make(self, batch: list[Job]) -> Batch:
-        backbone, method = self.load(), self.settings.method
-        ids = [job.image_id for job in batch]
-        shift = Shift(
-            self.vectors,
-            [self.option_of[image_id] for image_id in ids],
-            self.settings.alpha,
-            relative=method.alpha_unit == "relative",
-            first_step=method.first_step,
-            last_step=method.last_step,
-            norm_preserving=method.norm_preserving,
-        )
+        backbone, ids = self.load(), [job.image_id for job in batch]
+        shift = Shift(self.vectors, [self.option_of[image_id] for image_id in ids], self.strength)
         with (
             hooked(backbone, self.layers, shift, len(batch)) as clock,
-            shared_prefix(backbone, clock, self.prefixes, ids, method.first_step),
+            shared_prefix(backbone, clock, self.prefixes, ids, self.strength.first_step),
         ):
             latents = denoise(backbone, batch)
         return Batch(len(batch), decode(backbone, batch, latents))
@@ -86,15 +82,9 @@ def _vectors(context: StageContext, layers: list[str]) -> SteeringVectors:
     return vectors.averaged() if method.vector == "mean" else vectors
 
 
-def _write(context: StageContext, selection: dict[str, Any], vectors: SteeringVectors, layers: list[str]) -> None:
-    """Write what the images were steered by, and the vectors for use elsewhere."""
+def _write(context: StageContext, selection: dict[str, Any], layers: list[str]) -> None:
+    """Write what the images were steered by."""
     settings, method = context.settings, context.settings.method
-    used = Strength(
-        settings.alpha, method.alpha_unit, method.first_step, method.last_step, settings.model.num_steps,
-        method.norm_preserving,
-    )  # fmt: skip
-    if layers:
-        replace(vectors, strength=used).save(context.folder / VECTORS)
     steering = asdict(method)
     steering |= {"method": steering.pop("name"), "alpha": settings.alpha if layers else 0.0, "layers": layers}
     write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
