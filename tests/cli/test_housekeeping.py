@@ -29,7 +29,7 @@ def test_show_traces_a_result_to_all_that_made_it(outputs: Path, capsys: pytest.
     assert artifact is not None
     for expected in (
         *KEYS.values(), "sd1-5, skin_tone", "woman: [a] woman; man: a man", "model.path " + "cafe" * 4, code["version"],
-        f"torch {artifact.manifest['libraries']['torch']}", device_name("cpu"), artifact.manifest["created"],
+        f"torch {artifact.manifest.libraries['torch']}", device_name("cpu"), artifact.manifest.created,
         "images/", "3 files", "3.0 kB", "data.txt",
     ):  # fmt: skip
         assert expected in text, expected

@@ -4,10 +4,10 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from icm_pipeline.cli.housekeeping import run_command
 from icm_pipeline.store.building import building, building_share
+from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.store.shards import Share
 from icm_pipeline.store.shelf import read_shelf
 
@@ -17,15 +17,12 @@ PARENTS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def description(stage: str, key: str, parents: dict[str, str]) -> dict[str, Any]:
+def description(stage: str, key: str, parents: dict[str, str]) -> Manifest:
     settings = {
-        "config": {"alpha": 3.0, "attribute.options": [["woman", ["[a] woman"]], ["man", ["a man"]]]},
+        "config": {"alpha": 3.0, "attribute.options": {"woman": ["[a] woman"], "man": ["a man"]}},
         "weights": {"model.path": "cafe" * 4},
     }
-    return {
-        "stage": stage, "key": key, "parents": parents, "model": "sd1-5", "attribute": "skin_tone", "device": "cpu",
-        "settings": settings,
-    }  # fmt: skip
+    return Manifest(stage, key, parents, "sd1-5", "skin_tone", "cpu", settings)
 
 
 def make(outputs: Path, stage: str, key: str, parents: dict[str, str]) -> Path:

@@ -22,6 +22,7 @@ from icm_pipeline.images.making import make_image_set
 from icm_pipeline.images.table import Pictures, read_table
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.building import building
+from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.store.shards import Share
 
 JOBS = make_jobs(['a face of a "nurse", smiling', "a doctor"], 7, 0, "probe")  # 14: the last shard is short
@@ -83,7 +84,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def as_artifact(tmp_path: Path, make_batch: MakeBatch = make_both, options: list[str] | None = None) -> Artifact:
-    with building(tmp_path / "set", {"key": "k", "stage": "generate"}) as partial:
+    with building(tmp_path / "set", Manifest("generate", "k")) as partial:
         assert partial is not None
         make_image_set(partial, JOBS, make_batch, 2, 4, "test", options or [])
     artifact = open_artifact(tmp_path / "set")
@@ -210,7 +211,7 @@ def test_no_shards_are_left_in_a_finished_set(tmp_path: Path) -> None:
     assert {path.name for path in artifact.folder.iterdir()} == {
         "images", "images.csv", "activations", "recording.json", "manifest.json",
     }  # fmt: skip
-    assert not any("shards" in name for name in artifact.manifest["files"])
+    assert not any("shards" in name for name in artifact.manifest.files)
 
 
 def test_layers_keep_the_order_in_which_the_network_ran(tmp_path: Path) -> None:

@@ -150,9 +150,9 @@ def test_time_is_measured_by_what_was_made_here(made: Settings) -> None:
     longer = replace(made, model=replace(made.model, num_steps=2 * NUM_STEPS))
     plan = planned(longer)
     for stage in ("generate", "originals"):
-        seconds = artifact(made, stage).manifest["seconds"]
+        seconds = artifact(made, stage).manifest.seconds
         assert item_of(plan, stage).seconds == pytest.approx(2 * seconds)
-    assert item_of(plan, "steer").seconds == pytest.approx(2 * artifact(made, "originals").manifest["seconds"] * 6 / 8)
+    assert item_of(plan, "steer").seconds == pytest.approx(2 * artifact(made, "originals").manifest.seconds * 6 / 8)
     assert item_of(plan, "evaluate").seconds is None
 
 
@@ -168,9 +168,9 @@ def test_the_time_that_is_given_is_believed(made: Settings) -> None:
 
 def test_pictures_are_counted_by_those_that_are_there_else_uncompressed(made: Settings, tmp_path: Path) -> None:
     sizes = [
-        entry["size"]
+        entry.size
         for stage in ("generate", "originals")
-        for name, entry in artifact(made, stage).manifest["files"].items()
+        for name, entry in artifact(made, stage).manifest.files.items()
         if name.startswith("images/")
     ]
     known = item_of(planned(made), "steer")

@@ -43,7 +43,7 @@ def test_a_forced_sweep_makes_what_its_jobs_share_once(pipeline_of: Callable[...
     assert first.reused == []
     assert second.missing("all") == OWN
     second.run("all")
-    assert [artifact.manifest["stage"] for artifact in second.reused] == BEFORE
+    assert [artifact.stage for artifact in second.reused] == BEFORE
 
 
 def test_a_run_knows_what_it_would_make(pipeline_of: Callable[..., Pipeline]) -> None:

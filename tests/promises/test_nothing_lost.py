@@ -20,6 +20,7 @@ from icm_pipeline.images.making import make_image_set
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.store.artifacts import ArtifactError
 from icm_pipeline.store.building import building, building_share, tidy
+from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.store.partial import partial_of
 from icm_pipeline.store.shards import Share
 from icm_pipeline.tracking.base import NoTracker
@@ -108,7 +109,7 @@ def test_a_pipeline_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_
     assert leftovers(outputs) == []
 
 
-DESCRIPTION = {"stage": "originals", "key": "k", "parents": {}, "settings": {}}
+DESCRIPTION = Manifest("originals", "k")
 
 
 def _build_a_set(outputs: Path, shares: int) -> None:

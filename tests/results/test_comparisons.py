@@ -1,6 +1,5 @@
 """What sets evaluations apart beside their way of steering: settings of all they were made from, and only those."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,17 @@ import pytest
 from icm_pipeline.results.comparisons import differences
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.fingerprints import make_key
+from icm_pipeline.store.manifest import Manifest
 
 PROBING = {"probe.C": 0.01, "probe.shuffle_labels": False, "seed": 0}
 
 
 def make(outputs: Path, stage: str, parents: dict[str, Artifact], config: dict[str, Any]) -> Artifact:
     keys = {name: parent.key for name, parent in parents.items()}
-    manifest = {"stage": stage, "parents": keys, "settings": {"config": config}}
-    manifest["key"] = make_key(manifest)
-    folder = outputs / "artifacts" / stage / f"tiny-gender-{manifest['key']}"
+    manifest = Manifest(stage, make_key([stage, keys, config]), keys, settings={"config": config})
+    folder = outputs / "artifacts" / stage / f"tiny-gender-{manifest.key}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest.write(folder)
     return Artifact(folder, manifest)
 
 
@@ -33,8 +32,8 @@ def evaluate(outputs: Path, alpha: float = 7.0, layers: dict[str, Any] | None = 
     generate = make(outputs, "generate", {}, images)
     probe = make(outputs, "probe", {"generate": generate}, {name: settings[name] for name in PROBING})
     chosen = {"rule": "top", "k": 3, "seed": None, **(layers or {})}
-    select = make(outputs, "select", {"probe": probe}, {"layers": list(map(list, chosen.items()))})
-    method = [["name", "icm"], ["first_step", 0], ["draw_size", None]]
+    select = make(outputs, "select", {"probe": probe}, {"layers": chosen})
+    method = {"name": "icm", "first_step": 0, "draw_size": None}
     steer = make(outputs, "steer", {"probe": probe, "select": select}, {"alpha": alpha, "method": method})
     return make(outputs, "evaluate", {"steer": steer}, {"evaluate.fd": "probabilities"})
 

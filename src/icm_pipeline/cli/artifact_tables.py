@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.tree import Tree
 
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.shelf import Shelf, settings_of, size_of, stage_of, subject_of
+from icm_pipeline.store.manifest import FileEntry
+from icm_pipeline.store.shelf import Shelf, subject_of
 from icm_pipeline.text import count_text, size_text
 
 
@@ -20,13 +21,11 @@ def artifact_table(shelf: Shelf, artifacts: Iterable[Artifact]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, caption="* a result, or what one was made from")
     for title in ("", "stage", "model", "attribute", "key", "size", "made (UTC)"):
         table.add_column(title, no_wrap=True, justify="right" if title == "size" else "left")
-    for artifact in sorted(
-        artifacts, key=lambda a: (str(a.manifest.get("created", "")), len(shelf.ancestors([a.key])))
-    ):
+    for artifact in sorted(artifacts, key=lambda a: (a.manifest.created, len(shelf.ancestors([a.key])))):
         mark = "*" if artifact.key in shelf.needed else ""
-        made = str(artifact.manifest.get("created", "")).replace("T", " ").removesuffix("Z")
-        size = size_text(size_of(artifact))
-        table.add_row(mark, stage_of(artifact), *map(escape, subject_of(artifact)), artifact.key, size, made)
+        made = artifact.manifest.created.replace("T", " ").removesuffix("Z")
+        size = size_text(artifact.manifest.size)
+        table.add_row(mark, artifact.stage, *map(escape, subject_of(artifact)), artifact.key, size, made)
     return table
 
 
@@ -34,11 +33,11 @@ def print_artifact(console: Console, shelf: Shelf, artifact: Artifact, all_files
     """Print what made an artifact: settings, parents up to the roots, code, libraries, device; and its files."""
     console.print(_pairs(_facts(artifact)))
     console.print("\n[bold]settings that its key stands for[/bold]")
-    console.print(_pairs({name: _setting_text(value) for name, value in settings_of(artifact).items()}))
+    console.print(_pairs({name: _setting_text(value) for name, value in artifact.manifest.config.items()}))
     console.print()
     console.print(_tree(shelf, artifact))
     console.print("\n[bold]files[/bold]")
-    console.print(_files(artifact.manifest["files"], all_files))
+    console.print(_files(artifact.manifest.files, all_files))
 
 
 def _pairs(rows: dict[str, str]) -> Table:
@@ -52,36 +51,34 @@ def _pairs(rows: dict[str, str]) -> Table:
 
 def _facts(artifact: Artifact) -> dict[str, str]:
     manifest = artifact.manifest
-    weights = manifest["settings"].get("weights", {})
-    libraries = manifest.get("libraries", {})
-    device, name = str(manifest.get("device", "")), str(manifest.get("device_name", ""))
+    device, name, weights = manifest.device, manifest.device_name, manifest.settings.get("weights", {})
     facts = {
-        "stage": stage_of(artifact),
+        "stage": artifact.stage,
         "model, attribute": ", ".join(subject_of(artifact)),
         "key": artifact.key,
         "folder": str(artifact.folder),
-        "made": f"{manifest.get('created', 'unknown')} in {manifest.get('seconds', '?')} s",
+        "made": f"{manifest.created or 'unknown'} in {manifest.seconds} s",
         "device": f"{device} ({name})" if name else device,
-        "code": _code_text(manifest.get("code"), libraries),
-        "libraries": ", ".join(f"{library} {version}" for library, version in libraries.items()),
-        "python": f"{manifest.get('python', 'unknown')} on {manifest.get('machine', 'unknown')}",
+        "code": _code_text(manifest.code, manifest.libraries),
+        "libraries": ", ".join(f"{library} {version}" for library, version in manifest.libraries.items()),
+        "python": f"{manifest.python} on {manifest.machine}",
         "weights": ", ".join(f"{setting} {digest}" for setting, digest in weights.items()) or "none on this disk",
     }
-    if rounding := {name: value for name, value in manifest.get("rounding", {}).items() if value not in (None, False)}:
+    if rounding := {name: value for name, value in manifest.rounding.items() if value not in (None, False)}:
         facts["rounding"] = ", ".join(f"{name} {value}" for name, value in rounding.items())
-    for setting, folder in manifest.get("folders", {}).items():
-        facts[setting] = f"{folder} (content {manifest['settings']['images'][setting]})"
-    if shares := manifest.get("shares"):
-        devices = Counter(str(share.get("device_name", "")) for share in shares)
-        facts["shared"] = f"{count_text(len(shares), 'job')}: " + ", ".join(
+    for setting, folder in manifest.folders.items():
+        facts[setting] = f"{folder} (content {manifest.settings['images'][setting]})"
+    if manifest.shares:
+        devices = Counter(share.device_name for share in manifest.shares)
+        facts["shared"] = f"{count_text(len(manifest.shares), 'job')}: " + ", ".join(
             f"{count} x {name}" for name, count in devices.items()
         )
     return facts
 
 
-def _code_text(code: dict[str, Any] | None, libraries: dict[str, str]) -> str:
+def _code_text(code: dict[str, Any], libraries: dict[str, str]) -> str:
     """Return version and commit; a manifest from before the code was noted has the version among its libraries."""
-    if code is None:
+    if not code:
         return f"icm_pipeline {libraries.get('icm_pipeline', 'of an unknown version')}"
     changed = ", with files changed since" if code.get("modified") else ""
     commit = f", commit {code['commit']}{changed}" if "commit" in code else ""
@@ -99,13 +96,13 @@ def _setting_text(value: Any) -> str:
 
 
 def _tree(shelf: Shelf, artifact: Artifact) -> Tree:
-    tree = Tree(f"[bold]made from[/bold]{'' if artifact.manifest.get('parents') else ': nothing else'}")
+    tree = Tree(f"[bold]made from[/bold]{'' if artifact.manifest.parents else ': nothing else'}")
     _grow(tree, shelf, artifact, set())
     return tree
 
 
 def _grow(branch: Tree, shelf: Shelf, artifact: Artifact, shown: set[str]) -> None:
-    for stage, key in artifact.manifest.get("parents", {}).items():
+    for stage, key in artifact.manifest.parents.items():
         parent = shelf.artifacts.get(key)
         if parent is None:
             branch.add(f"{stage} {key} (no longer there)")
@@ -116,12 +113,12 @@ def _grow(branch: Tree, shelf: Shelf, artifact: Artifact, shown: set[str]) -> No
             _grow(branch.add(f"{stage} {key}  {escape(str(parent.folder))}"), shelf, parent, shown)
 
 
-def _files(files: dict[str, dict[str, Any]], all_files: bool) -> Table:
+def _files(files: dict[str, FileEntry], all_files: bool) -> Table:
     """Return the table of files; those of a folder as one line unless all are asked for."""
     sizes: dict[str, list[int]] = {}
     for name, entry in files.items():
         folder = f"{name.split('/')[0]}/" if "/" in name and not all_files else name
-        sizes.setdefault(folder, []).append(entry["size"])
+        sizes.setdefault(folder, []).append(entry.size)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, found in sizes.items():
         count = count_text(len(found), "file") if name.endswith("/") else ""

@@ -15,7 +15,7 @@ from icm_pipeline.store.building import left_alone
 from icm_pipeline.store.caches import find_caches, find_stale_caches, is_cache, remove_cache
 from icm_pipeline.store.garbage import Waste, find_waste, last_change
 from icm_pipeline.store.partial import OLD, artifact_folder
-from icm_pipeline.store.shelf import Shelf, changed_files, read_shelf, size_of, stage_of
+from icm_pipeline.store.shelf import Shelf, changed_files, read_shelf
 from icm_pipeline.text import count_text, size_text
 
 YOUNG_HOURS = 24.0
@@ -76,7 +76,7 @@ def _show(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
 def _list(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
     if arguments.stage not in (None, *STAGES):
         raise ArtifactError(f"There is no stage {arguments.stage!r}; there are: {', '.join(STAGES)}.")
-    chosen = [a for a in shelf.artifacts.values() if arguments.stage in (None, stage_of(a))]
+    chosen = [a for a in shelf.artifacts.values() if arguments.stage in (None, a.stage)]
     console.print(artifact_table(shelf, chosen))
     for damaged in shelf.damaged:
         console.print(damaged.problem, markup=False)
@@ -157,6 +157,6 @@ def _verify(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> in
     problems += [] if arguments.artifacts else [damaged.problem for damaged in shelf.damaged]
     for problem in problems:
         console.print(problem, markup=False, soft_wrap=True)
-    size = size_text(sum(size_of(artifact) for artifact in chosen))
+    size = size_text(sum(artifact.manifest.size for artifact in chosen))
     console.print(f"{count_text(len(chosen), 'artifact')}, {size}: {len(problems) or 'none'} changed or damaged.")
     return 1 if problems else 0

@@ -59,7 +59,7 @@ def report_started(started: StartedSweep) -> None:
 
 def show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, float] | None:
     """Print what a job is asked for: the ranking, the metrics, the figures' paths; return what `main` returns."""
-    stage = artifact.manifest["stage"]
+    stage = artifact.stage
     if stage == "select":
         print_ranking(artifact.read_json(SELECTION))
     if stage not in ("evaluate", "report"):
@@ -70,7 +70,7 @@ def show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, float
     metrics = None if evaluated is None else evaluated.read_json(METRICS)
     if metrics is not None:
         print_metrics(metrics)
-    for name in sorted(name for name in artifact.manifest["files"] if name.endswith((".png", ".md"))):
+    for name in sorted(name for name in artifact.manifest.files if name.endswith((".png", ".md"))):
         print(artifact.folder / name)
     if metrics is None:
         return None

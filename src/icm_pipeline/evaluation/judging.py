@@ -19,8 +19,9 @@ from icm_pipeline.labelers.clip import ClipJudge
 from icm_pipeline.labelers.registry import labeler_of
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.metrics.realism import require_library
-from icm_pipeline.store.artifacts import MANIFEST, open_artifact
+from icm_pipeline.store.artifacts import open_artifact
 from icm_pipeline.store.fingerprints import fingerprint
+from icm_pipeline.store.manifest import MANIFEST
 from icm_pipeline.zoo.paths import brought_weights, local_folder
 
 
@@ -116,7 +117,7 @@ def reference_images(folder: Path) -> list[ImageRow]:
     if not folder.is_dir():
         raise ValueError(f"evaluate.reference={folder} is no folder. Give a folder of pictures or of another run.")
     artifact = open_artifact(folder) if (folder / MANIFEST).exists() else None
-    if artifact is not None and any(name.startswith("images/") for name in artifact.manifest["files"]):
+    if artifact is not None and any(name.startswith("images/") for name in artifact.manifest.files):
         return read_table(artifact)
     pictures = list_pictures(folder)
     if not pictures:

@@ -12,16 +12,12 @@ from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.folders import content_key, folder_of, list_images
 from icm_pipeline.pipeline.table import stage_named
 from icm_pipeline.results.comparisons import comparable_evaluations
-from icm_pipeline.store.artifacts import FORMAT_VERSION, Artifact
+from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.building import settled
 from icm_pipeline.store.caches import prefix_folder
 from icm_pipeline.store.fingerprints import fingerprint, listing, make_key
+from icm_pipeline.store.manifest import FORMAT_VERSION
 from icm_pipeline.zoo.paths import brought_weights, local_folder
-
-
-def ordered(value: Any) -> Any:
-    """Return plain data with every mapping as a list of pairs: the options' order is part of what a key stands for."""
-    return [[key, ordered(inner)] for key, inner in value.items()] if isinstance(value, dict) else value
 
 
 class Keys:
@@ -36,7 +32,9 @@ class Keys:
     def key(self, name: str) -> str:
         """Return a stage's key under this configuration."""
         if name not in self._keys:
-            self._keys[name] = make_key({**self.content(name), "parents": self.parents(name)})
+            content = self.content(name)
+            config = sorted(content["config"].items())  # however the stage lists what it reads
+            self._keys[name] = make_key({**content, "config": config, "parents": self.parents(name)})
         return self._keys[name]
 
     def folder(self, name: str) -> Path:
@@ -56,7 +54,7 @@ class Keys:
         """Return what a stage's key stands for beside its parents: settings, weights and content of folders."""
         stage = stage_named(name, self.settings)
         reads = stage.reads + (stage.reads_to_record if self.settings.generate.record else ())
-        values = {dotted: ordered(counted(self.settings, dotted)) for dotted in reads}
+        values = {dotted: counted(self.settings, dotted) for dotted in reads}
         weights = {}
         for dotted in stage.weights:
             value = value_at(self.settings, dotted)

@@ -4,7 +4,6 @@ import logging
 import shlex
 import time
 from pathlib import Path
-from typing import Any
 
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.folders import folder_of
@@ -15,6 +14,7 @@ from icm_pipeline.pipeline.table import ROUNDING, stage_named, stages_of
 from icm_pipeline.progress import placed
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
 from icm_pipeline.store.building import building, building_share, missing_shares, tidy
+from icm_pipeline.store.manifest import Manifest, earlier_formats
 from icm_pipeline.store.shards import WHOLE, Share
 from icm_pipeline.tracking.base import Tracker
 from icm_pipeline.tracking.dashboard import track_artifact
@@ -111,6 +111,8 @@ class Pipeline:
             self.reused.append(found)
             return found
         parents = {parent: self._parent(name, parent) for parent in stage.needs(self.settings)}
+        if not parents and (earlier := earlier_formats(folder)):
+            log.info("%s: made again, as what is in %s is of format %s", name, folder.parent, *earlier[-1:])
         started = time.monotonic()
         if stage.shared and stage.device and self.settings.devices:
             run_on_devices(name, stage.device, self.settings.devices, self._overrides, self._logs)
@@ -120,7 +122,7 @@ class Pipeline:
             if missing:
                 log.info("%s: this share is done; of %d missing yet: %s", name, self.settings.shards, missing)
                 return None
-        with building(folder, self._description(stage), force) as partial:
+        with building(folder, self._manifest(stage), force) as partial:
             if partial is not None:
                 log.info("%s: %s", name, stage.summary)
                 stage.run(self._context(stage, parents, partial, WHOLE))
@@ -143,7 +145,7 @@ class Pipeline:
         turns = [(index, False) for index in order] + [(index, True) for index in order]
         for index, wait in turns:
             share = Share(index, count)
-            with building_share(folder, self._description(stage), share, wait) as partial:
+            with building_share(folder, self._manifest(stage), share, wait) as partial:
                 if partial is not None:
                     log.info("%s, share %s: %s", stage.name, share.name, stage.summary)
                     stage.run(self._context(stage, parents, partial, share))
@@ -152,19 +154,22 @@ class Pipeline:
         compared = self.keys.compared() if stage.compares else ()
         return StageContext(self.settings, parents, partial, compared, share, self.keys.prefix_folder())
 
-    def _description(self, stage: Stage) -> dict[str, Any]:
+    def _manifest(self, stage: Stage) -> Manifest:
         given = [name for name in stage.images if value_at(self.settings, name) is not None]
         folders = {name: str(folder_of(self.settings, name)) for name in given}
         by_model = stage.device == "model.device"
         rounding = {dotted: value_at(self.settings, dotted) for dotted in ROUNDING} if by_model else {}
-        return {
-            "stage": stage.name, "key": self.keys.key(stage.name), "parents": self.keys.parents(stage.name),
-            "model": self.keys.subject(), "attribute": self.settings.attribute.name,
-            "device": value_at(self.settings, stage.device) if stage.device else "cpu",
-            "settings": self.keys.content(stage.name),
-            **({"folders": folders} if folders else {}),
-            **({"rounding": rounding} if rounding else {}),
-        }  # fmt: skip
+        return Manifest(
+            stage=stage.name,
+            key=self.keys.key(stage.name),
+            parents=self.keys.parents(stage.name),
+            model=self.keys.subject(),
+            attribute=self.settings.attribute.name,
+            device=value_at(self.settings, stage.device) if stage.device else "cpu",
+            settings=self.keys.content(stage.name),
+            folders=folders,
+            rounding=rounding,
+        )
 
     def _parent(self, name: str, parent: str) -> Artifact:
         artifact = self.find(parent)

@@ -112,7 +112,7 @@ class Plan:
         if artifact is not None and not settings.force:
             return Item(stage, done=True)
         partial, kept = partial_of(keys.folder(stage)), 0
-        if STAGES[stage].shared and is_begun(partial, {"key": keys.key(stage)}):
+        if STAGES[stage].shared and is_begun(partial, keys.key(stage)):
             kept = min(num_kept(partial), work.num_images)
             work = _less_kept(work, kept)
         rates = self._rates.setdefault(settings.paths.outputs, Rates(Path(settings.paths.outputs)))

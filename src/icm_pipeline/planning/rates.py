@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.generation.jobs import fill_templates
@@ -12,7 +11,7 @@ from icm_pipeline.machine.devices import device_name
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.planning.workload import Workload, passes_per_run
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
-from icm_pipeline.store.shelf import read_shelf, settings_of, stage_of
+from icm_pipeline.store.shelf import read_shelf
 
 DENOISING = ("generate", "extract", "originals", "steer")
 # The settings that two runs must share for the speed of one to tell that of the other.
@@ -57,10 +56,10 @@ class Rates:
     def picture_bytes(self, settings: Settings) -> float | None:
         """Return what a picture of this model took on disk, None if there is none."""
         pictures = [
-            entry["size"]
+            entry.size
             for artifact in self._artifacts.values()
             if _has_settings(artifact, settings, SAME_PICTURES)
-            for name, entry in artifact.manifest["files"].items()
+            for name, entry in artifact.manifest.files.items()
             if name.startswith("images/")
         ]
         return statistics.mean(pictures) if pictures else None
@@ -77,13 +76,13 @@ class Rates:
         alike = [
             artifact
             for artifact in self._artifacts.values()
-            if stage_of(artifact) == stage and _has_settings(artifact, settings, names)
+            if artifact.stage == stage and _has_settings(artifact, settings, names)
         ]
         if not alike:
             return []
         setting = STAGES[stage].device
         here = device_name(value_at(settings, setting) if setting else "cpu")
-        return [artifact for artifact in alike if artifact.manifest.get("device_name") == here]
+        return [artifact for artifact in alike if artifact.manifest.device_name == here]
 
     def _seconds_per_pass(self, stage: str, settings: Settings) -> float | None:
         """Return seconds a pass from the stage itself, else from unsteered images, else from any that were made.
@@ -112,24 +111,24 @@ class Rates:
             labelled = self._parent(artifact, "label")
             if source is None or labelled is None or not _has_settings(source, settings, ("model.path",)):
                 continue
-            if len(settings_of(labelled)["attribute.options"]) == len(settings.attribute.options):
+            if len(labelled.manifest.config["attribute.options"]) == len(settings.attribute.options):
                 found.append(_seconds(artifact) / (_activation_bytes(source) / 4))
         return _median(found)
 
     def _judged_images(self, artifact: Artifact) -> int:
-        if stage_of(artifact) == "evaluate":
+        if artifact.stage == "evaluate":
             source = self._parent(artifact, "originals")
             return 0 if source is None else 2 * num_images_of(source)
         source = self._parent(artifact, "generate")
         return 0 if source is None else num_images_of(source)
 
     def _parent(self, artifact: Artifact, stage: str) -> Artifact | None:
-        return self._artifacts.get(artifact.manifest.get("parents", {}).get(stage, ""))
+        return self._artifacts.get(artifact.manifest.parents.get(stage, ""))
 
 
 def num_images_of(artifact: Artifact) -> int:
     """Return how many images an artifact's settings ask for."""
-    found = settings_of(artifact)
+    found = artifact.manifest.config
     if "attribute.evaluation_prompts" in found:
         return len(found["attribute.evaluation_prompts"]) * int(found["evaluate.images_per_prompt"])
     prompts = fill_templates(found["attribute.probe_templates"], found["attribute.probe_subjects"])
@@ -137,30 +136,22 @@ def num_images_of(artifact: Artifact) -> int:
 
 
 def passes_of(artifact: Artifact) -> int:
-    found = settings_of(artifact)
+    found = artifact.manifest.config
     return passes_per_run(int(found["model.num_steps"]), found["model.scheduler"])
 
 
 def _activation_bytes(artifact: Artifact) -> int:
-    files: dict[str, dict[str, Any]] = artifact.manifest["files"]
-    return sum(entry["size"] for name, entry in files.items() if name.startswith("activations/"))
+    return sum(entry.size for name, entry in artifact.manifest.files.items() if name.startswith("activations/"))
 
 
 def _seconds(artifact: Artifact) -> float:
     """Return the device time an artifact took: that of the job that published it and of all shares."""
-    manifest = artifact.manifest
-    shares = sum(float(share["seconds"]) for share in manifest.get("shares", []))
-    return float(manifest["seconds"]) + shares
+    return artifact.manifest.seconds + sum(share.seconds for share in artifact.manifest.shares)
 
 
 def _has_settings(artifact: Artifact, settings: Settings, names: tuple[str, ...]) -> bool:
-    found = settings_of(artifact)
-    return all(name in found and _plain(found[name]) == _plain(value_at(settings, name)) for name in names)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as a manifest gives it back, where an empty mapping is an empty list."""
-    return value or None
+    found = artifact.manifest.config
+    return all(name in found and found[name] == value_at(settings, name) for name in names)
 
 
 def _median(values: Iterable[float]) -> float | None:

@@ -1,5 +1,6 @@
 """Which evaluations can stand beside one another (same originals and judges), and what sets them apart."""
 
+import contextlib
 import json
 import logging
 import re
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.choices import TOLD_BY_STEERING
-from icm_pipeline.store.artifacts import MANIFEST, Artifact, ArtifactError, open_artifact
+from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.fingerprints import make_key
+from icm_pipeline.store.manifest import UNREADABLE, manifests_in, read_manifest
 from icm_pipeline.store.partial import OLD, PARTIAL
-from icm_pipeline.store.shelf import settings_of
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +38,17 @@ def comparable_evaluations(folder: Path, settings: dict[str, Any], originals_key
     settings: the part of the configuration that an evaluation reads. A damaged artifact is left out and named.
     """
     found = []
-    for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-        if manifest.parent.name.endswith((PARTIAL, OLD)):
+    for path in manifests_in(folder):
+        if path.name.endswith((PARTIAL, OLD)):
             continue
         try:
-            artifact = open_artifact(manifest.parent)
+            artifact = open_artifact(path)
         except ArtifactError as error:
             log.warning("left out of the comparison: %s", error)
             continue
-        if artifact is None or artifact.manifest["settings"] != settings:
+        if artifact is None or make_key(artifact.manifest.settings) != make_key(settings):
             continue
-        if artifact.manifest["parents"].get("originals") == originals_key:
+        if artifact.manifest.parents.get("originals") == originals_key:
             found.append(artifact)
     return tuple(sorted(found, key=lambda artifact: artifact.key))
 
@@ -77,8 +78,8 @@ def _settings_behind(evaluation: Artifact, read: dict[Path, Artifact | None]) ->
     root, found, seen, waiting = evaluation.folder.parent.parent, dict[str, Any](), set[Path](), [evaluation]
     while waiting:
         artifact = waiting.pop()
-        found |= _flat(settings_of(artifact))
-        for stage, key in artifact.manifest.get("parents", {}).items():
+        found |= _flat(artifact.manifest.config)
+        for stage, key in artifact.manifest.parents.items():
             place = root / stage / key
             if place not in read:
                 read[place] = _read_ancestor(root / stage, key)
@@ -91,11 +92,9 @@ def _settings_behind(evaluation: Artifact, read: dict[Path, Artifact | None]) ->
 
 def _read_ancestor(folder: Path, key: str) -> Artifact | None:
     """Return the artifact of a key with its files unchecked, None if it is not there or cannot be read."""
-    for manifest in folder.glob(f"*-{key}/{MANIFEST}"):
-        try:
-            return Artifact(manifest.parent, json.loads(manifest.read_text("utf-8")))
-        except (OSError, ValueError):
-            continue
+    for path in manifests_in(folder, f"*-{key}"):
+        with contextlib.suppress(*UNREADABLE):
+            return Artifact(path, read_manifest(path))
     return None
 
 

@@ -14,6 +14,7 @@ from icm_pipeline.config.choices import TOLD_BY_STEERING
 from icm_pipeline.results.evaluation import METRICS
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.files import write_json
+from icm_pipeline.store.fingerprints import make_key
 
 RESULT = "result.json"
 STOPPED = "stopped"  # what stands there for an error if a signal ended the job
@@ -160,7 +161,7 @@ def _read_job(folder: Path, outputs: Path) -> SweepJob:
     if metrics["steering"] is None:
         raise _NoEvaluationError(f"judged a folder of images; its figures are in {evaluated.folder}")
     factors = _factors(metrics, result["overrides"])
-    subject = _hashable([evaluated.manifest["parents"]["originals"], evaluated.manifest["settings"]])
+    subject = make_key([evaluated.manifest.parents["originals"], evaluated.manifest.settings])
     return SweepJob(
         folder.name, subject, factors, metrics, _find("steer", result, outputs), _find("originals", result, outputs)
     )

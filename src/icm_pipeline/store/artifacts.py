@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.store.files import hash_file
+from icm_pipeline.store.manifest import MANIFEST, UNREADABLE, Manifest, read_manifest
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 5
-MANIFEST = "manifest.json"
 STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
 SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no part of the artifact
 LONG_TO_HASH = 2_000_000_000  # bytes; the log says that they are being hashed
@@ -29,16 +28,20 @@ class Artifact:
     """A whole artifact: where it lies and what its manifest says."""
 
     folder: Path
-    manifest: dict[str, Any] = field(repr=False)
+    manifest: Manifest = field(repr=False)
 
     @property
     def key(self) -> str:
-        return str(self.manifest["key"])
+        return self.manifest.key
+
+    @property
+    def stage(self) -> str:
+        return self.manifest.stage
 
     def path(self, name: str) -> Path:
         """Return the path of a file the manifest lists."""
-        if name not in self.manifest["files"]:
-            raise ArtifactError(f"{self.folder} has no file {name!r}; it lists {sorted(self.manifest['files'])[:8]}.")
+        if name not in self.manifest.files:
+            raise ArtifactError(f"{self.folder} has no file {name!r}; it lists {sorted(self.manifest.files)[:8]}.")
         return self.folder / name
 
     def read_json(self, name: str) -> Any:
@@ -50,29 +53,27 @@ def open_artifact(folder: Path) -> Artifact | None:
     if not folder.exists():
         return None
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        sizes = {name: entry["size"] for name, entry in manifest["files"].items() if entry["sha256"]}
-        complete = sizes and manifest["key"] and manifest["stage"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = read_manifest(folder)
+    except UNREADABLE as error:
         raise ArtifactError(_damaged(folder, f"its {MANIFEST} cannot be read ({error!r})")) from error
-    if not complete:
+    if not (manifest.files and manifest.key and manifest.stage):
         raise ArtifactError(_damaged(folder, f"its {MANIFEST} names no files, no key or no stage"))
-    for name, size in sizes.items():
+    for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_relative_to(folder) or ".." in path.parts[len(folder.parts) :]:
             raise ArtifactError(_damaged(folder, f"its {MANIFEST} lists {name}, which lies outside the folder"))
         if not path.is_file():
             raise ArtifactError(_damaged(folder, f"{name} is missing"))
-        if path.stat().st_size != size:
-            raise ArtifactError(_damaged(folder, f"{name} has {path.stat().st_size} bytes instead of {size}"))
+        if path.stat().st_size != entry.size:
+            raise ArtifactError(_damaged(folder, f"{name} has {path.stat().st_size} bytes instead of {entry.size}"))
     return Artifact(folder, manifest)
 
 
 def verify(artifact: Artifact) -> Artifact:
     """Re-hash every file and return the artifact; raises ArtifactError naming the first file that differs."""
-    tell_if_long(artifact.folder, sum(entry["size"] for entry in artifact.manifest["files"].values()))
-    for name, entry in artifact.manifest["files"].items():
-        if hash_file(artifact.folder / name) != entry["sha256"]:
+    tell_if_long(artifact.folder, artifact.manifest.size)
+    for name, entry in artifact.manifest.files.items():
+        if hash_file(artifact.folder / name) != entry.sha256:
             raise ArtifactError(_damaged(artifact.folder, f"{name} was changed after it was written"))
     return artifact
 

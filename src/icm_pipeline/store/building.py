@@ -12,14 +12,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
+from icm_pipeline.machine.devices import device_name
 from icm_pipeline.store.artifacts import SHARDS, ArtifactError, open_artifact
 from icm_pipeline.store.files import STORAGE_ERRORS, write_json
 from icm_pipeline.store.locks import POLL_SECONDS, Lock, Locker, lock_names, locked
+from icm_pipeline.store.manifest import Manifest, ShareEntry
 from icm_pipeline.store.partial import (
     OLD,
     PARTIAL,
@@ -31,7 +33,6 @@ from icm_pipeline.store.partial import (
     publish,
     refuse_other_versions,
     remove_if_empty,
-    where,
 )
 from icm_pipeline.store.shards import Share
 
@@ -39,37 +40,37 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def building(folder: Path, description: dict[str, Any], force: bool = False) -> Iterator[Path | None]:
+def building(folder: Path, manifest: Manifest, force: bool = False) -> Iterator[Path | None]:
     """Yield the folder to build an artifact in and publish it on a clean exit; yield None if another job just did.
 
     Only one process builds a key at a time; the others wait here. On an exception the partial folder stays for the
-    next run, unless nothing was done in it. `description` (stage, key, configuration, parents) goes into the manifest.
+    next run, unless nothing was done in it. `manifest` says what is made; it is completed when that is published.
     """
     with _held(folder):
         folder = settled(folder)
         if not force and open_artifact(folder) is not None:
             yield None
             return
-        if not _began(folder, description, afresh=True, force=force):
+        if not _began(folder, manifest, afresh=True, force=force):
             yield None
             return
         partial, started = partial_of(folder), time.monotonic()
         try:
             with _disk_errors(folder):
                 yield partial
-                publish(partial, folder, description, time.monotonic() - started)
+                publish(partial, folder, manifest, time.monotonic() - started)
         finally:
             remove_if_empty(partial)
 
 
 @contextmanager
-def building_share(folder: Path, description: dict[str, Any], share: Share, wait: bool) -> Iterator[Path | None]:
+def building_share(folder: Path, manifest: Manifest, share: Share, wait: bool) -> Iterator[Path | None]:
     """Yield the folder to make one share of an artifact in; yield None if the share or the whole is there.
 
     Without `wait` also None if another job makes the share at the moment, else wait for that job; one that dies is
     replaced. The share counts as made on a clean exit. Raises ArtifactError if others were made with other versions.
     """
-    lock = _take_share(folder, description, share, wait)
+    lock = _take_share(folder, manifest, share, wait)
     if lock is None:
         yield None
         return
@@ -78,8 +79,9 @@ def building_share(folder: Path, description: dict[str, Any], share: Share, wait
     try:
         with _disk_errors(folder):
             yield partial
-            made = {"share": share.name, **where(description), "seconds": round(time.monotonic() - started, 3)}
-            write_json(_mark(partial, share), made)
+            seconds = round(time.monotonic() - started, 3)
+            made = ShareEntry(share.name, seconds, manifest.device, device_name(manifest.device))
+            write_json(_mark(partial, share), asdict(made))
     finally:
         lock.release()
         tidy(folder)
@@ -163,13 +165,13 @@ def _mark(partial: Path, share: Share) -> Path:
     return partial / SHARDS / f"share-{share.name}.json"
 
 
-def _take_share(folder: Path, description: dict[str, Any], share: Share, wait: bool) -> Lock | None:
+def _take_share(folder: Path, manifest: Manifest, share: Share, wait: bool) -> Lock | None:
     """Return the lock of a share that is to be made, None if there is nothing to do."""
     locker, told = Locker(folder.with_name(f"{_lock_name(folder).name}.share-{share.name}")), False
     while True:
         with _held(folder):
             folder = settled(folder)
-            if open_artifact(folder) is not None or not _began(folder, description, afresh=False):
+            if open_artifact(folder) is not None or not _began(folder, manifest, afresh=False):
                 return None
             if _mark(partial_of(folder), share).exists():
                 return None
@@ -182,7 +184,7 @@ def _take_share(folder: Path, description: dict[str, Any], share: Share, wait: b
         time.sleep(5 * POLL_SECONDS)
 
 
-def _began(folder: Path, description: dict[str, Any], afresh: bool, force: bool = False) -> bool:
+def _began(folder: Path, manifest: Manifest, afresh: bool, force: bool = False) -> bool:
     """Make the partial folder ready, or publish one that is whole; return whether there is something left to do.
 
     afresh: wait until no other job is in it, remove what killed ones left half-written, and begin again what other
@@ -191,16 +193,16 @@ def _began(folder: Path, description: dict[str, Any], afresh: bool, force: bool 
     partial = partial_of(folder)
     with _disk_errors(folder):
         if not afresh:
-            if is_begun(partial, description):
+            if is_begun(partial, manifest.key):
                 return True
-            refuse_other_versions(partial, description)  # rather now than after the wait for the jobs in it
+            refuse_other_versions(partial, manifest.key)  # rather now than after the wait for the jobs in it
         with _alone(folder):
-            if not force and is_only_to_be_moved(partial, description):
+            if not force and is_only_to_be_moved(partial, manifest):
                 move(partial, folder)
                 return False
             if not afresh:
-                refuse_other_versions(partial, description)  # as finished meanwhile
-            prepare(partial, description, force)
+                refuse_other_versions(partial, manifest.key)  # as finished meanwhile
+            prepare(partial, manifest, force)
     return True
 
 

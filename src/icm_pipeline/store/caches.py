@@ -54,7 +54,7 @@ def find_stale_caches(shelf: Shelf, hours: float, going: Iterable[Waste] = ()) -
     gone = {item.path for item in going}
     staying = {key: artifact for key, artifact in shelf.artifacts.items() if artifact.folder not in gone}
     held = {
-        images_key(entry["sha256"] for name, entry in artifact.manifest["files"].items() if name.startswith(PICTURES))
+        images_key(entry.sha256 for name, entry in artifact.manifest.files.items() if name.startswith(PICTURES))
         for artifact in staying.values()
     }
     youngest, stale = time.time() - 3600 * hours, []

@@ -17,8 +17,8 @@ LARGE_FILE = 64_000_000  # bytes; hashing one takes long enough to remember the 
 
 
 def make_key(content: Any) -> str:
-    """Return 16 hexadecimal digits that change when the JSON form of `content` does."""
-    text = json.dumps(content, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    """Return 16 hexadecimal digits that change when the JSON form of `content` does, the order of mappings included."""
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from icm_pipeline.store.artifacts import STAMP
 from icm_pipeline.store.building import is_being_built
 from icm_pipeline.store.partial import OLD, PARTIAL, artifact_folder
-from icm_pipeline.store.shelf import Shelf, artifact_folders, made_at, parents_in
+from icm_pipeline.store.shelf import Shelf, artifact_folders, parents_in
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
                 left_over.append(Waste(path, "left half-made by a job that is gone", changed))
     if shelf.untraceable:
         return left_over
-    needed |= shelf.ancestors(key for key, one in shelf.artifacts.items() if (made_at(one) or math.inf) > youngest)
+    made_at = {key: artifact.manifest.made_at or math.inf for key, artifact in shelf.artifacts.items()}
+    needed |= shelf.ancestors(key for key, made in made_at.items() if made > youngest)
     unneeded = [
         Waste(artifact.folder, _why(shelf, key), last_change(artifact.folder))
         for key, artifact in shelf.artifacts.items()

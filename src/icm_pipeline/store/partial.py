@@ -8,12 +8,14 @@ import logging
 import platform
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from icm_pipeline.machine.devices import device_name
-from icm_pipeline.store.artifacts import FORMAT_VERSION, MANIFEST, SHARDS, STAMP, ArtifactError, open_artifact
+from icm_pipeline.store.artifacts import SHARDS, STAMP, ArtifactError, open_artifact
 from icm_pipeline.store.files import hash_file, replace_folder, spread_mode, write_json
+from icm_pipeline.store.manifest import FORMAT_VERSION, MANIFEST, FileEntry, Manifest, ShareEntry
 from icm_pipeline.store.versions import code_version, library_versions
 
 log = logging.getLogger(__name__)
@@ -38,15 +40,15 @@ def remove_if_empty(partial: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _origin(description: dict[str, Any]) -> dict[str, Any]:
+def _origin(key: str) -> dict[str, Any]:
     """Return what a partial folder must have been begun with to be gone on with."""
-    return {"key": description["key"], "format": FORMAT_VERSION, "layout": LAYOUT, "libraries": library_versions()}
+    return {"key": key, "format": FORMAT_VERSION, "layout": LAYOUT, "libraries": library_versions()}
 
 
-def is_begun(partial: Path, description: dict[str, Any], force: bool = False) -> bool:
+def is_begun(partial: Path, key: str, force: bool = False) -> bool:
     """Say whether a job of this key, format and libraries began the folder; with force, whether a forced one did."""
     stamp = _stamp(partial)
-    same = {name: stamp.get(name) for name in _origin(description)} == _origin(description)
+    same = {name: stamp.get(name) for name in _origin(key)} == _origin(key)
     return same and (not force or stamp.get("force") is True)
 
 
@@ -59,12 +61,12 @@ def _stamp(partial: Path) -> dict[str, Any]:
     return stamp if isinstance(stamp, dict) else {}
 
 
-def _other_versions(partial: Path, description: dict[str, Any]) -> str:
+def _other_versions(partial: Path, key: str) -> str:
     """Return which versions a folder of this key was begun with that are others here; empty if there are none."""
     stamp = _stamp(partial)
-    if stamp.get("key") != description["key"]:
+    if stamp.get("key") != key:
         return ""
-    there, here = _versions(stamp), _versions(_origin(description))
+    there, here = _versions(stamp), _versions(_origin(key))
     return ", ".join(
         f"{name} {there.get(name, 'unknown')} there and {here.get(name, 'unknown')} here"
         for name in sorted(there.keys() | here.keys())
@@ -77,10 +79,10 @@ def _versions(origin: dict[str, Any]) -> dict[str, Any]:
     return {"format": origin.get("format"), "layout": origin.get("layout"), **(origin.get("libraries") or {})}
 
 
-def refuse_other_versions(partial: Path, description: dict[str, Any]) -> None:
+def refuse_other_versions(partial: Path, key: str) -> None:
     """Raise ArtifactError if a partial folder holds finished work that was made with other versions."""
     has_work = any((partial / SHARDS).glob("*.json")) and not (partial / MANIFEST).exists()
-    if has_work and (differing := _other_versions(partial, description)):
+    if has_work and (differing := _other_versions(partial, key)):
         raise ArtifactError(
             f"{partial} holds finished work made with other versions: {differing}. All shares of an artifact need the "
             "same ones. Run this share with those; or begin again: remove that folder, or run with force=true and no "
@@ -88,17 +90,17 @@ def refuse_other_versions(partial: Path, description: dict[str, Any]) -> None:
         )
 
 
-def prepare(partial: Path, description: dict[str, Any], force: bool = False) -> None:
+def prepare(partial: Path, manifest: Manifest, force: bool = False) -> None:
     """Keep an earlier partial folder that `is_begun`, else begin again and say why; nobody else is in it."""
-    if partial.exists() and not is_begun(partial, description, force):
-        why = _other_versions(partial, description) or "not begun for this key, or not wholly"
+    if partial.exists() and not is_begun(partial, manifest.key, force):
+        why = _other_versions(partial, manifest.key) or "not begun for this key, or not wholly"
         log.warning("beginning %s again: %s", partial.name, "forced" if force else why)
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
     for leftover in (*_half_written(partial), partial / MANIFEST):
         leftover.unlink(missing_ok=True)
-    forced = {"force": True} if is_begun(partial, description, force=True) or force else {}
-    write_json(partial / STAMP, {**_origin(description), **forced, "parents": description.get("parents", {})})
+    forced = {"force": True} if is_begun(partial, manifest.key, force=True) or force else {}
+    write_json(partial / STAMP, {**_origin(manifest.key), **forced, "parents": manifest.parents})
     (partial / SHARDS).mkdir(exist_ok=True)
 
 
@@ -107,43 +109,33 @@ def _half_written(partial: Path) -> list[Path]:
     return [*partial.rglob("*.tmp"), *partial.rglob(".tmp*")]
 
 
-def publish(partial: Path, folder: Path, description: dict[str, Any], seconds: float) -> None:
-    """Write the manifest (description, where it was made, every file's size and hash) and give the folder its place."""
+def publish(partial: Path, folder: Path, manifest: Manifest, seconds: float) -> None:
+    """Complete the manifest (where it was made, every file's size and hash) and give the folder its place."""
     names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
     spread_mode(partial / STAMP)
     files = {
-        name: {"size": (partial / name).stat().st_size, "sha256": hash_file(partial / name)}
+        name: FileEntry((partial / name).stat().st_size, hash_file(partial / name))
         for name in names
         if name not in (MANIFEST, STAMP) and not name.startswith(f"{SHARDS}/")
     }
     marks = sorted((partial / SHARDS).glob("share-*.json"))
-    shares = [json.loads(mark.read_text("utf-8")) for mark in marks]
-    write_json(
-        partial / MANIFEST,
-        {
-            **description,
-            **where(description),
-            **({"shares": shares} if shares else {}),
-            "format": FORMAT_VERSION,
-            "files": files,
-            "code": code_version(),
-            "libraries": library_versions(),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seconds": round(seconds, 3),
-        },
+    made = replace(
+        manifest,
+        device_name=device_name(manifest.device),
+        shares=tuple(ShareEntry(**json.loads(mark.read_text("utf-8"))) for mark in marks),
+        files=files,
+        code=code_version(),
+        libraries=library_versions(),
+        python=platform.python_version(),
+        machine=platform.machine(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds=round(seconds, 3),
     )
+    made.write(partial)
     move(partial, folder)
 
 
-def where(description: dict[str, Any]) -> dict[str, str]:
-    """Return the device that makes an artifact, for its manifest."""
-    device = str(description.get("device", "cpu"))
-    return {"device": device, "device_name": device_name(device)}
-
-
-def is_only_to_be_moved(partial: Path, description: dict[str, Any]) -> bool:
+def is_only_to_be_moved(partial: Path, manifest: Manifest) -> bool:
     """Say whether a job was killed between the manifest of this key and the rename: all files are there, hashed."""
     if not (partial / MANIFEST).exists():
         return False
@@ -151,9 +143,9 @@ def is_only_to_be_moved(partial: Path, description: dict[str, Any]) -> bool:
         artifact = open_artifact(partial)
     except ArtifactError:
         return False
-    if artifact is None or artifact.key != description["key"] or artifact.manifest["format"] != FORMAT_VERSION:
+    if artifact is None or artifact.key != manifest.key or artifact.manifest.format != FORMAT_VERSION:
         return False
-    return all(hash_file(partial / name) == entry["sha256"] for name, entry in artifact.manifest["files"].items())
+    return all(hash_file(partial / name) == entry.sha256 for name, entry in artifact.manifest.files.items())
 
 
 def move(partial: Path, folder: Path) -> None:

@@ -1,15 +1,13 @@
 """All artifacts of an outputs folder: what made each, what needs it, and what nothing needs any more."""
 
 import json
-import time
-from calendar import timegm
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from icm_pipeline.store.artifacts import MANIFEST, Artifact, ArtifactError, open_artifact, verify
+from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
+from icm_pipeline.store.manifest import MANIFEST
 from icm_pipeline.store.partial import OLD, PARTIAL
 
 RESULTS = ("probe", "select", "evaluate", "report")  # what an outputs folder is kept for, see `Shelf.results`
@@ -49,18 +47,18 @@ class Shelf:
         Evaluations, the newest report of each, the labels of folders of images, and the probes and selections of those
         who only localize: nothing was made from them.
         """
-        used = {parent for artifact in self.artifacts.values() for parent in parents_of(artifact)}
-        found = {key for key, artifact in self.artifacts.items() if stage_of(artifact) in RESULTS}
-        found -= {key for key in found & used if stage_of(self.artifacts[key]) in ENDS}
-        of_folders = {key for key, artifact in self.artifacts.items() if "folders" in artifact.manifest}
+        used = {parent for artifact in self.artifacts.values() for parent in artifact.manifest.parents.values()}
+        found = {key for key, artifact in self.artifacts.items() if artifact.stage in RESULTS}
+        found -= {key for key in found & used if self.artifacts[key].stage in ENDS}
+        of_folders = {key for key, artifact in self.artifacts.items() if artifact.manifest.folders}
         return (found - self.outdated) | of_folders
 
     @cached_property
     def outdated(self) -> frozenset[str]:
         """The keys of reports beside which there is a newer one of the same evaluation."""
-        reports = [artifact for artifact in self.artifacts.values() if stage_of(artifact) == "report"]
+        reports = [artifact for artifact in self.artifacts.values() if artifact.stage == "report"]
         newest: dict[str, str] = {}
-        for report in sorted(reports, key=lambda report: (made_at(report) or 0, report.key)):
+        for report in sorted(reports, key=lambda report: (report.manifest.made_at or 0, report.key)):
             newest[_evaluation_of(report)] = report.key
         return frozenset(report.key for report in reports if newest[_evaluation_of(report)] != report.key)
 
@@ -91,7 +89,7 @@ class Shelf:
     def _parents(self) -> dict[str, Sequence[str]]:
         """What every artifact was made from, by key; a damaged one counts if its parents can be read."""
         damaged = {one.key: one.parents or () for one in self.damaged}
-        return damaged | {key: parents_of(artifact) for key, artifact in self.artifacts.items()}
+        return damaged | {key: [*artifact.manifest.parents.values()] for key, artifact in self.artifacts.items()}
 
     def find(self, word: str) -> Artifact:
         """Return the artifact of a folder, a folder's name, a key or the beginning of one; raises ArtifactError."""
@@ -104,7 +102,7 @@ class Shelf:
         if len(found) == 1:
             return found[0]
         if found:
-            names = ", ".join(sorted(f"{stage_of(artifact)} {artifact.key}" for artifact in found))
+            names = ", ".join(sorted(f"{artifact.stage} {artifact.key}" for artifact in found))
             raise ArtifactError(f"{word!r} is the beginning of several artifacts' keys: {names}. Give more of the key.")
         raise ArtifactError(
             f"No artifact in {self.folder} has the key or folder {word!r}. `icm ls` lists what there is; "
@@ -141,46 +139,14 @@ def changed_files(artifact: Artifact) -> str | None:
     return None
 
 
-def stage_of(artifact: Artifact) -> str:
-    """Return the name of the stage that made an artifact."""
-    return str(artifact.manifest["stage"])
-
-
-def parents_of(artifact: Artifact) -> list[str]:
-    """Return the keys of the artifacts that an artifact was made from."""
-    return list(artifact.manifest.get("parents", {}).values())
-
-
 def _evaluation_of(report: Artifact) -> str:
-    return str(report.manifest.get("parents", {}).get("evaluate", report.key))
+    return report.manifest.parents.get("evaluate", report.key)
 
 
 def subject_of(artifact: Artifact) -> tuple[str, str]:
     """Return the names of the model and the attribute an artifact was first made for."""
-    manifest, name = artifact.manifest, artifact.folder.name.removesuffix(f"-{artifact.key}")
-    model, _, attribute = name.rpartition("-")
-    return str(manifest.get("model", model)), str(manifest.get("attribute", attribute))
-
-
-def size_of(artifact: Artifact) -> int:
-    """Return the bytes of all files that the manifest lists."""
-    return sum(entry["size"] for entry in artifact.manifest["files"].values())
-
-
-def settings_of(artifact: Artifact) -> dict[str, Any]:
-    """Return the settings that the artifact's key stands for, by their dotted names."""
-    return {name: _as_mapping(value) for name, value in artifact.manifest["settings"].get("config", {}).items()}
-
-
-def _as_mapping(value: Any) -> Any:
-    """Return a list of pairs, as which a manifest keeps a mapping to hold its order, as a mapping again."""
-    if isinstance(value, list) and value and all(_is_pair(item) for item in value):
-        return {key: _as_mapping(inner) for key, inner in value}
-    return value
-
-
-def _is_pair(item: Any) -> bool:
-    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)
+    model, _, attribute = artifact.folder.name.removesuffix(f"-{artifact.key}").rpartition("-")
+    return artifact.manifest.model or model, artifact.manifest.attribute or attribute
 
 
 def artifact_folders(root: Path) -> Iterator[Path]:
@@ -194,12 +160,4 @@ def parents_in(file: Path) -> tuple[str, ...] | None:
     try:
         return tuple(json.loads(file.read_text("utf-8"))["parents"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-
-
-def made_at(artifact: Artifact) -> float | None:
-    """Return when an artifact was made, in seconds since 1970; None if its manifest does not say."""
-    try:
-        return timegm(time.strptime(artifact.manifest["created"], "%Y-%m-%dT%H:%M:%SZ"))
-    except (KeyError, ValueError, TypeError):
         return None

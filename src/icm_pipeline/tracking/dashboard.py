@@ -21,12 +21,12 @@ def track_artifact(tracker: Tracker, artifact: Artifact) -> None:
     """Log a stage's scalars, tables and pictures, and where its artifact comes from."""
     if isinstance(tracker, NoTracker):
         return  # nothing to read files for
-    stage = str(artifact.manifest["stage"])
-    tracker.artifact(stage, artifact.key, artifact.manifest["parents"], artifact.folder)
+    stage = artifact.stage
+    tracker.artifact(stage, artifact.key, artifact.manifest.parents, artifact.folder)
     shown = {"label": _label, "probe": _probe, "select": _select, "evaluate": _evaluate, "report": _report}
     if stage in shown:
         shown[stage](tracker, artifact)
-    if SAMPLES in artifact.manifest["files"]:
+    if SAMPLES in artifact.manifest.files:
         tracker.image(f"{stage}/samples", artifact.path(SAMPLES))
 
 
@@ -52,7 +52,7 @@ def track_sweep(
 def _label(tracker: Tracker, artifact: Artifact) -> None:
     with artifact.path(LABELS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    options = [name for name, _ in artifact.manifest["settings"]["config"]["attribute.options"]]
+    options = list(artifact.manifest.config["attribute.options"])
     counts = Counter(row["option"] for row in rows)
     confidences = [max(float(row[option]) for option in options) for row in rows if row["option"]]
     tracker.metrics({f"label/{option}": counts[option] / len(rows) for option in options})
@@ -95,6 +95,6 @@ def _evaluate(tracker: Tracker, artifact: Artifact) -> None:
 
 
 def _report(tracker: Tracker, artifact: Artifact) -> None:
-    for name in sorted(artifact.manifest["files"]):
+    for name in sorted(artifact.manifest.files):
         if name.endswith(".png"):
             tracker.image(f"report/{name.removesuffix('.png')}", artifact.path(name))

@@ -1,0 +1,132 @@
+"""The manifest of an artifact: what it is, what made it, its files. Written in this format, read in earlier ones too.
+
+Up to format 5 the mappings among the settings were lists of pairs; keys of earlier formats are not made any more.
+"""
+
+import contextlib
+import json
+import time
+from calendar import timegm
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.store.files import write_json
+
+FORMAT_VERSION = 6
+MANIFEST = "manifest.json"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a manifest raises that is damaged or not there."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file as it was when the artifact was published."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShareEntry:
+    """One job's part of work that several jobs shared."""
+
+    share: str
+    seconds: float
+    device: str = ""
+    device_name: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact's manifest says; one that is still to be made has no files and no versions yet."""
+
+    stage: str
+    key: str
+    parents: dict[str, str] = field(default_factory=dict)
+    """The keys of what it was made from, by stage."""
+    model: str = ""
+    attribute: str = ""
+    device: str = "cpu"
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the key stands for beside the parents: `config`, and hashes of weights and of folders of images."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """The folders of images that were given, by setting."""
+    rounding: dict[str, Any] = field(default_factory=dict)
+    """Settings that change images by rounding at most, and no key."""
+    device_name: str = ""
+    shares: tuple[ShareEntry, ...] = ()
+    format: int = FORMAT_VERSION
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict)
+    """This package's version and, in a git checkout, `commit` and `modified`."""
+    libraries: dict[str, str] = field(default_factory=dict)
+    python: str = "unknown"
+    machine: str = "unknown"
+    created: str = ""
+    """In UTC, `2026-01-31T12:00:00Z`."""
+    seconds: float = 0.0
+    """The time of the job that published it; shares have their own."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings that the key stands for, by dotted name."""
+        return dict(self.settings.get("config", {}))
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(entry.size for entry in self.files.values())
+
+    @property
+    def made_at(self) -> float | None:
+        """When it was made, in seconds since 1970; None if that cannot be read."""
+        try:
+            return timegm(time.strptime(self.created, "%Y-%m-%dT%H:%M:%SZ"))
+        except ValueError:
+            return None
+
+    def write(self, folder: Path) -> None:
+        optional = ("folders", "rounding", "shares")
+        write_json(folder / MANIFEST, {k: v for k, v in asdict(self).items() if v or k not in optional})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest in a folder; raises one of the UNREADABLE errors if it cannot be read."""
+    content = json.loads((folder / MANIFEST).read_text("utf-8"))
+    names = Manifest.__dataclass_fields__.keys() & content.keys()
+    known = {name: content[name] for name in names}
+    made_by = content.get("format", 0)
+    if made_by < FORMAT_VERSION:
+        config = known.get("settings", {}).get("config", {})
+        mappings = {name: _as_mapping(value) for name, value in config.items()}
+        known["settings"] = {**known.get("settings", {}), "config": mappings}
+    files = {name: FileEntry(entry["size"], entry["sha256"]) for name, entry in content["files"].items()}
+    shares = tuple(ShareEntry(**share) for share in content.get("shares", ()))
+    return Manifest(**known | {"format": made_by, "files": files, "shares": shares})
+
+
+def manifests_in(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """Return the folders below one, by a pattern of their names, that hold a manifest."""
+    return (path.parent for path in sorted(folder.glob(f"{pattern}/{MANIFEST}")))
+
+
+def earlier_formats(folder: Path) -> list[int]:
+    """Return the formats of the artifacts whose folder's name differs in the key; none if one is of today's format."""
+    formats = set()
+    for path in manifests_in(folder.parent, f"{folder.name.rpartition('-')[0]}-*"):
+        with contextlib.suppress(*UNREADABLE):
+            formats.add(read_manifest(path).format)
+    return [] if FORMAT_VERSION in formats else sorted(formats)
+
+
+def _as_mapping(value: Any) -> Any:
+    """Return a list of pairs, as which formats up to 5 kept a mapping, as the mapping."""
+    if isinstance(value, list) and value and all(_is_pair(item) for item in value):
+        return {key: _as_mapping(inner) for key, inner in value}
+    return value
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)
