@@ -123,3 +123,55 @@ def test_separable_options_and_a_weak_penalty_stay_finite() -> None:
     solution = fit_logistic(x.float(), targets, 1e4, 1000)
     assert solution.converged.all()
     assert ((solution.logits > 0) == (targets > 0)).all()
+
+
+@pytest.mark.parametrize("separable", [True, False])
+@pytest.mark.parametrize("num_options", [2, 3, 5])
+@pytest.mark.parametrize(("num_samples", "width"), [(150, 400), (300, 30)])
+def test_the_minimum_is_reached_however_weak_the_penalty(
+    num_samples: int, width: int, num_options: int, separable: bool
+) -> None:
+    """Newton's step from what was found, in float64, is short beside it."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(num_samples) % num_options
+    means = rng.normal(size=(num_options, width)) / np.sqrt(width) * (6 if separable else 1.5)
+    features = rng.normal(size=(num_samples, width)) + means[labels]
+    features = (features - features.mean(0)) / features.std(0)
+    x, targets = torch.from_numpy(features).float(), torch.nn.functional.one_hot(torch.from_numpy(labels), num_options)
+    for C in (1e-6, 1e-3, 1.0, 1e3, 1e5, 1e6, 1e8):
+        found = fit_logistic(x[None], targets[:, 1:] if num_options == 2 else targets, C, 1000)
+        assert found.converged.all(), C
+        w, b = found.weights[0].double(), found.bias[0].double()
+        assert newton_step(x.double(), targets.double(), w, b, C) < 0.01 * torch.linalg.norm(w), C
+
+
+def newton_step(x: torch.Tensor, targets: torch.Tensor, w: torch.Tensor, b: torch.Tensor, C: float) -> torch.Tensor:
+    """Return the length of the step of the weights [d, k]; with more features than samples a bound of it."""
+    logits, first = x @ w + b, 1 if w.shape[1] == 1 else 0
+    p = torch.softmax(torch.cat([torch.zeros_like(logits), logits], dim=1) if first else logits, dim=1)
+    others = (1 - targets) * p
+    residual = (C * (targets * others.sum(1, keepdim=True) - others))[:, first:]
+    if x.shape[1] > x.shape[0]:  # the penalty alone makes the problem 1-convex
+        return torch.linalg.norm(w - x.T @ residual)
+    wide, p = torch.cat([x, torch.ones(len(x), 1)], dim=1).double(), p[:, first:]
+    curvature = C * (torch.diag_embed(p) - p[:, :, None] * p[:, None])
+    hessian = torch.einsum("nkl,ni,nj->kilj", curvature, wide, wide).reshape(2 * [p.shape[1] * wide.shape[1]])
+    penalty = torch.ones(p.shape[1], wide.shape[1], dtype=torch.float64)
+    penalty[:, -1] = 1e-9  # of several options the intercepts' sum is free
+    gradient = torch.cat([w - x.T @ residual, -residual.sum(0, keepdim=True)]).T
+    step = torch.linalg.solve(hessian + torch.diag(penalty.flatten()), gradient.flatten())
+    return torch.linalg.norm(step.reshape(gradient.shape)[:, :-1])
+
+
+@pytest.mark.parametrize("C", [1.0, 1e5, 1e6, 1e8])
+def test_two_options_that_a_line_parts_are_parted_at_every_penalty(C: float) -> None:
+    """400 standardised samples of width 640: once 0.51 right at C = 1e6, with weights of length 3e10."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    x = rng.normal(size=(400, 640)) + labels[:, None] * 0.3
+    x = torch.from_numpy((x - x.mean(0)) / x.std(0)).float()[None]
+    targets = torch.from_numpy(labels)[:, None].float()
+    found, mild = fit_logistic(x, targets, C, 1000), fit_logistic(x, targets, 1.0, 1000)
+    assert ((found.logits[0] > 0) == (targets > 0)).all()
+    assert torch.linalg.norm(found.weights) < 20 * torch.linalg.norm(mild.weights)
+    assert torch.cosine_similarity(found.weights.flatten(), mild.weights.flatten(), dim=0) > 0.98

@@ -15,8 +15,10 @@ from torch import Tensor
 
 TOLERANCE = 1e-4  # on the distance to the minimum, as a share of ||w||
 FLOAT32_LIMIT = 200  # iterations after which float32 is taken to be too coarse
+FLOAT32_STEEPEST = 1e5  # C times the number of samples or features, beyond which its factors lose every digit
 STEP_LIMIT = 20  # trials of one line search
 POOR = 0.1  # share of the slope left by an iteration from which a new factor is considered
+FAR = 3.0  # times the step expected; from there on too
 RENEWAL = 0.3  # mean relative change of the curvature from which a new factor pays
 INVERTING = ("cuda",)  # devices on which a batch of substitutions takes far longer than products with the inverse
 
@@ -39,12 +41,17 @@ def fit_logistic(x: Tensor, targets: Tensor, C: float, max_iter: int, start: Ten
     """Solve b problems together.
 
     x: [b, n, d] scaled features, float32 or float64; targets: [n, k], one column of 0 and 1 for two options, else one
-    column per option; start: logits [1 or b, n, k] of a neighbouring problem. A float32 problem that does not
-    converge is solved again in float64.
+    column per option; start: logits [1 or b, n, k] of a neighbouring problem. A float32 problem that is too steep for
+    float32, or does not converge, is solved in float64.
     """
+    is_coarse = x.dtype == torch.float32
+    if is_coarse and C * max(x.shape[1:]) > FLOAT32_STEEPEST:
+        solution = _solve(_space(x.double()), x.double(), targets.double(), C, max_iter, start)
+        w, b, f = (each.to(x.dtype) for each in (solution.weights, solution.bias, solution.logits))
+        return Solution(w, b, f, solution.converged)
     solution = _solve(_space(x), x, targets.to(x.dtype), C, max_iter, start)
     left = ~solution.converged
-    if x.dtype == torch.float64 or not left.any():
+    if not is_coarse or not left.any():
         return solution
     fine = x[left].double()
     better = _solve(_space(fine), fine, targets.double(), C, max_iter, None)
@@ -183,20 +190,21 @@ def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, s
     limit = max_iter if x.dtype == torch.float64 else min(max_iter, FLOAT32_LIMIT)
     bent_at, v = _begin(space, len(x), targets, C, start)
     f = space.logits(v)
-    p = _probability(f)
-    last: _Direction | None = None
+    last, far = None, torch.zeros_like(v[:, :1, :1], dtype=torch.bool)
     for _ in range(limit):
-        u = _gradient(space, v, p, targets, C)
+        loss = _Loss(f, targets, C)
+        u = _gradient(space, v, loss)
         towards = _direction(space, u, last)
-        if last is None or bool((towards.slope > POOR * last.slope).any()):
-            curvature = _curvature(p, C)
-            if _has_changed(curvature, bent_at):
-                space.factor(curvature)
-                bent_at, towards = curvature, _direction(space, u, None)
         done = towards.slope <= TOLERANCE**2 * space.penalty(v, v, f)
+        suspect = last is None or bool((done | far | (towards.slope > POOR * last.slope)).any())
+        if suspect and _has_changed(loss.curvature, bent_at):  # an outdated factor sees a minimum where there is none
+            space.factor(loss.curvature)
+            bent_at, towards = loss.curvature, _direction(space, u, None)
+            done = towards.slope <= TOLERANCE**2 * space.penalty(v, v, f)
         if bool(done.all()):
             break
-        t, f, p = _search(space, v, f, p, towards, targets, C)
+        t, f = _search(space, v, f, towards, loss)
+        far = t > FAR
         v = v + t * towards.step
         last = towards
     return Solution(_weights(space, x, v), v[:, -1:], f, done.flatten())
@@ -205,15 +213,14 @@ def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, s
 def _begin(space: _Space, b: int, targets: Tensor, C: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return curvature [b, n, 1] and coefficients after a Newton step from the logits `start`, or from logits of 0."""
     f = targets.new_zeros(b, *targets.shape) if start is None else start.to(targets.dtype).expand(b, -1, -1)
-    p = _probability(f)
-    curvature = _curvature(p, C)
-    space.factor(curvature)
-    wanted = C * (targets - p) + curvature * f
-    return curvature, space.precondition(torch.cat([space.pull(wanted), wanted.sum(1, keepdim=True)], dim=1))
+    loss = _Loss(f, targets, C)
+    space.factor(loss.curvature)
+    wanted = loss.residual + loss.curvature * f
+    return loss.curvature, space.precondition(torch.cat([space.pull(wanted), wanted.sum(1, keepdim=True)], dim=1))
 
 
-def _gradient(space: _Space, v: Tensor, p: Tensor, targets: Tensor, C: float) -> Tensor:
-    r = C * (targets - p)
+def _gradient(space: _Space, v: Tensor, loss: "_Loss") -> Tensor:
+    r = loss.residual
     return torch.cat([v[:, :-1] - space.pull(r), -r.sum(1, keepdim=True)], dim=1)
 
 
@@ -239,52 +246,64 @@ def _direction(space: _Space, u: Tensor, last: _Direction | None) -> _Direction:
     return _Direction(z, fz, slope, turn * last.step - z, turn * last.f - fz)
 
 
-def _search(
-    space: _Space, v: Tensor, f: Tensor, p: Tensor, along: _Direction, targets: Tensor, C: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how far to go, [b, 1, 1], and the logits and probabilities there.
+def _search(space: _Space, v: Tensor, f: Tensor, along: _Direction, loss: "_Loss") -> tuple[Tensor, Tensor]:
+    """Return how far to go, [b, 1, 1], and the logits there.
 
     Newton's method on the slope along the direction, kept inside a bracket.
     """
     linear = space.penalty(v, along.step, along.f)
     square = space.penalty(along.step, along.step, along.f)
-    first = slope = linear + C * _total((p - targets) * along.f)
+    first = slope = linear - _total(loss.residual * along.f)
     here, t = f, torch.zeros_like(linear)
     low, high = t, torch.full_like(linear, torch.inf)
     for _ in range(STEP_LIMIT):
-        bend = square + C * _total(along.f * _bend(p, along.f))
-        newton = t - slope / bend.clamp_min(torch.finfo(t.dtype).tiny)
+        newton = t - slope / (square + loss.bend(along.f)).clamp_min(torch.finfo(t.dtype).tiny)
         middle = torch.where(high.isinf(), 2 * low + 1, (low + high) / 2)
         t = torch.where((newton > low) & (newton < high), newton, middle)
         here = f + t * along.f
-        p = _probability(here)
-        slope = linear + t * square + C * _total((p - targets) * along.f)
+        loss = _Loss(here, loss.targets, loss.C)
+        slope = linear + t * square - _total(loss.residual * along.f)
         if bool((slope.abs() <= 0.1 * first.abs()).all()):
             break
         low, high = torch.where(slope < 0, t, low), torch.where(slope > 0, t, high)
-    return t, here, p
+    return t, here
+
+
+class _Loss:
+    """C times the log loss at logits f [b, n, k], by its derivatives.
+
+    What is left of 1 beside a probability near 1 is computed by itself, never as a difference: where C is large that
+    small number is what decides.
+    """
+
+    def __init__(self, f: Tensor, targets: Tensor, C: float) -> None:
+        self.targets, self.C = targets, C
+        if f.shape[2] == 1:
+            sign = 2 * targets - 1
+            rest = torch.sigmoid(-sign * f)  # the probability of the other option
+            self.residual = C * sign * rest
+            self._spread = rest * (1 - rest)
+            mean = self._spread
+        else:
+            self._p = torch.softmax(f, dim=2)
+            others = (1 - targets) * self._p
+            rest = others.sum(2, keepdim=True)
+            self.residual = C * (targets * rest - others)
+            mean = (others * (1 - others) + targets * self._p * rest).sum(2, keepdim=True) / (f.shape[2] - 1)
+        self.curvature = C * mean.clamp_min(torch.finfo(f.dtype).tiny)
+        """Each sample's mean curvature over the options, [b, n, 1], above 0."""
+
+    def bend(self, along: Tensor) -> Tensor:
+        """Return the second derivative in a direction of the logits, [b, 1, 1]."""
+        if along.shape[2] == 1:
+            return self.C * _total(self._spread * along.square())
+        apart = along - (self.targets * along).sum(2, keepdim=True)
+        mean = (self._p * apart).sum(2, keepdim=True)
+        return self.C * (_total(self._p * apart.square()) - _total(mean.square()))
 
 
 def _weights(space: _Space, x: Tensor, v: Tensor) -> Tensor:
     return v[:, :-1] if isinstance(space, _FeatureSpace) else x.mT @ v[:, :-1]
-
-
-def _probability(f: Tensor) -> Tensor:
-    return torch.sigmoid(f) if f.shape[2] == 1 else torch.softmax(f, dim=2)
-
-
-def _bend(p: Tensor, f: Tensor) -> Tensor:
-    """Return the second derivative of the loss at probabilities p, times f."""
-    if p.shape[2] == 1:
-        return p * (1 - p) * f
-    return p * (f - (p * f).sum(2, keepdim=True))
-
-
-def _curvature(p: Tensor, C: float) -> Tensor:
-    """Return each sample's mean curvature over the options, [b, n, 1], kept away from 0."""
-    options = p.shape[2]
-    mean = p * (1 - p) if options == 1 else (1 - (p * p).sum(2, keepdim=True)) / (options - 1)
-    return C * mean.clamp_min(1e-6)
 
 
 def _has_changed(curvature: Tensor, before: Tensor) -> bool:
