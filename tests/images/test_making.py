@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from icm_pipeline.generation.batches import Batch
+from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, make_jobs
 from icm_pipeline.generation.sampling import Sample
 from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.images import making
 from icm_pipeline.images.activations import read_activations, read_recording
-from icm_pipeline.images.making import make_image_set
+from icm_pipeline.images.making import plan_images, store_images
 from icm_pipeline.images.table import Pictures, read_table
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.building import building
 from icm_pipeline.store.manifest import Manifest
-from icm_pipeline.store.shards import Share
+from icm_pipeline.store.shards import WHOLE, Share
 
 JOBS = make_jobs(['a face of a "nurse", smiling', "a doctor"], 7, 0, "probe")  # 14: the last shard is short
 LAYERS = {"mid.attn1": 3, "up.attn1": 2}
@@ -51,15 +51,15 @@ def recording_of(jobs: list[Job]) -> Recording:
 
 
 def make_both(jobs: list[Job]) -> Batch:
-    return Batch(len(jobs), [Sample(job, picture_of(job)) for job in jobs], recording_of(jobs))
+    return Batch(jobs, [Sample(job, picture_of(job)) for job in jobs], recording_of(jobs))
 
 
 def make_pictures(jobs: list[Job]) -> Batch:
-    return Batch(len(jobs), [Sample(job, picture_of(job)) for job in jobs])
+    return Batch(jobs, [Sample(job, picture_of(job)) for job in jobs])
 
 
 def make_activations(jobs: list[Job]) -> Batch:
-    return Batch(len(jobs), [], recording_of(jobs))
+    return Batch(jobs, [], recording_of(jobs))
 
 
 def stopping_after(num_batches: int, make_batch: MakeBatch, calls: list[int]) -> MakeBatch:
@@ -72,9 +72,23 @@ def stopping_after(num_batches: int, make_batch: MakeBatch, calls: list[int]) ->
     return limited
 
 
+def make_set(
+    folder: Path,
+    make_batch: MakeBatch = make_both,
+    batch_size: int = 2,
+    shard_size: int = 4,
+    options: Sequence[str] = (),
+    share: Share = WHOLE,
+    grow: bool = False,
+) -> bool:
+    """Make the set, or a share of it, as the stages do; return whether it is complete."""
+    images = plan_images(folder, JOBS, batch_size, shard_size, options, share)
+    return store_images(images, fitting(images.missing, make_batch, batch_size, grow), "test")
+
+
 def run(folder: Path, make_batch: MakeBatch = make_both, shard_size: int = 4) -> None:
     folder.mkdir(exist_ok=True)
-    make_image_set(folder, JOBS, make_batch, batch_size=2, shard_size=shard_size, title="test")
+    make_set(folder, make_batch, shard_size=shard_size)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -86,7 +100,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def as_artifact(tmp_path: Path, make_batch: MakeBatch = make_both, options: list[str] | None = None) -> Artifact:
     with building(tmp_path / "set", Manifest("generate", "k")) as partial:
         assert partial is not None
-        make_image_set(partial, JOBS, make_batch, 2, 4, "test", options or [])
+        make_set(partial, make_batch, options=options or [])
     artifact = open_artifact(tmp_path / "set")
     assert artifact is not None
     return artifact
@@ -173,7 +187,7 @@ def test_times_of_change_mean_nothing(tmp_path: Path, when: int) -> None:
 
 def share_of(folder: Path, index: int, count: int, make_batch: MakeBatch = make_both) -> bool:
     folder.mkdir(exist_ok=True)
-    return make_image_set(folder, JOBS, make_batch, 2, 4, "test", share=Share(index, count))
+    return make_set(folder, make_batch, share=Share(index, count))
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
@@ -217,7 +231,7 @@ def test_no_shards_are_left_in_a_finished_set(tmp_path: Path) -> None:
 def test_layers_keep_the_order_in_which_the_network_ran(tmp_path: Path) -> None:
     def backwards(jobs: list[Job]) -> Batch:
         recording = recording_of(jobs)
-        return Batch(len(jobs), [], replace(recording, kinds=dict(reversed(recording.kinds.items()))))
+        return Batch(jobs, [], replace(recording, kinds=dict(reversed(recording.kinds.items()))))
 
     assert list(read_recording(as_artifact(tmp_path, backwards)).files) == list(reversed(LAYERS))
 
@@ -234,7 +248,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_for_good_and_it_is_said
         return make_both(jobs)
 
     (tmp_path / "set").mkdir()
-    make_image_set(tmp_path / "set", JOBS, small_memory, batch_size=7, shard_size=7, title="test")
+    make_set(tmp_path / "set", small_memory, 7, 7)
     assert sizes == [7, 3, *[1] * 14]
     assert "Going on with 3 at once" in caplog.text
     assert len(list((tmp_path / "set" / "images").iterdir())) == len(JOBS)
@@ -255,7 +269,7 @@ def test_a_growing_batch_doubles_until_memory_is_full_and_makes_the_same_set(
         return make_both(jobs)
 
     (tmp_path / "set").mkdir()
-    make_image_set(tmp_path / "set", JOBS, limited, batch_size=1, shard_size=14, title="test", grow=True)
+    make_set(tmp_path / "set", limited, 1, 14, grow=True)
     assert sizes == expected
     run(tmp_path / "plain")
     assert content(tmp_path / "set") == content(tmp_path / "plain")
@@ -266,7 +280,7 @@ def test_one_image_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
         raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
 
     with pytest.raises(MemoryError, match="1 image"):
-        make_image_set(tmp_path, JOBS, no_memory, batch_size=4, shard_size=4, title="test")
+        make_set(tmp_path, no_memory, 4, 4)
 
 
 def test_a_batch_never_ends_early_at_the_edge_of_a_shard(tmp_path: Path) -> None:
@@ -277,7 +291,7 @@ def test_a_batch_never_ends_early_at_the_edge_of_a_shard(tmp_path: Path) -> None
         return make_pictures(jobs)
 
     (tmp_path / "set").mkdir()
-    make_image_set(tmp_path / "set", JOBS, counting, batch_size=5, shard_size=4, title="test")
+    make_set(tmp_path / "set", counting, 5, 4)
     assert sizes == [5, 5, 4]
 
 
@@ -347,7 +361,7 @@ class Unwritable:
 def test_a_picture_that_cannot_be_written_ends_the_set_and_its_shard_is_not_kept(tmp_path: Path, broken: int) -> None:
     def make_batch(jobs: list[Job]) -> Batch:
         samples = [Sample(job, Unwritable() if job == JOBS[broken] else picture_of(job)) for job in jobs]
-        return Batch(len(jobs), samples, recording_of(jobs))
+        return Batch(jobs, samples, recording_of(jobs))
 
     with pytest.raises(ArtifactError, match=r"No space left on device.*run the same command again"):
         as_artifact(tmp_path, make_batch)
@@ -374,7 +388,7 @@ def test_a_slow_disk_does_not_hold_up_the_next_batch(tmp_path: Path) -> None:
 
     def make_batch(jobs: list[Job]) -> Batch:
         batches.append(len(jobs))
-        return Batch(len(jobs), [Sample(job, Slow()) for job in jobs])
+        return Batch(jobs, [Sample(job, Slow()) for job in jobs])
 
     run(tmp_path / "set", make_batch)
     assert at_first_save[0] >= 2

@@ -16,7 +16,6 @@ import pytest
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.images.making import make_image_set
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.store.artifacts import ArtifactError
 from icm_pipeline.store.building import building, building_share, tidy
@@ -25,7 +24,7 @@ from icm_pipeline.store.partial import partial_of
 from icm_pipeline.store.shards import Share
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.command_line import artifact_hashes
-from tests.images.test_making import JOBS, make_both
+from tests.images.test_making import make_both, make_set
 
 FORK = multiprocessing.get_context("fork")
 SMALL = (
@@ -123,10 +122,10 @@ def _build_a_set(outputs: Path, shares: int) -> None:
     for share in [Share(index, shares) for index in range(shares)] if shares > 1 else []:
         with building_share(folder, DESCRIPTION, share, wait=True) as partial:
             if partial is not None:
-                make_image_set(partial, JOBS, slowly, 2, 4, "test", share=share)
+                make_set(partial, slowly, share=share)
     with building(folder, DESCRIPTION) as partial:
         if partial is not None:
-            make_image_set(partial, JOBS, slowly, 2, 4, "test")
+            make_set(partial, slowly)
     tidy(folder)
 
 

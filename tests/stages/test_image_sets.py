@@ -21,7 +21,7 @@ from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.stages import probe
-from icm_pipeline.stages.generate import refuse_layers
+from icm_pipeline.stages.generate import check_layers
 
 Compose = Callable[..., Settings]
 
@@ -112,9 +112,9 @@ def test_other_weights_at_the_same_place_are_loaded(
 
 @pytest.mark.parametrize("word", ["layers.k=99", "layers.rule=named"])
 def test_layers_that_do_not_exist_are_refused_early(settings_with: Compose, backbone: Backbone, word: str) -> None:
-    refuse_layers(settings_with("layers.k=1"), backbone)
+    check_layers(settings_with("layers.k=1"), backbone)
     with pytest.raises(ValueError, match=r"layers\."):
-        refuse_layers(settings_with(word), backbone)
+        check_layers(settings_with(word), backbone)
 
 
 def test_a_device_that_is_not_there_is_refused_by_its_setting() -> None:

@@ -1,9 +1,7 @@
 """The model that was loaded last, for the stages and jobs that come after."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loading import Placement
@@ -66,8 +64,3 @@ def load_model(model: ModelConfig) -> Backbone:
     _last.append(_Loaded(config, files, backbone))
     log.info("%s loaded from %s on %s: %d sites", model.name, model.path, model.device, len(backbone.sites))
     return backbone
-
-
-def loading(model: ModelConfig) -> Callable[[], Backbone]:
-    """Return a function that loads a model when it is first called: where every image is there, none is loaded."""
-    return cache(lambda: load_model(model))

@@ -1,7 +1,7 @@
 """Batches that fit into memory."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from icm_pipeline.generation.jobs import Job
@@ -13,38 +13,35 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """What one batch produced; `samples` is empty where only activations are wanted, `recording` None without them."""
+    """What was made of some jobs at once."""
 
-    size: int
+    jobs: list[Job]
     samples: list[Sample]
+    """Their images; empty where only activations are wanted."""
     recording: Recording | None = None
 
 
-class FittingBatches:
-    """Makes batches of a size that is halved, for good, whenever one does not fit into memory.
+def fitting(
+    runs: Iterable[list[Job]], make: Callable[[list[Job]], Batch], size: int, grow: bool = False
+) -> Iterator[Batch]:
+    """Make the jobs of every run in batches of `size`, none across two runs, and yield each batch once it is made.
 
-    grow: until then it is doubled after every batch that was full.
+    The size is halved, for good, whenever a batch does not fit into memory; with `grow` it is doubled after every full
+    batch until then. Raises MemoryError if a single image does not fit.
     """
-
-    def __init__(self, make_batch: Callable[[list[Job]], Batch], size: int, grow: bool) -> None:
-        self._make_batch = make_batch
-        self._size = size
-        self._grow = grow
-
-    def make(self, jobs: list[Job]) -> Iterator[Batch]:
-        """Make all jobs; raises MemoryError if a single one does not fit."""
+    for jobs in runs:
         start = 0
         while start < len(jobs):
-            batch = jobs[start : start + self._size]
+            batch = jobs[start : start + size]
             try:
-                made = self._make_batch(batch)
+                made = make(batch)
             except MemoryError as error:
                 if len(batch) == 1:
                     raise
-                self._size, self._grow = len(batch) // 2, False
-                log.warning("%s Going on with %d at once.", error, self._size)
+                size, grow = len(batch) // 2, False
+                log.warning("%s Going on with %d at once.", error, size)
                 continue
             yield made
             start += len(batch)
-            if self._grow and len(batch) == self._size:
-                self._size *= 2
+            if grow and len(batch) == size:
+                size *= 2

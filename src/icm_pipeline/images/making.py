@@ -1,12 +1,12 @@
-"""Sets of images on disk, made shard by shard: jobs in, PNG files, their table and pooled activations out."""
+"""Sets of images on disk, kept shard by shard: batches in, PNG files, their table and pooled activations out."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.generation.batches import Batch, FittingBatches
+from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.images.activations import join_activations, save_shard
@@ -16,31 +16,51 @@ from icm_pipeline.progress import working
 from icm_pipeline.store.files import written_whole
 from icm_pipeline.store.shards import WHOLE, Shard, Share, num_items, plan_shards
 
-log = logging.getLogger(__name__)
-
 PICTURE_THREADS = 4  # pack and write pictures while the next batch is made
 MOST_PICTURES_WAITING = 32
 
 
-def make_image_set(
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images in a folder, and which of its shards are there."""
+
+    folder: Path
+    jobs: list[Job]
+    options: list[str]
+    """What each job is steered to; empty for unsteered sets."""
+    shards: list[Shard]
+    is_share: bool
+    """Whether the shards are only some of the set's."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [job.image_id for job in self.jobs]
+
+    @property
+    def missing(self) -> Iterator[list[Job]]:
+        """The jobs of every shard that is to be made, in order."""
+        return (self.jobs[shard.start : shard.stop] for shard in self.shards if shard.table is None)
+
+
+def plan_images(
     folder: Path,
     jobs: list[Job],
-    make_batch: Callable[[list[Job]], Batch],
     batch_size: int,
     shard_size: int,
-    title: str,
     options: Sequence[str] = (),
     share: Share = WHOLE,
-    grow: bool = False,
-) -> bool:
-    """Make every job's image (and activations) in `folder`, going on from whole shards that are already there.
+) -> ImageSet:
+    """Return a set of images as it stands in a folder, where whole shards may be there already; or a share of it."""
+    shards = plan_shards(folder, [job.image_id for job in jobs], share, batch_size, shard_size)
+    return ImageSet(folder, jobs, list(options), shards, share.count > 1)
 
-    options: for each job, what it is steered to; empty for unsteered sets. Of a share only the shards are made. Return
-    whether the set is complete, with its table. grow: take more at once than batch_size while it fits into memory.
+
+def store_images(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
+    """Store the batches of a set's missing jobs as they are made; return whether the set is complete, with its table.
+
+    made: batches of the jobs in `images.missing`, in order, none across two shards. Title: of the progress.
     """
-    images, ids = folder / IMAGES, [job.image_id for job in jobs]
-    shards = plan_shards(folder, ids, share, batch_size, shard_size)
-    fitting = FittingBatches(make_batch, batch_size, grow)
+    folder, shards, ids, batches = images.folder / IMAGES, images.shards, images.ids, iter(made)
     with (
         Background(PICTURE_THREADS, most=MOST_PICTURES_WAITING) as pictures,
         Background(1, most=1) as whole_shards,
@@ -51,23 +71,24 @@ def make_image_set(
             if shard.table is not None:
                 finished.append(shard)
                 continue
-            saved: list[Future[Path]] = []
-            recorded: list[Recording] = []
-            for made in fitting.make(jobs[shard.start : shard.stop]):
-                for sample in made.samples:
-                    images.mkdir(exist_ok=True)
-                    saved.append(pictures.do(_save_png, sample.image, images / f"{sample.job.image_id}.png"))
-                recorded += [made.recording] if made.recording else []
-                work.advance(made.size)
+            saved, recorded, position = list[Future[Path]](), list[Recording](), shard.start
+            while position < shard.stop:
+                batch = next(batches)
+                for sample in batch.samples:
+                    folder.mkdir(exist_ok=True)
+                    saved.append(pictures.do(_save_png, sample.image, folder / f"{sample.job.image_id}.png"))
+                recorded += [batch.recording] if batch.recording else []
+                position += len(batch.jobs)
+                work.advance(len(batch.jobs))
             finished.append(whole_shards.do(_keep, shard, ids, saved, recorded))
-    shards = [shard.result() if isinstance(shard, Future) else shard for shard in finished]
-    if share.count > 1:
+    whole = [shard.result() if isinstance(shard, Future) else shard for shard in finished]
+    if images.is_share:
         return False
-    recording = shards[-1].table["recording"] if shards[-1].table else None
+    recording = whole[-1].table["recording"] if whole[-1].table else None
     if recording:
-        join_activations(folder, [shard.record for shard in shards], recording)
-    if images.exists():
-        write_table(folder, jobs, list(options) or [""] * len(jobs))
+        join_activations(images.folder, [shard.record for shard in whole], recording)
+    if folder.exists():
+        write_table(images.folder, images.jobs, images.options or [""] * len(ids))
     return True
 
 

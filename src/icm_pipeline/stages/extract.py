@@ -5,4 +5,4 @@ from icm_pipeline.stages.generate import make_probe_dataset
 
 
 def run(context: StageContext) -> None:
-    make_probe_dataset(context, "extract", images=False, record=True)
+    make_probe_dataset(context, "extract", pictures=False, record=True)

@@ -1,46 +1,46 @@
 """Make the probe dataset: ambiguous prompts, one seed per image, activations pooled in the same denoising pass."""
 
-from functools import cache
+from collections.abc import Iterable, Iterator
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loaded import load_model
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.generation.batches import Batch
+from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, probe_jobs, recorded_steps
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.localization.selection import LayerScore, select_layers
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.stages.image_sets import make_images
+from icm_pipeline.stages.image_sets import planned, store
 
 
 def run(context: StageContext) -> None:
-    make_probe_dataset(context, "generate", images=True, record=context.settings.generate.record)
+    make_probe_dataset(context, "generate", pictures=True, record=context.settings.generate.record)
 
 
-def make_probe_dataset(context: StageContext, title: str, images: bool, record: bool) -> None:
-    """Denoise every probe job; write its image, its pooled activations, or both."""
-    settings = context.settings
-    steps = recorded_steps(settings) if record else []
+def make_probe_dataset(context: StageContext, title: str, pictures: bool, record: bool) -> None:
+    """Denoise every probe job; keep its picture, its pooled activations, or both."""
+    images = planned(context, probe_jobs(context.settings))
+    store(images, _made(context.settings, images.missing, pictures, record), title)
 
-    @cache
-    def loaded() -> Backbone:
-        backbone = load_model(settings.model)
-        refuse_layers(settings, backbone)
-        return backbone
 
-    def make_batch(jobs: list[Job]) -> Batch:
-        backbone, recorder = loaded(), Recorder(steps)
+def _made(settings: Settings, missing: Iterable[list[Job]], pictures: bool, record: bool) -> Iterator[Batch]:
+    """Yield what is missing batch by batch; the model is loaded for the first."""
+    backbone, steps = load_model(settings.model), recorded_steps(settings) if record else []
+    check_layers(settings, backbone)
+
+    def make(jobs: list[Job]) -> Batch:
+        recorder = Recorder(steps)
         with hooked(backbone, backbone.layers if record else [], recorder, len(jobs)):
             latents = denoise(backbone, jobs)
-        samples = decode(backbone, jobs, latents) if images else []
-        return Batch(len(jobs), samples, recorder.recording() if record else None)
+        samples = decode(backbone, jobs, latents) if pictures else []
+        return Batch(jobs, samples, recorder.recording() if record else None)
 
-    make_images(context, title, probe_jobs(settings), make_batch)
+    yield from fitting(missing, make, settings.model.batch_size, settings.model.grow_batch)
 
 
-def refuse_layers(settings: Settings, backbone: Backbone) -> None:
+def check_layers(settings: Settings, backbone: Backbone) -> None:
     """Raise ValueError, before hours of generating, for layers that do not exist."""
     layers = settings.layers
     unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]

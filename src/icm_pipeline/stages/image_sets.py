@@ -1,41 +1,29 @@
 """What the stages that make images share."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.prefixes import PrefixStore
-from icm_pipeline.images.making import make_image_set
+from icm_pipeline.images.making import ImageSet, plan_images, store_images
 from icm_pipeline.images.sheet import draw_sheet
 from icm_pipeline.images.table import IMAGES, SAMPLES
 from icm_pipeline.pipeline.stage import StageContext
 
-log = logging.getLogger(__name__)
 
-
-def make_images(
-    context: StageContext,
-    title: str,
-    jobs: list[Job],
-    make_batch: Callable[[list[Job]], Batch],
-    options: Sequence[str] = (),
-) -> bool:
-    """Make a stage's images, or its share of them, see `make_image_set`; with all of them comes a contact sheet."""
+def planned(context: StageContext, jobs: list[Job], options: Sequence[str] = ()) -> ImageSet:
+    """Return the images that a stage makes, or its share of them, with those that are there already."""
     settings = context.settings
-    complete = make_image_set(
-        context.folder,
-        jobs,
-        make_batch,
-        settings.model.batch_size,
-        settings.generate.shard_size,
-        title,
-        options,
-        context.share,
-        grow=settings.model.grow_batch,
+    return plan_images(
+        context.folder, jobs, settings.model.batch_size, settings.generate.shard_size, options, context.share
     )
-    if complete and (context.folder / IMAGES).exists():
-        draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
+
+
+def store(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
+    """Store batches as they are made, with a contact sheet of all; return whether the set is complete."""
+    complete = store_images(images, made, title)
+    if complete and (images.folder / IMAGES).exists():
+        draw_sheet(images.folder / SAMPLES, images.folder / IMAGES)
     return complete
 
 

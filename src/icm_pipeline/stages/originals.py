@@ -1,23 +1,31 @@
 """Make the unsteered evaluation images: the twins of every steered set with the same model, prompts and seeds."""
 
-from icm_pipeline.backbones.loaded import loading
-from icm_pipeline.generation.batches import Batch
+from collections.abc import Iterable, Iterator
+
+from icm_pipeline.backbones.loaded import load_model
+from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import shared_prefix
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.stages.image_sets import make_images, prefix_store
+from icm_pipeline.stages.image_sets import planned, prefix_store, store
 
 
 def run(context: StageContext) -> None:
-    settings, prefixes = context.settings, prefix_store(context)
-    first_step, loaded = settings.method.first_step, loading(settings.model)
+    images = planned(context, evaluation_jobs(context.settings))
+    store(images, _made(context, images.missing), "originals")
 
-    def make_batch(jobs: list[Job]) -> Batch:
-        backbone, ids = loaded(), [job.image_id for job in jobs]
+
+def _made(context: StageContext, missing: Iterable[list[Job]]) -> Iterator[Batch]:
+    """Yield the missing images batch by batch; the model is loaded for the first."""
+    model, first_step, prefixes = context.settings.model, context.settings.method.first_step, prefix_store(context)
+    backbone = load_model(model)
+
+    def make(jobs: list[Job]) -> Batch:
+        ids = [job.image_id for job in jobs]
         with hooked(backbone, [], None, len(jobs)) as clock, shared_prefix(backbone, clock, prefixes, ids, first_step):
             latents = denoise(backbone, jobs)
-        return Batch(len(jobs), decode(backbone, jobs, latents))
+        return Batch(jobs, decode(backbone, jobs, latents))
 
-    make_images(context, "originals", evaluation_jobs(settings), make_batch)
+    yield from fitting(missing, make, model.batch_size, model.grow_batch)

@@ -2,15 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
-from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.loaded import loading
-from icm_pipeline.generation.batches import Batch
+from icm_pipeline.backbones.loaded import load_model
+from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
-from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
+from icm_pipeline.generation.prefixes import shared_prefix
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.assignment import assign_options
@@ -20,7 +19,7 @@ from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.evaluation import STEERING
 from icm_pipeline.results.scores import SELECTION
-from icm_pipeline.stages.image_sets import make_images, prefix_store
+from icm_pipeline.stages.image_sets import planned, prefix_store, store
 from icm_pipeline.store.files import write_json
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
@@ -43,34 +42,37 @@ def run(context: StageContext) -> None:
     strength = Strength(
         settings.alpha, method.alpha_unit, method.first_step, method.last_step, norm_preserving=method.norm_preserving
     )
-    steered = _Steered(loading(settings.model), vectors, layers, option_of, strength, prefix_store(context))
-    if make_images(context, "steer", jobs, steered.make, [names[option] for option in assigned]):
+    images = planned(context, jobs, [names[option] for option in assigned])
+    if store(images, _made(context, images.missing, vectors, layers, option_of, strength), "steer"):
         if layers:
             used = replace(strength, num_steps=settings.model.num_steps)
             replace(vectors, strength=used).save(context.folder / VECTORS)
         _write(context, selection, layers)
 
 
-@dataclass(frozen=True)
-class _Steered:
-    """How the images of one stage are steered; option_of: an option's index by image id."""
+def _made(
+    context: StageContext,
+    missing: Iterable[list[Job]],
+    vectors: SteeringVectors,
+    layers: list[str],
+    option_of: dict[str, int],
+    strength: Strength,
+) -> Iterator[Batch]:
+    """Yield the missing images batch by batch; the model is loaded for the first."""
+    model, prefixes = context.settings.model, prefix_store(context)
+    backbone = load_model(model)
 
-    load: Callable[[], Backbone]
-    vectors: SteeringVectors
-    layers: list[str]
-    option_of: dict[str, int]
-    strength: Strength
-    prefixes: PrefixStore | None
-
-    def make(self, batch: list[Job]) -> Batch:
-        backbone, ids = self.load(), [job.image_id for job in batch]
-        shift = Shift(self.vectors, [self.option_of[image_id] for image_id in ids], self.strength)
+    def make(jobs: list[Job]) -> Batch:
+        ids = [job.image_id for job in jobs]
+        shift = Shift(vectors, [option_of[image_id] for image_id in ids], strength)
         with (
-            hooked(backbone, self.layers, shift, len(batch)) as clock,
-            shared_prefix(backbone, clock, self.prefixes, ids, self.strength.first_step),
+            hooked(backbone, layers, shift, len(jobs)) as clock,
+            shared_prefix(backbone, clock, prefixes, ids, strength.first_step),
         ):
-            latents = denoise(backbone, batch)
-        return Batch(len(batch), decode(backbone, batch, latents))
+            latents = denoise(backbone, jobs)
+        return Batch(jobs, decode(backbone, jobs, latents))
+
+    yield from fitting(missing, make, model.batch_size, model.grow_batch)
 
 
 def _vectors(context: StageContext, layers: list[str]) -> SteeringVectors:
