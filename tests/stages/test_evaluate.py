@@ -20,6 +20,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.evaluation import STEERING
 from icm_pipeline.stages import evaluate
 from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.manifest import FileEntry, Manifest
 
 Compose = Callable[..., Settings]
 
@@ -80,7 +81,7 @@ def image_set(folder: Path, side: int) -> Artifact:
         header = ["id", "prompt", "prompt_index", "seed", "option", "path"]
         csv.writer(file).writerows([header, *(rows if side else rows[::-1])])
     (folder / STEERING).write_text(json.dumps({"layers": []}))
-    return Artifact(folder, {"key": "0", "files": {path.name: {} for path in folder.iterdir()}})
+    return Artifact(folder, Manifest("", "0", files={path.name: FileEntry(0, "") for path in folder.iterdir()}))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.stages import probe
 from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.manifest import FileEntry, Manifest
 
 Compose = Callable[..., Settings]
 OPTIONS = ("woman", "man")
@@ -68,8 +69,8 @@ def run(settings_with: Compose, tmp_path: Path) -> Run:
         (recorded / "recording.json").write_text(json.dumps(recording))
         names = ["images.csv", "recording.json", "a.png", *files.values()]
         parents = {
-            "generate": Artifact(recorded, {"key": "0", "files": dict.fromkeys(names)}),
-            "label": Artifact(labelled, {"key": "1", "files": {"labels.csv": {}}}),
+            "generate": Artifact(recorded, Manifest("", "0", files=dict.fromkeys(names, FileEntry(0, "")))),
+            "label": Artifact(labelled, Manifest("", "1", files={"labels.csv": FileEntry(0, "")})),
         }
         probe.run(StageContext(settings_with("probe.min_per_option=2", *words), parents, folder))
         return Found(folder)

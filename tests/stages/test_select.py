@@ -12,6 +12,7 @@ from icm_pipeline.results.scores import SCORES, SELECTION
 from icm_pipeline.stages import select
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import write_json
+from icm_pipeline.store.manifest import FileEntry, Manifest
 
 Compose = Callable[..., Settings]
 SCORE_OF = {"a.attn1": 0.6, "b.attn1": 0.9, "c.attn1": 0.7, "d.attn1": 0.8, "a.attn2": 0.95, "b.attn2": 0.5}
@@ -24,7 +25,7 @@ def choose(settings_with: Compose, tmp_path: Path) -> Choose:
     kinds = {"attn1": "self_attention", "attn2": "cross_attention"}
     table = {layer: {"kind": kinds[layer[2:]], "score": score, "accuracy": []} for layer, score in SCORE_OF.items()}
     write_json(tmp_path / SCORES, {"layers": table})
-    parent = Artifact(tmp_path, {"key": "0", "files": {SCORES: {}, SELECTION: {}}})
+    parent = Artifact(tmp_path, Manifest("", "0", files={SCORES: FileEntry(0, ""), SELECTION: FileEntry(0, "")}))
 
     def chosen(*words: str) -> dict[str, Any]:
         select.run(StageContext(settings_with(*words), {"probe": parent}, tmp_path))

@@ -23,6 +23,7 @@ from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.stages import steer
 from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.manifest import FileEntry, Manifest
 from tests.conftest import NUM_STEPS
 
 Compose = Callable[..., Settings]
@@ -50,7 +51,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     for name in names:
         vectors_named(name.split("-")[1].split(".")[0]).save(folder / name)
     (folder / "selection.json").write_text(json.dumps({"layers": LAYERS[:1], "rule": "top", "kind": "self_attention"}))
-    artifact = Artifact(folder, {"key": "0", "files": dict.fromkeys([*names, "selection.json"])})
+    artifact = Artifact(folder, Manifest("", "0", files=dict.fromkeys([*names, "selection.json"], FileEntry(0, ""))))
     return {"probe": artifact, "select": artifact}
 
 
