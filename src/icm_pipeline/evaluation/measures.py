@@ -11,7 +11,7 @@ from icm_pipeline.evaluation.judging import Judging
 from icm_pipeline.evaluation.likeness import Likeness, mean_of
 from icm_pipeline.evaluation.pairs import ImagePairs
 from icm_pipeline.images.table import ImageRow
-from icm_pipeline.metrics.agreement import cohens_kappa, confusion_table, share_agreeing
+from icm_pipeline.metrics.agreement import agreement
 from icm_pipeline.metrics.outcomes import hard_labels, share_kept, share_obeying
 from icm_pipeline.metrics.realism import frechet_distance, kernel_distance
 
@@ -90,11 +90,12 @@ def agreement_of(
     found: dict[str, Any] = {"judges": judges, "options": list(attribute.options)}
     for side, rows in pairs.sides.items():
         others = judging.label(second.config, second.setting, rows, {attribute.name: attribute.options})
-        table = confusion_table(hard_labels(shown[side]), hard_labels(others[attribute.name]), len(attribute.options))
+        labels = hard_labels(shown[side]), hard_labels(others[attribute.name])
+        table, share, kappa = agreement(*labels, len(attribute.options))
         found[side] = {
             "table": table.tolist(),
-            "share": share_agreeing(table),
-            "kappa": cohens_kappa(table),
+            "share": share,
+            "kappa": kappa,
             "unseen": len(rows) - int(table.sum()),
         }
     return found

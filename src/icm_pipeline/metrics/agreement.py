@@ -1,37 +1,27 @@
-"""Do two judges see the same? Confusion table, share of agreement, and Cohen's kappa (Cohen 1960)."""
+"""Do two judges see the same?
+
+References:
+    A Coefficient of Agreement for Nominal Scales (Cohen, 1960), https://doi.org/10.1177/001316446002000104
+"""
 
 import numpy as np
 
 from icm_pipeline.arrays import Ints
 
 
-def confusion_table(first: Ints, second: Ints, num_options: int) -> Ints:
-    """Return counts [K, K]: row, what the first judge said; column, the second. Labels of -1 (unseen) do not count.
+def agreement(first: Ints, second: Ints, num_options: int) -> tuple[Ints, float | None, float | None]:
+    """Return the confusion table [K, K] (row: the first judge), the share of agreement, and Cohen's kappa.
 
-    Raises ValueError if the judges did not label equally many images.
+    Images that a judge labelled -1 (unseen) do not count. The share is None without images; so is kappa, and also where
+    both judges say one and the same of all. Raises ValueError if the judges did not label equally many images.
     """
+    from sklearn.metrics import cohen_kappa_score, confusion_matrix
+
     if first.shape != second.shape:
         raise ValueError(f"Judges must label the same images, found {len(first)} and {len(second)} labels.")
     seen = (first >= 0) & (second >= 0)
-    table = np.zeros((num_options, num_options), np.int64)
-    np.add.at(table, (first[seen], second[seen]), 1)
-    return table
-
-
-def share_agreeing(table: Ints) -> float | None:
-    """Return the share of images on which both say the same; None without images."""
-    return float(np.trace(table) / table.sum()) if table.sum() else None
-
-
-def cohens_kappa(table: Ints) -> float | None:
-    """Return agreement beyond chance: 1 always, 0 as often as chance would.
-
-    None where it is not defined: no images, or both judges say one and the same of all.
-    """
-    total = table.sum()
-    if not total:
-        return None
-    by_chance = float(table.sum(1) @ table.sum(0)) / float(total) ** 2
-    if by_chance == 1:
-        return None
-    return float((np.trace(table) / total - by_chance) / (1 - by_chance))
+    first, second = first[seen], second[seen]
+    if not len(first):
+        return np.zeros((num_options, num_options), np.int64), None, None
+    kappa = float(cohen_kappa_score(first, second)) if len(np.union1d(first, second)) > 1 else None
+    return confusion_matrix(first, second, labels=range(num_options)), float((first == second).mean()), kappa
