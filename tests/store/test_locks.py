@@ -1,7 +1,7 @@
 """Locks: one holder at a time, whoever dies, whatever the clock says, with and without the system's locks."""
 
 import errno
-import json
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -14,7 +14,7 @@ import pytest
 
 from icm_pipeline.store import locks
 from icm_pipeline.store.artifacts import ArtifactError
-from icm_pipeline.store.locks import Locker, lock_names, locked
+from icm_pipeline.store.locks import Lock, lock_names, locked
 
 FORK = multiprocessing.get_context("fork")
 
@@ -38,17 +38,17 @@ def lock_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_lock_has_one_holder_and_is_free_again_without_a_trace(tmp_path: Path, lock_kind: str) -> None:
-    lock = Locker(tmp_path / ".a").try_now()
+    lock = Lock(tmp_path / ".a").try_now()
     assert lock is not None
-    assert Locker(tmp_path / ".a").try_now() is None
-    other = Locker(tmp_path / ".b").try_now()
+    assert Lock(tmp_path / ".a").try_now() is None
+    other = Lock(tmp_path / ".b").try_now()
     assert other is not None
-    suffix = ".lock" if lock_kind == "system locks" else ".owner"
+    suffix = ".lock" if lock_kind == "system locks" else ".lease"
     assert {path.name for path in tmp_path.iterdir()} == {f".a{suffix}", f".b{suffix}"}
     assert lock_names(tmp_path, ".a") == [tmp_path / ".a"]
     lock.release()
     other.release()
-    again = Locker(tmp_path / ".a").try_now()
+    again = Lock(tmp_path / ".a").try_now()
     assert again is not None
     again.release()
     assert list(tmp_path.iterdir()) == []
@@ -68,11 +68,11 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, lock_kind: str) ->
         assert holder.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert Locker(tmp_path / ".a").try_now() is None
+    assert Lock(tmp_path / ".a").try_now() is None
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    Locker(tmp_path / ".a").wait("test").release()
+    Lock(tmp_path / ".a").wait("test").release()
     assert lock_names(tmp_path, ".a") == []
 
 
@@ -99,8 +99,8 @@ def test_eight_processes_never_hold_a_lock_at_once(tmp_path: Path, lock_kind: st
 def foreign_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lock file of a process on another machine."""
     monkeypatch.setattr("fcntl.flock", no_flock)
-    path = tmp_path / ".a.owner"
-    path.write_text(json.dumps({"machine": "another", "pid": 1, "token": "x"}))
+    path = tmp_path / ".a.lease"
+    path.write_text("filelock/2\npid=1\nhost=another\nmode=lease\ntoken=x\nduration=60.0\n")
     return path
 
 
@@ -109,7 +109,7 @@ def test_another_machines_lock_file_is_respected_while_it_is_touched(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
-    locker = Locker(foreign_lock.with_suffix(""))
+    locker = Lock(foreign_lock.with_suffix(""))
     for beat in range(5):
         now[0] += locks.SILENT_SECONDS - 1
         os.utime(foreign_lock, (beat * 1000, beat * 1000))
@@ -123,17 +123,17 @@ def test_another_machines_lock_file_is_respected_while_it_is_touched(
 @pytest.mark.parametrize("when", [0, 4_000_000_000])
 def test_a_lock_files_age_by_the_clock_means_nothing(foreign_lock: Path, when: int) -> None:
     os.utime(foreign_lock, (when, when))
-    assert Locker(foreign_lock.with_suffix("")).try_now() is None
+    assert Lock(foreign_lock.with_suffix("")).try_now() is None
 
 
 def test_a_holder_touches_its_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcntl.flock", no_flock)
     monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
-    lock = Locker(tmp_path / ".a").try_now()
+    lock = Lock(tmp_path / ".a").try_now()
     assert lock is not None
-    os.utime(tmp_path / ".a.owner", (0, 0))
+    os.utime(tmp_path / ".a.lease", (0, 0))
     deadline = time.monotonic() + 30
-    while (tmp_path / ".a.owner").stat().st_mtime == 0:
+    while (tmp_path / ".a.lease").stat().st_mtime == 0:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     lock.release()
@@ -143,23 +143,24 @@ def test_a_holder_that_was_replaced_leaves_its_successors_lock_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fcntl.flock", no_flock)
-    lock = Locker(tmp_path / ".a").try_now()
+    lock = Lock(tmp_path / ".a").try_now()
     assert lock is not None
-    (tmp_path / ".a.owner").write_text("another's")
+    (tmp_path / "another").write_text("another's")
+    (tmp_path / "another").rename(tmp_path / ".a.lease")
     lock.release()
-    assert (tmp_path / ".a.owner").read_text() == "another's"
+    assert (tmp_path / ".a.lease").read_text() == "another's"
 
 
 def test_a_system_that_is_out_of_locks_for_a_moment_gives_a_held_lock_to_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder, second = Locker(tmp_path / ".a").try_now(), Locker(tmp_path / ".a")
+    holder, second = Lock(tmp_path / ".a").try_now(), Lock(tmp_path / ".a")
     assert holder is not None
     assert second.try_now() is None
     with monkeypatch.context() as patch:
         patch.setattr("fcntl.flock", out_of_locks)
         assert second.try_now() is None
-        assert Locker(tmp_path / ".a").try_now() is None
+        assert Lock(tmp_path / ".a").try_now() is None
     assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
     assert second.try_now() is None
     holder.release()
@@ -172,7 +173,7 @@ def test_a_system_that_is_out_of_locks_for_a_moment_gives_a_held_lock_to_nobody_
 def test_who_waits_gets_the_lock_when_the_system_has_locks_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flock, refused = locks.fcntl.flock, list[None]()
+    flock, refused = fcntl.flock, list[None]()
 
     def out_three_times(*args: object) -> None:
         if len(refused) < 3:
@@ -182,7 +183,7 @@ def test_who_waits_gets_the_lock_when_the_system_has_locks_again(
 
     monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
     monkeypatch.setattr("fcntl.flock", out_three_times)
-    Locker(tmp_path / ".a").wait("test").release()
+    Lock(tmp_path / ".a").wait("test").release()
     assert caplog.text.count("no lock to be had") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -194,27 +195,27 @@ def test_a_system_that_stays_out_of_locks_is_an_error_that_says_what_to_do(
     monkeypatch.setattr(locks, "OUT_SECONDS", 0.1)
     monkeypatch.setattr("fcntl.flock", out_of_locks)
     with pytest.raises(ArtifactError, match="ICM_LOCKS=files"):
-        Locker(tmp_path / ".a").wait("test")
+        Lock(tmp_path / ".a").wait("test")
     monkeypatch.setenv("ICM_LOCKS", "files")
-    Locker(tmp_path / ".a").wait("test").release()
+    Lock(tmp_path / ".a").wait("test").release()
 
 
 def test_a_lock_of_the_systems_that_others_may_hold_is_never_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder = Locker(tmp_path / ".a").try_now()
+    holder = Lock(tmp_path / ".a").try_now()
     assert holder is not None
     with monkeypatch.context() as patch:
         patch.setattr("fcntl.flock", no_flock)
-        Locker(tmp_path / ".a").try_now()
+        Lock(tmp_path / ".a").try_now()
     assert (tmp_path / ".a.lock").exists()
-    assert Locker(tmp_path / ".a").try_now() is None
+    assert Lock(tmp_path / ".a").try_now() is None
     holder.release()
 
 
 def test_a_place_that_cannot_be_written_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nothing"):
-        Locker(tmp_path / "nothing" / ".a").try_now()
+        Lock(tmp_path / "nothing" / ".a").try_now()
 
 
 def test_locks_need_no_torch() -> None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from icm_pipeline.machine.devices import device_name
 from icm_pipeline.store.artifacts import SHARDS, ArtifactError, open_artifact
 from icm_pipeline.store.files import STORAGE_ERRORS, write_json
-from icm_pipeline.store.locks import POLL_SECONDS, Lock, Locker, lock_names, locked
+from icm_pipeline.store.locks import POLL_SECONDS, Lock, lock_names, locked
 from icm_pipeline.store.manifest import Manifest, ShareEntry
 from icm_pipeline.store.partial import (
     OLD,
@@ -122,7 +122,7 @@ def left_alone(folder: Path) -> Iterator[bool]:
     with contextlib.ExitStack() as held:
 
         def took(name: Path) -> bool:
-            lock = Locker(name).try_now()
+            lock = Lock(name).try_now()
             if lock is not None:
                 held.callback(lock.release)
             return lock is not None
@@ -167,7 +167,7 @@ def _mark(partial: Path, share: Share) -> Path:
 
 def _take_share(folder: Path, manifest: Manifest, share: Share, wait: bool) -> Lock | None:
     """Return the lock of a share that is to be made, None if there is nothing to do."""
-    locker, told = Locker(folder.with_name(f"{_lock_name(folder).name}.share-{share.name}")), False
+    locker, told = Lock(folder.with_name(f"{_lock_name(folder).name}.share-{share.name}")), False
     while True:
         with _held(folder):
             folder = settled(folder)
@@ -220,7 +220,7 @@ def _held(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; raises ArtifactError where nothing can be written."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = Locker(_lock_name(folder)).wait(f"builds {folder.name}")
+        lock = Lock(_lock_name(folder)).wait(f"builds {folder.name}")
     except OSError as error:
         raise ArtifactError(
             f"Cannot write to {folder.parent}: {error}. Set paths.outputs to a writable folder."
