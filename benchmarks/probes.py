@@ -30,7 +30,7 @@ from timing import in_turns, machine, peak_mib, ratios, spread, timed
 
 from icm_pipeline.images.activations import read_activations
 from icm_pipeline.localization.probes import GPU_THREADS, LayerProbes, Split, fit_layer, split_samples
-from icm_pipeline.machine.threads import num_cores, one_thread_each
+from icm_pipeline.machine.threads import num_cores, single_threaded
 from icm_pipeline.store.artifacts import Artifact
 
 Activations = NDArray[np.float32]
@@ -76,7 +76,7 @@ def fit_here(
     def fit(name: str) -> LayerProbes:
         return fit_layer(read_activations(artifact, name), labels, split, args.C, 1000, args.device)
 
-    return list(one_thread_each(fit, names, None if args.device == "cpu" else GPU_THREADS))
+    return list(single_threaded(fit, names, None if args.device == "cpu" else GPU_THREADS))
 
 
 def fit_one(x: Activations, labels: Labels, split: Split, C: float, **options: Any) -> Any:

@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,20 @@ def test_work_within_other_work_leaves_no_line(clock: list[float], caplog: pytes
     assert caplog.messages == ["SSIM: 1 of 10 pairs, 15:00 left"]
 
 
+def test_runs_in_two_threads_have_their_own_work(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """Work of another run is neither within this one's nor at its step."""
+
+    def other() -> None:
+        with working("steer", 10, "image") as work:
+            clock[0] = 60.0
+            work.advance()
+
+    with placed(1, 9), working("label", 2, "image"):
+        thread = threading.Thread(target=other)
+        thread.start(), thread.join()
+    assert caplog.messages == ["steer: 1 of 10 images, 9:00 left"]
+
+
 def test_an_error_ends_the_work(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyError), placed(1, 2), working("label", 2, "image"):
         raise KeyError
@@ -96,6 +111,33 @@ def test_a_terminal_shows_one_display_below_the_log_and_nothing_of_it_in_the_end
     assert "inner" in seen
     assert "\x1b[?25h" in seen  # the cursor is shown again
     assert screen(seen) == ["a line of the log"] * 4 + ["the table"]
+
+
+TWO_RUNS = """
+import logging, sys, threading, time
+from icm_pipeline.progress import ConsoleHandler, placed, working
+logging.basicConfig(level="INFO", format="%(message)s", handlers=[ConsoleHandler(sys.stdout)])
+both = threading.Barrier(2)
+def run(number, seconds):
+    with placed(number, 9), working("steer", 40, "image") as work:
+        work.advance(10 * number)
+        both.wait()
+        time.sleep(seconds)
+    logging.info("run %d is done", number)
+other = threading.Thread(target=run, args=(2, 1.2))
+other.start()
+run(1, 0.1)
+other.join()
+"""
+
+
+def test_two_runs_have_a_bar_each_on_one_terminal() -> None:
+    seen = on_a_terminal([sys.executable, "-c", TWO_RUNS])
+    plain = re.sub(r"\x1b\[[\d;]*[mK]", "", seen)
+    assert re.search(r"1/9 steer \S+ +10/40 images [^\n]*\n[^\n]*2/9 steer \S+ +20/40 images", plain) or re.search(
+        r"2/9 steer \S+ +20/40 images [^\n]*\n[^\n]*1/9 steer \S+ +10/40 images", plain
+    )
+    assert screen(seen) == ["run 1 is done", "run 2 is done"]
 
 
 def on_a_terminal(words: list[str]) -> str:

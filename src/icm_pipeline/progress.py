@@ -1,15 +1,20 @@
-"""How far long work has come: one display on the terminal, or a plain line in the log now and then.
+"""How far long work has come: a bar on the terminal, or a plain line in the log now and then.
 
 A terminal shows what is under way with the time left, below the lines of the log, and nothing of it once it is done.
 Elsewhere, as in the log file of a cluster's job, there are no carriage returns: a line a minute, none for quick work.
+
+A run has a thread. What it has under way is its own, and so are its bars; what the runs of one process share is the
+terminal, where their bars stand below each other.
 """
 
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from icm_pipeline.text import duration_text
@@ -17,9 +22,6 @@ from icm_pipeline.text import duration_text
 log = logging.getLogger(__name__)
 
 LINE_SECONDS = 60.0
-_open: list["Work"] = []  # the work under way in this process, the outermost first
-_places: list[str] = []  # where in the job it stands, such as 5/9
-_display: Any = None  # the rich.progress.Progress of this process while it is shown
 
 
 class Work(Protocol):
@@ -27,28 +29,47 @@ class Work(Protocol):
         """Say that so many more units are done; note: figures to show beside them."""
 
 
+class _Run(threading.local):
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        """Where in the run its work stands, such as 5/9."""
+        self.under_way: list[str] = []
+        """Titles of the work in the log, the outermost first."""
+
+
+class _Terminal:
+    lock = threading.Lock()
+    display: Any = None
+    """The rich.progress.Progress of this process while it is shown."""
+
+
+_run, _terminal = _Run(), _Terminal()
+
+
 @contextmanager
 def working(title: str, total: int, unit: str, done: int = 0) -> Iterator[Work]:
     """Show how far work of `total` units has come while it lasts; done: units of it that were done before."""
-    title = " ".join([*_places, title])
-    work = _Shown(title, total, unit, done) if on_terminal() else _Logged(title, total, unit, done, bool(_open))
-    _open.append(work)
+    title, under_way = " ".join([*_run.steps, title]), _run.under_way
+    if on_terminal():
+        with _bar(title, total, unit, done) as bar:
+            yield bar
+        return
+    lines = _Lines(title, total, unit, done, quiet=bool(under_way))
+    under_way.append(title)
     try:
-        yield work
+        yield lines
     finally:
-        _open.remove(work)
-        if isinstance(work, _Shown):
-            work.remove()
+        under_way.remove(title)
 
 
 @contextmanager
 def placed(number: int, count: int) -> Iterator[None]:
     """Within, work is shown as that of step `number` of `count`."""
-    _places.append(f"{number}/{count}")
+    _run.steps.append(f"{number}/{count}")
     try:
         yield
     finally:
-        _places.pop()
+        _run.steps.pop()
 
 
 def on_terminal() -> bool:
@@ -56,16 +77,17 @@ def on_terminal() -> bool:
 
 
 class ConsoleHandler(logging.StreamHandler):
-    """Writes log lines to its stream; above the display while there is one on the same terminal."""
+    """Writes log lines to its stream; above the bars while there are any on the same terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _display is None or not self.stream.isatty():
+        display = _terminal.display
+        if display is None or not self.stream.isatty():
             super().emit(record)
         else:
-            _display.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+            display.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
-class _Logged:
+class _Lines:
     def __init__(self, title: str, total: int, unit: str, done: int, quiet: bool) -> None:
         self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
         self._before = self._done = done
@@ -82,31 +104,38 @@ class _Logged:
         log.info("%s: %d of %d %ss, %s left%s", self._title, self._done, self._total, self._unit, left, figures)
 
 
-class _Shown:
-    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
-        self._task = _shown_display().add_task(title, total=total, completed=done, unit=f"{unit}s", note="")
+@dataclass(frozen=True)
+class _Bar:
+    display: Any
+    task: int
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        _display.update(self._task, advance=count, note=note)
-
-    def remove(self) -> None:
-        global _display
-        _display.remove_task(self._task)
-        if not _open:
-            _display.stop()
-            _display = None
+        self.display.update(self.task, advance=count, note=note)
 
 
-def _shown_display() -> Any:
-    global _display
-    if _display is None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@contextmanager
+def _bar(title: str, total: int, unit: str, done: int) -> Iterator[_Bar]:
+    with _terminal.lock:
+        display = _terminal.display = _terminal.display or _start_display()
+        task = display.add_task(title, total=total, completed=done, unit=f"{unit}s", note="")
+    try:
+        yield _Bar(display, task)
+    finally:
+        with _terminal.lock:
+            display.remove_task(task)
+            if not display.tasks:
+                display.stop()
+                _terminal.display = None
 
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TimeRemainingColumn(), TextColumn("left  {task.fields[note]}"),
-        )  # fmt: skip
-        _display = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2)
-        _display.start()
-    return _display
+
+def _start_display() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+        TimeRemainingColumn(), TextColumn("left  {task.fields[note]}"),
+    )  # fmt: skip
+    display = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2)
+    display.start()
+    return display

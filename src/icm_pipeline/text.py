@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from rich.filesize import decimal
+
 NAMED = 5  # images that a message names; it counts the rest
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def some(names: Sequence[str]) -> str:
@@ -19,12 +20,16 @@ def duration_text(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
+def time_text(seconds: float) -> str:
+    """Return seconds in one unit: 4.2 s, 35 s, 12 min or 3.1 h."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def size_text(size: float) -> str:
-    """Return a number of bytes in the unit that leaves less than a thousand of it."""
-    power = 0
-    while size >= 1000 and power + 1 < len(UNITS):
-        size, power = size / 1000, power + 1
-    return f"{size:.1f} {UNITS[power]}" if power and size < 99.5 else f"{size:.0f} {UNITS[power]}"
+    """Return a number of bytes, such as `999 bytes` or `1.5 kB`."""
+    return decimal(round(size))
 
 
 def count_text(number: int, noun: str) -> str:
@@ -46,10 +51,3 @@ def no_setting(dotted: str, name: str, known: list[str], place: str = "") -> str
     return f"there is no {dotted}.{did_you_mean(name, known, place)}" + (
         f" Known here: {', '.join(known)}." if known else ""
     )
-
-
-def time_text(seconds: float) -> str:
-    """Return seconds in the unit that a reader thinks of such a time in."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -236,7 +236,7 @@ def test_the_commands_run_without_hydra_and_torch(outputs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (7e9, "7.0 GB"), (5e15, "5000 TB")],
+    [(0, "0 bytes"), (999.4, "999 bytes"), (1500, "1.5 kB"), (123_456, "123.5 kB"), (7e9, "7.0 GB"), (5e15, "5.0 PB")],
 )
 def test_sizes_are_short(size: float, text: str) -> None:
     assert size_text(size) == text

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the process ends within seconds with its code, says how to go on and shows no traceback."""
+"""SIGINT and SIGTERM: the process ends with its code, says how to go on and shows no traceback."""
 
 import signal
 import subprocess
@@ -16,33 +16,52 @@ BODIES = {
     "a library that makes another error of it": (
         "try:\n        time.sleep(60)\n    except BaseException as error:\n        raise ImportError('no') from error"
     ),
-    "a library that swallows it": (
-        "for _ in range(60):\n        try:\n            time.sleep(1)\n        except BaseException:\n            pass"
-    ),
 }
+SWALLOWED = """try:
+        time.sleep(60)
+    except BaseException:
+        print("swallowed", flush=True)
+    time.sleep(60)"""
 SCRIPT = """
 import sys, time
-from icm_pipeline.cli import stopping
-stopping.GRACE_SECONDS = 1.0
-with stopping.stopping_cleanly(["stage=all", "attribute.options.man=[a man]"]):
+from icm_pipeline.cli.stopping import stopping_cleanly
+with stopping_cleanly(["stage=all", "attribute.options.man=[a man]"]):
     print("ready", flush=True)
     {body}
 """
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
-@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-def test_a_signal_ends_the_process_and_says_how_to_go_on(number: signal.Signals, code: int, body: str) -> None:
+def started(body: str) -> subprocess.Popen[str]:
+    """Start a process with a body within `stopping_cleanly`, and wait until it is there."""
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(body=body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    process.stdout.readline()
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_a_signal_ends_the_process_and_says_how_to_go_on(number: signal.Signals, code: int, body: str) -> None:
+    process = started(body)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert f"stopped by {number.name}" in errors
     assert "stage=all 'attribute.options.man=[a man]'" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_second_signal_ends_a_job_that_swallows_the_first() -> None:
+    process = started(SWALLOWED)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "swallowed\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped by SIGINT; what is done is kept. To go on:" in errors
     assert "Traceback" not in errors
 
 

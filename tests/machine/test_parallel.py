@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
 
-from icm_pipeline.machine.threads import limit_threads, num_cores, one_thread_each, set_torch_threads
+from icm_pipeline.machine.threads import limited_threads, num_cores, single_threaded
 
 
 def test_results_come_in_the_order_of_the_pieces() -> None:
@@ -15,12 +16,12 @@ def test_results_come_in_the_order_of_the_pieces() -> None:
         time.sleep(0.02 * (3 - piece))
         return piece * piece
 
-    assert list(one_thread_each(work, range(4), 4)) == [0, 1, 4, 9]
+    assert list(single_threaded(work, range(4), 4)) == [0, 1, 4, 9]
 
 
 def test_each_piece_has_one_thread_and_the_caller_keeps_his() -> None:
     before = torch.get_num_threads()
-    assert set(one_thread_each(lambda _: torch.get_num_threads(), range(4), 2)) == {1}
+    assert set(single_threaded(lambda _: torch.get_num_threads(), range(4), 2)) == {1}
     assert torch.get_num_threads() == before
 
 
@@ -29,8 +30,8 @@ def test_afterwards_threads_that_never_asked_have_as_many_as_before() -> None:
     script = """
 import threading, torch
 torch.set_num_threads(2)
-from icm_pipeline.machine.threads import limit_threads, num_cores, one_thread_each, set_torch_threads
-list(one_thread_each(abs, range(4), 2))
+from icm_pipeline.machine.threads import single_threaded
+list(single_threaded(abs, range(4), 2))
 seen = [torch.get_num_threads()]
 other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
 other.start(), other.join()
@@ -47,26 +48,33 @@ def test_an_error_of_one_piece_reaches_the_caller() -> None:
         return piece
 
     with pytest.raises(ValueError, match="piece 1 is broken"):
-        list(one_thread_each(work, range(100), 2))
+        list(single_threaded(work, range(100), 2))
 
 
 def test_work_on_all_cores_keeps_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("icm_pipeline.machine.threads.os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    try:
-        limit_threads(3)
+    with limited_threads(3):
         assert num_cores() == 3
-        limit_threads(99)
-        assert num_cores() == 8
-    finally:
-        limit_threads(None)
+        with limited_threads(99):
+            assert num_cores() == 8
+        assert num_cores() == 3
     assert num_cores() == 8
 
 
-def test_torch_has_its_own_number_of_threads_again_after_a_model_that_asked_for_another() -> None:
+def test_a_limit_is_that_of_its_run() -> None:
+    """Two runs in two threads; one that has no limit is not held to the other's."""
+    seen: list[int] = []
+    with limited_threads(1):
+        other = threading.Thread(target=lambda: seen.append(num_cores()))
+        other.start(), other.join()
+    assert seen == [num_cores()]
+
+
+def test_torch_has_its_own_number_of_threads_again_after_a_run_that_asked_for_another() -> None:
     before = torch.get_num_threads()
-    try:
-        set_torch_threads(before + 3)
+    with pytest.raises(KeyError), limited_threads(before + 3):
         assert torch.get_num_threads() == before + 3
-    finally:
-        set_torch_threads(None)
+        raise KeyError
     assert torch.get_num_threads() == before
+    with limited_threads(None):
+        assert torch.get_num_threads() == before

@@ -8,7 +8,6 @@ from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config.schema import ModelConfig
 from icm_pipeline.machine.devices import check_device
-from icm_pipeline.machine.threads import set_torch_threads
 from icm_pipeline.store.fingerprints import listing
 from icm_pipeline.zoo.paths import local_folder
 
@@ -30,7 +29,6 @@ _last: list[_Loaded] = []  # at most one: the model that was loaded last, for th
 def load_model(model: ModelConfig) -> Backbone:
     """Load a model as its configuration says, or return the one loaded last if that is the same."""
     check_device(model.device, "model.device")
-    set_torch_threads(model.num_threads)
     config = replace(model, batch_size=1, grow_batch=False, num_threads=None)
     folder = local_folder(model.path)
     files = listing(folder) if folder is not None and folder.is_dir() else ""

@@ -61,11 +61,16 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
         report_sweep_of(read_sweep(Path(settings.sweep).resolve(), Path(settings.paths.outputs)), tracker)
         return None
     # With torch, which --help and a shell's completion do without.
-    from icm_pipeline.machine.threads import limit_threads
+    from icm_pipeline.machine.threads import limited_threads
+
+    with limited_threads(settings.model.num_threads):
+        return _run_stages(settings, tracker, folder)
+
+
+def _run_stages(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[float, float] | None:
     from icm_pipeline.pipeline.run import Pipeline
     from icm_pipeline.tracking.dashboard import track_artifact
 
-    limit_threads(settings.model.num_threads)
     overrides = list(HydraConfig.get().overrides.task)
     words = [*config_words(HydraConfig.get()), *overrides]
     pipeline = Pipeline(settings, words, tracker, logs=folder, forced=forced)

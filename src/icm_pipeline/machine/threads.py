@@ -4,6 +4,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -13,31 +15,37 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 Args = ParamSpec("Args")
 
-_most: int | None = None
-_torchs_own = torch.get_num_threads()
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
 
-def limit_threads(count: int | None) -> None:
-    """Let this process work on at most so many cores at once; None for all that it may use."""
-    global _most
-    _most = count
+@contextmanager
+def limited_threads(count: int | None) -> Iterator[None]:
+    """Within, this run works on at most so many cores at once, and torch with so many threads; None: without a limit.
 
-
-def set_torch_threads(count: int | None) -> None:
-    """Give torch so many threads for one operation; None for its own choice."""
-    torch.set_num_threads(count or _torchs_own)
+    torch has one number for its whole process, which is as it was afterwards.
+    """
+    limit, before = _limit.set(count), torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _limit.reset(limit)
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores this run may use."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return there if _most is None else min(there, _most)
+    return min(there, _limit.get() or there)
 
 
-def one_thread_each(
+def single_threaded(
     work: Callable[[Piece], Result], pieces: Iterable[Piece], num_threads: int | None = None
 ) -> Iterator[Result]:
-    """Yield `work(piece)` in order, num_threads at a time, None for as many as cores; an error of one ends all."""
+    """Yield `work(piece)` in order, each piece on one thread, num_threads pieces at a time (None: as many as cores).
+
+    An error of one piece ends all.
+    """
     before = torch.get_num_threads()  # torch takes what a pool's thread sets for every thread that never asked
     with threadpool_limits(1, user_api="blas"):
         pool = ThreadPoolExecutor(num_threads or num_cores(), initializer=torch.set_num_threads, initargs=(1,))
@@ -58,10 +66,10 @@ def in_threads(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iter
 
 
 class Background:
-    """Threads that do pieces of work in the order given; to be used as a context, which ends when all are done.
+    """Threads that do pieces of work in the order given, as a context that ends when all are done.
 
-    At most `most` pieces are unfinished: giving one more waits for the oldest, so that memory stays bounded. An error
-    of a piece is raised again where the next one is given, or at the end.
+    At most `most` pieces are unfinished: one more waits for the oldest, so that memory stays bounded. An error of a
+    piece is raised again where the next one is given, or at the end.
     """
 
     def __init__(self, num_threads: int, most: int) -> None:

@@ -102,11 +102,8 @@ def _summary(plan: Plan) -> list[str]:
 def _disk_line(plan: Plan, items: list[Item], sums: Total) -> str:
     outputs = Path(plan.jobs[0].settings.paths.outputs)
     free = shutil.disk_usage(_existing(outputs)).free
-    most = most_disk(items)
-    line = (
-        f"Disk: {_size(sums.disk, sums.disk_unknown, sums.at_most) or '0 B'} more, {size_text(most)} at once while it "
-        f"is made; {size_text(free)} are free in {outputs}."
-    )
+    more, most = _size(sums.disk, sums.disk_unknown, sums.at_most) or size_text(0), most_disk(items)
+    line = f"Disk: {more} more, {size_text(most)} at once while it is made; {size_text(free)} are free in {outputs}."
     if sums.at_most:
         line += " No picture of this model is there to go by: pictures are counted uncompressed."
     if most > free:

@@ -18,7 +18,7 @@ from icm_pipeline.localization.probes import (
     split_samples,
 )
 from icm_pipeline.machine.devices import check_device
-from icm_pipeline.machine.threads import one_thread_each
+from icm_pipeline.machine.threads import single_threaded
 from icm_pipeline.methods.fitting import vectors_of_probes
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.progress import working
@@ -50,7 +50,7 @@ def run(context: StageContext) -> None:
         activations = read_activations(source, file_name)
         return fit_layer(activations, labels, split, settings.probe.C, settings.probe.max_iter, device)
 
-    fits = one_thread_each(fit, recording.files.values(), None if device == "cpu" else GPU_THREADS)
+    fits = single_threaded(fit, recording.files.values(), None if device == "cpu" else GPU_THREADS)
     fitted: dict[str, LayerProbes] = {}
     with working("probe", len(recording.files), "layer") as work:
         for layer, probes in zip(recording.files, fits, strict=True):
