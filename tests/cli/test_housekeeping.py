@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline.machine.devices import device_name
+from icm_pipeline.pipeline.table import kinds_of_stages
 from icm_pipeline.store.artifacts import open_artifact
 from icm_pipeline.store.building import building, building_share, is_being_built, missing_shares
 from icm_pipeline.store.garbage import find_waste
@@ -202,7 +203,7 @@ def test_gc_leaves_a_living_job_its_partial_folder_and_its_parents(outputs: Path
         assert call(outputs, "gc", "--yes", "--older-than", "0") == 0
         assert len(kept_keys(outputs)) == 7
         (partial / "data.txt").write_text("done")
-    assert find_waste(read_shelf(outputs), hours=0) != []
+    assert find_waste(read_shelf(outputs, kinds_of_stages()), hours=0) != []
 
 
 def test_verify_names_every_changed_file_and_exits_with_one(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

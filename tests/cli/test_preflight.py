@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from icm_pipeline.cli.preflight import refuse_unusable
+from icm_pipeline.cli.preflight import check_usable
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.metrics import realism
 from icm_pipeline.zoo.paths import ZOO
@@ -23,10 +23,10 @@ def with_judges(settings_with: Compose) -> Compose:
 
 def test_an_attribute_that_the_embedded_judge_cannot_tell_is_refused_early(with_judges: Compose) -> None:
     settings = with_judges()
-    refuse_unusable(settings, ["generate"])
+    check_usable(settings, ["generate"])
     settings.attribute.name = "beard"
     with pytest.raises(ValueError, match="beard"):
-        refuse_unusable(settings, ["generate"])
+        check_usable(settings, ["generate"])
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_what_a_judge_lacks_is_refused_early_by_its_own_group(
         "labeler.kind=clip", f"judge.path={CLIP}", "judge.kind=clip", "judge.model=icm-tiny-clip", *words
     )
     with pytest.raises(error, match=message):
-        refuse_unusable(settings, ["generate"])
+        check_usable(settings, ["generate"])
 
 
 def test_an_inception_checkpoint_that_is_not_there_is_refused_early(with_judges: Compose) -> None:
     settings = with_judges("evaluate.inception=/nowhere/net.pth")
     with pytest.raises(ValueError, match=r"evaluate\.inception=/nowhere/net\.pth does not exist"):
-        refuse_unusable(settings, ["generate"])
+        check_usable(settings, ["generate"])
 
 
 def test_a_reference_without_the_library_for_it_is_refused_early(
@@ -87,7 +87,7 @@ def test_a_reference_without_the_library_for_it_is_refused_early(
     monkeypatch.setattr(realism, "find_spec", lambda name: None)
     settings = with_judges("evaluate.reference=/pictures")
     with pytest.raises(ModuleNotFoundError, match=r"icm_pipeline\[fid\]"):
-        refuse_unusable(settings, ["generate"])
+        check_usable(settings, ["generate"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
@@ -105,22 +105,22 @@ def test_a_device_of_a_stage_to_come_is_refused_by_its_setting(
 ) -> None:
     settings = with_judges(word)
     with pytest.raises(ValueError, match=f"{word} cannot be used here"):
-        refuse_unusable(settings, names)
-    refuse_unusable(settings, ["select"])
+        check_usable(settings, names)
+    check_usable(settings, ["select"])
 
 
 def test_devices_of_a_shared_stage_are_its_processes_to_check(with_judges: Compose) -> None:
-    refuse_unusable(with_judges("model.device=cuda", "devices=[cuda:0,cuda:1]"), ["generate"])
+    check_usable(with_judges("model.device=cuda", "devices=[cuda:0,cuda:1]"), ["generate"])
 
 
 def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluates(with_judges: Compose) -> None:
     settings = with_judges("judge.path=/nowhere")
     for names in (["generate"], ["steer", "evaluate"]):
         with pytest.raises(ValueError, match=r"^judge\.path=/nowhere does not exist"):
-            refuse_unusable(settings, names)
-    refuse_unusable(settings, ["label", "probe", "select", "originals", "steer"])
+            check_usable(settings, names)
+    check_usable(settings, ["label", "probe", "select", "originals", "steer"])
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "hf-hub:somebody/some-clip"])
 def test_models_of_open_clip_and_of_the_hub_are_known(with_judges: Compose, model: str) -> None:
-    refuse_unusable(with_judges("judge.path=openai", f"judge.model='{model}'"), ["evaluate"])
+    check_usable(with_judges("judge.path=openai", f"judge.model='{model}'"), ["evaluate"])

@@ -10,14 +10,6 @@ from icm_pipeline.config.schema import ConfigError, Settings
 Compose = Callable[..., Settings]
 
 
-SDXL = "model.path=stabilityai/stable-diffusion-xl-base-1.0"
-SHIPPED_JUDGES = {
-    "labeler.path=embedded:tiny-clip": "labeler=clip",
-    "judge.path=embedded:tiny-classifier": "labeler@judge=clip",
-    "evaluate.clip.path=embedded:tiny-clip": "evaluate=people",
-}
-
-
 def test_a_growing_batch_needs_a_gpu(settings_with: Compose) -> None:
     with pytest.raises(ConfigError, match=r"model\.grow_batch=true needs a GPU.*model\.batch_size"):
         settings_with("model.grow_batch=true", "model.device=cpu")
@@ -26,32 +18,6 @@ def test_a_growing_batch_needs_a_gpu(settings_with: Compose) -> None:
 def test_a_steering_window_that_ends_before_it_begins_is_refused(settings_with: Compose) -> None:
     with pytest.raises(ConfigError, match=r"method\.last_step"):
         settings_with("method.first_step=5", "method.last_step=4")
-
-
-@pytest.mark.parametrize("word", SHIPPED_JUDGES)
-def test_an_embedded_judge_is_refused_for_another_model_with_what_to_add(settings_with: Compose, word: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        settings_with(SDXL, word)
-    assert word in str(caught.value)
-    assert [added for added in SHIPPED_JUDGES.values() if f" {added} " in str(caught.value)] == [SHIPPED_JUDGES[word]]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["model.path=embedded:tiny"],
-        [SDXL, "stage=originals"],
-        [SDXL, "stage=label", "images=/pictures"],
-        [
-            SDXL,
-            "labeler.path=/mine/tiny-clip",
-            "judge.path=/mine/tiny-classifier",
-            "evaluate.clip.path=/mine/tiny-clip",
-        ],
-    ],
-)
-def test_embedded_judges_of_their_own_world_or_by_folder_are_accepted(settings_with: Compose, words: list[str]) -> None:
-    settings_with(*SHIPPED_JUDGES, *words)
 
 
 def test_a_steering_window_of_one_step_is_accepted(settings_with: Compose) -> None:
@@ -66,12 +32,6 @@ def test_shares_that_are_no_distribution_over_the_options_are_refused(settings_w
 
 def test_shares_that_sum_to_one_are_accepted(settings_with: Compose) -> None:
     assert settings_with("method.target_shares=[0.0,1.0]").method.target_shares == [0.0, 1.0]
-
-
-@pytest.mark.parametrize("stage", ["all", "evaluate"])
-def test_a_sweep_goes_with_the_report_only(settings_with: Compose, stage: str) -> None:
-    with pytest.raises(ConfigError, match="stage=report"):
-        settings_with("sweep=multirun/night", f"stage={stage}")
 
 
 @pytest.mark.parametrize(

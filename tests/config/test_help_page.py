@@ -12,6 +12,7 @@ from icm_pipeline.__main__ import flags_first
 from icm_pipeline.config.compose import register_resolvers
 from icm_pipeline.config.help_page import GROUPS, choices_of, groups_help
 from icm_pipeline.config.schema import conf_path, register_schema
+from icm_pipeline.pipeline.table import stages_help
 
 NO_GROUPS = {"wandb", "hydra"}  # for `wandb sweep`; a folder that holds groups
 
@@ -43,6 +44,8 @@ def test_help_and_the_whole_configuration_are_printed_and_nothing_is_run(tmp_pat
     ).stdout.split()  # fmt: skip
     said = subprocess.run([*words, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
     assert groups_help() in said.stdout
+    assert stages_help() in said.stdout
+    assert max(map(len, said.stdout.splitlines())) <= 120
     assert 'eval "$(icm --shell-completion install=bash)"' in said.stdout
     words += ["--cfg", "job", "alpha=7"]
     said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)

@@ -12,10 +12,10 @@ from typing import Any, get_type_hints
 import pytest
 from PIL import Image
 
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.pipeline.table import FOLDER_STAGES, STAGES, check_stage, stages_of
+from icm_pipeline.pipeline.table import STAGES, stages_of
 from icm_pipeline.store.artifacts import ArtifactError
 from icm_pipeline.tracking.base import NoTracker
 
@@ -95,7 +95,7 @@ CHANGES_NOTHING = [
     *under("pretrain", "part", "folder", "install", "device", "num_portraits", "num_held_out", "num_quality_images",
            "steps", "batch_sizes", "learning_rates", "compile", "from_shipped"),
 ]  # fmt: skip
-OTHER_STAGES = ["images", "reference"]  # with these the pipeline is another: FOLDER_STAGES
+OTHER_STAGES = ["images", "reference"]  # with these the pipeline is another: label and evaluate, of a folder
 # What a setting is read beside, and another value of one that is a choice or begins as null.
 BESIDE = {
     "layers.seed": "layers.rule=random",
@@ -173,7 +173,7 @@ def test_of_folders_of_images_a_setting_changes_exactly_the_keys_of_what_reads_i
     before = folder_keys(settings)
     for dotted, changed in IN_FOLDERS.items():
         after = folder_keys(with_another(settings, dotted, tmp_path / "pictures"))
-        assert {name for name in FOLDER_STAGES if before[name] != after[name]} == changed, dotted
+        assert {name for name in before if before[name] != after[name]} == changed, dotted
     unread = [name for name in (*CHANGED_BY, *CHANGES_NOTHING) if name not in IN_FOLDERS]
     for dotted in unread:
         if not dotted.startswith("folders."):  # how a folder is read: counts by what is read
@@ -183,7 +183,7 @@ def test_of_folders_of_images_a_setting_changes_exactly_the_keys_of_what_reads_i
 
 def folder_keys(settings: Settings) -> dict[str, str]:
     found = Pipeline(settings, [], NoTracker())
-    return {name: found.keys.key(name) for name in FOLDER_STAGES}
+    return {name: found.keys.key(name) for name in stages_of(settings)}
 
 
 @pytest.mark.parametrize(
@@ -511,14 +511,3 @@ def test_a_manifest_tells_the_stage_its_parents_and_its_settings(
     assert artifact.manifest.config["alpha"] == 3
     assert artifact.key == pipeline.keys.key("steer")
     assert artifact.folder.name == f"tiny-gender-{artifact.key}"
-
-
-@pytest.mark.parametrize("stage", [*STAGES, "all", "pretrain"])
-def test_every_stage_there_is_passes_the_check(stage: str) -> None:
-    check_stage(stage, ("pretrain",))
-
-
-def test_an_unknown_stage_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="stage=prob ") as caught:
-        check_stage("prob", ("pretrain",))
-    assert all(name in str(caught.value) for name in (*STAGES, "all", "pretrain"))

@@ -15,7 +15,7 @@ from icm_pipeline.backbones import loaded
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loaded import load_model
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, recorded_steps
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pipeline.stage import StageContext
@@ -52,7 +52,7 @@ def test_probes_on_a_device_that_is_not_there_are_refused_before_anything_is_rea
 
 def test_the_device_of_probes_is_not_the_models(settings_with: Compose) -> None:
     settings = settings_with("model.device=cuda")
-    assert value_at(settings, str(STAGES["probe"].device)) == "cpu"
+    assert STAGES["probe"].device(settings) == "cpu"
 
 
 def test_probe_and_evaluation_images_share_no_seed(settings_with: Compose) -> None:

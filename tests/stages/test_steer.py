@@ -61,7 +61,7 @@ def given(settings_with: Compose, random_pipeline_folder: Path) -> Compose:
     fixed = (
         f"model.path={random_pipeline_folder}", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3",
         "model.scheduler=null", "evaluate.images_per_prompt=1", "method.alpha_unit=relative", "alpha=20",
-        "method.vector=per_step", "method.norm_preserving=false",
+        "method.vector=per_step", "method.norm_preserving=false", "generate.reuse_prefix=false",
     )  # fmt: skip
     return lambda *words: settings_with(*fixed, *words)
 

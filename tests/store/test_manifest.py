@@ -77,7 +77,7 @@ def test_artifacts_of_format_5_are_listed_shown_verified_kept_and_compared(
     assert "2026-11-28 04:58:14" in text
     artifact = open_artifact(old)
     assert artifact is not None
-    assert read_shelf(tmp_path).artifacts == {artifact.key: artifact}
+    assert read_shelf(tmp_path, {}).artifacts == {artifact.key: artifact}
     changed = {**artifact.manifest.config, "labeler.kind": "tiny"}
     today = Artifact(tmp_path, Manifest("label", "k", settings={"config": changed}))
     assert differences([artifact, artifact, today]).told == ((), (), ("labeler.kind=tiny",))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import write_json
 from icm_pipeline.store.manifest import FileEntry, Manifest
@@ -43,7 +44,7 @@ def seen_of(folder: Path, stage: str, options: dict[str, Any] | None = None) -> 
     files = {name: FileEntry(0, "") for name in names}
     manifest = Manifest(stage, "k1", {"probe": "k0"}, settings={"config": {"attribute.options": options}}, files=files)
     seen = Seen()
-    track_artifact(seen, Artifact(folder, manifest))
+    track_artifact(seen, Artifact(folder, manifest), STAGES[stage].show)
     return seen
 
 

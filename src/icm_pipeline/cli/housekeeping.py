@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from icm_pipeline.cli.artifact_tables import artifact_table, print_artifact
-from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.building import left_alone
 from icm_pipeline.store.caches import find_caches, find_stale_caches, is_cache, remove_cache
@@ -26,7 +26,7 @@ def run_command(words: Sequence[str]) -> int:
     arguments = _parser().parse_args(words)
     command: Callable[[argparse.Namespace, Shelf, Console], int] = arguments.run
     try:
-        return command(arguments, read_shelf(Path(arguments.outputs)), _console())
+        return command(arguments, read_shelf(Path(arguments.outputs), kinds_of_stages()), _console())
     except (ArtifactError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from icm_pipeline.cli import callbacks
 from icm_pipeline.cli.errors import ClearErrors, in_sweep, tell
-from icm_pipeline.cli.outcome import REPORTED, report_started, report_sweep_of, show
+from icm_pipeline.cli.outcome import is_reported, report_started, report_sweep_of, show
 from icm_pipeline.config.compose import config_words, register_resolvers, to_settings
 from icm_pipeline.config.schema import Settings, conf_path, register_schema
 from icm_pipeline.machine.memory import keep_freed_memory
-from icm_pipeline.pipeline.table import check_stage
+from icm_pipeline.pipeline.checks import check_stage
+from icm_pipeline.pipeline.table import stages_help
 from icm_pipeline.pretrain.stage import run_pretraining
 from icm_pipeline.results.sweeps import read_sweep, write_result
 from icm_pipeline.tracking.base import Tracker
@@ -35,7 +37,7 @@ def main(cfg: Any) -> float | tuple[float, float] | None:
     with ClearErrors():
         os.chdir(HydraConfig.get().runtime.cwd)  # a cluster's worker may start elsewhere than the command did
         settings = to_settings(cfg)
-        check_stage(settings.stage, ("pretrain", "plan"))
+        check_stage(settings)
         if settings.stage == "plan":
             _plan(settings)
             return None
@@ -69,20 +71,19 @@ def _run(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[fl
 
 def _run_stages(settings: Settings, tracker: Tracker, folder: Path) -> float | tuple[float, float] | None:
     from icm_pipeline.pipeline.run import Pipeline
-    from icm_pipeline.tracking.dashboard import track_artifact
 
     overrides = list(HydraConfig.get().overrides.task)
     words = [*config_words(HydraConfig.get()), *overrides]
     pipeline = Pipeline(settings, words, tracker, logs=folder, forced=forced)
     missing = pipeline.missing(settings.stage)
     if missing:
-        from icm_pipeline.cli.preflight import refuse_unusable
+        from icm_pipeline.cli.preflight import check_usable
 
-        refuse_unusable(settings, missing)
+        check_usable(settings, missing)
     artifact = pipeline.run(settings.stage)
     if in_sweep() or artifact not in pipeline.reused:
         for reused in pipeline.reused:
-            track_artifact(tracker, reused)
+            pipeline.track(reused)
     write_result(folder, overrides, pipeline.folders())
     return show(pipeline, artifact) if artifact else None
 
@@ -110,6 +111,7 @@ def run() -> None:
     """Run what the command line asks for; whatever a user can mend ends in one message and exit code 1."""
     register_schema()
     register_resolvers()
+    OmegaConf.register_new_resolver("help_of_stages", stages_help, replace=True)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing a traceback
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback
     entry: Callable[[], None] = main
@@ -121,7 +123,7 @@ def run() -> None:
     for sweep in callbacks.started:
         if sweep.config.stage == "plan":
             _print_planned_sweep()
-        elif sweep.config.stage in REPORTED and sweep.begun():  # not if it was refused before its first job
+        elif is_reported(sweep.config.stage) and sweep.begun():  # not if it was refused before its first job
             report_started(sweep)
     if failure is not None:
         tell(failure)

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from icm_pipeline.cli.callbacks import StartedSweep
 from icm_pipeline.cli.errors import USER_ERRORS
 from icm_pipeline.config.compose import to_settings
+from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.report.tables import print_metrics, print_ranking, print_sweep
 from icm_pipeline.results.evaluation import METRICS
 from icm_pipeline.results.scores import SELECTION
@@ -22,8 +23,12 @@ from icm_pipeline.tracking.registry import make_tracker
 if TYPE_CHECKING:
     from icm_pipeline.pipeline.run import Pipeline
 
-REPORTED = ("all", "evaluate", "report")  # stages after which there is something to report of a sweep
 RANKING_ROWS = 12  # of the ranking that a whole run prints
+
+
+def is_reported(stage: str) -> bool:
+    """Say whether a sweep of this stage leaves something to report on."""
+    return stage == "all" or (stage in STAGES and STAGES[stage].kind == "result")
 
 
 def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:

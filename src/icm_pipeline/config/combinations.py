@@ -2,29 +2,22 @@
 
 import math
 
-from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.relevance import READ_BY_RULE
 from icm_pipeline.config.schema import ConfigError, Settings
-
-UNJUDGED = ("extract", "originals", "pretrain")  # stages that make pictures without a judge for them
-PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
 
 
 def check_combinations(settings: Settings) -> None:
     """Refuse settings that do not go together; raises ConfigError naming them and what to change."""
-    _check_stage(settings)
+    _check_batch(settings)
     _check_window(settings)
     _check_layers(settings)
-    _check_judges(settings)
     _check_shares(settings)
     _check_jobs(settings)
     _check_folders(settings)
     _check_tracker(settings)
 
 
-def _check_stage(settings: Settings) -> None:
-    if settings.sweep is not None and settings.stage != "report":
-        raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={settings.stage}.")
+def _check_batch(settings: Settings) -> None:
     if settings.model.grow_batch and settings.model.device == "cpu":
         raise ConfigError(
             "model.grow_batch=true needs a GPU, which says when its memory is full; on the CPU set model.batch_size."
@@ -58,23 +51,6 @@ def _check_layers(settings: Settings) -> None:
         )
 
 
-def _check_judges(settings: Settings) -> None:
-    """Refuse the embedded world's judges for a model of another world, whose pictures they would judge all the same."""
-    unjudged = settings.stage in UNJUDGED or settings.images is not None or settings.sweep is not None
-    if unjudged or settings.model.path.startswith(EMBEDDED):
-        return
-    judges = {"labeler": settings.labeler, "judge": settings.judge, "evaluate.clip": settings.evaluate.clip}
-    wrong = [name for name, judge in judges.items() if judge.path.startswith(EMBEDDED)]
-    if wrong:
-        found = ", ".join(f"{name}.path={judges[name].path}" for name in wrong)
-        raise ConfigError(
-            f"model.path={settings.model.path} would be judged by {found}, made for the embedded model's portraits and "
-            f"nothing else. Add {' '.join(PHOTO_JUDGES[name] for name in wrong)} and an attribute of photographs "
-            "(attribute=gender_photo), or begin with an experiment such as experiment=sdxl_gender. For a model that "
-            "draws those portraits give the folders of the judges trained with it (labeler.path=/folder ...)."
-        )
-
-
 def _check_shares(settings: Settings) -> None:
     shares = settings.method.target_shares
     if shares is None:
@@ -100,14 +76,6 @@ def _check_jobs(settings: Settings) -> None:
 
 
 def _check_folders(settings: Settings) -> None:
-    images, reference, stage = settings.images, settings.reference, settings.stage
-    if images is not None and stage not in ("label", "evaluate"):
-        raise ConfigError(f"images={images} goes with stage=label and stage=evaluate, not with stage={stage}.")
-    if reference is not None and (images is None or stage != "evaluate"):
-        raise ConfigError(
-            f"reference={reference} is the folder of unsteered twins and goes with stage=evaluate images=<folder>. The "
-            "images that FID compares to are evaluate.reference."
-        )
     if settings.folders.table is not None and settings.folders.names:
         raise ConfigError(
             f"folders.table={settings.folders.table} and folders.names exclude each other: beside a table no name is "

@@ -10,7 +10,7 @@ from typing import Any
 from icm_pipeline.config.relevance import counted
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.folders import content_key, folder_of, list_images
-from icm_pipeline.pipeline.table import stage_named
+from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.results.comparisons import comparable_evaluations
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.building import settled
@@ -18,6 +18,13 @@ from icm_pipeline.store.caches import prefix_folder
 from icm_pipeline.store.fingerprints import fingerprint, listing, make_key
 from icm_pipeline.store.manifest import FORMAT_VERSION
 from icm_pipeline.zoo.paths import brought_weights, local_folder
+
+# Of the settings that stages read: those that can point to weights on this disk, and to folders of pictures.
+WEIGHTS = (
+    "model.path", "judge.path", "judge.model", "evaluate.clip.path", "evaluate.clip.model", "labeler.path",
+    "labeler.model", "evaluate.inception",
+)  # fmt: skip
+PICTURES = ("evaluate.reference",)
 
 
 class Keys:
@@ -52,24 +59,15 @@ class Keys:
 
     def content(self, name: str) -> dict[str, Any]:
         """Return what a stage's key stands for beside its parents: settings, weights and content of folders."""
-        stage = stage_named(name, self.settings)
-        reads = stage.reads + (stage.reads_to_record if self.settings.generate.record else ())
-        values = {dotted: counted(self.settings, dotted) for dotted in reads}
+        stage, settings = STAGES[name], self.settings
+        reads = stage.reads(settings)
+        values = {dotted: counted(settings, dotted) for dotted in reads}
         weights = {}
-        for dotted in stage.weights:
-            value = value_at(self.settings, dotted)
-            where = brought_weights if dotted.endswith(".model") else local_folder
-            folder = None if value is None else where(value)
-            if folder is not None and folder.exists():
-                weights[dotted] = fingerprint(folder)
-        for dotted in stage.pictures:
-            value = value_at(self.settings, dotted)
-            if value is not None:
-                folder = Path(value).expanduser()
-                if not folder.is_dir():
-                    raise ValueError(f"{dotted}={value} is no folder. Give a folder of pictures or of another run.")
-                weights[dotted] = listing(folder)
-        given = [dotted for dotted in stage.images if value_at(self.settings, dotted) is not None]
+        for dotted in [one for one in (*WEIGHTS, *PICTURES) if one in reads and value_at(settings, one) is not None]:
+            hash_of = _hash_of_pictures if dotted in PICTURES else _hash_of_weights
+            if found := hash_of(dotted, value_at(settings, dotted)):
+                weights[dotted] = found
+        given = [dotted for dotted in stage.images if value_at(settings, dotted) is not None]
         content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
         shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
         return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **content, **shown}
@@ -82,7 +80,7 @@ class Keys:
 
     def parents(self, name: str) -> dict[str, str]:
         """Return the keys of what a stage needs, by stage."""
-        return {parent: self.key(parent) for parent in stage_named(name, self.settings).needs(self.settings)}
+        return {parent: self.key(parent) for parent in STAGES[name].needs(self.settings)}
 
     def subject(self) -> str:
         """Return what made the images: the model's name, or that of the folder they are in."""
@@ -93,9 +91,24 @@ class Keys:
     def prefix_folder(self) -> Path | None:
         """Return the folder of first steps that all runs with these originals and this first steered step share.
 
-        None if there are none to share; force=true computes them again.
+        None if there are none to share: a compiled model would be compiled again for them, force=true computes them
+        again.
         """
         settings, first = self.settings, self.settings.method.first_step
-        if settings.images is not None or first < 1 or not settings.generate.reuse_prefix or settings.force:
+        unshared = settings.force or settings.model.compile or settings.images is not None
+        if unshared or first < 1 or not settings.generate.reuse_prefix:
             return None
         return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.model.device)
+
+
+def _hash_of_weights(setting: str, value: str) -> str | None:
+    """Return the hash of the weights that a setting names, None if they are not on this disk."""
+    folder = brought_weights(value) if setting.endswith(".model") else local_folder(value)
+    return fingerprint(folder) if folder is not None and folder.exists() else None
+
+
+def _hash_of_pictures(setting: str, value: str) -> str:
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{setting}={value} is no folder. Give a folder of pictures or of another run.")
+    return listing(folder)

@@ -10,7 +10,7 @@ from icm_pipeline.images.folders import folder_of
 from icm_pipeline.pipeline.devices import run_on_devices
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import Stage, StageContext
-from icm_pipeline.pipeline.table import ROUNDING, stage_named, stages_of
+from icm_pipeline.pipeline.table import ROUNDING, STAGES, stages_of
 from icm_pipeline.progress import placed
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
 from icm_pipeline.store.building import building, building_share, missing_shares, tidy
@@ -69,15 +69,13 @@ class Pipeline:
 
         Those that compare are none of them: their keys depend on what is evaluated by then, and they lack nothing.
         """
-        every = [name for name in stages_of(self.settings) if not stage_named(name, self.settings).compares]
+        every = [name for name in stages_of(self.settings) if not STAGES[name].compares]
         there = {name: self.keys.folder(name).exists() for name in every}
         return [name for name in every if stage in ("all", name) and (not there[name] or self._is_forced(name))]
 
     def _is_forced(self, name: str) -> bool:
         """Say whether a stage is made again although it is there: with force=true, once in a sweep."""
-        return self.settings.force and (
-            stage_named(name, self.settings).compares or self.keys.key(name) not in self._forced
-        )
+        return self.settings.force and (STAGES[name].compares or self.keys.key(name) not in self._forced)
 
     def run(self, stage: str) -> Artifact | None:
         """Run one stage, or with `all` every missing one in order; return the last artifact.
@@ -93,6 +91,10 @@ class Pipeline:
                 artifact = self._run_stage(name, helps=True)
         return artifact
 
+    def track(self, artifact: Artifact) -> None:
+        """Show a stage's artifact on the dashboard."""
+        track_artifact(self._tracker, artifact, STAGES[artifact.stage].show)
+
     def command(self, stage: str) -> str:
         """Return the command that makes a stage under this configuration."""
         left_out = ("stage=", "force=", "shards=", "shard=", "devices=")
@@ -102,7 +104,7 @@ class Pipeline:
         return shlex.join(["python", "-m", "icm_pipeline", *options, f"stage={stage}", *words])
 
     def _run_stage(self, name: str, helps: bool) -> Artifact | None:
-        stage, folder = stage_named(name, self.settings), self.keys.folder(name)
+        stage, folder = STAGES[name], self.keys.folder(name)
         force = self._is_forced(name)
         found = None if force else self.find(name)
         if found is not None:
@@ -114,8 +116,8 @@ class Pipeline:
         if not parents and (earlier := earlier_formats(folder)):
             log.info("%s: made again, as what is in %s is of format %s", name, folder.parent, *earlier[-1:])
         started = time.monotonic()
-        if stage.shared and stage.device and self.settings.devices:
-            run_on_devices(name, stage.device, self.settings.devices, self._overrides, self._logs)
+        if stage.shared and self.settings.devices:
+            run_on_devices(name, stage.devices(self.settings)[0], self.settings.devices, self._overrides, self._logs)
         elif stage.shared and self.settings.shards > 1:
             self._run_shares(stage, folder, parents, helps)
             missing = missing_shares(folder, self.settings.shards)
@@ -135,7 +137,7 @@ class Pipeline:
         assert artifact is not None
         by = "" if partial is not None else "waited for another job, "
         log.info("%s: %s%.1f s, %s", name, by, seconds, artifact.folder)
-        track_artifact(self._tracker, artifact)
+        self.track(artifact)
         return artifact
 
     def _run_shares(self, stage: Stage, folder: Path, parents: dict[str, Artifact], helps: bool) -> None:
@@ -152,23 +154,21 @@ class Pipeline:
 
     def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
         compared = self.keys.compared() if stage.compares else ()
-        return StageContext(self.settings, parents, partial, compared, share, self.keys.prefix_folder())
+        return StageContext(self.settings, parents, partial, compared, share)
 
     def _manifest(self, stage: Stage) -> Manifest:
         given = [name for name in stage.images if value_at(self.settings, name) is not None]
         folders = {name: str(folder_of(self.settings, name)) for name in given}
-        by_model = stage.device == "model.device"
-        rounding = {dotted: value_at(self.settings, dotted) for dotted in ROUNDING} if by_model else {}
         return Manifest(
             stage=stage.name,
             key=self.keys.key(stage.name),
             parents=self.keys.parents(stage.name),
             model=self.keys.subject(),
             attribute=self.settings.attribute.name,
-            device=value_at(self.settings, stage.device) if stage.device else "cpu",
+            device=stage.device(self.settings),
             settings=self.keys.content(stage.name),
             folders=folders,
-            rounding=rounding,
+            rounding={dotted: value_at(self.settings, dotted) for dotted in ROUNDING} if stage.makes else {},
         )
 
     def _parent(self, name: str, parent: str) -> Artifact:
@@ -183,6 +183,5 @@ class Pipeline:
 
     def _first_missing(self, name: str) -> str:
         """Return the stage to run first: a missing one, this stage or above it, that lacks no parent."""
-        needs = stage_named(name, self.settings).needs(self.settings)
-        missing = [parent for parent in needs if not self.keys.folder(parent).exists()]
+        missing = [parent for parent in STAGES[name].needs(self.settings) if not self.keys.folder(parent).exists()]
         return self._first_missing(missing[0]) if missing else name

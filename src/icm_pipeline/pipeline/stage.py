@@ -1,53 +1,89 @@
-"""What a stage is, and what its function is given."""
+"""What a stage is: one row of table.py and one file, stages/<name>.py, which is imported when it is first asked for.
+
+The file defines `run(context)`, which fills the artifact's folder. It may define `show(tracker, artifact)`, what the
+dashboard shows of the artifact.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Literal
 
-from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.shards import WHOLE, Share
+from icm_pipeline.tracking.base import Tracker
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage's function gets: the settings, its whole parents by stage name, and the folder to fill."""
+    """What a stage's `run` is given."""
 
     settings: Settings
     parents: dict[str, Artifact]
+    """The artifacts of the stages that it needs, by stage."""
     folder: Path
+    """Where to write; it is published as the artifact when `run` returns."""
     compared: tuple[Artifact, ...] = ()
-    """For a stage that compares: the evaluations that share this one's originals and judges."""
+    """If the stage `compares`: the evaluations to show, this configuration's among them."""
     share: Share = WHOLE
-    """For a stage that can be shared: the part of its work to do."""
-    prefixes: Path | None = None
-    """Where the evaluation images' steps before the first steered one are kept; None if there are none to keep."""
+    """If the stage is `shared`: the part of the work to do."""
+
+
+def no_names(settings: Settings) -> tuple[str, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the pipeline.
-
-    reads: dotted names of the settings that change the result; weights: those among them that point to weights on disk;
-    device: the setting that says where it computes; compares: whether it shows other evaluations beside its own;
-    pictures: settings that point to folders of pictures; images: those that point to folders of images to judge, whose
-    content the key stands for; shared: whether several jobs can do a part of its work each.
-    """
+    """One step of the pipeline: what everything but its own file must know of it."""
 
     name: str
     summary: str
-    needs: Callable[[Settings], tuple[str, ...]]
-    reads: tuple[str, ...]
-    weights: tuple[str, ...] = ()
-    reads_to_record: tuple[str, ...] = ()  # read besides, if the stage records activations
-    device: str | None = None  # None: on the CPU
-    compares: bool = False
-    pictures: tuple[str, ...] = ()
+    """What it does, for the log and for --help."""
+    kind: Literal["root", "step", "end", "result"]
+    """What its artifacts are to an outputs folder, which `icm ls` and `icm gc` go by.
+
+    root: made from no other artifact. step: kept while a result needs it. end: a result while nothing was made from it.
+    result: kept for its own sake.
+    """
+    needs: Callable[[Settings], tuple[str, ...]] = no_names
+    """The stages whose artifacts it is made from."""
+    reads: Callable[[Settings], tuple[str, ...]] = no_names
+    """Dotted names of the settings and groups that change the result: its key stands for these, and for its parents."""
+    part_of: Callable[[Settings], bool] = lambda settings: settings.images is None
+    """Whether `stage=all` runs it."""
+    devices: Callable[[Settings], tuple[str, ...]] = no_names
+    """The settings that say where it computes, that of most of its work first; none for the CPU."""
+    makes: tuple[str, ...] = ()
+    """What it has the denoiser make: images, activations."""
+    asks: tuple[str, ...] = ()
+    """The judges that must be ready before it runs: the labeler, or the judge with all else that evaluates."""
+    same_speed: tuple[str, ...] = ()
+    """The settings that two runs must share for the time of one to predict the other's."""
     images: tuple[str, ...] = ()
+    """The settings that give folders of images for it to judge instead of the pipeline's own."""
     shared: bool = False
+    """Whether several jobs or devices can each do a part of it."""
+    compares: bool = False
+    """Whether it shows comparable evaluations beside its own, so that its key stands for them too."""
+
+    def device(self, settings: Settings) -> str:
+        """Return where most of its work is done."""
+        names = self.devices(settings)
+        return str(value_at(settings, names[0])) if names else "cpu"
+
+    def run(self, context: StageContext) -> None:
+        """Fill the artifact's folder, or do a share of that."""
+        self._file.run(context)
+
+    def show(self, tracker: Tracker, artifact: Artifact) -> None:
+        """Log what is particular to the stage's artifacts."""
+        if hasattr(self._file, "show"):
+            self._file.show(tracker, artifact)
 
     @property
-    def run(self) -> Callable[[StageContext], None]:
-        function: Callable[[StageContext], None] = import_module(f"icm_pipeline.stages.{self.name}").run
-        return function
+    def _file(self) -> ModuleType:
+        return import_module(f"icm_pipeline.stages.{self.name}")

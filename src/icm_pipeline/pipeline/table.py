@@ -1,9 +1,9 @@
-"""The stages: what each needs and which part of the configuration changes its result.
+"""The stages, in the order in which they run.
 
-alpha enters only at `steer` and k only at `select`, so a sweep over both shares images, activations and probes.
+alpha is read only by `steer` and k only by `select`, so that a sweep over both shares images, activations and probes.
 """
 
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.stage import Stage
 
 MODEL = (
@@ -18,21 +18,25 @@ ROUNDING = (
 PROBE_DATASET = (
     *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",
 )  # fmt: skip
+RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
+DENOISING_SPEED = (
+    "model.path", "model.dtype", "model.guidance_scale", "model.scheduler", "model.height", "model.width", "model.call",
+)  # fmt: skip
 LABELLING = (
     "labeler.kind", "labeler.model", "labeler.path", "labeler.faces", "labeler.detector", "labeler.groups",
     "attribute.name", "attribute.options",
 )  # fmt: skip
 JUDGING = (
     "judge.kind", "judge.model", "judge.path", "judge.faces", "judge.detector", "judge.groups",
-    "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift", "evaluate.bootstrap", "evaluate.images_per_prompt",
-    "evaluate.fd", "evaluate.reference", "evaluate.inception", *LABELLING,
+    "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift", "evaluate.bootstrap", "evaluate.fd",
+    "evaluate.reference", "evaluate.inception", *LABELLING,
 )  # fmt: skip
+OF_FOLDER = ("method.target_shares", "seed")  # read by an evaluation of a folder in place of how many images there are
 PROBING = (
     "probe.C", "probe.max_iter", "probe.test_share", "probe.group_by_prompt", "probe.shuffle_labels",
     "attribute.name", "seed",
 )  # fmt: skip
-RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 
 
 def _activations(settings: Settings) -> str:
@@ -43,63 +47,120 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(
-            "generate", "make the probe dataset, and record pooled activations in the same pass",
-            lambda s: (), (*PROBE_DATASET, "generate.record"), ("model.path",), RECORDING,
-            device="model.device", shared=True,
+            "generate",
+            "make the probe dataset, and record pooled activations in the same pass",
+            kind="root",
+            reads=lambda s: (*PROBE_DATASET, "generate.record", *(RECORDING if s.generate.record else ())),
+            devices=lambda s: ("model.device",),
+            makes=("images", "activations"),
+            asks=("labeler", "judge"),  # long before they judge: the dataset is made for them
+            same_speed=DENOISING_SPEED,
+            shared=True,
         ),
-        Stage("extract", "record pooled activations of the probe dataset on its own",
-              lambda s: (), (*PROBE_DATASET, *RECORDING), ("model.path",), device="model.device", shared=True),
-        Stage("label", "say what every probe image shows",
-              lambda s: ("generate",), LABELLING,
-              ("labeler.path", "labeler.model"), device="labeler.device", shared=True),
-        Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors",
-              lambda s: ("generate", "label") if s.generate.record else ("extract", "generate", "label"),
-              PROBING, device="probe.device"),
-        Stage("select", "rank the layers and choose those to steer", lambda s: ("probe",), ("layers",)),
-        Stage("originals", "make the unsteered evaluation images", lambda s: (), EVALUATION_SET, ("model.path",),
-              device="model.device", shared=True),
-        Stage("steer", "make the evaluation images again, steered",
-              lambda s: ("probe", "select"),
-              (*EVALUATION_SET, "alpha", "method", "attribute.name"), ("model.path",),
-              device="model.device", shared=True),
-        Stage("evaluate", "judge both sets: FD, CLIP-I, obedience, drift",
-              lambda s: ("originals", "steer"),
-              JUDGING,
-              ("judge.path", "judge.model", "evaluate.clip.path", "evaluate.clip.model", "labeler.path",
-               "labeler.model", "evaluate.inception"), device="judge.device",
-              pictures=("evaluate.reference",)),
-        Stage("report", "draw the figures and write the page",
-              lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"), (),
-              compares=True),
+        Stage(
+            "extract",
+            "record pooled activations of the probe dataset on its own, with generate.record=false",
+            kind="root",
+            reads=lambda s: (*PROBE_DATASET, *RECORDING),
+            part_of=lambda s: s.images is None and not s.generate.record,
+            devices=lambda s: ("model.device",),
+            makes=("activations",),
+            same_speed=DENOISING_SPEED,
+            shared=True,
+        ),
+        Stage(
+            "label",
+            "say what every probe image, or every image of a folder, shows",
+            kind="step",
+            needs=lambda s: () if s.images is not None else ("generate",),
+            reads=lambda s: LABELLING,
+            part_of=lambda s: True,
+            devices=lambda s: ("labeler.device",),
+            asks=("labeler",),
+            same_speed=("labeler.kind", "labeler.model", "labeler.path", "labeler.faces", "labeler.detector"),
+            images=("images",),
+            shared=True,
+        ),
+        Stage(
+            "probe",
+            "fit a linear probe per layer and timestep, and its steering vectors",
+            kind="end",
+            needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))),
+            reads=lambda s: PROBING,
+            devices=lambda s: ("probe.device",),
+            same_speed=("model.path", "attribute.options"),
+        ),
+        Stage(
+            "select",
+            "rank the layers and choose those to steer",
+            kind="end",
+            needs=lambda s: ("probe",),
+            reads=lambda s: ("layers",),
+        ),
+        Stage(
+            "originals",
+            "make the unsteered evaluation images",
+            kind="root",
+            reads=lambda s: EVALUATION_SET,
+            devices=lambda s: ("model.device",),
+            makes=("images",),
+            same_speed=DENOISING_SPEED,
+            shared=True,
+        ),
+        Stage(
+            "steer",
+            "make the evaluation images again, steered",
+            kind="step",
+            needs=lambda s: ("probe", "select"),
+            reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name"),
+            devices=lambda s: ("model.device",),
+            makes=("images",),
+            same_speed=DENOISING_SPEED,
+            shared=True,
+        ),
+        Stage(
+            "evaluate",
+            "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift",
+            kind="result",
+            needs=lambda s: () if s.images is not None else ("originals", "steer"),
+            reads=lambda s: (*JUDGING, *(OF_FOLDER if s.images is not None else ("evaluate.images_per_prompt",))),
+            part_of=lambda s: True,
+            devices=lambda s: ("labeler.device",) if s.images is not None else ("judge.device", "evaluate.clip.device"),
+            asks=("judge",),
+            same_speed=(
+                "judge.kind", "judge.model", "judge.path", "judge.faces", "judge.detector", "evaluate.clip.model",
+                "evaluate.clip.path", "labeler.kind", "labeler.model", "labeler.path", "evaluate.reference",
+            ),
+            images=("images", "reference"),
+        ),
+        Stage(
+            "report",
+            "draw the figures and write the page",
+            kind="result",
+            needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
+            compares=True,
+        ),
     )
 }  # fmt: skip
-# The stages that judge folders of images instead of what the pipeline made.
-FOLDER_STAGES: dict[str, Stage] = {
-    "label": Stage("label", "say what every image of a folder shows", lambda s: (), LABELLING,
-                   ("labeler.path", "labeler.model"), device="labeler.device", images=("images",), shared=True),
-    "evaluate": Stage("evaluate", "judge a folder of images, beside their unsteered twins if they are given",
-                      lambda s: (),
-                      (*(name for name in JUDGING if name != "evaluate.images_per_prompt"), "method.target_shares",
-                       "seed"),
-                      STAGES["evaluate"].weights, device="labeler.device", pictures=STAGES["evaluate"].pictures,
-                      images=("images", "reference")),
-}  # fmt: skip
-
-
-def stage_named(name: str, settings: Settings) -> Stage:
-    """Return a stage as it is under a configuration."""
-    return STAGES[name] if settings.images is None else FOLDER_STAGES[name]
+# What `stage=` runs beside single stages.
+COMMANDS = {
+    "all": "every stage that is not done, in order",
+    "plan": "say what all would do, keep and take",
+    "pretrain": "train the embedded models",
+}
 
 
 def stages_of(settings: Settings) -> tuple[str, ...]:
     """Return the stages that `stage=all` runs, in order."""
-    if settings.images is not None:
-        return tuple(FOLDER_STAGES)
-    return tuple(name for name in STAGES if name != "extract" or not settings.generate.record)
+    return tuple(name for name, stage in STAGES.items() if stage.part_of(settings))
 
 
-def check_stage(stage: str, more: tuple[str, ...]) -> None:
-    """Raise ConfigError listing the stages if there is none of this name."""
-    known = (*STAGES, "all", *more)
-    if stage not in known:
-        raise ConfigError(f"stage={stage} is not known. Choose one of: {', '.join(known)}.")
+def kinds_of_stages() -> dict[str, str]:
+    """Return what each stage's artifacts are to an outputs folder."""
+    return {name: stage.kind for name, stage in STAGES.items()}
+
+
+def stages_help() -> str:
+    """Return a line per stage and command, for --help."""
+    summaries = {name: stage.summary for name, stage in STAGES.items()} | COMMANDS
+    return "\n".join(f"{name:<16}{summary}" for name, summary in summaries.items())

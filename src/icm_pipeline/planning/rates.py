@@ -8,7 +8,7 @@ from pathlib import Path
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.generation.jobs import fill_templates
 from icm_pipeline.machine.devices import device_name
-from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.planning.workload import Workload, passes_per_run
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.shelf import read_shelf
@@ -67,7 +67,7 @@ class Rates:
     @cached_property
     def _artifacts(self) -> dict[str, Artifact]:
         try:
-            return read_shelf(self._outputs).artifacts
+            return read_shelf(self._outputs, kinds_of_stages()).artifacts
         except ArtifactError:  # no run has been here
             return {}
 
@@ -80,8 +80,7 @@ class Rates:
         ]
         if not alike:
             return []
-        setting = STAGES[stage].device
-        here = device_name(value_at(settings, setting) if setting else "cpu")
+        here = device_name(STAGES[stage].device(settings))
         return [artifact for artifact in alike if artifact.manifest.device_name == here]
 
     def _seconds_per_pass(self, stage: str, settings: Settings) -> float | None:

@@ -3,8 +3,10 @@
 docs/metrics.md says what each figure means and what it cannot tell.
 """
 
+import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 from icm_pipeline.evaluation.files import PerImage, write_files
 from icm_pipeline.evaluation.judging import Judging, reference_images
@@ -13,7 +15,9 @@ from icm_pipeline.evaluation.measures import agreement_of, figures_of, options_s
 from icm_pipeline.evaluation.pairs import pairs_of_folders, pairs_of_pipeline
 from icm_pipeline.evaluation.row_cache import RowCache
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.caches import JUDGED
+from icm_pipeline.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -45,3 +49,10 @@ def run(context: StageContext) -> None:
     parts += [f"CLIP-I {metrics['clip_i']:.3f}"] if metrics["clip_i"] is not None else []
     parts += [f"obeyed {metrics['obeyed']:.1%}"] if metrics["obeyed"] is not None else []
     log.info("evaluate: %s", ", ".join(parts))
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    with artifact.path("metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows: list[list[Any]] = [[row["metric"], float(row["value"])] for row in csv.DictReader(file)]
+    tracker.metrics(dict(rows))
+    tracker.table("evaluate/metrics", ["metric", "value"], rows)

@@ -8,6 +8,7 @@ from icm_pipeline.generation.prefixes import PrefixStore
 from icm_pipeline.images.making import ImageSet, plan_images, store_images
 from icm_pipeline.images.sheet import draw_sheet
 from icm_pipeline.images.table import IMAGES, SAMPLES
+from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
 
 
@@ -29,4 +30,5 @@ def store(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
 
 def prefix_store(context: StageContext) -> PrefixStore | None:
     """Return where the steps before the first steered one are kept for all runs with these images, if they are."""
-    return PrefixStore(context.prefixes) if context.prefixes else None
+    folder = Keys(context.settings).prefix_folder()
+    return PrefixStore(folder) if folder else None

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from collections import Counter
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -14,8 +15,10 @@ from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.progress import working
 from icm_pipeline.results.labels import LABELS
+from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import written_whole
 from icm_pipeline.store.shards import Shard, num_items, plan_shards
+from icm_pipeline.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,17 @@ def run(context: StageContext) -> None:
     counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
     unseen = int((labels < 0).sum())
     log.info("label: %s%s", counts, f", {unseen} not recognisable" if unseen else "")
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    with artifact.path(LABELS).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    options = list(artifact.manifest.config["attribute.options"])
+    counts = Counter(row["option"] for row in rows)
+    confidences = [max(float(row[option]) for option in options) for row in rows if row["option"]]
+    tracker.metrics({f"label/{option}": counts[option] / len(rows) for option in options})
+    if confidences:
+        tracker.metrics({"label/confidence": sum(confidences) / len(confidences)})
 
 
 def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:

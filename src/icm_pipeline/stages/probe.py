@@ -24,7 +24,9 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.progress import working
 from icm_pipeline.results.labels import read_labels
 from icm_pipeline.results.scores import SCORES
+from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import write_json
+from icm_pipeline.tracking.base import Tracker
 
 MADE_WITH = ("path", "revision", "variant", "dtype", "scheduler", "num_steps", "guidance_scale", "height", "width")
 log = logging.getLogger(__name__)
@@ -61,6 +63,23 @@ def run(context: StageContext) -> None:
     majority = np.bincount(labels[split.train]).argmax()
     chance = float((labels[split.test] == majority).mean())
     _write(context, fitted, recording, options, chance, len(split.train), len(split.test))
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    scores = artifact.read_json(SCORES)
+    layers = scores["layers"]
+    kinds: dict[str, list[float]] = {}
+    for row in layers.values():
+        kinds.setdefault(row["kind"], []).append(row["score"])
+    tracker.metrics({f"probe/accuracy/{layer}": row["score"] for layer, row in layers.items()})
+    means = {f"probe/mean/{kind}": sum(values) / len(values) for kind, values in kinds.items()}
+    tracker.metrics({"probe/chance": scores["chance"], **means})
+    cells = [
+        [layer, row["kind"], step, accuracy]
+        for layer, row in layers.items()
+        for step, accuracy in zip(scores["steps"], row["accuracy"], strict=True)
+    ]
+    tracker.table("probe/heat_map", ["layer", "kind", "step", "accuracy"], cells)
 
 
 def _warn_of_unfinished(fitted: dict[str, LayerProbes], max_iter: int) -> None:

@@ -20,6 +20,7 @@ from icm_pipeline.results.comparisons import differences
 from icm_pipeline.results.evaluation import METRICS, read_steered
 from icm_pipeline.results.scores import SCORES
 from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,12 @@ def run(context: StageContext) -> None:
         figures["comparison"] = plot_comparison(folder / "comparison.png", results, this.key)
     own = next(row for row in results if row["key"] == this.key)
     write_page(folder / "report.md", own, figures, results, apart.usual)
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    for name in sorted(artifact.manifest.files):
+        if name.endswith(".png"):
+            tracker.image(f"report/{name.removesuffix('.png')}", artifact.path(name))
 
 
 def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[ImageRow]]:

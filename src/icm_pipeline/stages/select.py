@@ -5,7 +5,9 @@ import logging
 from icm_pipeline.localization.selection import LayerScore, rank, select_layers
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.scores import SCORES, SELECTION
+from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import write_json
+from icm_pipeline.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -27,3 +29,13 @@ def run(context: StageContext) -> None:
         },
     )
     log.info("select: %s", ", ".join(chosen))
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    selection = artifact.read_json(SELECTION)
+    rows = [
+        [place + 1, row["layer"], row["kind"], row["score"], row["layer"] in selection["layers"]]
+        for place, row in enumerate(selection["ranking"])
+    ]
+    tracker.table("select/ranking", ["rank", "layer", "kind", "accuracy", "chosen"], rows)
+    tracker.metrics({"select/num_layers": len(selection["layers"])})

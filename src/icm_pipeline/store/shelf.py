@@ -1,7 +1,7 @@
 """All artifacts of an outputs folder: what made each, what needs it, and what nothing needs any more."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +9,6 @@ from pathlib import Path
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
 from icm_pipeline.store.manifest import MANIFEST
 from icm_pipeline.store.partial import OLD, PARTIAL
-
-RESULTS = ("probe", "select", "evaluate", "report")  # what an outputs folder is kept for, see `Shelf.results`
-ENDS = ("probe", "select")  # of these only what nothing was made from
-ROOTS = ("generate", "extract", "originals")  # made from no other artifact
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,8 @@ class Shelf:
     folder: Path
     artifacts: dict[str, Artifact]
     damaged: tuple[Damaged, ...]
+    kinds: Mapping[str, str]
+    """By stage, see `icm_pipeline.pipeline.stage.Stage.kind`."""
 
     @cached_property
     def results(self) -> set[str]:
@@ -48,19 +46,18 @@ class Shelf:
         who only localize: nothing was made from them.
         """
         used = {parent for artifact in self.artifacts.values() for parent in artifact.manifest.parents.values()}
-        found = {key for key, artifact in self.artifacts.items() if artifact.stage in RESULTS}
-        found -= {key for key in found & used if self.artifacts[key].stage in ENDS}
+        kinds = {key: self.kinds.get(artifact.stage) for key, artifact in self.artifacts.items()}
+        found = {key for key, kind in kinds.items() if kind == "result" or (kind == "end" and key not in used)}
         of_folders = {key for key, artifact in self.artifacts.items() if artifact.manifest.folders}
         return (found - self.outdated) | of_folders
 
     @cached_property
     def outdated(self) -> frozenset[str]:
-        """The keys of reports beside which there is a newer one of the same evaluation."""
-        reports = [artifact for artifact in self.artifacts.values() if artifact.stage == "report"]
-        newest: dict[str, str] = {}
-        for report in sorted(reports, key=lambda report: (report.manifest.made_at or 0, report.key)):
-            newest[_evaluation_of(report)] = report.key
-        return frozenset(report.key for report in reports if newest[_evaluation_of(report)] != report.key)
+        """The keys of reports beside which there is a newer one of the same evaluation, compared with others."""
+        reports = [artifact for artifact in self.artifacts.values() if "compared" in artifact.manifest.settings]
+        reports = sorted(reports, key=lambda report: (report.manifest.made_at or 0, report.key))
+        newest = {(report.stage, *report.manifest.parents.values()): report.key for report in reports}
+        return frozenset(report.key for report in reports) - frozenset(newest.values())
 
     @cached_property
     def needed(self) -> frozenset[str]:
@@ -71,8 +68,9 @@ class Shelf:
     @property
     def untraceable(self) -> list[Damaged]:
         """The damaged artifacts that are results, or that results were made from, and that do not say from what."""
-        unknown = [damaged for damaged in self.damaged if damaged.parents is None and damaged.stage not in ROOTS]
-        return [damaged for damaged in unknown if damaged.stage in RESULTS or damaged.key in self.needed]
+        unknown = {one: self.kinds.get(one.stage) for one in self.damaged if one.parents is None}
+        results = [one for one, kind in unknown.items() if kind in ("end", "result")]
+        return results + [one for one, kind in unknown.items() if kind == "step" and one.key in self.needed]
 
     def ancestors(self, keys: Iterable[str]) -> frozenset[str]:
         """Return these keys and those of everything they were made from, as far as it is there."""
@@ -110,8 +108,11 @@ class Shelf:
         )
 
 
-def read_shelf(outputs: Path) -> Shelf:
-    """Read every manifest below an outputs folder; raises ArtifactError if there is no such folder."""
+def read_shelf(outputs: Path, kinds: Mapping[str, str]) -> Shelf:
+    """Read every manifest below an outputs folder; raises ArtifactError if there is no such folder.
+
+    kinds: what each stage's artifacts are, root, step, end or result.
+    """
     root = outputs / "artifacts"
     if not root.is_dir():
         raise ArtifactError(f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER.")
@@ -127,7 +128,7 @@ def read_shelf(outputs: Path) -> Shelf:
         else:
             assert artifact is not None
             artifacts[artifact.key] = artifact
-    return Shelf(outputs, artifacts, tuple(damaged))
+    return Shelf(outputs, artifacts, tuple(damaged), kinds)
 
 
 def changed_files(artifact: Artifact) -> str | None:
@@ -137,10 +138,6 @@ def changed_files(artifact: Artifact) -> str | None:
     except (ArtifactError, OSError) as error:
         return str(error)
     return None
-
-
-def _evaluation_of(report: Artifact) -> str:
-    return report.manifest.parents.get("evaluate", report.key)
 
 
 def subject_of(artifact: Artifact) -> tuple[str, str]:

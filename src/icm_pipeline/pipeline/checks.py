@@ -1,0 +1,43 @@
+"""Settings that do not suit the stage that is asked for: what only the table of stages can tell."""
+
+from icm_pipeline.config.choices import EMBEDDED
+from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.pipeline.table import COMMANDS, STAGES
+
+PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
+
+
+def check_stage(settings: Settings) -> None:
+    """Raise ConfigError for a stage that does not exist, or that does not go with the other settings."""
+    name, stage = settings.stage, STAGES.get(settings.stage)
+    if stage is None and name not in COMMANDS:
+        raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *COMMANDS])}.")
+    if settings.sweep is not None and name != "report":
+        raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={name}.")
+    if settings.images is not None and not (stage and stage.images):
+        judging = " and ".join(f"stage={one.name}" for one in STAGES.values() if one.images)
+        raise ConfigError(f"images={settings.images} goes with {judging}, not with stage={name}.")
+    if settings.reference is not None and not (stage and "reference" in stage.images and settings.images is not None):
+        raise ConfigError(
+            f"reference={settings.reference} is the folder of unsteered twins and goes with stage=evaluate "
+            "images=<folder>. The images that FID compares to are evaluate.reference."
+        )
+    makes_for_no_judge = name == "pretrain" or (stage is not None and stage.kind == "root" and not stage.asks)
+    if not makes_for_no_judge and settings.images is None and settings.sweep is None:
+        _check_judges(settings)
+
+
+def _check_judges(settings: Settings) -> None:
+    """Refuse the embedded world's judges for a model of another world, whose pictures they would judge all the same."""
+    if settings.model.path.startswith(EMBEDDED):
+        return
+    judges = {"labeler": settings.labeler, "judge": settings.judge, "evaluate.clip": settings.evaluate.clip}
+    wrong = [name for name, judge in judges.items() if judge.path.startswith(EMBEDDED)]
+    if wrong:
+        found = ", ".join(f"{name}.path={judges[name].path}" for name in wrong)
+        raise ConfigError(
+            f"model.path={settings.model.path} would be judged by {found}, made for the embedded model's portraits and "
+            f"nothing else. Add {' '.join(PHOTO_JUDGES[name] for name in wrong)} and an attribute of photographs "
+            "(attribute=gender_photo), or begin with an experiment such as experiment=sdxl_gender. For a model that "
+            "draws those portraits give the folders of the judges trained with it (labeler.path=/folder ...)."
+        )

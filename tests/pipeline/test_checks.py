@@ -1,0 +1,75 @@
+"""Stages that do not exist, and settings that do not suit the stage that is asked for, are refused."""
+
+from collections.abc import Callable
+
+import pytest
+
+from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.pipeline.checks import check_stage
+from icm_pipeline.pipeline.table import COMMANDS, STAGES
+
+Compose = Callable[..., Settings]
+SDXL = "model.path=stabilityai/stable-diffusion-xl-base-1.0"
+SHIPPED_JUDGES = {
+    "labeler.path=embedded:tiny-clip": "labeler=clip",
+    "judge.path=embedded:tiny-classifier": "labeler@judge=clip",
+    "evaluate.clip.path=embedded:tiny-clip": "evaluate=people",
+}
+
+
+@pytest.mark.parametrize("stage", [*STAGES, *COMMANDS])
+def test_every_stage_and_command_there_is_passes_the_check(settings_with: Compose, stage: str) -> None:
+    check_stage(settings_with(f"stage={stage}"))
+
+
+def test_an_unknown_stage_is_refused_with_those_there_are(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match="stage=prob ") as caught:
+        check_stage(settings_with("stage=prob"))
+    assert all(name in str(caught.value) for name in (*STAGES, "all", "plan", "pretrain"))
+
+
+@pytest.mark.parametrize("word", SHIPPED_JUDGES)
+def test_an_embedded_judge_is_refused_for_another_model_with_what_to_add(settings_with: Compose, word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_stage(settings_with(SDXL, word))
+    assert word in str(caught.value)
+    assert [added for added in SHIPPED_JUDGES.values() if f" {added} " in str(caught.value)] == [SHIPPED_JUDGES[word]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.path=embedded:tiny"],
+        [SDXL, "stage=originals"],
+        [SDXL, "stage=extract"],
+        [SDXL, "stage=pretrain"],
+        [SDXL, "stage=label", "images=/pictures"],
+        [
+            SDXL,
+            "labeler.path=/mine/tiny-clip",
+            "judge.path=/mine/tiny-classifier",
+            "evaluate.clip.path=/mine/tiny-clip",
+        ],
+    ],
+)
+def test_embedded_judges_of_their_own_world_or_by_folder_are_accepted(settings_with: Compose, words: list[str]) -> None:
+    check_stage(settings_with(*SHIPPED_JUDGES, *words))
+
+
+@pytest.mark.parametrize("stage", ["all", "evaluate"])
+def test_a_sweep_goes_with_the_report_only(settings_with: Compose, stage: str) -> None:
+    with pytest.raises(ConfigError, match="stage=report"):
+        check_stage(settings_with("sweep=multirun/night", f"stage={stage}"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage=all", "images=/x"], "images=/x goes with stage=label and stage=evaluate"),
+        (["stage=evaluate", "reference=/x"], r"goes with stage=evaluate images=.*evaluate\.reference"),
+        (["stage=label", "images=/x", "reference=/y"], "reference=/y"),
+    ],
+)
+def test_folders_go_with_the_stages_that_judge_them(settings_with: Compose, words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_stage(settings_with(*words))
