@@ -12,7 +12,7 @@ import pytest
 
 from icm_pipeline.store import locks
 from icm_pipeline.store.artifacts import ArtifactError, open_artifact, verify
-from icm_pipeline.store.building import building, building_share, is_being_built, left_alone, missing_shares, tidy
+from icm_pipeline.store.building import building, building_share, is_being_built, locked_or_skip, missing_shares, tidy
 from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.store.partial import partial_of
 from icm_pipeline.store.shards import Shard, Share
@@ -244,11 +244,11 @@ def test_a_share_is_refused_after_it_waited_for_one_of_other_library_versions(
     assert (partial_of(tmp_path / "a") / "0.txt").exists()
 
 
-def test_while_an_artifact_is_left_alone_no_job_begins(tmp_path: Path) -> None:
+def test_while_all_locks_of_an_artifact_are_held_no_job_begins(tmp_path: Path) -> None:
     make_share(tmp_path / "a", 0)
     worker = FORK.Process(target=make_share, args=(tmp_path / "a", 1))
-    with left_alone(tmp_path / "a") as alone:
-        assert alone
+    with locked_or_skip(tmp_path / "a") as is_locked:
+        assert is_locked
         worker.start()
         worker.join(0.3)
         assert missing_shares(tmp_path / "a", COUNT) == [1, 2, 3]
@@ -257,16 +257,16 @@ def test_while_an_artifact_is_left_alone_no_job_begins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_an_artifact_that_a_job_is_at_work_in_is_not_left_alone(tmp_path: Path, shared: bool) -> None:
+def test_an_artifact_that_a_job_is_at_work_in_is_skipped(tmp_path: Path, shared: bool) -> None:
     folder = tmp_path / "a"
     job = building_share(folder, DESCRIPTION, Share(0, COUNT), wait=True) if shared else building(folder, DESCRIPTION)
     with job as partial:
         assert partial is not None
-        with left_alone(folder) as alone:
-            assert not alone
+        with locked_or_skip(folder) as is_locked:
+            assert not is_locked
         (partial / "0.txt").write_text("0")
-    with left_alone(folder) as alone:
-        assert alone
+    with locked_or_skip(folder) as is_locked:
+        assert is_locked
     assert [path.name for path in tmp_path.iterdir()] == ["a.partial" if shared else "a"]
 
 

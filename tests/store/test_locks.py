@@ -14,7 +14,7 @@ import pytest
 
 from icm_pipeline.store import locks
 from icm_pipeline.store.artifacts import ArtifactError
-from icm_pipeline.store.locks import Lock, lock_names, locked
+from icm_pipeline.store.locks import Lock, lock_names
 
 FORK = multiprocessing.get_context("fork")
 
@@ -55,7 +55,7 @@ def test_a_lock_has_one_holder_and_is_free_again_without_a_trace(tmp_path: Path,
 
 
 def _hold(name: Path, ready: Path) -> None:
-    with locked(name, "test"):
+    with Lock(name).wait("test"):
         ready.touch()
         time.sleep(60)
 
@@ -78,7 +78,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, lock_kind: str) ->
 
 def _count(name: Path, counter: Path) -> None:
     for _ in range(5):
-        with locked(name, "test"):
+        with Lock(name).wait("test"):
             number = int(counter.read_text())
             time.sleep(0.001)
             counter.write_text(str(number + 1))

@@ -8,7 +8,7 @@ from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config.schema import ModelConfig
 from icm_pipeline.machine.devices import check_device
-from icm_pipeline.store.fingerprints import listing
+from icm_pipeline.store.fingerprints import stat_hash
 from icm_pipeline.zoo.paths import local_folder
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def load_model(model: ModelConfig) -> Backbone:
     check_device(model.device, "model.device")
     config = replace(model, batch_size=1, grow_batch=False, num_threads=None)
     folder = local_folder(model.path)
-    files = listing(folder) if folder is not None and folder.is_dir() else ""
+    files = stat_hash(folder) if folder is not None and folder.is_dir() else ""
     if any((known.config, known.files) == (config, files) for known in _last):
         return _last[0].backbone
     _last.clear()  # before the next is loaded: both may not fit

@@ -11,7 +11,7 @@ from rich.console import Console
 from icm_pipeline.cli.artifact_tables import artifact_table, print_artifact
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
-from icm_pipeline.store.building import left_alone
+from icm_pipeline.store.building import locked_or_skip
 from icm_pipeline.store.caches import find_caches, find_stale_caches, is_cache, remove_cache
 from icm_pipeline.store.garbage import Waste, find_waste, last_change
 from icm_pipeline.store.partial import OLD, artifact_folder
@@ -136,8 +136,8 @@ def _remove(item: Waste) -> bool:
     if is_cache(item.path):
         remove_cache(item.path)
         return True
-    with left_alone(artifact_folder(item.path)) as alone:
-        if not alone or last_change(item.path) != item.changed:
+    with locked_or_skip(artifact_folder(item.path)) as is_locked:
+        if not is_locked or last_change(item.path) != item.changed:
             return False
         going = item.path if item.path.name.endswith(OLD) else item.path.with_name(item.path.name + OLD)
         if going != item.path:

@@ -86,7 +86,7 @@ def store_images(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
         return False
     recording = whole[-1].table["recording"] if whole[-1].table else None
     if recording:
-        join_activations(images.folder, [shard.record for shard in whole], recording)
+        join_activations(images.folder, [shard.tensors for shard in whole], recording)
     if folder.exists():
         write_table(images.folder, images.jobs, images.options or [""] * len(ids))
     return True
@@ -95,8 +95,8 @@ def store_images(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
 def _keep(shard: Shard, ids: list[str], saved: list[Future[Path]], recorded: list[Recording]) -> Shard:
     """Write what a shard still lacks, its table last, when its pictures are there; return it whole."""
     files = [picture.result() for picture in saved]
-    recording = save_shard(recorded, shard.record)
-    files += [shard.record] if recording else []
+    recording = save_shard(recorded, shard.tensors)
+    files += [shard.tensors] if recording else []
     return shard.keep(ids, files, {"recording": recording})
 
 

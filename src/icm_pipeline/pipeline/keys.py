@@ -13,9 +13,9 @@ from icm_pipeline.images.folders import content_key, folder_of, list_images
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.results.comparisons import comparable_evaluations
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.building import settled
+from icm_pipeline.store.building import folder_of_key
 from icm_pipeline.store.caches import prefix_folder
-from icm_pipeline.store.fingerprints import fingerprint, listing, make_key
+from icm_pipeline.store.fingerprints import fingerprint, make_key, stat_hash
 from icm_pipeline.store.manifest import FORMAT_VERSION
 from icm_pipeline.zoo.paths import brought_weights, local_folder
 
@@ -48,7 +48,7 @@ class Keys:
         """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
         stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
         label = f"{self.subject()}-{self.settings.attribute.name}-{self.key(name)}"
-        return settled(stage_folder / label)
+        return folder_of_key(stage_folder / label)
 
     def compared(self) -> tuple[Artifact, ...]:
         """Return the evaluations on disk that can stand beside this configuration's, as they were when first asked."""
@@ -111,4 +111,4 @@ def _hash_of_pictures(setting: str, value: str) -> str:
     folder = Path(value).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{setting}={value} is no folder. Give a folder of pictures or of another run.")
-    return listing(folder)
+    return stat_hash(folder)

@@ -32,7 +32,7 @@ def run(context: StageContext) -> None:
     shards = _label(context, [row for row in rows if not row.problem])
     if context.share.count > 1:
         return
-    seen = np.concatenate([load_file(shard.record)[PROBABILITIES] for shard in shards])
+    seen = np.concatenate([load_file(shard.tensors)[PROBABILITIES] for shard in shards])
     probabilities = spread([not row.problem for row in rows], seen)
     options = list(attribute.options)
     labels = hard_labels(probabilities)
@@ -71,8 +71,8 @@ def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
         for number, shard in enumerate(shards):
             if not shard.table:
                 found = labeler.label(Pictures(rows[shard.start : shard.stop]), questions)[attribute.name]
-                with written_whole(shard.record) as partial:
+                with written_whole(shard.tensors) as partial:
                     save_file({PROBABILITIES: found}, partial)
-                shards[number] = shard.keep(ids, [shard.record], {})
+                shards[number] = shard.keep(ids, [shard.tensors], {})
                 work.advance(shard.stop - shard.start)
     return shards

@@ -1,8 +1,8 @@
-"""Making artifacts: by one job or by several that share the work, killed anywhere and gone on with, published once.
+"""Making artifacts: by one job or by several that share the work; a killed job's work is resumed, and published once.
 
-A job that builds or publishes holds the lock of the artifact's key; a job that makes a share of the work holds its
-share's lock, and the key's only to begin and to end. A job that needs the folder to itself takes the key's lock and
-waits for every share's; no share can begin meanwhile.
+A job that builds or publishes holds the lock of the artifact's key. One that makes a share holds its share's lock, and
+the key's only to begin and to end. One that needs the folder to itself takes the key's, so that no share can begin, and
+waits for every share's.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ from safetensors import SafetensorError
 from icm_pipeline.machine.devices import device_name
 from icm_pipeline.store.artifacts import SHARDS, ArtifactError, open_artifact
 from icm_pipeline.store.files import STORAGE_ERRORS, write_json
-from icm_pipeline.store.locks import POLL_SECONDS, Lock, lock_names, locked
+from icm_pipeline.store.locks import POLL_SECONDS, Lock, lock_names
 from icm_pipeline.store.manifest import Manifest, ShareEntry
 from icm_pipeline.store.partial import (
     OLD,
     PARTIAL,
+    check_versions,
     is_begun,
-    is_only_to_be_moved,
+    is_complete,
     move,
     partial_of,
     prepare,
     publish,
-    refuse_other_versions,
     remove_if_empty,
 )
 from icm_pipeline.store.shards import Share
@@ -44,14 +44,11 @@ def building(folder: Path, manifest: Manifest, force: bool = False) -> Iterator[
     """Yield the folder to build an artifact in and publish it on a clean exit; yield None if another job just did.
 
     Only one process builds a key at a time; the others wait here. On an exception the partial folder stays for the
-    next run, unless nothing was done in it. `manifest` says what is made; it is completed when that is published.
+    next run, unless nothing was done in it. `manifest` says what is made; publishing completes it.
     """
     with _held(folder):
-        folder = settled(folder)
-        if not force and open_artifact(folder) is not None:
-            yield None
-            return
-        if not _began(folder, manifest, afresh=True, force=force):
+        folder = folder_of_key(folder)
+        if (not force and open_artifact(folder) is not None) or not _begin(folder, manifest, shared=False, force=force):
             yield None
             return
         partial, started = partial_of(folder), time.monotonic()
@@ -74,7 +71,7 @@ def building_share(folder: Path, manifest: Manifest, share: Share, wait: bool) -
     if lock is None:
         yield None
         return
-    folder = settled(folder)
+    folder = folder_of_key(folder)
     partial, started = partial_of(folder), time.monotonic()
     try:
         with _disk_errors(folder):
@@ -89,10 +86,9 @@ def building_share(folder: Path, manifest: Manifest, share: Share, wait: bool) -
 
 def missing_shares(folder: Path, count: int) -> list[int]:
     """Return the shares, of so many, that are not made yet; none if the artifact is there."""
-    folder = settled(folder)
-    if folder.exists():
-        return []
-    return [index for index in range(count) if not _mark(partial_of(folder), Share(index, count)).exists()]
+    folder = folder_of_key(folder)
+    shares = () if folder.exists() else range(count)
+    return [index for index in shares if not _mark(partial_of(folder), Share(index, count)).exists()]
 
 
 def tidy(folder: Path) -> None:
@@ -101,10 +97,10 @@ def tidy(folder: Path) -> None:
         old, partial = folder.with_name(folder.name + OLD), partial_of(folder)
         if not (_locks(folder) or old.exists() or partial.exists()):
             return
-        with left_alone(folder) as alone:
-            if alone:
+        with locked_or_skip(folder) as is_locked:
+            if is_locked:
                 remove_if_empty(partial)
-            if alone and folder.exists():
+            if is_locked and folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
 
 
@@ -112,26 +108,24 @@ def is_being_built(folder: Path) -> bool:
     """Say whether a job builds this artifact or a share of it at the moment."""
     if not _locks(folder):
         return False
-    with left_alone(folder) as alone:
-        return not alone
+    with locked_or_skip(folder) as is_locked:
+        return not is_locked
 
 
 @contextmanager
-def left_alone(folder: Path) -> Iterator[bool]:
-    """Yield whether no job builds this artifact or a share of it, and if so let none begin; this waits for nobody."""
+def locked_or_skip(folder: Path) -> Iterator[bool]:
+    """Hold all locks of an artifact, so that no job can begin; yield False, without waiting, if a job holds one."""
     with contextlib.ExitStack() as held:
 
         def took(name: Path) -> bool:
             lock = Lock(name).try_now()
-            if lock is not None:
-                held.callback(lock.release)
-            return lock is not None
+            return lock is not None and held.enter_context(lock) is lock
 
-        yield took(_lock_name(folder)) and all([took(name) for name in _share_locks(folder)])
+        yield took(_lock_name(folder)) and all([took(name) for name in _locks(folder, "share-")])
 
 
-def settled(folder: Path) -> Path:
-    """Return where an artifact of the folder's key lies or is being built; a key has one folder, whoever names it.
+def folder_of_key(folder: Path) -> Path:
+    """Return where the artifact of a folder's key lies or is being built, whatever model and attribute it is named by.
 
     Attributes with the same prompts share their images, and the first of them gives the folder its name.
     """
@@ -147,18 +141,13 @@ def _key_of(folder: Path) -> str:
     return folder.name.rpartition("-")[2]
 
 
-def _lock_name(folder: Path) -> Path:
-    return folder.with_name(f".{_key_of(folder)}")
+def _lock_name(folder: Path, share: str = "") -> Path:
+    return folder.with_name(f".{_key_of(folder)}{share}")
 
 
-def _share_locks(folder: Path) -> list[Path]:
-    """Return the names of the locks of shares that are held or were left behind."""
-    return lock_names(folder.parent, f"{_lock_name(folder).name}.share-")
-
-
-def _locks(folder: Path) -> list[Path]:
-    own = [name for name in lock_names(folder.parent, _lock_name(folder).name) if name == _lock_name(folder)]
-    return own + _share_locks(folder)
+def _locks(folder: Path, kind: str = "") -> list[Path]:
+    """Return the names of an artifact's locks, or only its shares', that are held or were left behind."""
+    return lock_names(folder.parent, f"{_lock_name(folder).name}.{kind}")
 
 
 def _mark(partial: Path, share: Share) -> Path:
@@ -167,51 +156,51 @@ def _mark(partial: Path, share: Share) -> Path:
 
 def _take_share(folder: Path, manifest: Manifest, share: Share, wait: bool) -> Lock | None:
     """Return the lock of a share that is to be made, None if there is nothing to do."""
-    locker, told = Lock(folder.with_name(f"{_lock_name(folder).name}.share-{share.name}")), False
+    lock, told = Lock(_lock_name(folder, f".share-{share.name}")), False
     while True:
         with _held(folder):
-            folder = settled(folder)
-            if open_artifact(folder) is not None or not _began(folder, manifest, afresh=False):
+            folder = folder_of_key(folder)
+            if open_artifact(folder) is not None or not _begin(folder, manifest, shared=True):
                 return None
             if _mark(partial_of(folder), share).exists():
                 return None
-            lock = locker.try_now()
-        if lock is not None or not wait:
-            return lock
+            taken = lock.try_now()
+        if taken or not wait:
+            return taken
         if not told:
             log.info("waiting for another job that makes share %s of %s", share.name, folder.name)
             told = True
         time.sleep(5 * POLL_SECONDS)
 
 
-def _began(folder: Path, manifest: Manifest, afresh: bool, force: bool = False) -> bool:
-    """Make the partial folder ready, or publish one that is whole; return whether there is something left to do.
+def _begin(folder: Path, manifest: Manifest, shared: bool, force: bool = False) -> bool:
+    """Prepare the partial folder, or publish a complete one; return whether there is something left to do.
 
-    afresh: wait until no other job is in it, remove what killed ones left half-written, and begin again what other
-    versions began, which is refused without. force: go on from nothing but what a forced job began.
+    shared: join the jobs that are in it, unless they have other versions, which raises. Else wait until no other job is
+    in it and resume what has these versions. force: resume nothing but what a forced job began.
     """
     partial = partial_of(folder)
     with _disk_errors(folder):
-        if not afresh:
-            if is_begun(partial, manifest.key):
-                return True
-            refuse_other_versions(partial, manifest.key)  # rather now than after the wait for the jobs in it
-        with _alone(folder):
-            if not force and is_only_to_be_moved(partial, manifest):
+        if shared and is_begun(partial, manifest.key):
+            return True
+        if shared:
+            check_versions(partial, manifest.key)  # rather now than after the wait
+        with _wait_for_shares(folder):
+            if not force and is_complete(partial, manifest.key):
                 move(partial, folder)
                 return False
-            if not afresh:
-                refuse_other_versions(partial, manifest.key)  # as finished meanwhile
+            if shared:
+                check_versions(partial, manifest.key)  # of what was made meanwhile
             prepare(partial, manifest, force)
     return True
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _wait_for_shares(folder: Path) -> Iterator[None]:
     """Wait, with the folder's lock held, until no job makes a share any more; none can begin one meanwhile."""
     with contextlib.ExitStack() as held:
-        for name in _share_locks(folder):
-            held.enter_context(locked(name, f"makes a share of {folder.name}"))
+        for name in _locks(folder, "share-"):
+            held.enter_context(Lock(name).wait(f"makes a share of {folder.name}"))
         yield
 
 
@@ -225,28 +214,20 @@ def _held(folder: Path) -> Iterator[None]:
         raise ArtifactError(
             f"Cannot write to {folder.parent}: {error}. Set paths.outputs to a writable folder."
         ) from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Say of an error that comes from the disk where the work is kept and how to go on."""
+    """Say of an error that comes from the disk where the work is kept and how to resume it."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if not _is_about_storage(error):
+        words = (number for number in STORAGE_ERRORS if os.strerror(number) in str(error))  # all that safetensors has
+        if (error.errno if isinstance(error, OSError) else next(words, None)) not in STORAGE_ERRORS:
             raise
         raise ArtifactError(
             f"Making {folder.name} failed: {error}. What is done is kept in {partial_of(folder)}; free some space or "
             "set paths.outputs to another folder, then run the same command again."
         ) from error
-
-
-def _is_about_storage(error: Exception) -> bool:
-    """Say whether an error comes from the disk; safetensors has an error of its own with the system's words."""
-    if isinstance(error, OSError):
-        return error.errno in STORAGE_ERRORS
-    return any(os.strerror(number) in str(error) for number in STORAGE_ERRORS)

@@ -41,7 +41,7 @@ def fingerprint(path: Path) -> str:
     return make_key(entries)
 
 
-def listing(folder: Path) -> str:
+def stat_hash(folder: Path) -> str:
     """Return a short hash of which files lie in a folder, their sizes and times of change, however many they are."""
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file()]
     return make_key(sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats))

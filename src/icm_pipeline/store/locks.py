@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout, lock_descriptor
@@ -64,6 +63,12 @@ class Lock:
                 time.sleep(POLL_SECONDS)
         return self
 
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Give the lock back and remove its file."""
         assert self._lock is not None
@@ -83,16 +88,6 @@ class Lock:
                 f"The file system of {self._name.parent} granted no lock for {OUT_SECONDS:.0f} seconds ({error}). If "
                 f"it has none at all, set {FILES_ONLY}=files in the environment of every job; else try again later."
             ) from error
-
-
-@contextlib.contextmanager
-def locked(name: Path, reason: str) -> Iterator[None]:
-    """Hold the lock of a name, waiting for it if another job holds it."""
-    lock = Lock(name).wait(reason)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def lock_names(folder: Path, prefix: str) -> list[Path]:

@@ -1,6 +1,6 @@
-"""The partial folder in which an artifact is built: begun, kept over kills, hashed into a manifest, renamed into place.
+"""The partial folder in which an artifact is built: begun, resumed after a kill, described, renamed into place.
 
-A job may be killed between any two steps here: the next one finds what to go on with, and nothing is left over.
+A job may be killed between any two steps here: the next one resumes what is there, and nothing is left over.
 """
 
 import json
@@ -21,7 +21,7 @@ from icm_pipeline.store.versions import code_version, library_versions
 log = logging.getLogger(__name__)
 
 PARTIAL, OLD = ".partial", ".old"
-LAYOUT = 2  # of what a partial folder keeps for the next job
+LAYOUT = 3  # of what a partial folder keeps for the next job
 
 
 def partial_of(folder: Path) -> Path:
@@ -40,16 +40,16 @@ def remove_if_empty(partial: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _origin(key: str) -> dict[str, Any]:
-    """Return what a partial folder must have been begun with to be gone on with."""
-    return {"key": key, "format": FORMAT_VERSION, "layout": LAYOUT, "libraries": library_versions()}
-
-
 def is_begun(partial: Path, key: str, force: bool = False) -> bool:
-    """Say whether a job of this key, format and libraries began the folder; with force, whether a forced one did."""
+    """Say whether a job of this key and these versions began the folder; with force, whether a forced one did."""
     stamp = _stamp(partial)
-    same = {name: stamp.get(name) for name in _origin(key)} == _origin(key)
+    same = stamp.get("key") == key and stamp.get("versions") == _versions()
     return same and (not force or stamp.get("force") is True)
+
+
+def _versions() -> dict[str, Any]:
+    """Return what a partial folder must have been begun with to be resumed."""
+    return {"format": FORMAT_VERSION, "layout": LAYOUT, **library_versions()}
 
 
 def _stamp(partial: Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _other_versions(partial: Path, key: str) -> str:
     stamp = _stamp(partial)
     if stamp.get("key") != key:
         return ""
-    there, here = _versions(stamp), _versions(_origin(key))
+    there, here = stamp.get("versions") or {}, _versions()
     return ", ".join(
         f"{name} {there.get(name, 'unknown')} there and {here.get(name, 'unknown')} here"
         for name in sorted(there.keys() | here.keys())
@@ -74,12 +74,7 @@ def _other_versions(partial: Path, key: str) -> str:
     )
 
 
-def _versions(origin: dict[str, Any]) -> dict[str, Any]:
-    """Return everything in an origin that has a version, by its name."""
-    return {"format": origin.get("format"), "layout": origin.get("layout"), **(origin.get("libraries") or {})}
-
-
-def refuse_other_versions(partial: Path, key: str) -> None:
+def check_versions(partial: Path, key: str) -> None:
     """Raise ArtifactError if a partial folder holds finished work that was made with other versions."""
     has_work = any((partial / SHARDS).glob("*.json")) and not (partial / MANIFEST).exists()
     if has_work and (differing := _other_versions(partial, key)):
@@ -97,33 +92,34 @@ def prepare(partial: Path, manifest: Manifest, force: bool = False) -> None:
         log.warning("beginning %s again: %s", partial.name, "forced" if force else why)
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
-    for leftover in (*_half_written(partial), partial / MANIFEST):
-        leftover.unlink(missing_ok=True)
-    forced = {"force": True} if is_begun(partial, manifest.key, force=True) or force else {}
-    write_json(partial / STAMP, {**_origin(manifest.key), **forced, "parents": manifest.parents})
+    _remove_half_written(partial)
+    (partial / MANIFEST).unlink(missing_ok=True)
+    forced = force or is_begun(partial, manifest.key, force=True)
+    stamp = {"key": manifest.key, "versions": _versions(), "force": forced, "parents": manifest.parents}
+    write_json(partial / STAMP, stamp)
     (partial / SHARDS).mkdir(exist_ok=True)
 
 
-def _half_written(partial: Path) -> list[Path]:
-    """Return the files that a killed job was writing: ours end in .tmp, those of safetensors begin with it."""
-    return [*partial.rglob("*.tmp"), *partial.rglob(".tmp*")]
+def _remove_half_written(partial: Path) -> None:
+    """Remove the files that a killed job was writing: ours end in .tmp, those of safetensors begin with it."""
+    for leftover in (*partial.rglob("*.tmp"), *partial.rglob(".tmp*")):
+        leftover.unlink(missing_ok=True)
 
 
 def publish(partial: Path, folder: Path, manifest: Manifest, seconds: float) -> None:
-    """Complete the manifest (where it was made, every file's size and hash) and give the folder its place."""
-    names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+    """Complete the manifest (where it was made, every file's size and hash) and rename the folder into place."""
     spread_mode(partial / STAMP)
-    files = {
-        name: FileEntry((partial / name).stat().st_size, hash_file(partial / name))
-        for name in names
-        if name not in (MANIFEST, STAMP) and not name.startswith(f"{SHARDS}/")
-    }
+    paths = {path.relative_to(partial).as_posix(): path for path in partial.rglob("*") if path.is_file()}
     marks = sorted((partial / SHARDS).glob("share-*.json"))
     made = replace(
         manifest,
         device_name=device_name(manifest.device),
         shares=tuple(ShareEntry(**json.loads(mark.read_text("utf-8"))) for mark in marks),
-        files=files,
+        files={
+            name: FileEntry(path.stat().st_size, hash_file(path))
+            for name, path in sorted(paths.items())
+            if name not in (MANIFEST, STAMP) and not name.startswith(f"{SHARDS}/")
+        },
         code=code_version(),
         libraries=library_versions(),
         python=platform.python_version(),
@@ -135,22 +131,20 @@ def publish(partial: Path, folder: Path, manifest: Manifest, seconds: float) -> 
     move(partial, folder)
 
 
-def is_only_to_be_moved(partial: Path, manifest: Manifest) -> bool:
+def is_complete(partial: Path, key: str) -> bool:
     """Say whether a job was killed between the manifest of this key and the rename: all files are there, hashed."""
-    if not (partial / MANIFEST).exists():
-        return False
     try:
-        artifact = open_artifact(partial)
+        artifact = open_artifact(partial) if (partial / MANIFEST).exists() else None
     except ArtifactError:
         return False
-    if artifact is None or artifact.key != manifest.key or artifact.manifest.format != FORMAT_VERSION:
+    if artifact is None or artifact.key != key or artifact.manifest.format != FORMAT_VERSION:
         return False
     return all(hash_file(partial / name) == entry.sha256 for name, entry in artifact.manifest.files.items())
 
 
 def move(partial: Path, folder: Path) -> None:
-    """Give a whole partial folder its place; what a resumed job would have needed goes first, so that none is left."""
+    """Rename a complete partial folder into place; what only a resumed job needs goes first, so that none is left."""
     shutil.rmtree(partial / SHARDS, ignore_errors=True)
-    for leftover in (*_half_written(partial), partial / STAMP):
-        leftover.unlink(missing_ok=True)
+    _remove_half_written(partial)
+    (partial / STAMP).unlink(missing_ok=True)
     replace_folder(partial, folder)

@@ -1,4 +1,4 @@
-"""Long work in shards on disk: a job killed anywhere, or another with another share, goes on from the whole ones.
+"""Long work in shards on disk: a job killed anywhere, or another with another share, resumes from the whole ones.
 
 A shard is a run of neighbouring items. Its table `<first>-<stop>.json` is written last and names its files with their
 hashes, so that one that was cut short, deleted or changed is made again. Shards stay in the partial folder until the
@@ -7,7 +7,7 @@ artifact is published.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,22 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Shard:
-    """Items `start` to `stop`; `table` is what was kept of them, None if they are still to be made."""
+    """Items `start` to `stop` of the work in a partial folder."""
 
     folder: Path
     start: int
     stop: int
     table: dict[str, Any] | None = None
+    """What was kept of the items; None if they are still to be made."""
 
     @property
-    def record(self) -> Path:
-        """Where tensors of these items go."""
+    def tensors(self) -> Path:
+        """The safetensors file of what is kept of these items beside their own files, whatever the stage puts in it."""
         return self.folder / SHARDS / f"{self.start:07d}-{self.stop:07d}.safetensors"
 
     @property
     def _table_path(self) -> Path:
-        return self.record.with_suffix(".json")
+        return self.tensors.with_suffix(".json")
 
     def keep(self, ids: Sequence[str], files: Sequence[Path], content: dict[str, Any]) -> "Shard":
         """Write the table of a shard whose files are all there; return the whole shard."""
@@ -69,11 +70,11 @@ class Shard:
             if table["ids"] != list(ids[self.start : self.stop]):
                 return None
             changed = [name for name, digest in table["files"].items() if hash_file(self.folder / name) != digest]
+            why = f"{changed[0]} was changed" if changed else ""
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("making items %d to %d again: %s", self.start, self.stop, error)
-            return None
-        if changed:
-            log.warning("making items %d to %d again: %s was changed", self.start, self.stop, changed[0])
+            why = str(error)
+        if why:
+            log.warning("making items %d to %d again: %s", self.start, self.stop, why)
             return None
         return replace(self, table=table)
 
@@ -85,30 +86,25 @@ def plan_shards(folder: Path, ids: Sequence[str], share: Share, batch_size: int,
     earlier job's cut, by another share or shard size, is used as far as it fits.
     """
     (folder / SHARDS).mkdir(exist_ok=True)
-    share_of_batches = share.of(-(-len(ids) // batch_size))
-    position, stop = share_of_batches.start * batch_size, min(share_of_batches.stop * batch_size, len(ids))
+    batches = share.of(-(-len(ids) // batch_size))
+    position, stop = batches.start * batch_size, min(batches.stop * batch_size, len(ids))
     size = -(-shard_size // batch_size) * batch_size
-    found = _found(folder, ids, position, stop)
+    found: dict[int, Shard] = {}
+    for first, last in _spans(folder):
+        if position <= first < last <= stop and (whole := Shard(folder, first, last).read(ids)):
+            found[first] = whole  # the longest, as they are sorted
     shards: list[Shard] = []
     while position < stop:
-        if position not in found:
-            later = min((start for start in found if start > position), default=stop)
-            border = (position // size + 1) * size
-            shards.append(Shard(folder, position, min(later, border, stop)))
-        else:
-            shards.append(found[position])
+        later = min((start for start in found if start > position), default=stop)
+        border = (position // size + 1) * size
+        shards.append(found.get(position) or Shard(folder, position, min(later, border, stop)))
         position = shards[-1].stop
     return shards
 
 
 def num_kept(folder: Path) -> int:
     """Return how many items the shards in a partial folder hold, by their tables' names; nothing is hashed."""
-    kept: set[int] = set()
-    for path in (folder / SHARDS).glob("*-*.json"):
-        words = path.stem.split("-")
-        if len(words) == 2 and all(word.isdecimal() for word in words):
-            kept.update(range(int(words[0]), int(words[1])))
-    return len(kept)
+    return len({item for span in _spans(folder) for item in range(*span)})
 
 
 def num_items(shards: Sequence[Shard], made: bool = False) -> int:
@@ -116,14 +112,9 @@ def num_items(shards: Sequence[Shard], made: bool = False) -> int:
     return sum(shard.stop - shard.start for shard in shards if shard.table is not None or not made)
 
 
-def _found(folder: Path, ids: Sequence[str], first: int, stop: int) -> dict[int, Shard]:
-    """Return the whole shards within a range by where they start, the longest if several start there."""
-    found: dict[int, Shard] = {}
+def _spans(folder: Path) -> Iterator[tuple[int, int]]:
+    """Yield the first item and the stop of every shard that has a table in a partial folder, sorted."""
     for path in sorted((folder / SHARDS).glob("*-*.json")):
         words = path.stem.split("-")
-        if not (len(words) == 2 and all(word.isdecimal() for word in words)):
-            continue
-        start, end = map(int, words)
-        if first <= start < end <= stop and (whole := Shard(folder, start, end).read(ids)):
-            found[start] = whole  # sorted: a longer one comes later
-    return found
+        if len(words) == 2 and all(word.isdecimal() for word in words):
+            yield int(words[0]), int(words[1])
