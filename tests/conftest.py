@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.schema import Settings, conf_path, register_schema
 from icm_pipeline.generation.jobs import Job
@@ -109,6 +110,12 @@ def backbone(random_pipeline_folder: Path) -> Backbone:
     from icm_pipeline.backbones.registry import load_backbone
 
     return load_backbone("random", str(random_pipeline_folder), NUM_STEPS, 3.0, Placement())
+
+
+@pytest.fixture(scope="session")
+def models() -> ModelCache:
+    """Give a cache for tests that may share their loaded model, as the jobs of a sweep do."""
+    return ModelCache()
 
 
 @pytest.fixture

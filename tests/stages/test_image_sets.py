@@ -1,20 +1,12 @@
 """From settings to jobs and steps, and what is refused before hours of generating."""
 
-import gc
-import os
-import shutil
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from icm_pipeline.backbones import loaded
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.loaded import load_model
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, recorded_steps
 from icm_pipeline.machine.devices import check_device
@@ -61,53 +53,6 @@ def test_probe_and_evaluation_images_share_no_seed(settings_with: Compose) -> No
     assert len({job.prompt for job in probe}) >= 40
     assert not {job.seed for job in probe} & {job.seed for job in evaluation}
     assert len({job.seed for job in probe}) == len(probe)
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Give a list of the models that are loaded from disk, beginning with none in memory."""
-    names: list[str] = []
-
-    def loading(name: str, **options: Any) -> Backbone:
-        names.append(name)
-        return load_backbone(name=name, **options)
-
-    loaded._last.clear()
-    monkeypatch.setattr(loaded, "load_backbone", loading)
-    yield names
-    loaded._last.clear()
-
-
-def test_a_model_is_loaded_once_for_stages_and_jobs_that_want_the_same(
-    settings_with: Compose, random_pipeline_folder: Path, loads: list[str]
-) -> None:
-    path = f"model.path={random_pipeline_folder}"
-    first = load_model(settings_with(path).model)
-    assert load_model(settings_with(path, "alpha=3", "model.batch_size=2").model) is first
-    assert len(loads) == 1
-    assert load_model(settings_with(path, "model.num_steps=3").model) is not first
-    assert len(loads) == 2
-
-
-def test_only_the_last_model_stays_in_memory(
-    settings_with: Compose, random_pipeline_folder: Path, loads: list[str]
-) -> None:
-    path = f"model.path={random_pipeline_folder}"
-    first = weakref.ref(load_model(settings_with(path).model).pipe)
-    load_model(settings_with(path, "model.guidance_scale=1").model)
-    gc.collect()
-    assert first() is None
-
-
-def test_other_weights_at_the_same_place_are_loaded(
-    settings_with: Compose, random_pipeline_folder: Path, tmp_path: Path, loads: list[str]
-) -> None:
-    shutil.copytree(random_pipeline_folder, tmp_path / "model")
-    settings = settings_with(f"model.path={tmp_path / 'model'}")
-    load_model(settings.model)
-    os.utime(next(tmp_path.rglob("*.safetensors")), ns=(1, 1))
-    load_model(settings.model)
-    assert len(loads) == 2
 
 
 @pytest.mark.parametrize("word", ["layers.k=99", "layers.rule=named"])

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.sampling import Sample, decode, denoise
@@ -67,7 +68,13 @@ def given(settings_with: Compose, random_pipeline_folder: Path) -> Compose:
 
 
 @pytest.fixture
-def made(given: Compose, parents: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steer:
+def made(
+    given: Compose,
+    parents: dict[str, Artifact],
+    models: ModelCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Steer:
     """Give a function that runs the stage and returns its folder, with the latents before decoding beside the rest."""
 
     def ran(*words: str) -> Path:
@@ -79,7 +86,7 @@ def made(given: Compose, parents: dict[str, Artifact], tmp_path: Path, monkeypat
             return decode(backbone, jobs, latents)
 
         monkeypatch.setattr(steer, "decode", noting)
-        steer.run(StageContext(given(*words), parents, folder))
+        steer.run(StageContext(given(*words), parents, folder, models=models))
         return folder
 
     return ran
@@ -160,7 +167,13 @@ def test_method_none_steers_no_layer_and_leaves_no_vectors(made: Steer, given: C
 
 
 @pytest.fixture
-def assigned(given: Compose, parents: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def assigned(
+    given: Compose,
+    parents: dict[str, Artifact],
+    models: ModelCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
     """Give a function that returns the options of eight images of each of four prompts; the pictures are black."""
 
     def black(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
@@ -172,7 +185,7 @@ def assigned(given: Compose, parents: dict[str, Artifact], tmp_path: Path, monke
     def options(*words: str) -> np.ndarray:
         folder = tmp_path / f"assigned-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        steer.run(StageContext(given("evaluate.images_per_prompt=8", *words), parents, folder))
+        steer.run(StageContext(given("evaluate.images_per_prompt=8", *words), parents, folder, models=models))
         return np.array([OPTIONS.index(option) for option in options_of(folder)]).reshape(8, 4).T  # [prompt, image]
 
     return options

@@ -5,6 +5,7 @@ import shlex
 import time
 from pathlib import Path
 
+from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.folders import folder_of
 from icm_pipeline.pipeline.devices import run_on_devices
@@ -27,7 +28,8 @@ class Pipeline:
 
     overrides: the command-line words that made the configuration, so that commands can be made of them; logs:
     the folder for what processes started on several devices print; forced: the keys of what the jobs of a sweep were
-    forced to make; reused: the artifacts that a run found done before.
+    forced to make; models: their loaded model; reused: the artifacts that a run found done before. Pipelines that are
+    given no common `forced` and `models` share nothing.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Pipeline:
         tracker: Tracker,
         logs: Path | None = None,
         forced: set[str] | None = None,
+        models: ModelCache | None = None,
     ) -> None:
         self.settings = settings
         self.keys = Keys(settings)
         self._logs = logs
         self._forced = set() if forced is None else forced
+        self._models = models or ModelCache()
         self._overrides = overrides
         self._tracker = tracker
         self.reused: list[Artifact] = []
@@ -154,7 +158,7 @@ class Pipeline:
 
     def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
         compared = self.keys.compared() if stage.compares else ()
-        return StageContext(self.settings, parents, partial, compared, share)
+        return StageContext(self.settings, parents, partial, compared, share, self._models)
 
     def _manifest(self, stage: Stage) -> Manifest:
         given = [name for name in stage.images if value_at(self.settings, name) is not None]

@@ -5,12 +5,13 @@ dashboard shows of the artifact.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.shards import WHOLE, Share
@@ -30,6 +31,8 @@ class StageContext:
     """If the stage `compares`: the evaluations to show, this configuration's among them."""
     share: Share = WHOLE
     """If the stage is `shared`: the part of the work to do."""
+    models: ModelCache = field(default_factory=ModelCache)
+    """Loads models; the run's, so that its stages share one."""
 
 
 def no_names(settings: Settings) -> tuple[str, ...]:

@@ -182,7 +182,7 @@ def _own_training(folder: Path, name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def measure_quality(plan: PretrainPlan) -> None:
-    from icm_pipeline.backbones.loaded import load_model
+    from icm_pipeline.backbones.loaded import ModelCache
     from icm_pipeline.labelers.registry import load_labeler
     from icm_pipeline.pretrain.clip import MODEL_NAME
     from icm_pipeline.pretrain.quality import Judges, flat_figures, measure_judges, measure_model, write_figures
@@ -196,7 +196,7 @@ def measure_quality(plan: PretrainPlan) -> None:
     )
     config = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()), device=plan.device)
     held_out = portraits(plan, "held_out")
-    guided, unguided = load_model(config), load_model(replace(config, guidance_scale=1.0))
+    guided, unguided = ModelCache().load(config), ModelCache().load(replace(config, guidance_scale=1.0))
     figures = measure_model(guided, unguided, judges, held_out, plan.num_quality_images, plan.seed)
     if plan.model.name == MODEL_FOLDER:
         figures |= measure_judges(judges, held_out)

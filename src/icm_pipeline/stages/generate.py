@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.loaded import load_model
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, probe_jobs, recorded_steps
@@ -22,12 +21,13 @@ def run(context: StageContext) -> None:
 def make_probe_dataset(context: StageContext, title: str, pictures: bool, record: bool) -> None:
     """Denoise every probe job; keep its picture, its pooled activations, or both."""
     images = planned(context, probe_jobs(context.settings))
-    store(images, _made(context.settings, images.missing, pictures, record), title)
+    store(images, _made(context, images.missing, pictures, record), title)
 
 
-def _made(settings: Settings, missing: Iterable[list[Job]], pictures: bool, record: bool) -> Iterator[Batch]:
+def _made(context: StageContext, missing: Iterable[list[Job]], pictures: bool, record: bool) -> Iterator[Batch]:
     """Yield what is missing batch by batch; the model is loaded for the first."""
-    backbone, steps = load_model(settings.model), recorded_steps(settings) if record else []
+    settings = context.settings
+    backbone, steps = context.models.load(settings.model), recorded_steps(settings) if record else []
     check_layers(settings, backbone)
 
     def make(jobs: list[Job]) -> Batch:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from icm_pipeline.backbones.loaded import load_model
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import shared_prefix
@@ -20,7 +19,7 @@ def run(context: StageContext) -> None:
 def _made(context: StageContext, missing: Iterable[list[Job]]) -> Iterator[Batch]:
     """Yield the missing images batch by batch; the model is loaded for the first."""
     model, first_step, prefixes = context.settings.model, context.settings.method.first_step, prefix_store(context)
-    backbone = load_model(model)
+    backbone = context.models.load(model)
 
     def make(jobs: list[Job]) -> Batch:
         ids = [job.image_id for job in jobs]

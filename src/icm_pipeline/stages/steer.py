@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from icm_pipeline.backbones.loaded import load_model
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import shared_prefix
@@ -60,7 +59,7 @@ def _made(
 ) -> Iterator[Batch]:
     """Yield the missing images batch by batch; the model is loaded for the first."""
     model, prefixes = context.settings.model, prefix_store(context)
-    backbone = load_model(model)
+    backbone = context.models.load(model)
 
     def make(jobs: list[Job]) -> Batch:
         ids = [job.image_id for job in jobs]
