@@ -8,7 +8,6 @@ import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 
@@ -16,8 +15,8 @@ from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.schema import conf_path, register_schema
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.report.wording import describe
-from icm_pipeline.results.evaluation import METRICS
-from icm_pipeline.results.scores import SCORES
+from icm_pipeline.results.evaluation import Evaluation
+from icm_pipeline.results.scores import Scores
 from icm_pipeline.tracking.base import NoTracker
 
 EXPERIMENTS = ("cross_attention", "gender", "all_layers", "random_k", "worst_k", "age", "skin_tone")  # the rows
@@ -28,10 +27,9 @@ KINDS = ("self_attention", "cross_attention", "feed_forward")
 
 def ways_of_steering(outputs: Path) -> list[tuple[str, ...]]:
     """Return a heading and a row per experiment that was evaluated, with the settings that it is shipped with."""
-    rows = [("attribute", "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
-    for _, metrics in evaluated(outputs, [f"experiment={name}" for name in EXPERIMENTS]):
-        attribute = metrics["attribute"].replace("_", " ")
-        rows.append((attribute, describe(metrics["steering"]), *figures(metrics)))
+    rows: list[tuple[str, ...]] = [("attribute", "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
+    for _, evaluation in evaluated(outputs, [f"experiment={name}" for name in EXPERIMENTS]):
+        rows.append((evaluation.attribute.replace("_", " "), *figures(evaluation)))
     return rows
 
 
@@ -39,13 +37,13 @@ def architectures(outputs: Path) -> list[tuple[str, ...]]:
     """Return a heading and, for gender, each architecture's accuracy by kind of site and what steering did."""
     kinds = tuple(f"accuracy, {kind.replace('_', '-')}" for kind in KINDS)
     rows = [("model", *kinds, "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
-    for pipeline, metrics in evaluated(outputs, [f"model={name}" for name in MODELS]):
-        rows.append((metrics["model"], *accuracies(pipeline), describe(metrics["steering"]), *figures(metrics)))
+    for pipeline, evaluation in evaluated(outputs, [f"model={name}" for name in MODELS]):
+        rows.append((evaluation.model, *accuracies(pipeline), *figures(evaluation)))
     return rows
 
 
-def evaluated(outputs: Path, runs: Iterable[str]) -> list[tuple[Pipeline, dict[str, Any]]]:
-    """Return the run of each command-line word with the metrics of its evaluation; what is not there is named."""
+def evaluated(outputs: Path, runs: Iterable[str]) -> list[tuple[Pipeline, Evaluation]]:
+    """Return the run of each command-line word with its evaluation; what is not there is named."""
     found = []
     register_schema()
     with initialize_config_dir(str(conf_path()), version_base="1.3"):
@@ -53,11 +51,11 @@ def evaluated(outputs: Path, runs: Iterable[str]) -> list[tuple[Pipeline, dict[s
             settings = to_settings(compose("config", overrides=[word]))
             settings.paths.outputs = str(outputs)
             pipeline = Pipeline(settings, [word], NoTracker())
-            evaluation = pipeline.find("evaluate")
-            if evaluation is None:
+            artifact = pipeline.find("evaluate")
+            if artifact is None:
                 print(f"{word} was not evaluated with the settings it is shipped with", file=sys.stderr)
             else:
-                found.append((pipeline, evaluation.read_json(METRICS)))
+                found.append((pipeline, Evaluation.read(artifact)))
     return found
 
 
@@ -66,20 +64,21 @@ def accuracies(pipeline: Pipeline) -> list[str]:
     probe = pipeline.find("probe")
     if probe is None:
         return ["?"] * len(KINDS)
-    layers = probe.read_json(SCORES)["layers"].values()
-    by_kind = {kind: [row["score"] for row in layers if row["kind"] == kind] for kind in KINDS}
-    return [f"{sum(values) / len(values):.2f}" if values else "none" for values in by_kind.values()]
+    by_kind = Scores.read(probe).by_kind
+    return [f"{sum(by_kind[kind]) / len(by_kind[kind]):.2f}" if kind in by_kind else "none" for kind in KINDS]
 
 
-def figures(metrics: dict[str, Any]) -> tuple[str, ...]:
-    low, high = metrics["fd"]["interval_95"]
-    shown = [name for name in ORDER if name in metrics["kept"]]
+def figures(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the way of steering and what came of it."""
+    before, after, kept = evaluation.fairness.fd_original, evaluation.fairness.fd, evaluation.kept
+    assert evaluation.steering is not None and before is not None
     return (
-        f"{metrics['fd_original']['mean']:.3f}",
-        f"{metrics['fd']['mean']:.3f} ({low:.3f} to {high:.3f})",
-        f"{metrics['obeyed']:.0%}",
-        f"{metrics['clip_i']:.3f}",
-        ", ".join(f"{name.replace('_', ' ')} {metrics['kept'][name]:.0%}" for name in shown),
+        describe(evaluation.steering),
+        f"{before.mean:.3f}",
+        "{:.3f} ({:.3f} to {:.3f})".format(after.mean, *after.interval_95),
+        f"{evaluation.obeyed:.0%}",
+        f"{evaluation.clip_i:.3f}",
+        ", ".join(f"{name.replace('_', ' ')} {kept[name]:.0%}" for name in ORDER if name in kept),
     )
 
 

@@ -23,13 +23,14 @@ from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import kinds_of_stages
 from icm_pipeline.report.tables import print_metrics
-from icm_pipeline.results.evaluation import STEERING
+from icm_pipeline.results.evaluation import Evaluation
+from icm_pipeline.results.records import from_json
 from icm_pipeline.stages import evaluate
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.garbage import find_waste
-from icm_pipeline.store.manifest import FileEntry, Manifest
 from icm_pipeline.store.shelf import read_shelf
 from icm_pipeline.tracking.base import NoTracker
+from tests.helpers.results import as_artifact, steering
 
 Compose = Callable[..., Settings]
 PROMPTS = ["a face of a doctor", "a face of a firefighter", "a face of a nurse", "a face of a receptionist"]
@@ -87,9 +88,8 @@ def as_parent(folder: Path, options: bool) -> Artifact:
         for name in names:
             index, seed, *option = name.removesuffix(".png").split("_")
             writer.writerow([seed, PROMPTS[int(index)], index, seed, *(option if options else [""]), name])
-    (folder / STEERING).write_text(json.dumps({"layers": [], "target_shares": None}))
-    listed = dict.fromkeys(("images.csv", STEERING, *names), FileEntry(0, ""))
-    return Artifact(folder, Manifest("", "0", files=listed))
+    steering(layers=[]).write(folder)
+    return as_artifact(folder)
 
 
 def test_a_folder_gets_the_figures_that_the_pipeline_gives_the_same_images(
@@ -147,7 +147,7 @@ def test_broken_images_are_named_counted_and_kept_and_the_rest_is_judged(
     obeyed = [float(row[f"steered_{row['steered_to']}"]) > 0.5 for row in rows]
     assert found["obeyed"] == pytest.approx(sum(obeyed) / 8)
     assert set(found["kept"]) == {"age", "skin_tone", "background", "glasses"} == set(found["drift"])
-    print_metrics(found)
+    print_metrics(from_json(Evaluation, found))
     assert "cannot be read" in capsys.readouterr().out
 
 
@@ -165,7 +165,7 @@ def test_without_a_reference_there_is_fd_and_what_prompts_and_options_allow(
         twins = ("fd_original", "fd_change", "clip_i", "clip_t_original", "ssim")
         assert [found[name] for name in twins] == [None] * 5
         assert (found["kept"], found["drift"], list(found["agreement"])) == ({}, {}, ["judges", "options", "steered"])
-        print_metrics(found)
+        print_metrics(from_json(Evaluation, found))
     assert "CLIP-I" not in capsys.readouterr().out
 
 

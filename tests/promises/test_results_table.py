@@ -1,6 +1,5 @@
 """`make results` prints the experiments it ran, and nothing else that lies in the outputs folder."""
 
-import json
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -12,9 +11,8 @@ from hydra import compose, initialize_config_dir
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.schema import conf_path, register_schema
 from icm_pipeline.pipeline.run import Pipeline
-from icm_pipeline.store.files import hash_file
 from icm_pipeline.tracking.base import NoTracker
-from tests.report.test_comparison import USUAL
+from tests.helpers.results import evaluation, steering, write_artifact
 
 TOP = Path(__file__).parents[2]
 
@@ -36,18 +34,9 @@ def evaluate(outputs: Path, *words: str) -> None:
     pipeline = Pipeline(settings, [], NoTracker())
     folder = pipeline.keys.folder("evaluate")
     folder.mkdir(parents=True)
-    fd = {"mean": 0.2, "interval_95": [0.1, 0.3]}
-    steering = {**USUAL, "alpha": 9.0 if "seed=1" in words else 7.0}
-    metrics = {
-        "model": settings.model.name, "attribute": "gender", "steering": steering, "fd": fd, "fd_original": fd,
-        "obeyed": 0.9, "clip_i": 0.9, "kept": {"age": 0.8},
-    }  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    size, sha256 = (folder / "metrics.json").stat().st_size, hash_file(folder / "metrics.json")
-    manifest = {"key": pipeline.keys.key("evaluate"), "stage": "evaluate", "parents": {}, "settings": {}}
-    (folder / "manifest.json").write_text(
-        json.dumps({**manifest, "files": {"metrics.json": {"size": size, "sha256": sha256}}})
-    )
+    alpha = 9.0 if "seed=1" in words else 7.0
+    evaluation(model=settings.model.name, steering=steering(alpha=alpha)).write(folder)
+    write_artifact(folder, "evaluate", pipeline.keys.key("evaluate"))
 
 
 def test_only_the_experiments_as_they_are_shipped_are_rows(

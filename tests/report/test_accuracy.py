@@ -8,19 +8,20 @@ import pytest
 from PIL import Image
 
 from icm_pipeline.report.figures.accuracy import MOST_HEIGHT, MOST_RANKED, plot_heat_map, plot_ranking
+from icm_pipeline.results.scores import Scores
+from tests.helpers.results import scores
 
 DPI = 200
 
 
-def scores_of(num_layers: int, kinds: tuple[str, ...] = ("self_attention", "cross_attention")) -> dict[str, Any]:
-    layers = {
-        f"down_blocks.1.attentions.{number}.transformer_blocks.1.{kind}": {
-            "kind": kind, "score": 0.5 + number / 1000, "accuracy": [0.6, 0.7],
+def scores_of(num_layers: int, kinds: tuple[str, ...] = ("self_attention", "cross_attention")) -> Scores:
+    return scores(
+        {
+            f"down_blocks.1.attentions.{number}.transformer_blocks.1.{kind}": (kind, 0.5 + number / 1000, [0.6, 0.7])
+            for kind in kinds
+            for number in range(num_layers // len(kinds))
         }
-        for kind in kinds
-        for number in range(num_layers // len(kinds))
-    }  # fmt: skip
-    return {"layers": layers, "steps": [0, 1], "chance": 0.5}
+    )
 
 
 @pytest.fixture
@@ -40,14 +41,14 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_large_models_figures_stay_on_a_page_and_name_the_steered_layers(tmp_path: Path, ticks: list[str]) -> None:
-    scores = scores_of(210)
+    large = scores_of(210)
     chosen = ["down_blocks.1.attentions.3.transformer_blocks.1.self_attention"]  # one of the worst
-    with Image.open(plot_heat_map(tmp_path / "map.png", scores, chosen, "gender")) as image:
+    with Image.open(plot_heat_map(tmp_path / "map.png", large, chosen, "gender")) as image:
         assert image.height <= DPI * (MOST_HEIGHT + 1.5)
     assert "down 1.3 block 1" in ticks
     assert len(ticks) < 210
     ticks.clear()
-    with Image.open(plot_ranking(tmp_path / "ranking.png", scores, chosen, "gender")) as image:
+    with Image.open(plot_ranking(tmp_path / "ranking.png", large, chosen, "gender")) as image:
         assert image.height <= DPI * MOST_HEIGHT
     assert len(ticks) == MOST_RANKED
     assert [label for label in ticks if label.startswith("down 1.3 ")] == ["down 1.3 block 1  #203"]
@@ -62,7 +63,7 @@ def test_every_layer_of_a_small_model_is_named(tmp_path: Path, ticks: list[str])
 
 
 def test_the_maps_fill_the_page_whatever_is_marked(tmp_path: Path) -> None:
-    scores = scores_of(36, ("self_attention", "cross_attention", "feed_forward"))
-    with Image.open(plot_heat_map(tmp_path / "map.png", scores, list(scores["layers"])[3:7], "gender")) as image:
+    small = scores_of(36, ("self_attention", "cross_attention", "feed_forward"))
+    with Image.open(plot_heat_map(tmp_path / "map.png", small, list(small.layers)[3:7], "gender")) as image:
         coloured = (np.asarray(image.convert("HSV"))[..., 1] > 100).mean()
     assert coloured > 0.4

@@ -7,12 +7,7 @@ import pytest
 from icm_pipeline.report.figures import comparison
 from icm_pipeline.report.figures.comparison import plot_comparison
 from icm_pipeline.report.wording import describe
-
-USUAL: dict[str, Any] = {
-    "method": "icm", "layers": ["a", "b"], "kind": "self_attention", "rule": "top", "alpha": 1.5, "direction": "probe",
-    "alpha_unit": "relative", "assignment": "quota", "first_step": 0, "last_step": None, "vector": "per_step",
-    "norm_preserving": False, "target_shares": None,
-}  # fmt: skip
+from tests.helpers.results import compared, steering
 
 
 @pytest.mark.parametrize(
@@ -31,13 +26,13 @@ USUAL: dict[str, Any] = {
     ],
 )
 def test_a_way_of_steering_is_described_by_what_sets_it_apart(change: dict[str, Any], words: str) -> None:
-    assert describe({**USUAL, **change}) == words
+    assert describe(steering(**change)) == words
 
 
 @pytest.mark.parametrize("method", ["icm", "none"])
 def test_settings_behind_the_steering_are_told_after_it(method: str) -> None:
-    words = describe({**USUAL, "method": method}, ["probe.C=1", "seed=2"])
-    assert words == describe({**USUAL, "method": method}) + ", probe.C=1, seed=2"
+    words = describe(steering(method=method), ["probe.C=1", "seed=2"])
+    assert words == describe(steering(method=method)) + ", probe.C=1, seed=2"
 
 
 def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
@@ -52,12 +47,9 @@ def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
 
     monkeypatch.setattr(comparison, "spread_labels", watched)
     results = [
-        {
-            "steering": {**USUAL, "alpha": alpha}, "key": str(alpha), "told": ["probe.shuffle_labels=true"],
-            "fd": {"mean": 0.2 + alpha / 1000}, "fd_original": {"mean": 0.5}, "clip_i": 0.9,
-        }
+        compared(str(alpha), ("probe.shuffle_labels=true",), fd=0.2 + alpha / 1000, steering=steering(alpha=alpha))
         for alpha in (1, 2, 3)
-    ]  # fmt: skip
+    ]
     assert plot_comparison(tmp_path / "comparison.png", results, "2").stat().st_size > 10_000
     pairs = [(a, b) for i, a in enumerate(extents) for b in extents[i + 1 :]]
     assert len(pairs) == 3
@@ -65,7 +57,7 @@ def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
 
 
 def test_many_labels_leave_out_what_all_points_share() -> None:
-    rows = [{"steering": {**USUAL, "alpha": alpha}, "told": ["probe.C=1"] * (alpha == 2)} for alpha in range(1, 8)]
+    rows = [compared(told=("probe.C=1",) * (alpha == 2), steering=steering(alpha=alpha)) for alpha in range(1, 8)]
     labels, shared = comparison._labels(rows)
     assert (labels[:3], shared) == (["alpha 1", "alpha 2, probe.C=1", "alpha 3"], ["best 2"])
     few, nothing = comparison._labels(rows[:3])
@@ -73,5 +65,5 @@ def test_many_labels_leave_out_what_all_points_share() -> None:
 
 
 def test_a_point_that_nothing_sets_apart_keeps_its_whole_label() -> None:
-    rows = [{"steering": USUAL, "told": [f"probe.C={c}"] if c else []} for c in range(7)]
+    rows = [compared(told=(f"probe.C={c}",) if c else ()) for c in range(7)]
     assert comparison._labels(rows)[0][:2] == ["best 2, alpha 1.5", "probe.C=1"]

@@ -1,25 +1,24 @@
 """The run's page: every run under a name of its own, figures without a negative zero."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from icm_pipeline.report.page import write_page
-from tests.report.test_comparison import USUAL
+from icm_pipeline.results.comparisons import Compared
+from icm_pipeline.results.evaluation import Agreement, Change, Realism, SideAgreement
+from tests.helpers.results import compared
 
-FD = {"mean": 0.2, "interval_95": [0.1, 0.3], "by_prompt": {"a face": 0.2}}
-RESULT: dict[str, Any] = {
-    "model": "tiny", "attribute": "skin_tone", "steering": USUAL, "num_images": 8, "fd": FD, "fd_original": FD,
-    "fd_floor": 0.0, "fd_change": {"interval_95": [-0.0001, -0.0]}, "worst_share": {"mean": 0.5},
-    "worst_share_original": {"mean": 0.5}, "clip_i": 0.9, "clip_t": 0.7, "clip_t_original": 0.7, "ssim": 0.6,
-    "obeyed": 1.0, "kept": {}, "told": (), "fd_less_this": None,
-    "reference": {"num_images": 9, "features": "CLIP", "fid": 1, "fid_original": 1, "kid": -1e-6, "kid_original": 0},
-    "agreement": {"judges": ["a", "b"], "original": {"share": 1, "kappa": -0.001},
-                  "steered": {"share": 1, "kappa": None}},
-}  # fmt: skip
-CONTROL = {**RESULT, "told": ("probe.shuffle_labels=true",), "fd_less_this": (-0.0001, 0.1)}
+RESULT = compared(
+    attribute="skin_tone", kept={}, fd_change=Change(0.0, (-0.0001, -0.0)),
+    reference=Realism(num_images=9, features="CLIP", fid_original=1, kid_original=0, kid_original_deviation=0, fid=1,
+                      kid=-1e-6, kid_deviation=0),
+    agreement=Agreement(judges=["a", "b"], options=[], original=SideAgreement([], 1, -0.001, 0),
+                        steered=SideAgreement([], 1, None, 0)),
+)  # fmt: skip
+CONTROL = replace(RESULT, told=("probe.shuffle_labels=true",), fd_less_this=(-0.0001, 0.1))
 
 
-def page(folder: Path, *results: dict[str, Any], usual: tuple[str, ...] = ()) -> str:
+def page(folder: Path, *results: Compared, usual: tuple[str, ...] = ()) -> str:
     return write_page(folder / "report.md", results[0], {}, list(results), usual).read_text()
 
 

@@ -5,7 +5,7 @@ import itertools
 from icm_pipeline.config.choices import SITE_KINDS
 from icm_pipeline.report.figures.style import KIND_COLORS, short_name, short_names, spread_ticks
 from icm_pipeline.report.wording import KIND_NAMES, describe
-from tests.report.test_comparison import USUAL
+from tests.helpers.results import steering
 
 
 def test_every_kind_of_layer_has_a_name_and_a_colour_of_its_own() -> None:
@@ -15,7 +15,7 @@ def test_every_kind_of_layer_has_a_name_and_a_colour_of_its_own() -> None:
 
 
 def test_steering_behind_a_gate_is_described() -> None:
-    assert describe({**USUAL, "kind": "gated_self_attention"}).startswith("best 2 gated self-attention")
+    assert describe(steering(kind="gated_self_attention")).startswith("best 2 gated self-attention")
 
 
 def test_no_block_of_a_transformer_loses_its_number() -> None:

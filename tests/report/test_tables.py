@@ -1,21 +1,19 @@
 """Tables on the terminal: what a user wrote is shown as it is, and names of layers stay whole."""
 
-from typing import Any
-
 import pytest
 
+from icm_pipeline.localization.selection import LayerScore
 from icm_pipeline.report.tables import print_metrics, print_ranking, print_sweep
+from icm_pipeline.results.evaluation import Change, Realism
+from icm_pipeline.results.scores import Selection
+from tests.helpers.results import evaluation, steering
 
-METRICS: dict[str, Any] = {
-    "attribute": "[/b]", "model": "tiny[x]", "num_images": 8, "fd_floor": 0.0, "clip_i": 0.9, "clip_t": 0.7,
-    "clip_t_original": 0.7, "obeyed": 1.0, "kept": {"skin_[/]tone": 0.5}, "agreement": None, "unseen": {},
-    "steering": {"layers": ["a"], "alpha": 2.0, "alpha_unit": "relative", "assignment": "quota"},
-    "fd": {"mean": 0.2, "interval_95": [0.1, 0.3], "by_prompt": {"a [red] face": 0.2}},
-    "fd_original": {"mean": 0.2, "interval_95": [0.1, 0.3], "by_prompt": {"a [red] face": 0.2}},
-    "fd_change": {"mean": 0.0, "interval_95": [-0.0001, -0.0]},
-    "worst_share": {"mean": 0.5}, "worst_share_original": {"mean": 0.5},
-    "reference": {"fid": 1.0, "fid_original": 1.0, "kid": -0.0001, "kid_original": 0.1},
-}  # fmt: skip
+FOUND = evaluation(
+    prompts=["a [red] face"], attribute="[/b]", model="tiny[x]", kept={"skin_[/]tone": 0.5},
+    steering=steering(layers=["a"], alpha=2.0), fd_change=Change(0.0, (-0.0001, -0.0)),
+    reference=Realism(num_images=9, features="CLIP", fid_original=1.0, kid_original=0.1, kid_original_deviation=0,
+                      fid=1.0, kid=-0.0001, kid_deviation=0),
+)  # fmt: skip
 
 
 def test_brackets_in_a_sweep_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,13 +23,15 @@ def test_brackets_in_a_sweep_are_shown(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_brackets_in_an_evaluation_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    print_metrics(METRICS)
+    print_metrics(FOUND)
     text = capsys.readouterr().out
-    assert all(shown in text for shown in ("[/b] on tiny[x], 1 layer, alpha 2", "a [red] face", "skin [/]tone"))
+    assert all(
+        shown in text for shown in ("[/b] on tiny[x]: best 1 self-attention, alpha 2", "a [red] face", "skin [/]tone")
+    )
 
 
 def test_there_is_no_negative_zero(capsys: pytest.CaptureFixture[str]) -> None:
-    print_metrics(METRICS)
+    print_metrics(FOUND)
     text = capsys.readouterr().out
     assert "-0.000" not in text
     assert "+0.000 to +0.000" in text
@@ -42,7 +42,7 @@ def test_names_of_layers_stay_in_one_line_of_a_narrow_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
-    print_ranking({"ranking": [{"layer": layer, "kind": "cross_attention", "score": 0.7}], "layers": [layer]})
+    print_ranking(Selection([layer], "top", "cross_attention", [LayerScore(layer, "cross_attention", 0.7)]))
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["*", "0.700", layer, "cross-attention"] for line in lines)
     assert max(map(len, lines)) <= 80
@@ -53,5 +53,5 @@ def test_a_name_wider_than_the_terminal_is_not_cut(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
-    print_ranking({"ranking": [{"layer": layer, "kind": "self_attention", "score": 0.7}], "layers": []})
+    print_ranking(Selection([], "top", "self_attention", [LayerScore(layer, "self_attention", 0.7)]))
     assert f"0.700    {layer} self-attention" in capsys.readouterr().out

@@ -14,23 +14,8 @@ from icm_pipeline.report.figures.sweep import sweep_axes, sweep_series
 from icm_pipeline.report.sweep_report import report_sweep
 from icm_pipeline.report.wording import phrase
 from icm_pipeline.results.sweeps import STOPPED, Sweep, SweepJob, read_sweep, sweep_name, write_result
-from icm_pipeline.store.files import hash_file, write_json
-
-STEERING: dict[str, Any] = {
-    "method": "icm", "layers": ["a", "b"], "kind": "self_attention", "rule": "top", "alpha": 2.0, "direction": "probe",
-    "alpha_unit": "relative", "assignment": "quota", "first_step": 0, "last_step": None, "vector": "per_step",
-    "norm_preserving": False, "target_shares": None,
-}  # fmt: skip
-PROMPTS = ("a face of a nurse", "a face of a doctor")
-
-
-def write_artifact(folder: Path, stage: str, **more: Any) -> Path:
-    """Give a folder with files the manifest of an artifact."""
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    files = {name: {"size": (folder / name).stat().st_size, "sha256": hash_file(folder / name)} for name in names}
-    manifest = {"stage": stage, "key": folder.name, "parents": {}, "settings": {}, "files": files, **more}
-    write_json(folder / "manifest.json", manifest)
-    return folder
+from icm_pipeline.store.files import hash_file
+from tests.helpers.results import PROMPTS, evaluation, steering, write_artifact
 
 
 def write_images(folder: Path, stage: str, color: str) -> Path:
@@ -63,12 +48,8 @@ def add_job(tmp_path: Path) -> Callable[..., None]:
         artifacts = tmp_path / "outputs" / "artifacts"
         evaluated = artifacts / "evaluate" / f"e{number}"
         evaluated.mkdir(parents=True)
-        metrics = {
-            "model": model, "attribute": "gender", "steering": {**STEERING, **changed}, "clip_i": clip_i,
-            "fd": {"mean": fd, "interval_95": [fd / 2, fd * 2], "by_prompt": {}}, "fd_original": {"mean": 0.6},
-            "obeyed": 0.75, "kept": {"age": 0.5},
-        }  # fmt: skip
-        write_json(evaluated / "metrics.json", metrics)
+        found = evaluation(fd, model=model, clip_i=clip_i, steering=steering(**{"alpha": 2.0, **changed}))
+        found.write(evaluated)
         folders = {
             "evaluate": write_artifact(
                 evaluated, "evaluate", parents={"originals": model}, settings={"config": {"evaluate.fd": judged}}
@@ -146,9 +127,7 @@ def test_a_job_that_judged_a_folder_is_left_out_with_the_place_of_its_figures(
     for number in (0, 1):
         add_job(number, 0.1, 0.9)
     evaluated = tmp_path / "outputs/artifacts/evaluate/e1"
-    metrics = json.loads((evaluated / "metrics.json").read_text())
-    write_json(evaluated / "metrics.json", metrics | {"steering": None, "clip_i": None})
-    (evaluated / "manifest.json").unlink()  # it would be among the files of the next
+    evaluation(steering=None, clip_i=None).write(evaluated)
     write_artifact(evaluated, "evaluate")
     sweep = read(tmp_path)
     assert [job.name for job in sweep.jobs] == ["0"]
@@ -201,7 +180,7 @@ def test_a_job_is_named_by_what_was_varied(
     tmp_path: Path, add_job: Callable[..., None], names: list[str], changed: dict[str, Any], words: str
 ) -> None:
     add_job(0, 0.1, 0.9, **changed)
-    assert phrase(read(tmp_path).jobs[0], names) == words
+    assert phrase(read(tmp_path).jobs[0].factors, names) == words
 
 
 def test_a_line_joins_the_jobs_that_differ_in_one_factor(tmp_path: Path, add_job: Callable[..., None]) -> None:
@@ -263,7 +242,7 @@ def test_a_single_job_without_images_can_be_reported(tmp_path: Path, add_job: Ca
     add_job(0, 0.1, 0.9)
     sweep = read(tmp_path)
     (job,) = sweep.jobs
-    bare = Sweep(sweep.folder, (SweepJob(job.name, job.subject, job.factors, job.metrics),), {})
+    bare = Sweep(sweep.folder, (SweepJob(job.name, job.subject, job.factors, job.evaluation),), {})
     assert set(hashes(report_sweep(bare).folder)) == {"sweep.csv", "sweep.md", "overview.png", "front.png"}
 
 

@@ -17,10 +17,10 @@ from icm_pipeline.evaluation.fairness import drift_of, fairness_figures
 from icm_pipeline.labelers.base import Questions
 from icm_pipeline.metrics.fairness import expected_floor
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.results.evaluation import STEERING
+from icm_pipeline.results.evaluation import Fairness
 from icm_pipeline.stages import evaluate
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.manifest import FileEntry, Manifest
+from tests.helpers.results import as_artifact, steering
 
 Compose = Callable[..., Settings]
 
@@ -80,8 +80,8 @@ def image_set(folder: Path, side: int) -> Artifact:
     with (folder / "images.csv").open("w", newline="", encoding="utf-8") as file:
         header = ["id", "prompt", "prompt_index", "seed", "option", "path"]
         csv.writer(file).writerows([header, *(rows if side else rows[::-1])])
-    (folder / STEERING).write_text(json.dumps({"layers": []}))
-    return Artifact(folder, Manifest("", "0", files={path.name: FileEntry(0, "") for path in folder.iterdir()}))
+    steering().write(folder)
+    return as_artifact(folder)
 
 
 @pytest.fixture
@@ -176,33 +176,33 @@ OBEYED = np.eye(2)[np.tile([0, 0, 0, 1], 8)]  # 32 images that show what they we
 TWO_PROMPTS = ["a"] * 16 + ["b"] * 16
 
 
-def figures(settings: Settings, made_here: bool = True, **changed: Any) -> dict[str, Any]:
+def figures(settings: Settings, made_here: bool = True, **changed: Any) -> Fairness:
     given = {"sides": {"original": OBEYED[:, ::-1], "steered": OBEYED}, "wanted": OBEYED.argmax(1)} | changed
     return fairness_figures(settings, given["sides"], TWO_PROMPTS, given["wanted"], made_here)
 
 
 def test_fixed_quotas_leave_nothing_to_chance_in_steered_images_that_obey_and_draws_do(settings_with: Compose) -> None:
     found = {how: figures(settings_with(f"method.assignment={how}")) for how in ("quota", "image")}
-    low, high = found["quota"]["fd"]["interval_95"]
-    assert low == high == pytest.approx(found["quota"]["fd"]["mean"])
-    low, high = found["image"]["fd"]["interval_95"]
-    assert low < found["image"]["fd"]["mean"] < high
+    low, high = found["quota"].fd.interval_95
+    assert low == high == pytest.approx(found["quota"].fd.mean)
+    low, high = found["image"].fd.interval_95
+    assert low < found["image"].fd.mean < high
     for how in found:  # nobody fixed what the originals show
-        low, high = found[how]["fd_original"]["interval_95"]
-        assert low < found[how]["fd_original"]["mean"] < high
-    low, high = figures(settings_with("method.assignment=quota"), made_here=False)["fd"]["interval_95"]
+        low, high = found[how].fd_original.interval_95
+        assert low < found[how].fd_original.mean < high
+    low, high = figures(settings_with("method.assignment=quota"), made_here=False).fd.interval_95
     assert low < high
 
 
 def test_figures_and_intervals_are_towards_the_target(settings_with: Compose) -> None:
     found = figures(settings_with("method.assignment=image", "method.target_shares=[0.75,0.25]"))
-    assert found["fd"]["mean"] == pytest.approx(0, abs=1e-9)
-    low, high = found["fd"]["interval_95"]
+    assert found.fd.mean == pytest.approx(0, abs=1e-9)
+    low, high = found.fd.interval_95
     assert low == 0 < high < 0.3
-    assert found["fd_original"]["mean"] == pytest.approx(2**0.5 * 0.5)
-    low, high = found["fd_change"]["interval_95"]
-    assert found["fd_change"]["mean"] == pytest.approx(-(2**0.5) * 0.5)
-    assert low < found["fd_change"]["mean"] < high
+    assert found.fd_original.mean == pytest.approx(2**0.5 * 0.5)
+    low, high = found.fd_change.interval_95
+    assert found.fd_change.mean == pytest.approx(-(2**0.5) * 0.5)
+    assert low < found.fd_change.mean < high
 
 
 def test_the_floor_is_of_how_options_were_drawn_towards_the_target(settings_with: Compose) -> None:
@@ -211,21 +211,21 @@ def test_the_floor_is_of_how_options_were_drawn_towards_the_target(settings_with
         settings = settings_with(*words, f"method.assignment={how}")
         rng = np.random.default_rng(settings.seed)
         expected = expected_floor(16, np.array([0.7, 0.3]), how, 4, rng)
-        assert figures(settings)["fd_floor"] == pytest.approx(expected)
-    floors = [figures(settings_with(*words, f"method.assignment={how}"))["fd_floor"] for how in ("image", "batch")]
+        assert figures(settings).fd_floor == pytest.approx(expected)
+    floors = [figures(settings_with(*words, f"method.assignment={how}")).fd_floor for how in ("image", "batch")]
     assert 0.05 < floors[0] < floors[1]
 
 
 def test_the_floor_of_images_from_elsewhere_is_of_what_they_were_steered_to(settings_with: Compose) -> None:
     settings = settings_with("method.target_shares=[0.5,0.5]")
-    assert figures(settings, made_here=False)["fd_floor"] == pytest.approx(2**0.5 * 0.25)
+    assert figures(settings, made_here=False).fd_floor == pytest.approx(2**0.5 * 0.25)
     unknown = np.where(np.arange(32) == 5, -1, OBEYED.argmax(1))
-    assert figures(settings, made_here=False, wanted=unknown)["fd_floor"] is None
+    assert figures(settings, made_here=False, wanted=unknown).fd_floor is None
 
 
 def test_intervals_are_drawn_as_often_as_asked_for_by_the_seed(settings_with: Compose) -> None:
     intervals = [
-        figures(settings_with("method.assignment=image", f"evaluate.bootstrap={count}", f"seed={seed}"))["fd"]
+        figures(settings_with("method.assignment=image", f"evaluate.bootstrap={count}", f"seed={seed}")).fd
         for count, seed in ((200, 0), (200, 0), (200, 1000), (20, 0))
     ]
     assert intervals[0] == intervals[1]

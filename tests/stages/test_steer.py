@@ -22,10 +22,11 @@ from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.scores import Selection
 from icm_pipeline.stages import steer
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.manifest import FileEntry, Manifest
 from tests.conftest import NUM_STEPS
+from tests.helpers.results import as_artifact
 
 Compose = Callable[..., Settings]
 LAYERS = [f"mid_block.attentions.0.transformer_blocks.0.attn{number}" for number in (1, 2)]
@@ -51,8 +52,8 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     names = [f"vectors-{name}.safetensors" for name in ("probe", "mean_difference", "pattern")]
     for name in names:
         vectors_named(name.split("-")[1].split(".")[0]).save(folder / name)
-    (folder / "selection.json").write_text(json.dumps({"layers": LAYERS[:1], "rule": "top", "kind": "self_attention"}))
-    artifact = Artifact(folder, Manifest("", "0", files=dict.fromkeys([*names, "selection.json"], FileEntry(0, ""))))
+    Selection(LAYERS[:1], "top", "self_attention", []).write(folder)
+    artifact = as_artifact(folder)
     return {"probe": artifact, "select": artifact}
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from icm_pipeline.localization.selection import LayerScore
 from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.results.scores import Selection
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.files import write_json
 from icm_pipeline.store.manifest import FileEntry, Manifest
 from icm_pipeline.tracking.dashboard import track_artifact
+from tests.helpers.results import evaluation, scores
 
 
 class Seen:
@@ -49,20 +51,26 @@ def seen_of(folder: Path, stage: str, options: dict[str, Any] | None = None) -> 
 
 
 def test_evaluate_shows_every_line_of_its_metrics(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("metric,value\nfd/mean,0.125\nfd/a face of a nurse,0.25\nclip_i/mean,0.9\n")
+    found = evaluation(0.125, prompts=["a face of a nurse"])
+    found.write(tmp_path)
     seen = seen_of(tmp_path, "evaluate")
-    assert seen.scalars == {"fd/mean": 0.125, "fd/a face of a nurse": 0.25, "clip_i/mean": 0.9}
-    assert seen.tables["evaluate/metrics"][1][0] == ["fd/mean", 0.125]
+    assert seen.scalars == dict(found.rows())
+    assert (seen.scalars["fd/mean"], seen.scalars["fd/a face of a nurse"], seen.scalars["clip_i/mean"]) == (
+        0.125,
+        0.125,
+        0.9,
+    )
+    assert ["fd/mean", 0.125] in seen.tables["evaluate/metrics"][1]
     assert seen.lineage == [("evaluate", "k1", {"probe": "k0"})]
 
 
 def test_probe_shows_accuracies_and_the_heat_map_cell_by_cell(tmp_path: Path) -> None:
     layers = {
-        "mid.attn1": {"kind": "self_attention", "score": 0.75, "accuracy": [0.5, 1.0]},
-        "up.attn1": {"kind": "self_attention", "score": 0.5, "accuracy": [0.5, 0.5]},
-        "mid.attn2": {"kind": "cross_attention", "score": 0.6, "accuracy": [0.6, 0.6]},
+        "mid.attn1": ("self_attention", 0.75, [0.5, 1.0]),
+        "up.attn1": ("self_attention", 0.5, [0.5, 0.5]),
+        "mid.attn2": ("cross_attention", 0.6, [0.6, 0.6]),
     }
-    write_json(tmp_path / "scores.json", {"steps": [0, 10], "chance": 0.5, "layers": layers})
+    scores(layers, steps=[0, 10]).write(tmp_path)
     seen = seen_of(tmp_path, "probe")
     assert seen.scalars["probe/accuracy/mid.attn1"] == 0.75
     assert seen.scalars["probe/mean/self_attention"] == pytest.approx(0.625)
@@ -74,8 +82,8 @@ def test_probe_shows_accuracies_and_the_heat_map_cell_by_cell(tmp_path: Path) ->
 
 
 def test_select_shows_the_ranking_with_the_chosen_layers(tmp_path: Path) -> None:
-    ranking = [{"layer": name, "kind": "self_attention", "score": score} for name, score in (("b", 0.9), ("a", 0.6))]
-    write_json(tmp_path / "selection.json", {"layers": ["b"], "ranking": ranking})
+    ranking = [LayerScore(name, "self_attention", score) for name, score in (("b", 0.9), ("a", 0.6))]
+    Selection(["b"], "top", "self_attention", ranking).write(tmp_path)
     seen = seen_of(tmp_path, "select")
     assert seen.tables["select/ranking"][1] == [
         [1, "b", "self_attention", 0.9, True],

@@ -12,8 +12,8 @@ from icm_pipeline.cli.errors import USER_ERRORS
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.report.tables import print_metrics, print_ranking, print_sweep
-from icm_pipeline.results.evaluation import METRICS
-from icm_pipeline.results.scores import SELECTION
+from icm_pipeline.results.evaluation import Evaluation
+from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.sweeps import Sweep, read_sweep
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.text import count_text
@@ -66,19 +66,19 @@ def show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, float
     """Print what a job is asked for: the ranking, the metrics, the figures' paths; return what `main` returns."""
     stage = artifact.stage
     if stage == "select":
-        print_ranking(artifact.read_json(SELECTION))
+        print_ranking(Selection.read(artifact))
     if stage not in ("evaluate", "report"):
         return None
     evaluated, selected = pipeline.find("evaluate"), pipeline.find("select") if stage == "report" else None
     if selected is not None:
-        print_ranking(selected.read_json(SELECTION), RANKING_ROWS)
-    metrics = None if evaluated is None else evaluated.read_json(METRICS)
-    if metrics is not None:
-        print_metrics(metrics)
+        print_ranking(Selection.read(selected), RANKING_ROWS)
+    evaluation = None if evaluated is None else Evaluation.read(evaluated)
+    if evaluation is not None:
+        print_metrics(evaluation)
     for name in sorted(name for name in artifact.manifest.files if name.endswith((".png", ".md"))):
         print(artifact.folder / name)
-    if metrics is None:
+    if evaluation is None:
         return None
-    fd, clip_i = float(metrics["fd"]["mean"]), metrics["clip_i"]
+    fd, clip_i = evaluation.fairness.fd.mean, evaluation.clip_i
     directions = HydraConfig.get().sweeper.get("direction")
-    return fd if directions is None or isinstance(directions, str) or clip_i is None else (fd, float(clip_i))
+    return fd if directions is None or isinstance(directions, str) or clip_i is None else (fd, clip_i)

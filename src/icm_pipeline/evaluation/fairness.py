@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,16 +11,15 @@ from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_va
 from icm_pipeline.metrics.fairness import discrepancy_by_prompt, expected_floor
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
 from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
+from icm_pipeline.results.evaluation import Change, Discrepancy, Fairness, Figure
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = {"original": "_original", "steered": ""}  # of figures' names, by side
 
 
 def fairness_figures(
     settings: Settings, sides: Mapping[str, Floats], prompts: list[str], wanted: Ints, made_here: bool
-) -> dict[str, Any]:
-    """Return FD of each side with its floor and intervals, parity gaps and worst-group shares; None for no side.
+) -> Fairness:
+    """Return FD of each side with its floor and intervals, parity gaps and worst-group shares; None for no originals.
 
     sides: probabilities [n, K]; wanted: the option each image was steered to [n], -1 if unknown; made_here: whether
     options were drawn as `method.assignment` says; quotas fix how many images are steered to what, so that steered
@@ -42,19 +40,19 @@ def fairness_figures(
     inside = ~np.isin(prompts, left_out)
     strata = wanted[inside] if made_here and settings.method.assignment == "quota" else None
     sides, prompts = {side: rows[inside] for side, rows in sides.items()}, np.array(prompts)[inside].tolist()
-    found: dict[str, Any] = {"fd_floor": floor, "prompts_left_out": left_out}
-    for side, suffix in SUFFIXES.items():
-        if side not in sides:
-            found |= {f"{name}{suffix}": None for name in ("fd", "parity_gap", "worst_share")}
-            continue
-        shares = _by_prompt(sides[side], prompts)
-        by_prompt = discrepancy_by_prompt(sides[side], prompts, target)
-        fixed = strata if side == "steered" else None
-        interval = bootstrap_interval(sides[side], prompts, num_resamples, rng, target, strata=fixed)
-        found[f"fd{suffix}"] = {**_mean(by_prompt), "interval_95": interval}
-        found[f"parity_gap{suffix}"] = _mean({prompt: parity_gap(row) for prompt, row in shares.items()})
-        found[f"worst_share{suffix}"] = _mean({prompt: worst_share(row) for prompt, row in shares.items()})
-    return found | {"fd_change": _change(sides, prompts, num_resamples, rng, target, strata)}
+
+    def figures(side: Floats, strata: Ints | None) -> tuple[Discrepancy, Figure, Figure]:
+        shares, fd = _by_prompt(side, prompts), _figure(discrepancy_by_prompt(side, prompts, target))
+        interval = bootstrap_interval(side, prompts, num_resamples, rng, target, strata=strata)
+        gaps = {prompt: parity_gap(row) for prompt, row in shares.items()}
+        rarest = {prompt: worst_share(row) for prompt, row in shares.items()}
+        return Discrepancy(fd.mean, fd.by_prompt, interval), _figure(gaps), _figure(rarest)
+
+    before: tuple[Discrepancy | None, Figure | None, Figure | None] = (None, None, None)
+    if "original" in sides:
+        before = figures(sides["original"], None)
+    after = figures(sides["steered"], strata)
+    return Fairness(floor, left_out, *before, *after, _change(sides, prompts, num_resamples, rng, target, strata))
 
 
 def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:
@@ -95,7 +93,7 @@ def _change(
     rng: np.random.Generator,
     target: Floats,
     strata: Ints | None,
-) -> dict[str, Any] | None:
+) -> Change | None:
     """Return FD steered less FD original over the prompts with a pair that the judge could see; None without one."""
     if "original" not in sides:
         return None
@@ -106,7 +104,7 @@ def _change(
     rows = np.array(prompts)[inside].tolist()
     strata = None if strata is None else strata[inside]
     change, interval = paired_change(before[inside], after[inside], rows, num_resamples, rng, target, strata=strata)
-    return {"mean": change, "interval_95": interval}
+    return Change(change, interval)
 
 
 def _unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:
@@ -121,5 +119,5 @@ def _by_prompt(probabilities: Floats, prompts: list[str]) -> dict[str, Floats]:
     return {prompt: mean_shares(probabilities[rows == prompt]) for prompt in dict.fromkeys(prompts)}
 
 
-def _mean(by_prompt: dict[str, float]) -> dict[str, Any]:
-    return {"mean": float(np.mean(list(by_prompt.values()))), "by_prompt": by_prompt}
+def _figure(by_prompt: dict[str, float]) -> Figure:
+    return Figure(float(np.mean(list(by_prompt.values()))), by_prompt)

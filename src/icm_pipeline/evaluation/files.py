@@ -1,57 +1,33 @@
 """What an evaluation leaves: all figures as JSON, as CSV under stable names, and per image."""
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from icm_pipeline.arrays import Floats
-from icm_pipeline.evaluation.likeness import Likeness
-from icm_pipeline.evaluation.pairs import ImagePairs
-from icm_pipeline.results.evaluation import IMAGES_TABLE, METRICS, metrics_rows
-from icm_pipeline.store.files import write_json
+from icm_pipeline.evaluation.measures import JudgedImage
+from icm_pipeline.labelers.base import Questions
+from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.results.evaluation import SIDES, Evaluation
+from icm_pipeline.results.images import IMAGES_TABLE
 
 
-@dataclass(frozen=True)
-class PerImage:
-    """Figures of every image: probabilities [n, K] of each side, and its likeness to its twin and prompt.
-
-    others: what the judge sees of other attributes {attribute: {side: [n] options, "" where it cannot tell}}.
-    """
-
-    pairs: ImagePairs
-    options: list[str]
-    shown: dict[str, Floats]
-    likeness: Likeness
-    others: dict[str, dict[str, list[str]]]
-
-
-def write_files(folder: Path, metrics: dict[str, Any], images: PerImage) -> None:
-    """Write metrics.json, metrics.csv and images.csv into an artifact's folder."""
-    write_json(folder / METRICS, metrics)
-    _write_images_table(folder, images)
+def write_files(folder: Path, evaluation: Evaluation, images: list[JudgedImage], others: Questions) -> None:
+    """Write metrics.json, metrics.csv and images.csv; others: what was asked besides the attribute."""
+    evaluation.write(folder)
     with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["metric", "value"], *metrics_rows(metrics)])
-
-
-def _write_images_table(folder: Path, images: PerImage) -> None:
-    """Write a line per image; nan where a judge saw nothing or a picture is not there, with the problem beside it."""
-    pairs, likeness = images.pairs, images.likeness
-    nothing = np.full((len(pairs.rows), len(images.options)), np.nan)
-    sides = ("original", "steered")
+        csv.writer(file).writerows([["metric", "value"], *evaluation.rows()])
+    options = list(next(iter(evaluation.shares["steered"].values())))
+    asked = [(name, side) for name in others for side in SIDES if side in evaluation.shares]
+    figures = ["clip_i", "clip_t", "ssim", *(f"{side}_{option}" for side in SIDES for option in options)]
     with (folder / IMAGES_TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        names = [f"{side}_{option}" for side in sides for option in images.options]
-        others = {
-            f"{name}_{side}": seen[side] for name, seen in images.others.items() for side in sides if side in seen
-        }
-        writer.writerow(["id", "prompt", "seed", "steered_to", "clip_i", "clip_t", "ssim", *names, *others, "problem"])
-        columns = list(zip(*others.values(), strict=True)) or [()] * len(pairs.rows)
-        for row, problem, also, *figures, p, q in zip(
-            pairs.rows, pairs.problems, columns, likeness.clip_i, likeness.clip_t, likeness.ssim,
-            *(images.shown.get(side, nothing) for side in sides), strict=True,
-        ):  # fmt: skip
-            numbers = [f"{value:.6f}" for value in (*figures, *p, *q)]
-            writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers, *also, problem])
+        also = [f"{name}_{side}" for name, side in asked]
+        writer.writerow(["id", "prompt", "seed", "steered_to", *figures, *also, "problem"])
+        nothing = {evaluation.attribute: np.full(len(options), np.nan)}
+        for image in images:
+            row, like, seen = image.row, image.likeness, image.seen
+            shown = [value for side in SIDES for value in seen.get(side, nothing)[evaluation.attribute]]
+            numbers = [f"{value:.6f}" for value in (like.clip_i, like.clip_t, like.ssim, *shown)]
+            labels = [["", *others[name]][hard_labels(seen[side][name][None])[0] + 1] for name, side in asked]
+            writer.writerow([row.image_id, row.prompt, row.seed, row.option, *numbers, *labels, image.problem])

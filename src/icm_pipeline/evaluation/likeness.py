@@ -1,7 +1,7 @@
 """How much of each picture stayed, and how well it fits its prompt: CLIP-I, CLIP-T and SSIM of every image."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,38 +14,39 @@ from icm_pipeline.images.table import ImageRow
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.metrics.structure import structural_similarity
 from icm_pipeline.progress import working
+from icm_pipeline.results.evaluation import SIDES
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Figures of every image [n], NaN where the picture, its twin or its prompt is not there."""
+    """Figures of one image, NaN where the picture, its twin or its prompt is not there."""
 
-    clip_i: Floats
-    clip_t_original: Floats
-    clip_t: Floats
-    ssim: Floats
+    clip_i: float
+    clip_t_original: float
+    clip_t: float
+    ssim: float
 
 
-def likeness_of(judging: Judging, pairs: ImagePairs) -> Likeness:
+def likeness_of(judging: Judging, pairs: ImagePairs) -> list[Likeness]:
     """Return the likeness of each image to its twin and to its prompt."""
     nothing = np.full(len(pairs.rows), np.nan)
     embedded = {side: judging.embed(rows) for side, rows in pairs.sides.items()}
     prompts = [row.prompt for row in pairs.rows]
-    fits = dict.fromkeys(("original", "steered"), nothing)
+    fits = dict.fromkeys(SIDES, nothing)
     if any(prompts):
         texts = spread([bool(prompt) for prompt in prompts], judging.embed_prompts([p for p in prompts if p]))
         fits |= {side: mapped_cosine(rows, texts) for side, rows in embedded.items()}
-    if pairs.twins is None:
-        return Likeness(nothing, nothing, fits["steered"], nothing)
-    clip_i = mapped_cosine(embedded["steered"], embedded["original"])
-    return Likeness(clip_i, fits["original"], fits["steered"], _ssim(pairs.twins, pairs.rows))
+    clip_i = ssim = nothing
+    if pairs.twins is not None:
+        clip_i, ssim = mapped_cosine(embedded["steered"], embedded["original"]), _ssim(pairs.twins, pairs.rows)
+    return [Likeness(*row) for row in zip(clip_i, fits["original"], fits["steered"], ssim, strict=True)]
 
 
-def mean_of(values: Floats) -> float | None:
+def mean_of(values: Iterable[float]) -> float | None:
     """Return the mean of what is there, None if nothing is."""
-    there = values[~np.isnan(values)]
+    there = np.array([value for value in values if not np.isnan(value)])
     return float(there.mean()) if len(there) else None
 
 

@@ -15,7 +15,8 @@ from icm_pipeline.images.table import ImageRow, read_table
 from icm_pipeline.labelers.base import Questions
 from icm_pipeline.labelers.registry import refuse_judge
 from icm_pipeline.metrics.similarity import pair_by_id
-from icm_pipeline.results.evaluation import STEERING
+from icm_pipeline.results.evaluation import Lost
+from icm_pipeline.results.steering import Steering
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.text import some
 
@@ -34,21 +35,20 @@ class Judge:
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """Images, and the unsteered twin of each in the same order, None if they are judged alone.
-
-    A picture that is not there or cannot be read is a row with a problem. others: what the judge is asked besides the
-    attribute; second: the judge that is compared with the first; steering: how the images were made, None if unknown;
-    facts: what else is noted of them.
-    """
+    """Images with their unsteered twins; a picture that is not there or cannot be read is a row with a problem."""
 
     name: str
     rows: list[ImageRow]
     twins: list[ImageRow] | None
+    """Of each row its twin; None if the images are judged alone."""
     judge: Judge
     second: Judge | None
+    """The judge that is compared with the first."""
     others: Questions
-    steering: dict[str, Any] | None
-    facts: dict[str, Any]
+    """What the judge is asked besides the attribute."""
+    steering: Steering | None
+    """How the images were made, if it is known."""
+    lost: Lost
 
     @property
     def sides(self) -> dict[str, list[ImageRow]]:
@@ -73,8 +73,8 @@ def pairs_of_pipeline(settings: Settings, steer: Artifact, originals: Artifact) 
         judge=Judge(settings.judge, "judge"),
         second=None if _are_same(settings) else Judge(settings.labeler, "labeler"),
         others=_other_attributes(settings),
-        steering=steer.read_json(STEERING),
-        facts={},
+        steering=Steering.read(steer),
+        lost=Lost(),
     )
 
 
@@ -104,12 +104,12 @@ def pairs_of_folders(settings: Settings) -> ImagePairs:
         second=_second_opinion(settings),
         others=asked,
         steering=None,
-        facts={
-            "unreadable": {"images": _problems(rows), "reference": None if others is None else _problems(others)},
-            "without_twin": [row.image_id for row in twins or [] if row.problem == NO_TWIN],
-            "reference_unused": 0 if others is None or twins is None else _unused(others, twins),
-            "not_judged": left_out,
-        },
+        lost=Lost(
+            unreadable={"images": _problems(rows), "reference": None if others is None else _problems(others)},
+            without_twin=[row.image_id for row in twins or [] if row.problem == NO_TWIN],
+            reference_unused=0 if others is None or twins is None else _unused(others, twins),
+            not_judged=left_out,
+        ),
     )
 
 

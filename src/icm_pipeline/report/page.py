@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from icm_pipeline.report.wording import describe
+from icm_pipeline.report.wording import describe, title_of
+from icm_pipeline.results.comparisons import Compared
+from icm_pipeline.results.evaluation import Agreement, Interval, Realism, SideAgreement
 
 TITLES = {
     "twins": "Originals and their steered twins (same seeds)",
@@ -16,45 +17,36 @@ TITLES = {
 
 
 def write_page(
-    path: Path,
-    metrics: dict[str, Any],
-    figures: dict[str, Path],
-    results: list[dict[str, Any]],
-    usual: Sequence[str],
+    path: Path, this: Compared, figures: dict[str, Path], results: Sequence[Compared], usual: Sequence[str]
 ) -> Path:
-    """Write the page beside its figures and return its path; `results` are this evaluation and those it compares to.
+    """Write the page beside its figures and return its path.
 
-    Of a result, `told` are the settings that set it apart from most, whose settings are `usual`, and `fd_less_this` is
-    the interval of its FD less this run's, None where it cannot be told. `metrics` are this evaluation's result.
+    results: this evaluation and those it compares to; usual: the settings of most of them.
     """
-    kept = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in metrics["kept"].items())
-    low, high = metrics["fd"]["interval_95"]
-    change = metrics["fd_change"]["interval_95"]
-    steered = ", ".join(f"`{layer}`" for layer in metrics["steering"]["layers"]) or "none"
+    found, fair, before = this.evaluation, this.evaluation.fairness, this.evaluation.fairness.fd_original
+    assert before is not None and fair.fd_change is not None and fair.worst_share_original is not None
+    kept = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in found.kept.items())
+    steered = ", ".join(f"`{layer}`" for layer in this.steering.layers) or "none"
     lines = [
-        f"# {metrics['attribute'].replace('_', ' ')} on {metrics['model']}: {_label(metrics)}",
+        f"# {title_of(found, this.told)}".replace("|", "/"),
         "",
         "| | original | steered |",
         "|---|---|---|",
-        *(
-            f"| FD, {prompt} | {value:.3f} | {metrics['fd']['by_prompt'][prompt]:.3f} |"
-            for prompt, value in metrics["fd_original"]["by_prompt"].items()
-        ),
-        f"| **FD, mean** | {metrics['fd_original']['mean']:.3f} | **{metrics['fd']['mean']:.3f}** |",
-        f"| FD, 95 % interval | | {low:.3f} to {high:.3f} |",
-        f"| FD of a perfect steerer ({metrics['steering']['assignment']}) | | {metrics['fd_floor']:.3f} |",
-        f"| change of FD, 95 % interval of pairs | | {_interval(change)} |",
-        f"| share of the rarest option | {metrics['worst_share_original']['mean']:.1%} "
-        f"| {metrics['worst_share']['mean']:.1%} |",
-        f"| CLIP-I | | {metrics['clip_i']:.3f} |",
-        f"| CLIP-T | {metrics['clip_t_original']:.3f} | {metrics['clip_t']:.3f} |",
-        f"| SSIM | | {metrics['ssim']:.3f} |",
-        *_realism(metrics["reference"]),
-        f"| show the option they were steered to | | {metrics['obeyed']:.1%} |",
+        *(f"| FD, {prompt} | {before.by_prompt[prompt]:.3f} | {fd:.3f} |" for prompt, fd in fair.fd.by_prompt.items()),
+        f"| **FD, mean** | {before.mean:.3f} | **{fair.fd.mean:.3f}** |",
+        "| FD, 95 % interval | | {:.3f} to {:.3f} |".format(*fair.fd.interval_95),
+        f"| FD of a perfect steerer ({this.steering.assignment}) | | {fair.fd_floor:.3f} |",
+        f"| change of FD, 95 % interval of pairs | | {_interval(fair.fd_change.interval_95)} |",
+        f"| share of the rarest option | {fair.worst_share_original.mean:.1%} | {fair.worst_share.mean:.1%} |",
+        f"| CLIP-I | | {found.clip_i:.3f} |",
+        f"| CLIP-T | {found.clip_t_original:.3f} | {found.clip_t:.3f} |",
+        f"| SSIM | | {found.ssim:.3f} |",
+        *_realism(found.reference),
+        f"| show the option they were steered to | | {found.obeyed:.1%} |",
         f"| kept | | {kept or '-'} |",
-        *_agreement(metrics["agreement"]),
+        *_agreement(found.agreement),
         "",
-        f"{metrics['num_images']} images. Steered layers: {steered}.",
+        f"{found.num_images} images. Steered layers: {steered}.",
         "",
     ]
     for name, figure in figures.items():
@@ -65,43 +57,42 @@ def write_page(
     return path
 
 
-def _comparison(results: list[dict[str, Any]], usual: Sequence[str]) -> list[str]:
+def _comparison(results: Sequence[Compared], usual: Sequence[str]) -> list[str]:
     """Return the table of runs, and below it the settings of most of them."""
     lines = ["| way of steering | FD | FD less this run's (95 %) | CLIP-I | obeyed |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {_label(row)} | {row['fd']['mean']:.3f} | {_interval(row['fd_less_this'])} "
-        f"| {row['clip_i']:.3f} | {row['obeyed']:.1%} |"
-        for row in results
-    ]
+    for row in results:
+        fd, clip_i = row.place
+        label = describe(row.steering, row.told).replace("|", "/")
+        less = _interval(row.fd_less_this)
+        lines.append(f"| {label} | {fd:.3f} | {less} | {clip_i:.3f} | {row.evaluation.obeyed:.1%} |")
     if usual:
         lines += ["", f"Where a row does not say otherwise: {', '.join(f'`{word}`' for word in usual)}."]
     return lines
 
 
-def _label(result: dict[str, Any]) -> str:
-    return describe(result["steering"], result["told"]).replace("|", "/")
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
+def _interval(interval: Interval | None) -> str:
     return "" if interval is None else "{:+z.3f} to {:+z.3f}".format(*interval)
 
 
-def _realism(reference: dict[str, Any] | None) -> list[str]:
+def _realism(reference: Realism | None) -> list[str]:
     if reference is None:
         return []
-    what = f"{reference['num_images']} images, features of {reference['features']}"
+    what = f"to the reference ({reference.num_images} images, features of {reference.features})"
     return [
-        f"| {name.upper()} to the reference ({what}) | {reference[name + '_original']:z.4f} | {reference[name]:z.4f} |"
-        for name in ("fid", "kid")
+        f"| FID {what} | {reference.fid_original:z.4f} | {reference.fid:z.4f} |",
+        f"| KID {what} | {reference.kid_original:z.4f} | {reference.kid:z.4f} |",
     ]
 
 
-def _agreement(agreement: dict[str, Any] | None) -> list[str]:
+def _agreement(agreement: Agreement | None) -> list[str]:
     """Return the row of agreement: share and Cohen's kappa of each side."""
     if agreement is None:
         return []
-    cells = []
-    for side in ("original", "steered"):
-        share, kappa = agreement[side]["share"], agreement[side]["kappa"]
-        cells.append("-" if share is None else f"{share:.1%}" + ("" if kappa is None else f" (kappa {kappa:z.2f})"))
-    return [f"| {' and '.join(agreement['judges'])} agree | {cells[0]} | {cells[1]} |"]
+    cells = " | ".join(_agreeing(side) for side in (agreement.original, agreement.steered))
+    return [f"| {' and '.join(agreement.judges)} agree | {cells} |"]
+
+
+def _agreeing(side: SideAgreement | None) -> str:
+    if side is None or side.share is None:
+        return "-"
+    return f"{side.share:.1%}" + ("" if side.kappa is None else f" (kappa {side.kappa:z.2f})")

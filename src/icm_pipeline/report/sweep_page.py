@@ -10,7 +10,21 @@ from icm_pipeline.text import count_text
 
 def write_sweep_table(path: Path, sweep: Sweep) -> Path:
     """Write the table with full precision; a job without one of the columns leaves its cell empty."""
-    rows = sweep.rows()
+    rows = [
+        {
+            "job": job.name,
+            **{name: job.factors.get(name) for name in sweep.varied()},
+            "fd_original": job.fd_original,
+            "fd": job.fd,
+            "fd_low": job.fd_interval[0],
+            "fd_high": job.fd_interval[1],
+            "clip_i": job.clip_i,
+            "obeyed": job.evaluation.obeyed,
+            **{f"kept_{name}": value for name, value in job.evaluation.kept.items()},
+            "front": best,
+        }
+        for job, best in zip(sweep.jobs, sweep.front(), strict=True)
+    ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
@@ -48,21 +62,21 @@ def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[s
     kept: whether to tell which other attributes were kept, which takes much room.
     """
     varied = sweep.varied()
-    others = list(dict.fromkeys(name for job in sweep.jobs for name in job.metrics["kept"] if kept))
+    others = list(dict.fromkeys(name for job in sweep.jobs for name in job.evaluation.kept if kept))
     titles = ["job", *map(_title, varied), "FD before", "FD after", "95 %", "CLIP-I", "obeyed"]
     cells = [
         [
-            row["job"],
-            *(_cell(row[name]) for name in varied),
-            f"{row['fd_original']:.3f}",
-            f"{row['fd']:.3f}",
-            f"{row['fd_low']:.2f} to {row['fd_high']:.2f}",
-            f"{row['clip_i']:.3f}",
-            f"{row['obeyed']:.0%}",
-            *(f"{row[f'kept_{name}']:.0%}" if f"kept_{name}" in row else "" for name in others),
-            "*" if row["front"] else "",
+            job.name,
+            *(_cell(job.factors.get(name)) for name in varied),
+            f"{job.fd_original:.3f}",
+            f"{job.fd:.3f}",
+            "{:.2f} to {:.2f}".format(*job.fd_interval),
+            f"{job.clip_i:.3f}",
+            f"{job.evaluation.obeyed:.0%}",
+            *(f"{job.evaluation.kept[name]:.0%}" if name in job.evaluation.kept else "" for name in others),
+            "*" if best else "",
         ]
-        for row in sweep.rows()
+        for job, best in zip(sweep.jobs, sweep.front(), strict=True)
     ]
     return [*titles, *(f"kept {name.replace('_', ' ')}" for name in others), "front"], cells
 

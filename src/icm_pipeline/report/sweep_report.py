@@ -97,7 +97,7 @@ def _by_originals(sweep: Sweep) -> dict[str, list[SweepJob]]:
     few = len(sweep.jobs) < MOST_COLUMNS
     for job, best in zip(sweep.jobs, sweep.front(), strict=True):
         if few or best:
-            groups.setdefault(phrase(job, shared), []).append(job)
+            groups.setdefault(phrase(job.factors, shared), []).append(job)
     if not few:
         groups = {name: sorted(jobs, key=lambda job: job.fd) for name, jobs in groups.items()}
     groups = {name: _with_images(jobs) for name, jobs in groups.items()}
@@ -117,7 +117,7 @@ def _columns(jobs: list[SweepJob], varied: list[str]) -> list[tuple[str, list[Im
     prompts = list(dict.fromkeys(prompt for prompt, _ in first))
     ids = [first[pair] for pair in sorted(first, key=lambda pair: prompts.index(pair[0]))]
     originals = {row.image_id: row for row in read_table(shown[0].originals)}
-    headings = [phrase(job, varied) for job in shown]
+    headings = [phrase(job.factors, varied) for job in shown]
     return [
         ("original", [originals[image_id] for image_id in ids]),
         *((heading, [table[image_id] for image_id in ids]) for heading, table in zip(headings, tables, strict=True)),

@@ -1,25 +1,24 @@
 """Tables on the terminal; light, so that a run with nothing to do prints its result at once."""
 
-from typing import Any
+from collections.abc import Sized
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from icm_pipeline.report.wording import title_of
+from icm_pipeline.results.evaluation import Change, Discrepancy, Evaluation, mean_of
+from icm_pipeline.results.scores import Selection
 from icm_pipeline.text import count_text
 
 
-def print_metrics(metrics: dict[str, Any]) -> None:
+def print_metrics(evaluation: Evaluation) -> None:
     """Print the table of one evaluation, originals beside steered; what was not measured has no row."""
-    steering, original, steered = metrics["steering"], metrics["fd_original"], metrics["fd"]
-    if steering is None:
-        title = f"{metrics['attribute']} in {metrics['model']}, {count_text(metrics['num_images'], 'image')}"
-    else:
-        layers = count_text(len(steering["layers"]), "layer")
-        title = f"{metrics['attribute']} on {metrics['model']}, {layers}, alpha {steering['alpha']:g} "
-        title += f"({steering['alpha_unit']})"
-    table = Table(title=escape(title))
+    fair, reference, agreement = evaluation.fairness, evaluation.reference, evaluation.agreement
+    before, after, steering = fair.fd_original, fair.fd, evaluation.steering
+    originals = before.by_prompt if before else {}
+    table = Table(title=escape(title_of(evaluation)))
     for column in ("", "original", "steered" if steering else "images"):
         table.add_column(column, justify="left" if not column else "right")
 
@@ -27,31 +26,33 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         if before is not None or after is not None:
             table.add_row(escape(name), before or "", after or "")
 
-    for prompt, value in steered["by_prompt"].items():
-        add(f"FD  {prompt}", original and f"{original['by_prompt'][prompt]:.3f}", f"{value:.3f}")
+    for prompt, value in after.by_prompt.items():
+        add(f"FD  {prompt}", _number(originals.get(prompt)), _number(value))
     table.add_section()
-    add("FD  mean", original and f"{original['mean']:.3f}", f"[bold]{steered['mean']:.3f}[/bold]")
-    add("    95 % interval", *(row and "{:.3f} to {:.3f}".format(*row["interval_95"]) for row in (original, steered)))
-    perfect = f"    of a perfect steerer ({steering['assignment']})" if steering else "    if all obeyed"
-    add(perfect, None, _number(metrics["fd_floor"]))
-    change = metrics["fd_change"]
-    add("    change, 95 % interval of pairs", None, change and "{:+z.3f} to {:+z.3f}".format(*change["interval_95"]))
-    worst = (metrics["worst_share_original"], metrics["worst_share"])
-    add("share of the rarest option", *(row and f"{row['mean']:.1%}" for row in worst))
+    add("FD  mean", _number(mean_of(before)), f"[bold]{after.mean:.3f}[/bold]")
+    add("    95 % interval", _interval(before), _interval(after))
+    perfect = f"    of a perfect steerer ({steering.assignment})" if steering else "    if all obeyed"
+    add(perfect, None, _number(fair.fd_floor))
+    add("    change, 95 % interval of pairs", None, _interval(fair.fd_change, "+z"))
+    worst = (fair.worst_share_original, fair.worst_share)
+    add("share of the rarest option", *(_percent(mean_of(side)) for side in worst))
     table.add_section()
-    add("CLIP-I", None, _number(metrics["clip_i"]))
-    add("CLIP-T", _number(metrics["clip_t_original"]), _number(metrics["clip_t"]))
-    for name in ("fid", "kid") if metrics["reference"] else ():
-        add(name.upper(), *(_number(metrics["reference"].get(name + when)) for when in ("_original", "")))
-    obeyed = metrics["obeyed"]
-    add("show the option they were steered to", None, None if obeyed is None else f"{obeyed:.1%}")
-    for name, value in metrics["kept"].items():
-        add(f"kept their {name.replace('_', ' ')}", None, f"{value:.1%}")
-    if metrics["agreement"]:
-        shares = (metrics["agreement"].get(side, {}).get("share") for side in ("original", "steered"))
-        add("two judges agree", *(None if share is None else f"{share:.1%}" for share in shares))
-    for name, count in _lost(metrics).items():
-        add(name, *count)
+    add("CLIP-I", None, _number(evaluation.clip_i))
+    add("CLIP-T", _number(evaluation.clip_t_original), _number(evaluation.clip_t))
+    if reference:
+        add("FID", _number(reference.fid_original), _number(reference.fid))
+        add("KID", _number(reference.kid_original), _number(reference.kid))
+    add("show the option they were steered to", None, _percent(evaluation.obeyed))
+    for name, share in evaluation.kept.items():
+        add(f"kept their {name.replace('_', ' ')}", None, _percent(share))
+    if agreement:
+        sides = (agreement.original, agreement.steered)
+        add("two judges agree", *(_percent(side.share if side else None) for side in sides))
+    lost, unseen = evaluation.lost, evaluation.unseen
+    unreadable = lost.unreadable or {}
+    add("cannot be read", *(_count(unreadable.get(side)) for side in ("reference", "images")))
+    add("judge saw no option", *(str(unseen.get(side) or "") or None for side in ("originals", "steered")))
+    add("have no twin", None, _count(lost.without_twin))
     Console().print(table)
 
 
@@ -59,29 +60,30 @@ def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:z.3f}"
 
 
-def _lost(metrics: dict[str, Any]) -> dict[str, tuple[str | None, str | None]]:
-    """Return how many images of folders could not be judged, and why, where there are any."""
-    unreadable = metrics.get("unreadable", {})
-    counts = {
-        "cannot be read": [len(unreadable.get(side) or {}) for side in ("reference", "images")],
-        "judge saw no option": [metrics["unseen"].get(side, 0) for side in ("originals", "steered")],
-        "have no twin": [0, len(metrics.get("without_twin", []))],
-    }
-    return {name: (str(a or ""), str(b or "")) for name, (a, b) in counts.items() if a or b}
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1%}"
 
 
-def print_ranking(selection: dict[str, Any], most: int | None = None) -> None:
+def _interval(figure: Discrepancy | Change | None, sign: str = "") -> str | None:
+    return None if figure is None else " to ".join(f"{limit:{sign}.3f}" for limit in figure.interval_95)
+
+
+def _count(lost: Sized | None) -> str | None:
+    return str(len(lost)) if lost else None
+
+
+def print_ranking(selection: Selection, most: int | None = None) -> None:
     """Print the layers, best first, with the chosen ones marked; `most` rows, but every chosen layer."""
-    rows, chosen = selection["ranking"], selection["layers"]
-    shown = [row for place, row in enumerate(rows) if most is None or place < most or row["layer"] in chosen]
+    rows, chosen = selection.ranking, selection.layers
+    shown = [row for place, row in enumerate(rows) if most is None or place < most or row.layer in chosen]
     heading = "Layers by mean held-out accuracy over timesteps; * is steered"
     caption = f"{len(shown)} of {count_text(len(rows), 'layer')}"
     table = Table(title=heading, box=box.SIMPLE_HEAD, caption=caption, padding=0, show_edge=False)
     for title in ("", "accuracy", "layer", "kind"):
         table.add_column(title, no_wrap=True, min_width=1)
     for row in shown:
-        mark = "*" if row["layer"] in chosen else ""
-        table.add_row(mark, f"{row['score']:.3f}", escape(row["layer"]), row["kind"].replace("_", "-"))
+        mark = "*" if row.layer in chosen else ""
+        table.add_row(mark, f"{row.score:.3f}", escape(row.layer), row.kind.replace("_", "-"))
     _whole_lines(table).print(table)
 
 

@@ -1,9 +1,11 @@
-"""A way of steering in words."""
+"""A way of steering in words, for pages, tables and figures alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from icm_pipeline.results.sweeps import SweepJob
+from icm_pipeline.results.evaluation import Evaluation
+from icm_pipeline.results.steering import Steering
+from icm_pipeline.text import count_text
 
 AXIS_NAMES = {
     "alpha": "alpha", "k": "k, steered layers", "first_step": "first steered step", "last_step": "last steered step",
@@ -15,61 +17,68 @@ KIND_NAMES = {
 }  # fmt: skip
 
 
-def describe(steering: dict[str, Any], told: Sequence[str] = ()) -> str:
+def title_of(evaluation: Evaluation, told: Sequence[str] = ()) -> str:
+    """Return what was evaluated: the attribute, and the model with its way of steering, or the folder."""
+    attribute, model = evaluation.attribute.replace("_", " "), evaluation.model
+    if evaluation.steering is None:
+        return f"{attribute} in {model}, {count_text(evaluation.num_images, 'image')}"
+    return f"{attribute} on {model}: {describe(evaluation.steering, told)}"
+
+
+def describe(steering: Steering, told: Sequence[str] = ()) -> str:
     """Return a way of steering in a few words: which layers, how far, and whatever is unusual about it.
 
-    told: settings of what the steering was made from that are to be told as well.
+    told: settings of what the steering was made from, to be told after it.
     """
     return ", ".join(words_of(steering, told))
 
 
-def words_of(steering: dict[str, Any], told: Sequence[str]) -> list[str]:
-    if steering["method"] == "none":
+def words_of(steering: Steering, told: Sequence[str]) -> list[str]:
+    """Return the words of `describe` one by one."""
+    if steering.method == "none":
         return ["no steering", *told]
-    unit = "" if steering["alpha_unit"] == "relative" else " (activation units)"
-    last = steering["last_step"]
-    window = f"steps {steering['first_step']} to {'the end' if last is None else last}"
+    unit = "" if steering.alpha_unit == "relative" else " (activation units)"
+    first, last = steering.first_step, steering.last_step
     unusual = {
-        f"{steering['direction'].replace('_', ' ')} direction": steering["direction"] != "probe",
-        window: steering["first_step"] > 0 or last is not None,
-        "one vector for all steps": steering["vector"] == "mean",
-        "norm-preserving": steering["norm_preserving"],
-        f"drawn per {steering['assignment']}": steering["assignment"] != "quota",
-        f"towards {steering['target_shares']}": steering["target_shares"] is not None,
+        f"{steering.direction.replace('_', ' ')} direction": steering.direction != "probe",
+        _window(first, "end" if last is None else last): first > 0 or last is not None,
+        "one vector for all steps": steering.vector == "mean",
+        "norm-preserving": steering.norm_preserving,
+        f"drawn per {steering.assignment}": steering.assignment != "quota",
+        f"towards {steering.target_shares}": steering.target_shares is not None,
     }
-    words = [f"{_which_layers(steering)} {KIND_NAMES[steering['kind']]}", f"alpha {steering['alpha']:g}{unit}"]
-    return [*words, *(word for word, applies in unusual.items() if applies), *told]
+    layers = f"{_count(steering.rule, len(steering.layers))} {KIND_NAMES[steering.kind]}"
+    return [
+        layers, f"alpha {steering.alpha:g}{unit}", *(word for word, applies in unusual.items() if applies), *told
+    ]  # fmt: skip
 
 
-def _which_layers(steering: dict[str, Any]) -> str:
-    k = len(steering["layers"])
-    return {"top": f"best {k}", "all": f"all {k}", "named": f"{k} named"}.get(
-        steering["rule"], f"{steering['rule']} {k}"
-    )
-
-
-def phrase(job: SweepJob, names: Sequence[str]) -> str:
-    """Return some of a job's factors in a few words, such as `best 4 cross-attention, alpha 2`."""
-    words, told = [], job.factors
+def phrase(factors: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return some factors of a sweep's job in a few words, such as `best 4 cross-attention, alpha 2`."""
+    words = []
     if {"rule", "kind", "k"} & set(names):
-        rule = {"top": "best", "all": "all", "named": "named"}.get(told["rule"], told["rule"])
-        kind = f" {KIND_NAMES.get(told['kind'], told['kind'].replace('_', ' '))}" if "kind" in names else ""
-        words.append(f"{rule} {told['k']}{kind}" if {"rule", "kind"} & set(names) else f"k = {told['k']}")
+        kind = f" {KIND_NAMES[factors['kind']]}" if "kind" in names else ""
+        count = _count(factors["rule"], factors["k"]) if {"rule", "kind"} & set(names) else f"k = {factors['k']}"
+        words.append(f"{count}{kind}")
     for name in names:
-        value = told.get(name)
+        value = factors.get(name)
         if name in ("model", "attribute", "method"):
             words.append(str(value).replace("_", " "))
         elif name == "alpha":
             words.append(f"alpha {value:.3g}")
         elif name not in ("rule", "kind", "k", "first_step", "last_step"):
             words.append(f"{name} = {value}")
-    return ", ".join(words + _steps(told, names))
+    first, last = (factors[name] if name in names else None for name in ("first_step", "last_step"))
+    return ", ".join([*words, _window(first, last)] if first is not None or last is not None else words)
 
 
-def _steps(told: dict[str, Any], names: Sequence[str]) -> list[str]:
-    last = "the end" if told["last_step"] == "end" else str(told["last_step"])
-    if {"first_step", "last_step"} <= set(names):
-        return [f"steps {told['first_step']} to {last}"]
-    if "first_step" in names:
-        return [f"from step {told['first_step']}"]
-    return [f"to {last}" if last == "the end" else f"to step {last}"] if "last_step" in names else []
+def _count(rule: str, k: int) -> str:
+    return {"top": f"best {k}", "named": f"{k} named"}.get(rule, f"{rule} {k}")
+
+
+def _window(first: int | None, last: int | str | None) -> str:
+    """Return the steered steps in words; what is None is left unsaid, and `end` is the last step."""
+    end = "the end" if last == "end" else last
+    if first is None:
+        return f"to {end}" if last == "end" else f"to step {end}"
+    return f"from step {first}" if last is None else f"steps {first} to {end}"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.choices import TOLD_BY_STEERING
+from icm_pipeline.results.evaluation import Evaluation, Interval
+from icm_pipeline.results.steering import Steering
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.fingerprints import make_key
 from icm_pipeline.store.manifest import UNREADABLE, manifests_in, read_manifest
@@ -23,13 +25,38 @@ LONGEST_VALUE = 40  # characters
 
 @dataclass(frozen=True)
 class Differences:
-    """What sets evaluations apart beside their way of steering, in words of the command line (`probe.C=1`).
-
-    told: for each evaluation, where it is not as most are; usual: how most are.
-    """
+    """What sets evaluations apart beside their way of steering, in words of the command line (`probe.C=1`)."""
 
     told: tuple[tuple[str, ...], ...]
+    """For each evaluation, where it is not as most are."""
     usual: tuple[str, ...]
+    """How most are."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The evaluation of steered images beside others of the same originals and judges."""
+
+    key: str
+    evaluation: Evaluation
+    steering: Steering
+    told: tuple[str, ...] = ()
+    """The settings that set it apart from most."""
+    fd_less_this: Interval | None = None
+    """Of its FD less that of the run that is reported on; None where it cannot be told."""
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """FD and CLIP-I."""
+        assert self.evaluation.clip_i is not None
+        return self.evaluation.fairness.fd.mean, self.evaluation.clip_i
+
+
+def read_compared(artifact: Artifact, told: tuple[str, ...] = ()) -> Compared:
+    """Return an evaluation of images that the pipeline steered."""
+    evaluation = Evaluation.read(artifact)
+    assert evaluation.steering is not None
+    return Compared(artifact.key, evaluation, evaluation.steering, told)
 
 
 def comparable_evaluations(folder: Path, settings: dict[str, Any], originals_key: str) -> tuple[Artifact, ...]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.choices import TOLD_BY_STEERING
-from icm_pipeline.results.evaluation import METRICS
+from icm_pipeline.results.evaluation import Evaluation, Interval
+from icm_pipeline.results.records import from_json, to_json
+from icm_pipeline.results.steering import Steering
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.files import write_json
 from icm_pipeline.store.fingerprints import make_key
@@ -19,34 +21,43 @@ from icm_pipeline.store.fingerprints import make_key
 RESULT = "result.json"
 STOPPED = "stopped"  # what stands there for an error if a signal ended the job
 STEERING_FACTORS = (
-    "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
+    "method", "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
 )  # fmt: skip
 TOLD_BY_FACTORS = re.compile(rf"model|attribute|layers|window|experiment|stage|tracker.*|paths\..*|{TOLD_BY_STEERING}")
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One evaluated job: its folder's name, the factors that may differ between jobs, and what was measured.
-
-    subject: the originals and how they were judged, within which FD and CLIP-I can be compared; factors: model,
-    attribute, kind, rule, k, alpha, first_step, last_step (a number, or `end`) and whatever else was set for this job;
-    metrics: those of its evaluation; steered, originals: its image sets, if they are there.
-    """
+    """One evaluated job."""
 
     name: str
+    """Of its folder."""
     subject: str
+    """Stands for the originals and how they were judged, within which FD and CLIP-I can be compared."""
     factors: dict[str, Any]
-    metrics: dict[str, Any] = field(repr=False)
+    """What may differ between jobs: model, attribute, kind, rule, k, alpha, ... and whatever else was set."""
+    evaluation: Evaluation = field(repr=False)
     steered: Artifact | None = field(default=None, repr=False)
+    """Its images, if they are still there."""
     originals: Artifact | None = field(default=None, repr=False)
 
     @property
     def fd(self) -> float:
-        return float(self.metrics["fd"]["mean"])
+        return self.evaluation.fairness.fd.mean
+
+    @property
+    def fd_interval(self) -> Interval:
+        return self.evaluation.fairness.fd.interval_95
+
+    @property
+    def fd_original(self) -> float:
+        assert self.evaluation.fairness.fd_original is not None
+        return self.evaluation.fairness.fd_original.mean
 
     @property
     def clip_i(self) -> float:
-        return float(self.metrics["clip_i"])
+        assert self.evaluation.clip_i is not None
+        return self.evaluation.clip_i
 
 
 @dataclass(frozen=True)
@@ -68,25 +79,6 @@ class Sweep:
             not any(other.subject == job.subject and dominates(other, job) for other in self.jobs) for job in self.jobs
         ]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the sweep's table: per job what was varied, FD with its 95 % interval, CLIP-I, obeyed, kept."""
-        varied = self.varied()
-        return [
-            {
-                "job": job.name,
-                **{name: job.factors.get(name) for name in varied},
-                "fd_original": job.metrics["fd_original"]["mean"],
-                "fd": job.fd,
-                "fd_low": job.metrics["fd"]["interval_95"][0],
-                "fd_high": job.metrics["fd"]["interval_95"][1],
-                "clip_i": job.clip_i,
-                "obeyed": job.metrics["obeyed"],
-                **{f"kept_{name}": value for name, value in job.metrics["kept"].items()},
-                "front": best,
-            }
-            for job, best in zip(self.jobs, self.front(), strict=True)
-        ]
-
 
 def dominates(one: SweepJob, other: SweepJob) -> bool:
     """Say whether one result is nowhere worse than another and somewhere better: FD low, CLIP-I high."""
@@ -94,9 +86,28 @@ def dominates(one: SweepJob, other: SweepJob) -> bool:
     return nowhere_worse and (one.fd < other.fd or one.clip_i > other.clip_i)
 
 
+@dataclass(frozen=True)
+class JobResult:
+    """What a job leaves in its output folder for a sweep's report."""
+
+    overrides: list[str]
+    """The words that made it."""
+    artifacts: dict[str, str]
+    """The folder of each stage's artifact."""
+    error: str | None
+    """What ended it, if something did."""
+
+    def find(self, stage: str, outputs: Path) -> Artifact | None:
+        """Return a stage's artifact, from where the job left it or from `outputs`, should both have been moved."""
+        left = self.artifacts.get(stage)
+        if left is None:
+            return None
+        return open_artifact(Path(left)) or open_artifact(outputs / "artifacts" / stage / Path(left).name)
+
+
 def write_result(folder: Path, overrides: list[str], artifacts: dict[str, str], error: str | None = None) -> None:
-    """Leave in a job's output folder what a sweep's report needs; artifacts: {stage: folder}."""
-    write_json(folder / RESULT, {"overrides": overrides, "artifacts": artifacts, "error": error})
+    """Leave a job's result in its output folder; artifacts: {stage: folder}."""
+    write_json(folder / RESULT, to_json(JobResult(overrides, artifacts, error)))
 
 
 def sweep_name(folder: Path) -> str:
@@ -147,44 +158,34 @@ def _number_first(path: Path) -> tuple[int, int, str]:
 
 def _read_job(folder: Path, outputs: Path) -> SweepJob:
     try:
-        result = json.loads((folder / RESULT).read_text("utf-8"))
+        result: JobResult = from_json(JobResult, json.loads((folder / RESULT).read_text("utf-8")))
     except FileNotFoundError:
         raise _NoEvaluationError("did not finish") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise _NoEvaluationError(f"its {RESULT} cannot be read ({error})") from error
-    if result["error"]:
-        raise _NoEvaluationError("was stopped" if result["error"] == STOPPED else f"failed: {result['error']}")
-    evaluated = _find("evaluate", result, outputs)
+    if result.error:
+        raise _NoEvaluationError("was stopped" if result.error == STOPPED else f"failed: {result.error}")
+    evaluated = result.find("evaluate", outputs)
     if evaluated is None:
         raise _NoEvaluationError("has no evaluation: it ran another stage, or the artifact was removed")
-    metrics = evaluated.read_json(METRICS)
-    if metrics["steering"] is None:
+    evaluation = Evaluation.read(evaluated)
+    if evaluation.steering is None:
         raise _NoEvaluationError(f"judged a folder of images; its figures are in {evaluated.folder}")
-    factors = _factors(metrics, result["overrides"])
+    factors = _factors(evaluation, evaluation.steering, result.overrides)
     subject = make_key([evaluated.manifest.parents["originals"], evaluated.manifest.settings])
-    return SweepJob(
-        folder.name, subject, factors, metrics, _find("steer", result, outputs), _find("originals", result, outputs)
-    )
+    steered, originals = (result.find(stage, outputs) for stage in ("steer", "originals"))
+    return SweepJob(folder.name, subject, factors, evaluation, steered, originals)
 
 
-def _find(stage: str, result: dict[str, Any], outputs: Path) -> Artifact | None:
-    left = result["artifacts"].get(stage)
-    if left is None:
-        return None
-    return open_artifact(Path(left)) or open_artifact(outputs / "artifacts" / stage / Path(left).name)
-
-
-def _factors(metrics: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    steering = metrics["steering"]
+def _factors(evaluation: Evaluation, steering: Steering, overrides: list[str]) -> dict[str, Any]:
     told = {
-        "model": metrics["model"],
-        "attribute": metrics["attribute"],
-        "method": steering["method"],
-        **{name: steering[name] for name in STEERING_FACTORS},
-        "k": len(steering["layers"]),
-        "alpha": steering["alpha"],
-        "first_step": steering["first_step"],
-        "last_step": "end" if steering["last_step"] is None else steering["last_step"],
+        "model": evaluation.model,
+        "attribute": evaluation.attribute,
+        **{name: getattr(steering, name) for name in STEERING_FACTORS},
+        "k": len(steering.layers),
+        "alpha": steering.alpha,
+        "first_step": steering.first_step,
+        "last_step": "end" if steering.last_step is None else steering.last_step,
     }
     others = dict(word.lstrip("+~").split("=", 1) for word in overrides if "=" in word)
     return told | {name: _parsed(value) for name, value in others.items() if not TOLD_BY_FACTORS.fullmatch(name)}

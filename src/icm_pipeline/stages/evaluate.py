@@ -3,18 +3,16 @@
 docs/metrics.md says what each figure means and what it cannot tell.
 """
 
-import csv
 import logging
 from pathlib import Path
-from typing import Any
 
-from icm_pipeline.evaluation.files import PerImage, write_files
+from icm_pipeline.evaluation.files import write_files
 from icm_pipeline.evaluation.judging import Judging, reference_images
-from icm_pipeline.evaluation.likeness import likeness_of
-from icm_pipeline.evaluation.measures import agreement_of, figures_of, options_seen, realism_of
+from icm_pipeline.evaluation.measures import agreement_of, figures_of, judged_images, realism_of
 from icm_pipeline.evaluation.pairs import pairs_of_folders, pairs_of_pipeline
 from icm_pipeline.evaluation.row_cache import RowCache
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.evaluation import Evaluation
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.caches import JUDGED
 from icm_pipeline.tracking.base import Tracker
@@ -31,28 +29,19 @@ def run(context: StageContext) -> None:
     folder = settings.evaluate.reference
     reference = None if folder is None else reference_images(Path(folder).expanduser())
     judging = Judging(settings, RowCache(context.folder.parent / JUDGED, context.folder))
-    questions = {**pairs.others, attribute.name: attribute.options}
-    judged = {
-        side: judging.label(pairs.judge.config, pairs.judge.setting, rows, questions)
-        for side, rows in pairs.sides.items()
-    }
-    likeness = likeness_of(judging, pairs)
-    metrics = figures_of(settings, pairs, judged, likeness)
-    shown = {side: found[attribute.name] for side, found in judged.items()}
-    metrics["agreement"] = agreement_of(settings, judging, pairs, shown)
-    metrics["reference"] = None if reference is None else realism_of(judging, pairs, reference, settings.seed)
-    write_files(
-        context.folder, metrics, PerImage(pairs, list(attribute.options), shown, likeness, options_seen(pairs, judged))
-    )
-    change = f"{metrics['fd_original']['mean']:.3f} to " if metrics["fd_original"] else ""
-    parts = [f"FD {change}{metrics['fd']['mean']:.3f}"]
-    parts += [f"CLIP-I {metrics['clip_i']:.3f}"] if metrics["clip_i"] is not None else []
-    parts += [f"obeyed {metrics['obeyed']:.1%}"] if metrics["obeyed"] is not None else []
+    images = judged_images(judging, pairs, {**pairs.others, attribute.name: attribute.options})
+    agreement = agreement_of(settings, judging, pairs, images)
+    realism = None if reference is None else realism_of(judging, pairs, reference, settings.seed)
+    evaluation = figures_of(settings, pairs, images, agreement, realism)
+    write_files(context.folder, evaluation, images, pairs.others)
+    before, clip_i, obeyed = evaluation.fairness.fd_original, evaluation.clip_i, evaluation.obeyed
+    parts = [f"FD {f'{before.mean:.3f} to ' if before else ''}{evaluation.fairness.fd.mean:.3f}"]
+    parts += [f"CLIP-I {clip_i:.3f}"] if clip_i is not None else []
+    parts += [f"obeyed {obeyed:.1%}"] if obeyed is not None else []
     log.info("evaluate: %s", ", ".join(parts))
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:
-    with artifact.path("metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows: list[list[Any]] = [[row["metric"], float(row["value"])] for row in csv.DictReader(file)]
+    rows = Evaluation.read(artifact).rows()
     tracker.metrics(dict(rows))
-    tracker.table("evaluate/metrics", ["metric", "value"], rows)
+    tracker.table("evaluate/metrics", ["metric", "value"], list(map(list, rows)))

@@ -23,9 +23,8 @@ from icm_pipeline.methods.fitting import vectors_of_probes
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.progress import working
 from icm_pipeline.results.labels import read_labels
-from icm_pipeline.results.scores import SCORES
+from icm_pipeline.results.scores import LayerScores, Scores
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.files import write_json
 from icm_pipeline.tracking.base import Tracker
 
 MADE_WITH = ("path", "revision", "variant", "dtype", "scheduler", "num_steps", "guidance_scale", "height", "width")
@@ -66,18 +65,14 @@ def run(context: StageContext) -> None:
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:
-    scores = artifact.read_json(SCORES)
-    layers = scores["layers"]
-    kinds: dict[str, list[float]] = {}
-    for row in layers.values():
-        kinds.setdefault(row["kind"], []).append(row["score"])
-    tracker.metrics({f"probe/accuracy/{layer}": row["score"] for layer, row in layers.items()})
-    means = {f"probe/mean/{kind}": sum(values) / len(values) for kind, values in kinds.items()}
-    tracker.metrics({"probe/chance": scores["chance"], **means})
+    scores = Scores.read(artifact)
+    tracker.metrics({f"probe/accuracy/{layer}": row.score for layer, row in scores.layers.items()})
+    means = {f"probe/mean/{kind}": sum(values) / len(values) for kind, values in scores.by_kind.items()}
+    tracker.metrics({"probe/chance": scores.chance, **means})
     cells = [
-        [layer, row["kind"], step, accuracy]
-        for layer, row in layers.items()
-        for step, accuracy in zip(scores["steps"], row["accuracy"], strict=True)
+        [layer, row.kind, step, accuracy]
+        for layer, row in scores.layers.items()
+        for step, accuracy in zip(scores.steps, row.accuracy, strict=True)
     ]
     tracker.table("probe/heat_map", ["layer", "kind", "step", "accuracy"], cells)
 
@@ -129,20 +124,15 @@ def _write(
             made_with={name: getattr(settings.model, name) for name in MADE_WITH},
         )
         vectors.save(context.folder / f"vectors-{direction}.safetensors")
-    scores = {
-        layer: {"kind": kinds[layer], "score": float(p.accuracy.mean()), "accuracy": p.accuracy.tolist()}
-        for layer, p in fitted.items()
+    layers = {
+        layer: LayerScores(kinds[layer], float(p.accuracy.mean()), p.accuracy.tolist()) for layer, p in fitted.items()
     }
-    content = {"steps": steps, "chance": chance, "num_train": num_train, "num_test": num_test, "layers": scores}
-    write_json(context.folder / SCORES, content)
-    rows = [[layer, row["kind"], row["score"]] for layer, row in scores.items()]
+    scores = Scores(steps, chance, num_train, num_test, layers)
+    scores.write(context.folder)
+    rows = [[layer, row.kind, row.score] for layer, row in layers.items()]
     with (context.folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["layer", "kind", "accuracy"], *rows])
-    by_kind = {
-        kind: np.mean([row["score"] for row in scores.values() if row["kind"] == kind])
-        for kind in dict.fromkeys(kinds.values())
-    }
     log.info(
         "probe: %d layers x %d steps on %d + %d images, chance %.3f, mean accuracy %s", len(fitted), len(steps),
-        num_train, num_test, chance, {kind: f"{value:.3f}" for kind, value in by_kind.items()},
+        num_train, num_test, chance, {kind: f"{np.mean(values):.3f}" for kind, values in scores.by_kind.items()},
     )  # fmt: skip

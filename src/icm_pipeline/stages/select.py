@@ -4,9 +4,8 @@ import logging
 
 from icm_pipeline.localization.selection import LayerScore, rank, select_layers
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.results.scores import SCORES, SELECTION
+from icm_pipeline.results.scores import Scores, Selection
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.files import write_json
 from icm_pipeline.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
@@ -14,28 +13,20 @@ log = logging.getLogger(__name__)
 
 def run(context: StageContext) -> None:
     layers = context.settings.layers
-    table = context.parents["probe"].read_json(SCORES)["layers"]
-    scores = [LayerScore(layer, row["kind"], row["score"]) for layer, row in table.items()]
+    probed = Scores.read(context.parents["probe"]).layers
+    scores = [LayerScore(layer, row.kind, row.score) for layer, row in probed.items()]
     chosen = select_layers(scores, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
-    ranking = rank(scores)
-    kinds = {row.kind for row in scores if row.layer in chosen}
-    write_json(
-        context.folder / SELECTION,
-        {
-            "layers": chosen,
-            "rule": layers.rule,
-            "kind": kinds.pop() if len(kinds) == 1 else "mixed",
-            "ranking": [{"layer": row.layer, "kind": row.kind, "score": row.score} for row in ranking],
-        },
-    )
+    kinds = {probed[layer].kind for layer in chosen}
+    kind = kinds.pop() if len(kinds) == 1 else "mixed"
+    Selection(chosen, layers.rule, kind, rank(scores)).write(context.folder)
     log.info("select: %s", ", ".join(chosen))
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:
-    selection = artifact.read_json(SELECTION)
+    selection = Selection.read(artifact)
     rows = [
-        [place + 1, row["layer"], row["kind"], row["score"], row["layer"] in selection["layers"]]
-        for place, row in enumerate(selection["ranking"])
+        [place, row.layer, row.kind, row.score, row.layer in selection.layers]
+        for place, row in enumerate(selection.ranking, 1)
     ]
     tracker.table("select/ranking", ["rank", "layer", "kind", "accuracy", "chosen"], rows)
-    tracker.metrics({"select/num_layers": len(selection["layers"])})
+    tracker.metrics({"select/num_layers": len(selection.layers)})

@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from typing import Any
 
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
@@ -16,10 +15,9 @@ from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.results.evaluation import STEERING
-from icm_pipeline.results.scores import SELECTION
+from icm_pipeline.results.scores import Selection
+from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages.image_sets import planned, prefix_store, store
-from icm_pipeline.store.files import write_json
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
 log = logging.getLogger(__name__)
@@ -27,8 +25,8 @@ log = logging.getLogger(__name__)
 
 def run(context: StageContext) -> None:
     settings, method = context.settings, context.settings.method
-    selection, jobs = context.parents["select"].read_json(SELECTION), evaluation_jobs(settings)
-    layers = selection["layers"] if method.name == "icm" else []
+    selection, jobs = Selection.read(context.parents["select"]), evaluation_jobs(settings)
+    layers = selection.layers if method.name == "icm" else []
     vectors, names = _vectors(context, layers), list(settings.attribute.options)
     shares = method.target_shares or [1 / len(names)] * len(names)
     prompts = [job.prompt_index for job in jobs]
@@ -83,9 +81,9 @@ def _vectors(context: StageContext, layers: list[str]) -> SteeringVectors:
     return vectors.averaged() if method.vector == "mean" else vectors
 
 
-def _write(context: StageContext, selection: dict[str, Any], layers: list[str]) -> None:
+def _write(context: StageContext, selection: Selection, layers: list[str]) -> None:
     """Write what the images were steered by."""
-    settings, method = context.settings, context.settings.method
-    steering = asdict(method)
-    steering |= {"method": steering.pop("name"), "alpha": settings.alpha if layers else 0.0, "layers": layers}
-    write_json(context.folder / STEERING, {**steering, "rule": selection["rule"], "kind": selection["kind"]})
+    settings, how = context.settings, asdict(context.settings.method)
+    name, alpha = how.pop("name"), settings.alpha if layers else 0.0
+    steering = Steering(**how, method=name, alpha=alpha, layers=layers, rule=selection.rule, kind=selection.kind)
+    steering.write(context.folder)

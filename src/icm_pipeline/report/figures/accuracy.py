@@ -2,31 +2,30 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from icm_pipeline.report.figures.style import KIND_COLORS, figure, short_names, spread_ticks
 from icm_pipeline.report.wording import KIND_NAMES
+from icm_pipeline.results.scores import Scores
 
 MOST_HEIGHT = 12.0  # inches of the heat map
 ROW_HEIGHT, LABEL_HEIGHT = 0.2, 0.12  # inches of a layer, if there is room, and of its name
 MOST_RANKED = 60  # layers of the ranking; of more, the steered and the best
 
 
-def plot_heat_map(path: Path, scores: dict[str, Any], chosen: list[str], attribute: str) -> Path:
+def plot_heat_map(path: Path, scores: Scores, chosen: list[str], attribute: str) -> Path:
     """Draw held-out accuracy, layers in the network's order against denoising steps, one panel per site kind."""
-    layers, steps = scores["layers"], scores["steps"]
-    kinds = list(dict.fromkeys(row["kind"] for row in layers.values()))
-    counts = [sum(row["kind"] == kind for row in layers.values()) for kind in kinds]
+    layers, steps = scores.layers, scores.steps
+    kinds, counts = list(scores.by_kind), list(map(len, scores.by_kind.values()))
     row_height = min(ROW_HEIGHT, MOST_HEIGHT / sum(counts))
     height, apart = 1.2 + row_height * sum(counts), math.ceil(LABEL_HEIGHT / row_height)
     options = {"squeeze": False, "sharex": True, "height_ratios": counts}
     with figure(path, (6.4, height), len(kinds), 1, **options) as (drawing, axes):
         for axis, kind in zip(axes[:, 0], kinds, strict=True):
-            names = [layer for layer, row in layers.items() if row["kind"] == kind]
-            values = np.array([layers[layer]["accuracy"] for layer in names])
-            drawn = axis.imshow(values, aspect="auto", vmin=scores["chance"], vmax=1, cmap="viridis")
+            names = [layer for layer, row in layers.items() if row.kind == kind]
+            values = np.array([layers[layer].accuracy for layer in names])
+            drawn = axis.imshow(values, aspect="auto", vmin=scores.chance, vmax=1, cmap="viridis")
             steered = [row for row, name in enumerate(names) if name in chosen]
             labels, ticks = short_names(names), spread_ticks(len(names), steered, apart)
             axis.set_yticks(ticks, [labels[row] for row in ticks], fontsize=7)
@@ -51,12 +50,12 @@ def plot_heat_map(path: Path, scores: dict[str, Any], chosen: list[str], attribu
     return path
 
 
-def plot_ranking(path: Path, scores: dict[str, Any], chosen: list[str], attribute: str) -> Path:
+def plot_ranking(path: Path, scores: Scores, chosen: list[str], attribute: str) -> Path:
     """Draw every layer's mean held-out accuracy over timesteps, best first, coloured by site kind.
 
     Of more than MOST_RANKED layers the steered and the best, with their ranks.
     """
-    ranked = sorted(scores["layers"].items(), key=lambda item: -item[1]["score"])
+    ranked = sorted(scores.layers.items(), key=lambda item: -item[1].score)
     ranks = {layer: rank for rank, (layer, _) in enumerate(ranked, 1)}
     rows = sorted(ranked, key=lambda item: item[0] not in chosen)[:MOST_RANKED]
     rows = sorted(rows, key=lambda item: -ranks[item[0]])
@@ -65,17 +64,17 @@ def plot_ranking(path: Path, scores: dict[str, Any], chosen: list[str], attribut
         names = [f"{name}  #{ranks[layer]}" for name, (layer, _) in zip(names, rows, strict=True)]
     with figure(path, (6.4, 1.2 + 0.17 * len(rows))) as (_, axis):
         for position, (layer, row) in enumerate(rows):
-            color = KIND_COLORS[row["kind"]]
-            axis.plot([scores["chance"], row["score"]], [position] * 2, color=color, lw=1.2, alpha=0.45)
+            color = KIND_COLORS[row.kind]
+            axis.plot([scores.chance, row.score], [position] * 2, color=color, lw=1.2, alpha=0.45)
             filled = color if layer in chosen else "white"
-            axis.plot(row["score"], position, "o", ms=5.5, mfc=filled, mec=color, mew=1.4)
+            axis.plot(row.score, position, "o", ms=5.5, mfc=filled, mec=color, mew=1.4)
         axis.set_yticks(range(len(rows)), names, fontsize=7)
-        axis.axvline(scores["chance"], color="black", lw=0.8, ls=":")
-        axis.text(scores["chance"], len(rows) - 0.2, " chance", fontsize=7, va="bottom")
+        axis.axvline(scores.chance, color="black", lw=0.8, ls=":")
+        axis.text(scores.chance, len(rows) - 0.2, " chance", fontsize=7, va="bottom")
         axis.set_xlabel("mean held-out accuracy over timesteps")
         among = f"filled: steered; {left_out} others left out" if left_out else "filled: steered"
         axis.set_title(f"Layers ranked by how well they tell {attribute} ({among})")
-        for kind in dict.fromkeys(row["kind"] for row in scores["layers"].values()):
+        for kind in scores.by_kind:
             axis.plot([], [], "o", color=KIND_COLORS[kind], label=KIND_NAMES[kind])
         axis.legend(frameon=False, loc="lower right")
         axis.set_ylim(-1, len(rows) + 0.6)

@@ -1,32 +1,37 @@
 """What steering did: FD per prompt before and after, and this run beside others with its originals and judges."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 from icm_pipeline.report.figures.style import KIND_COLORS, ORIGINAL_COLOR, STEERED_COLOR, figure
 from icm_pipeline.report.wording import KIND_NAMES, words_of
+from icm_pipeline.results.comparisons import Compared
+from icm_pipeline.results.evaluation import Evaluation
 
 
-def plot_discrepancy(path: Path, metrics: dict[str, Any]) -> Path:
+def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
     """Draw FD of every prompt and the mean, original beside steered, with the mean's 95 % interval and the floor."""
-    prompts = list(metrics["fd"]["by_prompt"])
+    fair = evaluation.fairness
+    assert fair.fd_original is not None and fair.fd_floor is not None
     with figure(path, (6.4, 3.2)) as (drawing, axis):
-        for side, (name, label, color) in enumerate(
-            (("fd_original", "original", ORIGINAL_COLOR), ("fd", "steered", STEERED_COLOR))
+        for side, (found, label, color) in enumerate(
+            ((fair.fd_original, "original", ORIGINAL_COLOR), (fair.fd, "steered", STEERED_COLOR))
         ):
-            low, high = metrics[name]["interval_95"]
-            values = [*metrics[name]["by_prompt"].values(), metrics[name]["mean"]]
+            values = [*found.by_prompt.values(), found.mean]
             places = [index + 0.38 * side for index in range(len(values))]
             axis.bar(places, values, 0.36, color=color, label=label)
             for place, value in zip(places, values, strict=True):
                 axis.text(place, value + 0.012, f"{value:.2f}", ha="center", fontsize=7)
             interval = "95 % interval" if side else None
-            axis.plot([places[-1] + 0.15] * 2, [low, high], color="black", lw=1, label=interval)  # beside the number
-        axis.set_xticks([index + 0.19 for index in range(len(prompts) + 1)], [*(_wrapped(p) for p in prompts), "mean"])
-        axis.axhline(metrics["fd_floor"], color="black", lw=0.8, ls=":")
+            beside = [places[-1] + 0.15] * 2  # the number
+            axis.plot(beside, found.interval_95, color="black", lw=1, label=interval)
+        labels = [*map(_wrapped, fair.fd.by_prompt), "mean"]
+        axis.set_xticks([index + 0.19 for index in range(len(labels))], labels)
+        axis.axhline(fair.fd_floor, color="black", lw=0.8, ls=":")
         axis.set_ylabel("FD (lower is better)")
-        axis.set_title(f"Fairness discrepancy of {metrics['attribute'].replace('_', ' ')}")
+        axis.set_title(f"Fairness discrepancy of {evaluation.attribute.replace('_', ' ')}")
         drawing.legend(frameon=False, loc="outside lower center", ncols=3)
     return path
 
@@ -35,10 +40,10 @@ LONGEST_LINE = 44  # characters of a label beside its point
 MOST_WHOLE_LABELS = 6  # of more points the labels leave out what all of them share
 
 
-def _labels(results: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
     """Return a label per point, without the kind that its colour tells, and the words left out as all share them."""
     words = [
-        [word.replace(f" {KIND_NAMES[row['steering']['kind']]}", "") for word in words_of(row["steering"], row["told"])]
+        [word.replace(f" {KIND_NAMES[row.steering.kind]}", "") for word in words_of(row.steering, row.told)]
         for row in results
     ]
     many = len(results) > MOST_WHOLE_LABELS
@@ -47,23 +52,23 @@ def _labels(results: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     return [fill(", ".join(label), LONGEST_LINE) for label in own], shared
 
 
-def plot_comparison(path: Path, results: list[dict[str, Any]], this_key: str) -> Path:
+def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> Path:
     """Draw every run as a point: FD against CLIP-I, labelled by what sets it apart; the run of `this_key` is filled."""
     with figure(path, (6.4, 4.2)) as (drawing, axis):
-        original = results[0]["fd_original"]["mean"]
+        assert results[0].evaluation.fairness.fd_original is not None
+        original = results[0].evaluation.fairness.fd_original.mean
         axis.axvline(original, color=ORIGINAL_COLOR, lw=1.2, ls="--")
         axis.text(
             original, 1.0, " original", color="#5b6570", fontsize=7, va="top", transform=axis.get_xaxis_transform()
         )
-        furthest = max(original, *(row["fd"]["mean"] for row in results))
+        furthest = max(original, *(row.place[0] for row in results))
         seen: set[str] = set()
         labels = []
         texts, shared = _labels(results)
         for row, text in zip(results, texts, strict=True):
-            kind = row["steering"]["kind"]
+            kind, place = row.steering.kind, row.place
             color = KIND_COLORS[kind]
-            place = (row["fd"]["mean"], row["clip_i"])
-            filled = color if row["key"] == this_key else "white"
+            filled = color if row.key == this_key else "white"
             axis.plot(*place, "o", ms=7, mfc=filled, mec=color, label=None if kind in seen else KIND_NAMES[kind])
             seen.add(kind)
             side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}

@@ -43,7 +43,7 @@ def sweep_series(sweep: Sweep, axis: str) -> dict[str, list[SweepJob]]:
     others = [name for name in sweep.varied() if name != axis]
     series: dict[str, list[SweepJob]] = {}
     for job in sorted(sweep.jobs, key=lambda job: job.factors[axis]):
-        series.setdefault(phrase(job, others), []).append(job)
+        series.setdefault(phrase(job.factors, others), []).append(job)
     joined = sum(len(jobs) for jobs in series.values() if is_line(jobs, axis))
     if len(series) <= len(SERIES_COLORS) and 2 * joined >= len(sweep.jobs):
         return series
@@ -71,7 +71,7 @@ def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
             places = [job.factors[axis] for job in jobs]
             left.plot(places, [job.fd for job in jobs], label=name or None, **style)
             right.plot(places, [job.clip_i for job in jobs], **style)
-            low, high = zip(*(job.metrics["fd"]["interval_95"] for job in jobs), strict=True)
+            low, high = zip(*(job.fd_interval for job in jobs), strict=True)
             if not line:
                 left.vlines(places, low, high, color=color, lw=0.8, alpha=0.5)
             elif len(series) <= 4:
@@ -140,7 +140,7 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
 
 def _label(sweep: Sweep, job: SweepJob, varied: list[str]) -> str:
     """Return what was varied; where many points would carry long names, the job's number in the table."""
-    words = phrase(job, varied)
+    words = phrase(job.factors, varied)
     return words if len(words) <= LONGEST_LABEL or len(sweep.jobs) <= MOST_LABELLED else f"job {job.name}"
 
 
@@ -151,18 +151,18 @@ def plot_overview(path: Path, sweep: Sweep) -> Path:
     with figure(path, (7.2, 1.1 + 0.24 * len(jobs)), 1, 2, sharey=True, width_ratios=(3, 2)) as (drawing, axes):
         left, right = axes
         for row, job in enumerate(jobs):
-            low, high = job.metrics["fd"]["interval_95"]
+            low, high = job.fd_interval
             filled = STEERED_COLOR if front[job.name] else "white"
             marker = {"mfc": filled, "mec": STEERED_COLOR, "ms": 6, "mew": 1.3}
             left.plot([low, high], [row, row], color=STEERED_COLOR, lw=1.4, alpha=0.45)
-            left.plot(job.metrics["fd_original"]["mean"], row, "|", color="#5b6570", ms=9, mew=1.5)
+            left.plot(job.fd_original, row, "|", color="#5b6570", ms=9, mew=1.5)
             left.plot(job.fd, row, "o", **marker)
             right.plot(job.clip_i, row, "o", **marker)
             right.annotate(
                 f"{job.clip_i:.3f}", (job.clip_i, row), xytext=(6, -2.5), textcoords="offset points", fontsize=6.5
             )
         number = "job {}: " if len(sweep.jobs) > MOST_LABELLED else ""  # the front's figure may name them by it
-        names = [number.format(job.name) + (phrase(job, varied) or f"job {job.name}") for job in jobs]
+        names = [number.format(job.name) + (phrase(job.factors, varied) or f"job {job.name}") for job in jobs]
         left.set_yticks(range(len(jobs)), names, fontsize=7.5)
         left.set_ylim(len(jobs) - 0.4, -0.6)
         left.set_xlim(left=0)
@@ -210,7 +210,7 @@ def _wrapped(heading: str) -> str:
 
 def _draw_original(axis: Any, jobs: Sequence[SweepJob], vertical: bool) -> None:
     """Draw FD of the unsteered images, where all jobs share them."""
-    values = {round(job.metrics["fd_original"]["mean"], 6) for job in jobs}
+    values = {round(job.fd_original, 6) for job in jobs}
     if len(values) != 1:
         return
     (value,) = values

@@ -1,0 +1,30 @@
+"""How a set of images was steered."""
+
+from dataclasses import dataclass
+
+from icm_pipeline.results.records import Record
+
+
+@dataclass(frozen=True)
+class Steering(Record):
+    """The settings of the method, how far it went, and in which layers."""
+
+    FILE = "steering.json"
+    direction: str
+    alpha_unit: str
+    assignment: str
+    draw_size: int
+    first_step: int
+    last_step: int | None
+    """None: to the end."""
+    vector: str
+    norm_preserving: bool
+    target_shares: list[float] | None
+    """None: of all options the same."""
+    method: str
+    alpha: float
+    layers: list[str]
+    rule: str
+    """By which the layers were selected."""
+    kind: str
+    """Of the selected layers."""
