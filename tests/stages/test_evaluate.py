@@ -88,7 +88,7 @@ def image_set(folder: Path, side: int) -> Artifact:
 def metrics(settings_with: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Give a function that evaluates the images above; the first judge is `judge`, the second `labeler`."""
     judges = {"judge": ByColour({"gender": 0, "age": 1}), "labeler": ByColour({"gender": 2})}
-    monkeypatch.setattr(judging, "labeler_of", lambda config, setting: judges[setting])
+    monkeypatch.setattr(judging, "load_labeler", lambda config, setting: judges[setting])
     monkeypatch.setattr(judging, "ClipJudge", ColourEncoder)
     parents = {name: image_set(tmp_path / name, side) for side, name in enumerate(("originals", "steer"))}
 

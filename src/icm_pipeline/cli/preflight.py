@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.evaluation.judging import refuse_reference
-from icm_pipeline.labelers.registry import refuse_judge
+from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pipeline.table import STAGES
 
@@ -23,9 +23,9 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
     asked = {judge for stage in stages for judge in stage.asks}
     own = {settings.attribute.name: settings.attribute.options}
     if "labeler" in asked:
-        refuse_judge(settings.labeler, "labeler", own)
+        check_labeler(settings.labeler, "labeler", own)
     if "judge" in asked:
         drifting = {other.name: other.options for other in settings.evaluate.drift.values()}
-        refuse_judge(settings.judge, "judge", drifting | own)
-        refuse_judge(settings.evaluate.clip, "evaluate.clip", {})
+        check_labeler(settings.judge, "judge", drifting | own)
+        check_labeler(settings.evaluate.clip, "evaluate.clip", {})
         refuse_reference(settings.evaluate)

@@ -16,7 +16,7 @@ from icm_pipeline.images.pictures import PICTURE_SUFFIXES
 from icm_pipeline.images.table import ImageRow, Pictures, read_table
 from icm_pipeline.labelers.base import Labeler, Questions
 from icm_pipeline.labelers.clip import ClipJudge
-from icm_pipeline.labelers.registry import labeler_of
+from icm_pipeline.labelers.registry import load_labeler
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.metrics.realism import require_library
 from icm_pipeline.store.artifacts import open_artifact
@@ -57,7 +57,7 @@ class Judging:
 
         def look(pictures: Pictures) -> Floats:
             if setting not in self._labelers:
-                self._labelers[setting] = labeler_of(judge, setting)
+                self._labelers[setting] = load_labeler(judge, setting)
             seen = self._labelers[setting].label(pictures, questions)
             return np.concatenate([seen[name] for name in questions], axis=1)
 
@@ -98,7 +98,7 @@ class Judging:
     def _clip_judge(self) -> ClipJudge:
         if self._encoder is None:
             check_device(self._clip.device, "evaluate.clip.device")
-            self._encoder = ClipJudge(self._clip.model, self._clip.path, self._clip.batch_size, self._clip.device)
+            self._encoder = ClipJudge(self._clip, "evaluate.clip")
         return self._encoder
 
 

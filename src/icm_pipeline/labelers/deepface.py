@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.labelers.base import Questions, image_batches, require
-from icm_pipeline.labelers.faces import mean_over_faces, report_faces
-from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
+from icm_pipeline.config.schema import LabelerConfig
+from icm_pipeline.labelers.base import Questions, chosen_as, image_batches, require
+from icm_pipeline.labelers.faces import chosen_faces, mean_over_faces, report_faces
+from icm_pipeline.labelers.groups import Heads, answers, map_questions
 
 HEADS: Heads = {
     "gender": ("Woman", "Man"),
@@ -37,35 +38,28 @@ DETECTORS = (
 class DeepFaceJudge:
     """`path` is the folder of its weights, `.deepface/weights`; `faces=none` takes every picture as one face."""
 
-    def __init__(self, path: str, device: str, faces: str, detector: str, groups: Groups) -> None:
-        if detector not in DETECTORS:
-            raise ValueError(f"labeler.detector={detector} is none of DeepFace's: {', '.join(DETECTORS)}.")
-        for package in ("deepface", "onnxruntime"):
-            require(package, "deepface", "labeler=deepface")
-        refuse_other_gpus(device)
-        self._weights = weights_folder(path)
-        self._device = device
-        self._choice = faces
-        self._detector = "skip" if faces == "none" else detector
-        self._groups = groups
+    def __init__(self, config: LabelerConfig, setting: str) -> None:
+        check(config, setting, {})
+        self._config, self._setting = config, setting
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        maps = map_questions("deepface", HEADS, self._groups, questions)
+        config = self._config
+        maps = map_questions(HEADS, config, self._setting, questions)
         heads = list(dict.fromkeys(mapped.head for mapped in maps.values()))
-        refuse_missing_weights(self._weights, heads)
-        analyze = _load(self._weights.parents[1], self._device)
+        weights = _weights_folder(config, self._setting, heads)
+        analyze = _load(weights.parents[1], config.device)
         rows: dict[str, list[Floats]] = {head: [np.empty((0, len(HEADS[head])))] for head in heads}
         owners: list[int] = []
         counts: list[int] = []
         for batch in image_batches(images, 1, "DeepFace"):
             faces = self._analyzed(analyze, batch[0], heads)
-            index, kept = len(counts), _chosen(faces, self._choice)
+            index, kept = len(counts), chosen_faces(faces, config.faces, _area)
             counts.append(len(faces))
             owners += [index] * len(kept)
             for head in heads:
                 rows[head] += [_probabilities(face, head)[None] for face in kept]
-        if self._choice != "none":
-            report_faces(counts, self._choice)
+        if config.faces != "none":
+            report_faces(counts, config.faces)
         by_head = {head: mean_over_faces(np.concatenate(parts), owners, len(images)) for head, parts in rows.items()}
         return answers("deepface", maps, by_head)
 
@@ -73,46 +67,54 @@ class DeepFaceJudge:
         """Return what DeepFace says of each face, none if it finds no face."""
         from deepface.modules.exceptions import FaceNotDetected
 
+        detector = "skip" if self._config.faces == "none" else self._config.detector
         pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])  # DeepFace reads BGR
         try:
             found: list[dict[str, Any]] = analyze(
-                pixels, actions=heads, detector_backend=self._detector, enforce_detection=True, silent=True
+                pixels, actions=heads, detector_backend=detector, enforce_detection=True, silent=True
             )
         except FaceNotDetected:
             return []
         return found
 
 
-def weights_folder(path: str) -> Path:
-    """Return the folder of DeepFace's weights; raises ValueError if DeepFace would not look into a folder so named."""
-    folder = Path(path).expanduser().absolute()
-    if folder.parts[-2:] != (".deepface", "weights"):
-        raise ValueError(f"labeler.path={path} must end in .deepface/weights, where DeepFace looks for its weights.")
-    return folder
+def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
+    """Raise ValueError for an unknown detector, a GPU, options or weights that DeepFace lacks.
 
-
-def refuse_other_gpus(device: str) -> None:
-    """Raise ValueError for a GPU that is not the first visible one, the only one DeepFace's onnx backend runs on."""
-    name, _, index = device.partition(":")
-    if index not in ("", "0"):
+    Raises ModuleNotFoundError saying what to install.
+    """
+    if config.detector not in DETECTORS:
+        raise ValueError(f"{setting}.detector={config.detector} is none of DeepFace's: {', '.join(DETECTORS)}.")
+    maps = map_questions(HEADS, config, setting, questions)
+    for package in ("deepface", "onnxruntime"):
+        require(package, "deepface", chosen_as("deepface", setting))
+    name, _, index = config.device.partition(":")
+    if index not in ("", "0"):  # its onnx backend knows no other
         raise ValueError(
-            f"labeler.device={device}: DeepFace runs on the first GPU that its process sees. Set "
-            f"CUDA_VISIBLE_DEVICES={index} and labeler.device={name}, or use labeler.device=cpu."
+            f"{setting}.device={config.device}: DeepFace runs on the first GPU that its process sees. Set "
+            f"CUDA_VISIBLE_DEVICES={index} and {setting}.device={name}, or use {setting}.device=cpu."
         )
+    _weights_folder(config, setting, [mapped.head for mapped in maps.values()])
 
 
-def refuse_missing_weights(folder: Path, heads: Sequence[str]) -> None:
-    """Raise ValueError naming each file of weights that is not there, and where it must lie.
+def _weights_folder(config: LabelerConfig, setting: str, heads: Sequence[str]) -> Path:
+    """Return the folder of the weights; raises ValueError for one that DeepFace would not search and for missing files.
 
     DeepFace would download them, but then a label's key would not say which weights made it.
     """
+    folder = Path(config.path).expanduser().absolute()
+    if folder.parts[-2:] != (".deepface", "weights"):
+        raise ValueError(
+            f"{setting}.path={config.path} must end in .deepface/weights, where DeepFace looks for its weights."
+        )
     missing = [WEIGHTS[head] for head in heads if not (folder / WEIGHTS[head]).is_file()]
     if missing:
         files = " and ".join(SOURCE + name for name in missing)
         raise ValueError(
             f"DeepFace's weights {', '.join(missing)} are not in {folder}. Download {files} into it, or set "
-            "labeler.path to the .deepface/weights folder that has them."
+            f"{setting}.path to the .deepface/weights folder that has them."
         )
+    return folder
 
 
 def _load(home: Path, device: str) -> Any:
@@ -135,10 +137,8 @@ def _load(home: Path, device: str) -> Any:
     return DeepFace.analyze
 
 
-def _chosen(faces: list[dict[str, Any]], choice: str) -> list[dict[str, Any]]:
-    if choice == "largest":
-        return [max(faces, key=lambda face: face["region"]["w"] * face["region"]["h"])] if faces else []
-    return [] if choice == "single" and len(faces) != 1 else faces
+def _area(face: dict[str, Any]) -> float:
+    return float(face["region"]["w"] * face["region"]["h"])
 
 
 def _probabilities(face: dict[str, Any], head: str) -> Floats:

@@ -8,18 +8,19 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Labeler, Questions, image_batches, package_folder, require
-from icm_pipeline.labelers.face_crops import crop_face
 
 log = logging.getLogger(__name__)
 
+Found = TypeVar("Found")
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 CHIP_SIZE = 300  # FairFace's published crop
 CHIP_PADDING = 0.25
@@ -37,24 +38,26 @@ class Face:
     box: Box
     landmarks: Floats
 
-    @property
     def area(self) -> float:
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top)
 
 
 class FaceFinder(Protocol):
-    """What finds faces in an RGB picture."""
+    """What finds faces in an RGB picture, and cuts them out."""
 
     def find(self, image: Any) -> list[Face]: ...
 
+    def crop(self, image: Any, face: Face, size: int, padding: float) -> Image.Image:
+        """Return a face turned upright, [size, size] RGB with a margin of `padding` of its width; black outside."""
 
-def refuse_missing_finder(detector: str) -> None:
+
+def check_finder(config: LabelerConfig, setting: str) -> None:
     """Raise what a DlibFinder would for an unknown detector, a missing package or a missing model of dlib's."""
-    if detector not in DETECTORS:
-        raise ValueError(f"labeler.detector={detector} is not known; choose from {', '.join(DETECTORS)}.")
-    require("dlib", "faces", f"labeler.detector={detector}")
-    for name in (LANDMARKS_FILE, *([CNN_FILE] if detector == "dlib_cnn" else [])):
+    if config.detector not in DETECTORS:
+        raise ValueError(f"{setting}.detector={config.detector} is not known; choose from {', '.join(DETECTORS)}.")
+    require("dlib", "faces", f"{setting}.detector={config.detector}")
+    for name in (LANDMARKS_FILE, *([CNN_FILE] if config.detector == "dlib_cnn" else [])):
         _model_file(name)
 
 
@@ -63,34 +66,39 @@ class DlibFinder:
     seconds an image without a GPU build of dlib).
     """
 
-    def __init__(self, detector: str) -> None:
-        refuse_missing_finder(detector)
+    def __init__(self, config: LabelerConfig, setting: str) -> None:
+        check_finder(config, setting)
         import dlib
 
+        self._dlib: Any = dlib
         self._detect: Callable[[Any], list[Any]]
-        if detector == "dlib":
+        if config.detector == "dlib":
             gradients = dlib.get_frontal_face_detector()
             self._detect = lambda pixels: list(gradients.run(pixels, 0, LEAST_SCORE)[0])
         else:
             network = dlib.cnn_face_detection_model_v1(str(_model_file(CNN_FILE)))
             self._detect = lambda pixels: [found.rect for found in network(pixels) if found.confidence >= LEAST_SCORE]
         self._landmarks = dlib.shape_predictor(str(_model_file(LANDMARKS_FILE)))
-        self._rectangle = dlib.rectangle
 
     def find(self, image: Any) -> list[Face]:
         scale = min(1.0, SEARCH_SIZE / max(image.size))
         searched = image.convert("RGB").resize([max(1, round(side * scale)) for side in image.size])
-        pixels = np.ascontiguousarray(searched)
+        pixels = np.asarray(searched)
         return [self._face(pixels, rectangle, scale) for rectangle in self._detect(pixels)]
 
     def within(self, image: Any) -> Face:
         """Return the landmarks of a picture that is a face as a whole."""
-        pixels = np.ascontiguousarray(image.convert("RGB"))
-        return self._face(pixels, self._rectangle(0, 0, image.width - 1, image.height - 1), 1.0)
+        whole = self._dlib.rectangle(0, 0, image.width - 1, image.height - 1)
+        return self._face(np.asarray(image.convert("RGB")), whole, 1.0)
+
+    def crop(self, image: Any, face: Face, size: int, padding: float) -> Image.Image:
+        points = [self._dlib.point(*point) for point in face.landmarks.round().astype(int).tolist()]
+        shape = self._dlib.full_object_detection(self._dlib.rectangle(*(round(side) for side in face.box)), points)
+        pixels = np.asarray(image.convert("RGB"))
+        return Image.fromarray(self._dlib.get_face_chip(pixels, shape, size=size, padding=padding))
 
     def _face(self, pixels: NDArray[np.uint8], rectangle: Any, scale: float) -> Face:
-        shape = self._landmarks(pixels, rectangle)
-        points = np.array([(shape.part(index).x, shape.part(index).y) for index in range(shape.num_parts)], float)
+        points = np.array([(point.x, point.y) for point in self._landmarks(pixels, rectangle).parts()], float)
         left, top = rectangle.left() / scale, rectangle.top() / scale
         return Face((left, top, rectangle.right() / scale, rectangle.bottom() / scale), points / scale)
 
@@ -104,21 +112,18 @@ def _model_file(name: str) -> Path:
     raise ModuleNotFoundError(f"Finding faces needs dlib's {name}: pip install 'icm_pipeline[faces]'")
 
 
-def chosen_faces(faces: list[Face], choice: str) -> list[Face]:
+def chosen_faces(faces: list[Found], choice: str, area: Callable[[Found], float]) -> list[Found]:
     """Return the faces that count: the largest, all, or the only one (`single`: none if there are several)."""
     if choice == "largest":
-        return [max(faces, key=lambda face: face.area)] if faces else []
-    if choice == "single":
-        return faces if len(faces) == 1 else []
-    assert choice == "all", choice
-    return faces
+        return [max(faces, key=area)] if faces else []
+    return [] if choice == "single" and len(faces) != 1 else faces
 
 
 def find_faces(images: Sequence[Any], finder: FaceFinder, choice: str, batch_size: int) -> list[list[Face]]:
     """Return the faces that count in each picture, and log how many pictures have none or several."""
     found = [finder.find(image) for batch in image_batches(images, batch_size, "faces") for image in batch]
     report_faces([len(faces) for faces in found], choice)
-    return [chosen_faces(faces, choice) for faces in found]
+    return [chosen_faces(faces, choice, Face.area) for faces in found]
 
 
 def report_faces(counts: list[int], choice: str) -> None:
@@ -142,8 +147,11 @@ def mean_over_faces(rows: Floats, owners: Sequence[int], num_images: int) -> Flo
 class FaceCrops(Sequence[Image.Image]):
     """The crops of faces, each cut when it is asked for; `owners` says which image each is from."""
 
-    def __init__(self, images: Sequence[Any], faces: list[list[Face]]) -> None:
+    def __init__(
+        self, images: Sequence[Any], faces: list[list[Face]], finder: FaceFinder, size: int, padding: float
+    ) -> None:
         self._images = images
+        self._finder, self._size, self._padding = finder, size, padding
         self._faces = [(index, face) for index, row in enumerate(faces) for face in row]
         self.owners = [index for index, _ in self._faces]
 
@@ -152,7 +160,7 @@ class FaceCrops(Sequence[Image.Image]):
 
     def __getitem__(self, index: Any) -> Any:
         owner, face = self._faces[index]
-        return crop_face(self._images[owner], face.landmarks, CHIP_SIZE, CHIP_PADDING)
+        return self._finder.crop(self._images[owner], face, self._size, self._padding)
 
 
 class OfFaces:
@@ -165,7 +173,8 @@ class OfFaces:
         self._batch_size = batch_size
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        crops = FaceCrops(images, find_faces(images, self._finder, self._choice, self._batch_size))
+        faces = find_faces(images, self._finder, self._choice, self._batch_size)
+        crops = FaceCrops(images, faces, self._finder, CHIP_SIZE, CHIP_PADDING)
         if not len(crops):
             return {name: np.full((len(images), len(options)), np.nan) for name, options in questions.items()}
         judged = self._judge.label(crops, questions)

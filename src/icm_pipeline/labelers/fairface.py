@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, image_batches
-from icm_pipeline.labelers.groups import Groups, Heads, answers, map_questions
+from icm_pipeline.labelers.groups import Heads, answers, map_questions
 from icm_pipeline.zoo.paths import local_folder
 
 NUM_OUTPUTS = 18
@@ -37,43 +38,45 @@ FILES = {"fairface-7": "res34_fair_align_multi_7_20190809.pt", "fairface-4": "re
 class FairFaceJudge:
     """`path` is the authors' checkpoint (.pt, read with weights_only) or the same tensors as safetensors."""
 
-    def __init__(self, model: str, path: str, batch_size: int, device: str, groups: Groups) -> None:
+    def __init__(self, config: LabelerConfig, setting: str) -> None:
         from torchvision.models import resnet34
 
-        self._heads = heads_of(model)
+        self._heads = _heads(config, setting)
         network = resnet34(weights=None, num_classes=NUM_OUTPUTS)
-        _fill(network, checkpoint_file(model, path))
-        self._network = network.to(device).eval()
-        self._batch_size = batch_size
-        self._device = device
-        self._groups = groups
+        _fill(network, _checkpoint(config, setting))
+        self._network = network.to(config.device).eval()
+        self._config, self._setting = config, setting
 
     @torch.inference_mode()
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        maps = map_questions("fairface", self._heads, self._groups, questions)
+        maps = map_questions(self._heads, self._config, self._setting, questions)
         parts = []
-        for batch in image_batches(images, self._batch_size, "FairFace"):
+        for batch in image_batches(images, self._config.batch_size, "FairFace"):
             pixels = torch.stack([to_input(image) for image in batch])
-            parts.append(self._network(pixels.to(self._device)).double().cpu())
+            parts.append(self._network(pixels.to(self._config.device)).double().cpu())
         logits, heads = torch.cat(parts), {mapped.head for mapped in maps.values()}
         return answers("fairface", maps, {head: head_probabilities(logits, self._heads, head) for head in heads})
 
 
-def heads_of(model: str) -> Heads:
-    """Return what a checkpoint can tell; raises ValueError for one that is not known."""
-    if model not in MODELS:
-        raise ValueError(f"labeler.model={model} is no FairFace model; choose from {', '.join(MODELS)}.")
-    return MODELS[model]
+def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
+    """Raise ValueError for an unknown model, for what it cannot tell, and for a checkpoint that is not there."""
+    map_questions(_heads(config, setting), config, setting, questions)
+    _checkpoint(config, setting)
 
 
-def checkpoint_file(model: str, path: str) -> Path:
-    """Return the checkpoint; raises ValueError saying which file to put where if it is not there."""
-    file = local_folder(path) or Path(path)
+def _heads(config: LabelerConfig, setting: str) -> Heads:
+    if config.model not in MODELS:
+        raise ValueError(f"{setting}.model={config.model} is no FairFace model; choose from {', '.join(MODELS)}.")
+    return MODELS[config.model]
+
+
+def _checkpoint(config: LabelerConfig, setting: str) -> Path:
+    file = local_folder(config.path) or Path(config.path)
     if file.is_file():
         return file
     raise ValueError(
-        f"There is no FairFace checkpoint at {file.absolute()}. Download {FILES[model]} (the links are in the README "
-        "of github.com/dchen236/FairFace) and put it there, or set labeler.path to where it lies."
+        f"There is no FairFace checkpoint at {file.absolute()}. Download {FILES[config.model]} (the links are in the "
+        f"README of github.com/dchen236/FairFace) and put it there, or set {setting}.path to where it lies."
     )
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import LabelerConfig
+from icm_pipeline.labelers.base import Questions, chosen_as
 
 log = logging.getLogger(__name__)
 
 Heads = dict[str, tuple[str, ...]]  # head -> its classes, in the order of its outputs
-Groups = dict[str, dict[str, list[str]]]  # head -> option -> the classes it is made of
 YEARS = re.compile(r"(\d+)(?:-(\d+)|\+)")  # of a head whose classes are years: "20-59", "60+"
 
 
@@ -34,22 +35,22 @@ class OptionMap:
         return gathered
 
 
-def map_options(judge: str, heads: Heads, groups: Groups, attribute: str, options: Iterable[str]) -> OptionMap:
+def map_options(heads: Heads, config: LabelerConfig, setting: str, attribute: str, options: Iterable[str]) -> OptionMap:
     """Find the head and classes behind an attribute's options; raises ValueError naming what the judge can tell.
 
     The head is the one of the attribute's name, else the only one that has all the options (so `race_7` is `race`). An
-    option is made of the classes that `groups` lists for it, else of the class of its name, whatever the case.
+    option is made of the classes that `config.groups` lists for it, else of the class of its name, whatever the case.
     """
-    wanted = list(options)
+    wanted, groups, judge = list(options), config.groups, chosen_as(config.kind, setting)
     unknown = {head: _unknown(heads[head], groups.get(head, {}), wanted) for head in heads}
     fitting = [head for head in heads if not unknown[head]]
     if attribute not in heads and len(fitting) != 1:
-        raise ValueError(f"labeler={judge} cannot judge {attribute!r} with options {wanted}. {_ability(heads, groups)}")
+        raise ValueError(f"{judge} cannot judge {attribute!r} with options {wanted}. {_ability(heads, groups)}")
     head = attribute if attribute in heads else fitting[0]
     if unknown[head]:
         raise ValueError(
-            f"labeler={judge} has no {attribute} {unknown[head]}. {_ability({head: heads[head]}, groups)} Say what an "
-            f"option is made of: labeler.groups.{head}.{unknown[head][0]}=[<class>,...]."
+            f"{judge} has no {attribute} {unknown[head]}. {_ability({head: heads[head]}, groups)} Say what an "
+            f"option is made of: {setting}.groups.{head}.{unknown[head][0]}=[<class>,...]."
         )
     classes = heads[head]
     members = np.zeros((len(classes), len(wanted)))
@@ -57,16 +58,14 @@ def map_options(judge: str, heads: Heads, groups: Groups, attribute: str, option
         members[_columns(classes, groups.get(head, {}), option), column] = 1
     shared = [name for name, row in zip(classes, members, strict=True) if row.sum() > 1]
     if shared:
-        raise ValueError(f"Options {wanted} of {attribute} share classes of labeler={judge}: {', '.join(shared)}.")
+        raise ValueError(f"Options {wanted} of {attribute} share classes of {judge}: {', '.join(shared)}.")
     dropped = tuple(name for name, row in zip(classes, members, strict=True) if not row.any())
     return OptionMap(head, members, dropped)
 
 
-def map_questions(
-    judge: str, heads: Heads, groups: Groups, questions: Mapping[str, Iterable[str]]
-) -> dict[str, OptionMap]:
+def map_questions(heads: Heads, config: LabelerConfig, setting: str, questions: Questions) -> dict[str, OptionMap]:
     """Return `map_options` of every attribute that is asked for."""
-    return {name: map_options(judge, heads, groups, name, options) for name, options in questions.items()}
+    return {name: map_options(heads, config, setting, name, options) for name, options in questions.items()}
 
 
 def answers(judge: str, maps: dict[str, OptionMap], by_head: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -120,7 +119,7 @@ def _listed(classes: tuple[str, ...]) -> str:
     return ", ".join(classes) if len(classes) < 20 else f"years {classes[0]} to {classes[-1]}"
 
 
-def _ability(heads: Heads, groups: Groups) -> str:
+def _ability(heads: Heads, groups: dict[str, dict[str, list[str]]]) -> str:
     told = (
         f"{head} ({_listed(classes)}{'; grouped as ' + ', '.join(groups[head]) if groups.get(head) else ''})"
         for head, classes in heads.items()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.zoo.paths import local_folder
 
@@ -23,13 +24,10 @@ CONFIG_NAME = "config.json"
 class TinyLabeler:
     """Labels the attributes the classifier was trained on; label texts are ignored."""
 
-    def __init__(self, path: str, batch_size: int, device: str) -> None:
-        folder = local_folder(path)
-        if folder is None or not folder.is_dir():
-            raise ValueError(f"{path} is no folder with an attribute classifier.")
-        self._model = load_classifier(folder).to(device)
-        self._batch_size = batch_size
-        self._device = device
+    def __init__(self, config: LabelerConfig, setting: str) -> None:
+        self._model = load_classifier(_folder(config, setting)).to(config.device)
+        self._batch_size = config.batch_size
+        self._device = config.device
 
     @torch.inference_mode()
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
@@ -44,6 +42,20 @@ class TinyLabeler:
             for attribute, chosen in columns.items():
                 parts[attribute].append(logits[attribute][:, chosen].double().softmax(1).cpu().numpy())
         return {attribute: np.concatenate(rows) for attribute, rows in parts.items()}
+
+
+def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
+    """Raise ValueError for a classifier that is not there, and for attributes and options it does not know."""
+    known = read_attributes(_folder(config, setting))
+    for attribute, options in questions.items():
+        option_columns(known, attribute, options)
+
+
+def _folder(config: LabelerConfig, setting: str) -> Path:
+    folder = local_folder(config.path)
+    if folder is None or not folder.is_dir():
+        raise ValueError(f"{setting}.path={config.path} does not exist; give the folder of an attribute classifier.")
+    return folder
 
 
 def _to_tensor(image: Any) -> torch.Tensor:

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from icm_pipeline.config.choices import SIBLINGS
-from icm_pipeline.config.schema import ModelConfig
+from icm_pipeline.config.schema import LabelerConfig, ModelConfig
+from icm_pipeline.labelers.base import Labeler
 from icm_pipeline.pretrain.cards import QUALITY, TRAINING, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
@@ -183,14 +184,13 @@ def _own_training(folder: Path, name: str) -> dict[str, list[dict[str, Any]]]:
 
 def measure_quality(plan: PretrainPlan) -> None:
     from icm_pipeline.backbones.loaded import ModelCache
-    from icm_pipeline.labelers.registry import load_labeler
     from icm_pipeline.pretrain.clip import MODEL_NAME
     from icm_pipeline.pretrain.quality import Judges, flat_figures, measure_judges, measure_model, write_figures
 
     zoo = next(zoo for zoo in (plan.zoo, ZOO) if (zoo / CLASSIFIER_FOLDER).is_dir()).resolve()
     judges = Judges(
-        classifier=load_labeler("tiny", "", str(zoo / CLASSIFIER_FOLDER), 64, plan.device),
-        clip=load_labeler("clip", MODEL_NAME, str(zoo / CLIP_FOLDER), 64, plan.device),
+        classifier=_judge("tiny", "", zoo / CLASSIFIER_FOLDER, plan.device),
+        clip=_judge("clip", MODEL_NAME, zoo / CLIP_FOLDER, plan.device),
         attributes=plan.attributes,
         evaluation_prompts=plan.evaluation_prompts,
     )
@@ -203,6 +203,15 @@ def measure_quality(plan: PretrainPlan) -> None:
     write_figures(figures, plan.zoo / plan.model.name / QUALITY)
     write_cards(plan.zoo)
     plan.tracker.metrics(flat_figures(figures))
+
+
+def _judge(kind: str, model: str, path: Path, device: str) -> Labeler:
+    from icm_pipeline.labelers.registry import load_labeler
+
+    config = LabelerConfig(
+        kind=kind, model=model, path=str(path), batch_size=64, device=device, faces="none", detector="dlib", groups={}
+    )
+    return load_labeler(config)
 
 
 PARTS: dict[str, Callable[[PretrainPlan], None]] = {

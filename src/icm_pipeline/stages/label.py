@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from icm_pipeline.arrays import spread
 from icm_pipeline.images.folders import read_images
 from icm_pipeline.images.table import ImageRow, Pictures, read_table
-from icm_pipeline.labelers.registry import labeler_of
+from icm_pipeline.labelers.registry import load_labeler
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.progress import working
@@ -65,7 +65,7 @@ def _label(context: StageContext, rows: list[ImageRow]) -> list[Shard]:
     shards = plan_shards(context.folder, ids, context.share, batch_size, settings.generate.shard_size)
     if all(shard.table for shard in shards):
         return shards
-    labeler = labeler_of(settings.labeler, "labeler")
+    labeler = load_labeler(settings.labeler)
     questions = {attribute.name: attribute.options}
     with working("label", num_items(shards), "image", done=num_items(shards, made=True)) as work:
         for number, shard in enumerate(shards):
