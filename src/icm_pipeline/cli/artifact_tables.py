@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.manifest import FileEntry
-from icm_pipeline.store.shelf import Shelf, subject_of
+from icm_pipeline.store.shelf import Shelf
 from icm_pipeline.text import count_text, size_text
 
 
@@ -22,10 +22,11 @@ def artifact_table(shelf: Shelf, artifacts: Iterable[Artifact]) -> Table:
     for title in ("", "stage", "model", "attribute", "key", "size", "made (UTC)"):
         table.add_column(title, no_wrap=True, justify="right" if title == "size" else "left")
     for artifact in sorted(artifacts, key=lambda a: (a.manifest.created, len(shelf.ancestors([a.key])))):
+        model, attribute = artifact.manifest.model, artifact.manifest.attribute
         mark = "*" if artifact.key in shelf.needed else ""
         made = artifact.manifest.created.replace("T", " ").removesuffix("Z")
         size = size_text(artifact.manifest.size)
-        table.add_row(mark, artifact.stage, *map(escape, subject_of(artifact)), artifact.key, size, made)
+        table.add_row(mark, artifact.stage, escape(model), escape(attribute), artifact.key, size, made)
     return table
 
 
@@ -54,7 +55,7 @@ def _facts(artifact: Artifact) -> dict[str, str]:
     device, name, weights = manifest.device, manifest.device_name, manifest.settings.get("weights", {})
     facts = {
         "stage": artifact.stage,
-        "model, attribute": ", ".join(subject_of(artifact)),
+        "model, attribute": f"{manifest.model}, {manifest.attribute}",
         "key": artifact.key,
         "folder": str(artifact.folder),
         "made": f"{manifest.created or 'unknown'} in {manifest.seconds} s",

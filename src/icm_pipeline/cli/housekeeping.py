@@ -12,7 +12,7 @@ from icm_pipeline.cli.artifact_tables import artifact_table, print_artifact
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.building import locked_or_skip
-from icm_pipeline.store.caches import find_caches, find_stale_caches, is_cache, remove_cache
+from icm_pipeline.store.caches import find_caches, find_stale_caches
 from icm_pipeline.store.garbage import Waste, find_waste, last_change
 from icm_pipeline.store.partial import OLD, artifact_folder
 from icm_pipeline.store.shelf import Shelf, changed_files, read_shelf
@@ -133,8 +133,8 @@ def _confirmed(question: str) -> bool:
 
 def _remove(item: Waste) -> bool:
     """Remove a folder unless a job took it up since it was listed; by a rename first, so that none is half there."""
-    if is_cache(item.path):
-        remove_cache(item.path)
+    if item.changed is None:  # a cache; a job that uses it computes what is missing
+        shutil.rmtree(item.path)
         return True
     with locked_or_skip(artifact_folder(item.path)) as is_locked:
         if not is_locked or last_change(item.path) != item.changed:

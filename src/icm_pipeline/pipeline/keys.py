@@ -39,9 +39,7 @@ class Keys:
     def key(self, name: str) -> str:
         """Return a stage's key under this configuration."""
         if name not in self._keys:
-            content = self.content(name)
-            config = sorted(content["config"].items())  # however the stage lists what it reads
-            self._keys[name] = make_key({**content, "config": config, "parents": self.parents(name)})
+            self._keys[name] = make_key({**self.content(name), "parents": self.parents(name)})
         return self._keys[name]
 
     def folder(self, name: str) -> Path:
@@ -61,7 +59,7 @@ class Keys:
         """Return what a stage's key stands for beside its parents: settings, weights and content of folders."""
         stage, settings = STAGES[name], self.settings
         reads = stage.reads(settings)
-        values = {dotted: counted(settings, dotted) for dotted in reads}
+        values = {dotted: counted(settings, dotted) for dotted in sorted(reads)}
         weights = {}
         for dotted in [one for one in (*WEIGHTS, *PICTURES) if one in reads and value_at(settings, one) is not None]:
             hash_of = _hash_of_pictures if dotted in PICTURES else _hash_of_weights

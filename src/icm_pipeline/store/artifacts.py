@@ -1,7 +1,4 @@
-"""Results on disk: folders that are whole or not there, each with a manifest that says what made it.
-
-How one is made is in building.py; here is what it is: its manifest, its key, how it is read and checked.
-"""
+"""Artifacts: folders of results on disk, complete or not there, each with a manifest. How one is made: building.py."""
 
 import json
 import logging
@@ -14,8 +11,8 @@ from icm_pipeline.store.manifest import MANIFEST, UNREADABLE, Manifest, read_man
 
 log = logging.getLogger(__name__)
 
-STAMP = ".building.json"  # in a partial folder: which key and which versions it was begun with
-SHARDS = "shards"  # in a partial folder: what a killed job goes on from; no part of the artifact
+STAMP = ".building.json"  # in a partial folder: the key and the versions it was begun with
+SHARDS = "shards"  # in a partial folder: what the next job resumes from; no part of the artifact
 LONG_TO_HASH = 2_000_000_000  # bytes; the log says that they are being hashed
 
 
@@ -25,7 +22,7 @@ class ArtifactError(RuntimeError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A whole artifact: where it lies and what its manifest says."""
+    """A complete artifact: where it lies and what its manifest says."""
 
     folder: Path
     manifest: Manifest = field(repr=False)

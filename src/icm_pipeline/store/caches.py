@@ -5,7 +5,6 @@ folder per set of originals, first steered step, versions of the libraries and k
 evaluations, a folder per set of images.
 """
 
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,11 +33,6 @@ def prefix_folder(originals: Path, key: str, first_step: int, device: str) -> Pa
     """
     made_by = make_key([library_versions(), device.partition(":")[0]])[:8]
     return originals / PREFIXES / f"{key}-{first_step}-{made_by}"
-
-
-def is_cache(path: Path) -> bool:
-    """Say whether a folder holds first steps or answers of judges, which can be made again at any time."""
-    return path.parent.name in (PREFIXES, JUDGED)
 
 
 def find_caches(shelf: Shelf) -> list[Waste]:
@@ -71,15 +65,7 @@ def find_stale_caches(shelf: Shelf, hours: float, going: Iterable[Waste] = ()) -
     return stale
 
 
-def remove_cache(path: Path) -> None:
-    """Remove an entry; a job that uses it computes what is missing."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def _entries(shelf: Shelf) -> Iterator[Path]:
     for name in (PREFIXES, JUDGED):
         for cache in sorted((shelf.folder / "artifacts").glob(f"*/{name}")):
-            yield from sorted(cache.iterdir())
+            yield from sorted(path for path in cache.iterdir() if path.is_dir())

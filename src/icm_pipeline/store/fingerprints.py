@@ -1,4 +1,4 @@
-"""Hashes of content and of weights."""
+"""Hashes: of the settings that a key stands for, of weights, of folders of pictures."""
 
 import contextlib
 import hashlib
@@ -25,8 +25,8 @@ def make_key(content: Any) -> str:
 def fingerprint(path: Path) -> str:
     """Return a short hash of a file's or folder's content, so that other weights at the same path are another key.
 
-    Model cards and measured figures do not count. The hash of a large file is remembered while its size and its time of
-    change stay what they were. Raises ValueError for a folder with so many files that it is no folder of weights.
+    Model cards and measured figures do not count. The hash of a large file is cached until its size or its time of
+    change differ. Raises ValueError for a folder with so many files that it is no folder of weights.
     """
     files = (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else iter([path])
     files = (p for p in files if not p.name.endswith(NO_WEIGHTS))
@@ -42,24 +42,22 @@ def fingerprint(path: Path) -> str:
 
 
 def stat_hash(folder: Path) -> str:
-    """Return a short hash of which files lie in a folder, their sizes and times of change, however many they are."""
+    """Return a short hash of the names, sizes and times of change of all files in a folder; none is read."""
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file()]
     return make_key(sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats))
 
 
 def _remembered_hash(path: Path) -> str:
-    """Return a file's hash, from the user's cache if the file is the one it was taken of."""
+    """Return a file's hash, from the user's cache if the file was not changed since."""
     stat, name = path.stat(), str(path.resolve())
     state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "icm_pipeline" / "weights.json"
-    try:
+    known = None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(cache.read_text("utf-8"))
         if known[name]["state"] == state:
             return str(known[name]["sha256"])
-    except (OSError, ValueError):
-        known = {}
-    except (KeyError, TypeError):
-        known = known if isinstance(known, dict) else {}
+    known = known if isinstance(known, dict) else {}
     tell_if_long(path, stat.st_size)
     digest = hash_file(path)
     with contextlib.suppress(OSError):  # without a cache it is hashed again

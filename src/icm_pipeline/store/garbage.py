@@ -1,4 +1,4 @@
-"""What nothing needs any more."""
+"""What `icm gc` removes: what killed jobs left half-made, and artifacts from which no result was made."""
 
 import contextlib
 import math
@@ -15,22 +15,20 @@ from icm_pipeline.store.shelf import Shelf, artifact_folders, parents_in
 
 @dataclass(frozen=True)
 class Waste:
-    """Something that can go: what it is, and why nothing needs it.
-
-    changed: its `last_change` when it was found; None for a cache, which can go at any time.
-    """
+    """Something that can go, and why nothing needs it."""
 
     path: Path
     reason: str
     changed: float | None = None
+    """Its `last_change` when it was found; None for a cache, which can go at any time."""
 
 
 def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
-    """Return what can be removed: what dead jobs left half-made, and artifacts from which no result was made.
+    """Return what can be removed.
 
     Artifacts made within the last so many hours stay, as a job may be about to use them, and so does half-made work
-    that was changed within them, as the next share or the job's next start may be about to go on with it. What both
-    were made from stays too. No whole artifact can go while some are `untraceable`.
+    that was changed within them, as the next share or the job's next start may be about to resume it. What both were
+    made from stays too. No whole artifact can go while some are `untraceable`.
     """
     youngest = time.time() - 3600 * hours
     left_over, needed = [], set(shelf.needed)
@@ -46,16 +44,13 @@ def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
         return left_over
     made_at = {key: artifact.manifest.made_at or math.inf for key, artifact in shelf.artifacts.items()}
     needed |= shelf.ancestors(key for key, made in made_at.items() if made > youngest)
+    newer, unused = "a newer report of the same evaluation is there", "no result was made from it"
     unneeded = [
-        Waste(artifact.folder, _why(shelf, key), last_change(artifact.folder))
+        Waste(artifact.folder, newer if key in shelf.outdated else unused, last_change(artifact.folder))
         for key, artifact in shelf.artifacts.items()
         if key not in needed
     ]
     return left_over + sorted(unneeded, key=lambda waste: waste.path)
-
-
-def _why(shelf: Shelf, key: str) -> str:
-    return "a newer report of the same evaluation is there" if key in shelf.outdated else "no result was made from it"
 
 
 def last_change(path: Path) -> float:

@@ -140,12 +140,6 @@ def changed_files(artifact: Artifact) -> str | None:
     return None
 
 
-def subject_of(artifact: Artifact) -> tuple[str, str]:
-    """Return the names of the model and the attribute an artifact was first made for."""
-    model, _, attribute = artifact.folder.name.removesuffix(f"-{artifact.key}").rpartition("-")
-    return artifact.manifest.model or model, artifact.manifest.attribute or attribute
-
-
 def artifact_folders(root: Path) -> Iterator[Path]:
     """Return the folders of artifacts, whole and half-made; what else lies beside them is ignored."""
     for stage in sorted(path for path in root.iterdir() if path.is_dir()):
