@@ -70,6 +70,22 @@ def test_a_share_that_is_made_is_not_made_again(tmp_path: Path) -> None:
     assert missing_shares(tmp_path / "a", COUNT) == [0, 2, 3]
 
 
+def test_a_share_that_another_job_finishes_just_before_its_lock_is_taken_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_share(tmp_path / "a", 0)
+    take = locks.Lock.try_now
+
+    def take_after_the_other(lock: locks.Lock) -> locks.Lock | None:
+        if "share-1" in str(lock._name):
+            (partial_of(tmp_path / "a") / "shards" / f"share-1-of-{COUNT}.json").touch()
+        return take(lock)
+
+    monkeypatch.setattr(locks.Lock, "try_now", take_after_the_other)
+    assert not make_share(tmp_path / "a", 1)
+    assert not is_being_built(tmp_path / "a")
+
+
 def test_a_share_of_a_finished_artifact_is_nothing_to_do(tmp_path: Path) -> None:
     assert publish(tmp_path / "a")
     assert not make_share(tmp_path / "a", 0)

@@ -134,7 +134,7 @@ def _confirmed(question: str) -> bool:
 def _remove(item: Waste) -> bool:
     """Remove a folder unless a job took it up since it was listed; by a rename first, so that none is half there."""
     if item.changed is None:  # a cache; a job that uses it computes what is missing
-        shutil.rmtree(item.path)
+        shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink()
         return True
     with locked_or_skip(artifact_folder(item.path)) as is_locked:
         if not is_locked or last_change(item.path) != item.changed:

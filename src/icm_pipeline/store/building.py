@@ -162,9 +162,10 @@ def _take_share(folder: Path, manifest: Manifest, share: Share, wait: bool) -> L
             folder = folder_of_key(folder)
             if open_artifact(folder) is not None or not _begin(folder, manifest, shared=True):
                 return None
-            if _mark(partial_of(folder), share).exists():
-                return None
             taken = lock.try_now()
+            if taken and _mark(partial_of(folder), share).exists():  # with the lock held, as no job can add it now
+                taken.release()
+                return None
         if taken or not wait:
             return taken
         if not told:

@@ -68,4 +68,4 @@ def find_stale_caches(shelf: Shelf, hours: float, going: Iterable[Waste] = ()) -
 def _entries(shelf: Shelf) -> Iterator[Path]:
     for name in (PREFIXES, JUDGED):
         for cache in sorted((shelf.folder / "artifacts").glob(f"*/{name}")):
-            yield from sorted(path for path in cache.iterdir() if path.is_dir())
+            yield from sorted(cache.iterdir())
