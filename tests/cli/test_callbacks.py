@@ -1,7 +1,9 @@
 """The folder that is a multirun's own."""
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +11,54 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from icm_pipeline.cli import callbacks
-from icm_pipeline.cli.callbacks import NoteSweep, StartedSweep
+from icm_pipeline.cli.callbacks import NoteSweep
+from icm_pipeline.cli.job import main
+from icm_pipeline.cli.running import RunningSweep, this_command
 from icm_pipeline.config.compose import register_resolvers
 from icm_pipeline.config.schema import conf_path, register_schema
 
 
 @pytest.fixture
-def multirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Give a function from words to a multirun's configuration, of a folder with an odd name; all of one second."""
+def multirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Any, Path]]]:
+    """Give a function from words to a multirun's configuration and the folder that it is noted with.
+
+    All begin in one second, in a folder with an odd name.
+    """
     register_schema()
     register_resolvers()
     folder = tmp_path / "it's (1), a=b"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    before, composed = len(callbacks.started), dict[tuple[str, ...], Any]()
+    composed = dict[tuple[str, ...], Any]()
 
-    def begin(*words: str) -> Any:
+    def begin(*words: str) -> tuple[Any, Path]:
         if words not in composed:
             composed[words] = compose("config", overrides=list(words), return_hydra_config=True)
             assert composed[words].hydra.sweep.dir  # keeps the time
         config = copy.deepcopy(composed[words])
-        NoteSweep().on_multirun_start(config)
-        return config
+        sweep = RunningSweep()
+        before = this_command.set(sweep)
+        try:
+            NoteSweep().on_multirun_start(config)
+        finally:
+            this_command.reset(before)
+        assert sweep.folder is not None
+        assert "hydra" not in sweep.config
+        return config, sweep.folder
 
     with initialize_config_dir(str(conf_path()), version_base="1.3"):
         yield begin
-    del callbacks.started[before:]
 
 
 def test_sweeps_that_begin_in_one_second_have_folders_of_their_own_that_every_job_sees(
     multirun: Callable[..., Any], tmp_path: Path
 ) -> None:
-    configs = [multirun() for _ in range(3)]
-    folders = [started.folder for started in callbacks.started[-3:]]
+    begun = [multirun() for _ in range(3)]
+    folders = [folder for _, folder in begun]
     first = folders[0]
     assert folders == [first, first.with_name(f"{first.name}-2"), first.with_name(f"{first.name}-3")]
     assert sorted(tmp_path.glob("*/multirun/*/*")) == sorted(folders)
-    for config, folder in zip(configs, folders, strict=True):
+    for config, folder in begun:
         job = GlobalHydra.instance().config_loader().load_sweep_config(config, ["alpha=2"])
         assert [Path(each.hydra.sweep.dir) for each in (config, job)] == [folder, folder]
 
@@ -54,8 +66,7 @@ def test_sweeps_that_begin_in_one_second_have_folders_of_their_own_that_every_jo
 def test_a_folder_that_the_user_gave_is_gone_on_with(multirun: Callable[..., Any], tmp_path: Path) -> None:
     words = (f"hydra.sweep.dir={tmp_path}/sweep",)
     for _ in range(2):
-        multirun(*words)
-        assert callbacks.started[-1].folder == tmp_path / "sweep"
+        assert multirun(*words)[1] == tmp_path / "sweep"
         (tmp_path / "sweep").mkdir(exist_ok=True)
 
 
@@ -66,10 +77,20 @@ def test_a_folder_that_cannot_be_made_ends_the_program_in_words(multirun: Callab
 
 
 def test_a_sweep_that_hydra_refused_is_not_begun(tmp_path: Path) -> None:
-    assert not StartedSweep(tmp_path / "nowhere", None).begun()
-    assert not StartedSweep(tmp_path, None).begun()
+    assert not RunningSweep().begun
+    assert not RunningSweep(tmp_path / "nowhere").begun
+    assert not RunningSweep(tmp_path).begun
     (tmp_path / "multirun.yaml").touch()
-    assert StartedSweep(tmp_path, None).begun()
+    assert RunningSweep(tmp_path).begun
+
+
+def test_a_worker_has_one_sweep_for_all_its_jobs_of_a_command_and_none_of_anothers() -> None:
+    """Launchers pickle the function that runs a job with each job."""
+    ours, anothers = (pickle.dumps(partial(main, RunningSweep(forced={"a key"}))) for _ in range(2))
+    first, second = (pickle.loads(ours).args[0] for _ in range(2))
+    assert first is second
+    assert (first.folder, first.forced) == (None, set())
+    assert pickle.loads(anothers).args[0].models is not first.models
 
 
 def test_force_is_refused_where_jobs_run_at_once(multirun: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from icm_pipeline.cli import callbacks
+from icm_pipeline.cli.running import RunningSweep, this_command
 from tests.helpers.command_line import run
 
 
@@ -23,8 +24,8 @@ def test_a_sweep_is_planned_as_a_whole_and_nothing_is_made(tmp_path: Path) -> No
 
 @pytest.fixture
 def multirun(tmp_path: Path) -> Iterator[Any]:
-    """Give the configuration of a planning multirun on a cluster, and forget afterwards that it began."""
-    before = len(callbacks.started)
+    """Give the configuration of a planning multirun on a cluster."""
+    before = this_command.set(RunningSweep())
     yield OmegaConf.create(
         {
             "stage": "plan",
@@ -35,7 +36,7 @@ def multirun(tmp_path: Path) -> Iterator[Any]:
             },
         }
     )
-    del callbacks.started[before:]
+    this_command.reset(before)
 
 
 def test_a_plan_is_made_here_and_not_on_the_cluster(multirun: Any) -> None:

@@ -14,8 +14,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import icm_pipeline
-from icm_pipeline.cli.callbacks import NoteSweep, started
+from icm_pipeline.cli.callbacks import NoteSweep
 from icm_pipeline.cli.errors import USER_ERRORS
+from icm_pipeline.cli.running import RunningSweep, this_command
 from icm_pipeline.config.credentials import find_secret
 from icm_pipeline.config.schema import ConfigError, Settings, conf_path
 from icm_pipeline.pipeline.run import Pipeline
@@ -233,10 +234,13 @@ def test_what_only_refers_to_a_secret_or_looks_like_one_is_none(
 def test_a_secret_ends_the_program_before_hydra_writes_its_configuration(event: str, word: str) -> None:
     with initialize_config_dir(str(conf_path()), version_base="1.3"):
         config = compose("config", overrides=[word], return_hydra_config=True)
+    sweep = RunningSweep()
+    before = this_command.set(sweep)
     with pytest.raises(SystemExit, match="holds a key, token or password") as caught:
         getattr(NoteSweep(), event)(config)
+    this_command.reset(before)
     assert HUB_TOKEN not in str(caught.value)
-    assert not started
+    assert sweep.folder is None
 
 
 def test_a_reference_that_resolves_to_a_secret_is_refused(

@@ -6,7 +6,6 @@ wanted most. A multirun that only plans runs here, whatever the launcher of its 
 
 import copy
 import sys
-from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
+from icm_pipeline.cli.running import this_command
 from icm_pipeline.config.checks import refuse_secrets
 from icm_pipeline.config.compose import quoted
 from icm_pipeline.config.schema import ConfigError, conf_path
 
-
-@dataclass(frozen=True)
-class StartedSweep:
-    """A multirun of this process: its folder, and the configuration that its jobs vary."""
-
-    folder: Path
-    config: Any
-
-    def begun(self) -> bool:
-        """Say whether there is anything in its folder; not if Hydra refused it before its first job."""
-        return self.folder.is_dir() and any(self.folder.iterdir())
-
-
-started: list[StartedSweep] = []
 HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -43,19 +29,19 @@ class NoteSweep(Callback):
     """
 
     def on_run_start(self, config: Any, **_: Any) -> None:
-        _refuse_secrets(config)
+        _check_secrets(config)
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        _refuse_secrets(config)
+        _check_secrets(config)
         if config.stage == "plan":
             _plan_here(config)
-        _refuse_force_at_once(config)
+        _check_force(config)
         if _sweep_dir(config) == _sweep_dir(OmegaConf.load(conf_path() / "config.yaml")):
             _take_folder(config)
-        folder, settings = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
-        with open_dict(settings):
-            del settings["hydra"]
-        started.append(StartedSweep(folder, settings))
+        sweep = this_command.get()
+        sweep.folder, sweep.config = Path(config.hydra.sweep.dir).resolve(), copy.deepcopy(config)
+        with open_dict(sweep.config):
+            del sweep.config["hydra"]
 
 
 def _sweep_dir(config: Any) -> Any:
@@ -101,7 +87,7 @@ def _plan_here(config: Any) -> None:
         config.hydra.launcher = {"_target_": HERE}
 
 
-def _refuse_force_at_once(config: Any) -> None:
+def _check_force(config: Any) -> None:
     """End the program if jobs that may run at once would each make again what they share, from under one another."""
     if config.get("force") and config.hydra.launcher._target_ != HERE:
         sys.exit(
@@ -110,7 +96,7 @@ def _refuse_force_at_once(config: Any) -> None:
         )
 
 
-def _refuse_secrets(config: Any) -> None:
+def _check_secrets(config: Any) -> None:
     try:
         refuse_secrets(OmegaConf.to_container(config, resolve=False))
     except ConfigError as error:

@@ -2,17 +2,15 @@
 
 import logging
 import sys
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from yaml import YAMLError
 
+from icm_pipeline.cli.running import HydraJob
 from icm_pipeline.config.mistakes import explain
 from icm_pipeline.results.sweeps import STOPPED, write_result
 from icm_pipeline.store.artifacts import ArtifactError
@@ -29,24 +27,20 @@ PLUGIN_EXTRAS = {
 }  # fmt: skip
 
 
-def in_sweep() -> bool:
-    return HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-class ClearErrors:
-    """End a single job with one message and exit code 1; let a sweep see the exception and go on with other jobs."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if in_sweep() and error is not None:
-            folder = Path(HydraConfig.get().runtime.output_dir)
+@contextmanager
+def clear_errors(job: HydraJob) -> Iterator[None]:
+    """End a single job with one message and exit code 1; of a sweep, note the error and go on with other jobs."""
+    try:
+        yield
+    except BaseException as error:
+        if job.sweep_folder is not None:
             told = STOPPED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
             with suppress(OSError):  # on a full disk the job's own error is the one to tell
-                write_result(folder, list(HydraConfig.get().overrides.task), {}, told)
-        if isinstance(error, USER_ERRORS) and HydraConfig.get().mode == RunMode.RUN:
+                write_result(job.folder, job.overrides, {}, told)
+        elif isinstance(error, USER_ERRORS):
             _write_traceback(error)
             sys.exit(f"error: {error}")
+        raise
 
 
 def _write_traceback(error: BaseException) -> None:
@@ -59,7 +53,7 @@ def _write_traceback(error: BaseException) -> None:
                 handler.handle(record)
 
 
-def tell(error: Exception) -> None:
+def end_with(error: Exception) -> None:
     """End with one message if the error is one that a user can mend, raise it otherwise."""
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         # A job's own have been told; this one kept Hydra from beginning the job.

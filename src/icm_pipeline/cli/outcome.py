@@ -1,14 +1,12 @@
 """What a job prints at its end and hands to a sweeper."""
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
-
-from icm_pipeline.cli.callbacks import StartedSweep
 from icm_pipeline.cli.errors import USER_ERRORS
+from icm_pipeline.cli.running import RunningSweep
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.report.tables import print_metrics, print_ranking, print_sweep
@@ -46,8 +44,9 @@ def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:
         print(path)
 
 
-def report_started(started: StartedSweep) -> None:
-    """Report on a multirun of this process; whatever keeps the report from being made is told."""
+def report_started(started: RunningSweep) -> None:
+    """Report on a multirun of this command; whatever keeps the report from being made is told."""
+    assert started.folder is not None
     try:
         settings = replace(to_settings(started.config), stage="report", sweep=str(started.folder))
         sweep = read_sweep(started.folder, Path(settings.paths.outputs))
@@ -62,23 +61,45 @@ def report_started(started: StartedSweep) -> None:
     print(f"The sweep's report again: python -m icm_pipeline stage=report sweep={shlex.quote(str(started.folder))}")
 
 
-def show(pipeline: "Pipeline", artifact: Artifact) -> float | tuple[float, float] | None:
-    """Print what a job is asked for: the ranking, the metrics, the figures' paths; return what `main` returns."""
-    stage = artifact.stage
-    if stage == "select":
-        print_ranking(Selection.read(artifact))
-    if stage not in ("evaluate", "report"):
-        return None
-    evaluated, selected = pipeline.find("evaluate"), pipeline.find("select") if stage == "report" else None
-    if selected is not None:
-        print_ranking(Selection.read(selected), RANKING_ROWS)
-    evaluation = None if evaluated is None else Evaluation.read(evaluated)
-    if evaluation is not None:
-        print_metrics(evaluation)
-    for name in sorted(name for name in artifact.manifest.files if name.endswith((".png", ".md"))):
-        print(artifact.folder / name)
-    if evaluation is None:
-        return None
-    fd, clip_i = evaluation.fairness.fd.mean, evaluation.clip_i
-    directions = HydraConfig.get().sweeper.get("direction")
-    return fd if directions is None or isinstance(directions, str) or clip_i is None else (fd, clip_i)
+@dataclass(frozen=True)
+class Outcome:
+    """What a job is asked for; what it was not asked for is not there."""
+
+    selection: Selection | None = None
+    ranking_rows: int | None = None
+    """Layers of the ranking to print, beside the chosen ones; None: all."""
+    evaluation: Evaluation | None = None
+    files: tuple[Path, ...] = ()
+    """Figures and pages."""
+
+    def objective(self, takes_two: bool) -> float | tuple[float, float] | None:
+        """Return what a sweeper minimises: FD, or FD and CLIP-I where it takes two and both are there."""
+        if self.evaluation is None:
+            return None
+        fd, clip_i = self.evaluation.fairness.fd.mean, self.evaluation.clip_i
+        return (fd, clip_i) if takes_two and clip_i is not None else fd
+
+
+def outcome_of(pipeline: "Pipeline", artifact: Artifact) -> Outcome:
+    """Return what a job is asked for that ended in an artifact."""
+    if artifact.stage == "select":
+        return Outcome(Selection.read(artifact))
+    if artifact.stage not in ("evaluate", "report"):
+        return Outcome()
+    evaluated, selected = pipeline.find("evaluate"), pipeline.find("select") if artifact.stage == "report" else None
+    return Outcome(
+        None if selected is None else Selection.read(selected),
+        RANKING_ROWS,
+        None if evaluated is None else Evaluation.read(evaluated),
+        tuple(artifact.folder / name for name in sorted(artifact.manifest.files) if name.endswith((".png", ".md"))),
+    )
+
+
+def tell(outcome: Outcome) -> None:
+    """Print it: the ranking, the metrics, the figures' paths."""
+    if outcome.selection is not None:
+        print_ranking(outcome.selection, outcome.ranking_rows)
+    if outcome.evaluation is not None:
+        print_metrics(outcome.evaluation)
+    for path in outcome.files:
+        print(path)
