@@ -10,7 +10,6 @@ from icm_pipeline.config.schema import ConfigError, Settings
 CHOICES: dict[str, tuple[str, ...]] = {
     "layers.rule": RULES,
     "layers.kind": SITE_KINDS,
-    "method.name": ("icm", "none"),
     "method.direction": DIRECTIONS,
     "method.alpha_unit": ("activation", "relative"),
     "method.assignment": ASSIGNMENTS,

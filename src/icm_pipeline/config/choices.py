@@ -1,8 +1,11 @@
 """What settings with a choice may be, once for the configuration's check and for the code that acts on it."""
 
-SITE_KINDS = (
-    "self_attention", "cross_attention", "feed_forward", "block", "gated_self_attention", "gated_feed_forward",
-)  # fmt: skip
+KIND_NAMES = {
+    "self_attention": "self-attention", "cross_attention": "cross-attention", "feed_forward": "feed-forward",
+    "block": "blocks", "gated_self_attention": "gated self-attention", "gated_feed_forward": "gated feed-forward",
+    "mixed": "mixed",
+}  # fmt: skip
+SITE_KINDS = tuple(kind for kind in KIND_NAMES if kind != "mixed")
 RULES = ("top", "worst", "random", "all", "named")
 DIRECTIONS = ("probe", "mean_difference", "pattern")
 ASSIGNMENTS = ("quota", "image", "batch")

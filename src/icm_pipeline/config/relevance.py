@@ -12,21 +12,24 @@ READ_BY_RULE = {
     "top": ("kind", "k"), "worst": ("kind", "k"), "random": ("kind", "k", "seed"), "all": ("kind",),
     "named": ("names",),
 }  # fmt: skip
-READ_UNSTEERED = ("name", "assignment", "draw_size", "target_shares")  # by method none: who would be steered to what
 READ_OF_DRIFT = ("name", "options")  # the prompts are the evaluated attribute's
 
 
-def counted(settings: Settings, dotted: str) -> Any:
-    """Return a setting's value or group as plain data, with None in place of what changes nothing beside the others."""
+def counted(settings: Settings, dotted: str, read_by_method: Collection[str]) -> Any:
+    """Return a setting's value or group as plain data, with None in place of what changes nothing beside the others.
+
+    read_by_method: what the method reads of alpha and its settings.
+    """
     value = value_at(settings, dotted)
     if dotted == "layers":
         return _only(value, ("rule", *READ_BY_RULE[value["rule"]]))
     if dotted == "evaluate.drift":
         return {key: {name: other[name] for name in READ_OF_DRIFT} for key, other in value.items()}
     if dotted == "method":
-        read = READ_UNSTEERED if settings.method.name == "none" else tuple(value)
-        return _only(value, [name for name in read if name != "draw_size" or value["assignment"] == "batch"])
-    if dotted == "alpha" and settings.method.name == "none":
+        read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
+        unread = {"draw_size"} if value["assignment"] != "batch" else set()
+        return _only(value, [name for name in read if name not in unread and value[name] != {}])
+    if dotted == "alpha" and "alpha" not in read_by_method:
         return None
     return value
 

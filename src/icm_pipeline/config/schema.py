@@ -140,6 +140,8 @@ class MethodConfig:
     vector: str
     norm_preserving: bool
     target_shares: list[float] | None
+    params: dict[str, Any]
+    """What this method alone takes."""
 
 
 @dataclass

@@ -33,7 +33,7 @@ def batches(jobs: list[Job], batch_size: int) -> Iterator[list[Job]]:
         yield jobs[start : start + batch_size]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a hook may compute gradients of what it sees
 def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     """Run the denoising loop for one batch of jobs and return its final latents, as the pipeline keeps them.
 
@@ -65,7 +65,7 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     return result
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
     """Decode latents to images, paired with their jobs.
 

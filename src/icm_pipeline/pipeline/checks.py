@@ -2,6 +2,7 @@
 
 from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.methods.registry import check_method
 from icm_pipeline.pipeline.table import COMMANDS, STAGES
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
@@ -12,6 +13,7 @@ def check_stage(settings: Settings) -> None:
     name, stage = settings.stage, STAGES.get(settings.stage)
     if stage is None and name not in COMMANDS:
         raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *COMMANDS])}.")
+    check_method(settings)
     if settings.sweep is not None and name != "report":
         raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={name}.")
     if settings.images is not None and not (stage and stage.images):

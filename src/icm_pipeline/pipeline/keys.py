@@ -10,6 +10,7 @@ from typing import Any
 from icm_pipeline.config.relevance import counted
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.folders import content_key, folder_of, list_images
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.results.comparisons import comparable_evaluations
 from icm_pipeline.store.artifacts import Artifact
@@ -59,7 +60,8 @@ class Keys:
         """Return what a stage's key stands for beside its parents: settings, weights and content of folders."""
         stage, settings = STAGES[name], self.settings
         reads = stage.reads(settings)
-        values = {dotted: counted(settings, dotted) for dotted in sorted(reads)}
+        read_by_method = method_named(settings.method.name).reads
+        values = {dotted: counted(settings, dotted, read_by_method) for dotted in sorted(reads)}
         weights = {}
         for dotted in [one for one in (*WEIGHTS, *PICTURES) if one in reads and value_at(settings, one) is not None]:
             hash_of = _hash_of_pictures if dotted in PICTURES else _hash_of_weights

@@ -1,6 +1,7 @@
 """How a set of images was steered."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from icm_pipeline.results.records import Record
 
@@ -28,3 +29,5 @@ class Steering(Record):
     """By which the layers were selected."""
     kind: str
     """Of the selected layers."""
+    params: dict[str, Any] | None = None
+    """What the method alone takes."""

@@ -12,12 +12,13 @@ from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
 
 
-def planned(context: StageContext, jobs: list[Job], options: Sequence[str] = ()) -> ImageSet:
+def planned(
+    context: StageContext, jobs: list[Job], options: Sequence[str] = (), batch_size: int | None = None
+) -> ImageSet:
     """Return the images that a stage makes, or its share of them, with those that are there already."""
     settings = context.settings
-    return plan_images(
-        context.folder, jobs, settings.model.batch_size, settings.generate.shard_size, options, context.share
-    )
+    size = batch_size or settings.model.batch_size
+    return plan_images(context.folder, jobs, size, settings.generate.shard_size, options, context.share)
 
 
 def store(images: ImageSet, made: Iterable[Batch], title: str) -> bool:

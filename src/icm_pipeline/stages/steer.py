@@ -1,89 +1,84 @@
-"""Make the evaluation images again with the chosen layers shifted, each image towards the option it was assigned."""
+"""Make the evaluation images again, each steered by the method towards the option it was assigned."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import shared_prefix
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.assignment import assign_options
-from icm_pipeline.methods.shift import Shift
-from icm_pipeline.methods.strength import Strength
-from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
+from icm_pipeline.methods.base import Method, MethodInputs
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages.image_sets import planned, prefix_store, store
 
-VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
+NOTHING_SELECTED = Selection([], "", "", [])
 log = logging.getLogger(__name__)
 
 
 def run(context: StageContext) -> None:
-    settings, method = context.settings, context.settings.method
-    selection, jobs = Selection.read(context.parents["select"]), evaluation_jobs(settings)
-    layers = selection.layers if method.name == "icm" else []
-    vectors, names = _vectors(context, layers), list(settings.attribute.options)
-    shares = method.target_shares or [1 / len(names)] * len(names)
-    prompts = [job.prompt_index for job in jobs]
-    assigned = assign_options(prompts, shares, method.assignment, method.draw_size, settings.seed).tolist()
+    settings, method = context.settings, method_named(context.settings.method.name)
+    selection = Selection.read(context.parents["select"]) if "select" in method.needs else NOTHING_SELECTED
+    layers = selection.layers if method.in_layers else []
+    jobs, names = evaluation_jobs(settings), list(settings.attribute.options)
+    if method.whole_prompts:
+        jobs = sorted(jobs, key=lambda job: job.prompt_index)
+    assigned = _assigned(settings, jobs)
     log.info(
-        "steer: %s at alpha %g (%s) in %d layers: %s", method.name, settings.alpha, method.alpha_unit, len(layers),
-        dict(Counter(names[option] for option in assigned)),
+        "steer: %s at alpha %g (%s) in %d layers: %s", method.name, settings.alpha, settings.method.alpha_unit,
+        len(layers), dict(Counter(names[option] for option in assigned.values())),
     )  # fmt: skip
-    option_of = {job.image_id: option for job, option in zip(jobs, assigned, strict=True)}
-    strength = Strength(
-        settings.alpha, method.alpha_unit, method.first_step, method.last_step, norm_preserving=method.norm_preserving
-    )
-    images = planned(context, jobs, [names[option] for option in assigned])
-    if store(images, _made(context, images.missing, vectors, layers, option_of, strength), "steer"):
-        if layers:
-            used = replace(strength, num_steps=settings.model.num_steps)
-            replace(vectors, strength=used).save(context.folder / VECTORS)
-        _write(context, selection, layers)
+    inputs = MethodInputs(settings, context.parents, layers, assigned)
+    size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.model.batch_size
+    images = planned(context, jobs, [names[option] for option in assigned.values()], size)
+    if store(images, _made(context, method, inputs, images.missing, size), "steer"):
+        method.keep(inputs, context.folder)
+        how = asdict(settings.method)
+        name, alpha = how.pop("name"), settings.alpha if "alpha" in method.reads else 0.0
+        how["params"] = how["params"] or None
+        steering = Steering(**how, method=name, alpha=alpha, layers=layers, rule=selection.rule, kind=selection.kind)
+        steering.write(context.folder)
+
+
+def _assigned(settings: Settings, jobs: list[Job]) -> dict[str, int]:
+    """Return the index of the option that each image is steered to, by image id."""
+    method, num_options = settings.method, len(settings.attribute.options)
+    shares = method.target_shares or [1 / num_options] * num_options
+    prompts = [job.prompt_index for job in jobs]
+    options = assign_options(prompts, shares, method.assignment, method.draw_size, settings.seed).tolist()
+    return dict(zip([job.image_id for job in jobs], options, strict=True))
 
 
 def _made(
-    context: StageContext,
-    missing: Iterable[list[Job]],
-    vectors: SteeringVectors,
-    layers: list[str],
-    option_of: dict[str, int],
-    strength: Strength,
+    context: StageContext, method: Method, inputs: MethodInputs, missing: Iterable[list[Job]], size: int
 ) -> Iterator[Batch]:
     """Yield the missing images batch by batch; the model is loaded for the first."""
-    model, prefixes = context.settings.model, prefix_store(context)
+    model, first_step = context.settings.model, context.settings.method.first_step
+    prefixes = prefix_store(context) if method.from_first_step else None
     backbone = context.models.load(model)
+    method.check_family(backbone)
 
     def make(jobs: list[Job]) -> Batch:
+        if method.whole_prompts and len(jobs) < size:
+            raise ValueError(
+                f"method={method.name} needs all {size} images of a prompt in one batch, and they do not fit into "
+                "memory: lower evaluate.images_per_prompt."
+            )
         ids = [job.image_id for job in jobs]
-        shift = Shift(vectors, [option_of[image_id] for image_id in ids], strength)
+        generated = [replace(job, prompt=method.prompt_of(job, inputs)) for job in jobs]
         with (
-            hooked(backbone, layers, shift, len(jobs)) as clock,
-            shared_prefix(backbone, clock, prefixes, ids, strength.first_step),
+            hooked(backbone, [], None, len(jobs)) as clock,
+            method.applied(backbone, inputs, jobs),
+            shared_prefix(backbone, clock, prefixes, ids, first_step),
         ):
-            latents = denoise(backbone, jobs)
+            latents = denoise(backbone, generated)
         return Batch(jobs, decode(backbone, jobs, latents))
 
-    yield from fitting(missing, make, model.batch_size, model.grow_batch)
-
-
-def _vectors(context: StageContext, layers: list[str]) -> SteeringVectors:
-    """Read the vectors of some layers, one per step or one for all steps; raises ValueError for other options."""
-    method, names = context.settings.method, tuple(context.settings.attribute.options)
-    vectors = load_vectors(context.parents["probe"].path(f"vectors-{method.direction}.safetensors"), layers)
-    if vectors.options != names:
-        raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {names}.")
-    return vectors.averaged() if method.vector == "mean" else vectors
-
-
-def _write(context: StageContext, selection: Selection, layers: list[str]) -> None:
-    """Write what the images were steered by."""
-    settings, how = context.settings, asdict(context.settings.method)
-    name, alpha = how.pop("name"), settings.alpha if layers else 0.0
-    steering = Steering(**how, method=name, alpha=alpha, layers=layers, rule=selection.rule, kind=selection.kind)
-    steering.write(context.folder)
+    yield from fitting(missing, make, size, model.grow_batch and not method.whole_prompts)

@@ -1,0 +1,108 @@
+"""The contract of a method: one way to change what a model makes, one module of this package that defines METHOD.
+
+A module is imported when a run names its method. What is heavy, as torch, is imported inside of its functions if the
+module is to be read without it.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from icm_pipeline.backbones.base import Backbone, Family
+    from icm_pipeline.methods.vectors import SteeringVectors
+
+
+@dataclass(frozen=True)
+class MethodInputs:
+    """What a method works with beside the model."""
+
+    settings: Settings
+    artifacts: Mapping[str, Artifact]
+    """Of the stages that the method needs, and of `fit` if it has one."""
+    layers: list[str]
+    """The selected layers; none for a method that does not need `select`."""
+    option_of: Mapping[str, int]
+    """The index of the option that each image is steered to, by image id; empty while the method is fitted."""
+
+    @property
+    def strength(self) -> Strength:
+        settings, method = self.settings, self.settings.method
+        return Strength(
+            settings.alpha, method.alpha_unit, method.first_step, method.last_step,
+            norm_preserving=method.norm_preserving,
+        )  # fmt: skip
+
+    @cached_property
+    def vectors(self) -> "SteeringVectors":
+        """The probes' vectors of the selected layers; raises ValueError if they are for other options."""
+        from icm_pipeline.methods.vectors import load_vectors
+
+        method, names = self.settings.method, tuple(self.settings.attribute.options)
+        vectors = load_vectors(self.artifacts["probe"].path(f"vectors-{method.direction}.safetensors"), self.layers)
+        if vectors.options != names:
+            raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {names}.")
+        return vectors.averaged() if method.vector == "mean" else vectors
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a method learns before it is used; stage=fit keeps the result, and what it cost."""
+
+    run: Callable[["Backbone", MethodInputs, Path], int]
+    """Writes what was learnt into the folder; returns how many images that took."""
+    needs: tuple[str, ...] = ()
+    """The stages whose artifacts it learns from."""
+    reads: tuple[str, ...] = ("method.name", "method.params")
+    """The settings that change what is learnt, beside the model, the attribute and the seed."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to change what a model makes."""
+
+    name: str
+    applied: Callable[["Backbone", MethodInputs, list[Job]], AbstractContextManager[Any]]
+    """The context in which a batch is denoised. It undoes whatever it changed at its end, after an exception too.
+
+    Autograd does not record denoising; a hook that needs gradients computes them under `torch.enable_grad()`.
+    """
+    words: Callable[[Any], list[str]]
+    """How a page calls a way of steering: from results.steering.Steering to a few words each."""
+    needs: tuple[str, ...] = ()
+    """The stages whose artifacts it reads."""
+    reads: tuple[str, ...] = ("alpha", "method", "attribute.options")
+    """The settings that change its images, beside the model and the jobs: its key stands for these."""
+    params: tuple[str, ...] = ()
+    """The names that method.params may have."""
+    in_layers: bool = False
+    """Whether it acts in the selected layers and nowhere else."""
+    from_first_step: bool = False
+    """Whether it leaves prompts and the steps before method.first_step alone, which the originals can then lend."""
+    whole_prompts: bool = False
+    """Whether all images of a prompt must be made in one batch."""
+    why_not: Callable[["Family"], str] = lambda family: ""
+    """Why it does not apply to a family of models; empty if it does."""
+    prompt_of: Callable[[Job, MethodInputs], str] = lambda job, inputs: job.prompt
+    """The prompt that is generated; tables and FD keep the job's own."""
+    fit: Fit | None = None
+    keep: Callable[[MethodInputs, Path], None] = lambda inputs, folder: None
+    """Writes what steering elsewhere takes beside the images."""
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The stages that steering needs."""
+        return (*self.needs, *(("fit",) if self.fit else ()))
+
+    def check_family(self, backbone: "Backbone") -> None:
+        """Raise ConfigError for a model that the method does not apply to."""
+        if reason := self.why_not(backbone.family):
+            raise ConfigError(f"method={self.name} does not apply to {backbone.name}: {reason}")

@@ -1,0 +1,72 @@
+"""ICM, the paper's method: probes find the layers, and their tokens are shifted along the probes' directions.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icm_pipeline.config.choices import KIND_NAMES
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.methods.base import Method, MethodInputs
+
+if TYPE_CHECKING:
+    from icm_pipeline.backbones.base import Backbone
+
+VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
+
+
+def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> AbstractContextManager[Any]:
+    from icm_pipeline.hooks.hooked import hooked
+    from icm_pipeline.methods.shift import Shift
+
+    shift = Shift(inputs.vectors, [inputs.option_of[job.image_id] for job in jobs], inputs.strength)
+    return hooked(backbone, inputs.layers, shift, len(jobs))
+
+
+def _keep(inputs: MethodInputs, folder: Path) -> None:
+    used = replace(inputs.strength, num_steps=inputs.settings.model.num_steps)
+    replace(inputs.vectors, strength=used).save(folder / VECTORS)
+
+
+def _words(steering: Any) -> list[str]:
+    unit = "" if steering.alpha_unit == "relative" else " (activation units)"
+    first, last = steering.first_step, steering.last_step
+    unusual = {
+        f"{steering.direction.replace('_', ' ')} direction": steering.direction != "probe",
+        window_in_words(first, "end" if last is None else last): first > 0 or last is not None,
+        "one vector for all steps": steering.vector == "mean",
+        "norm-preserving": steering.norm_preserving,
+        f"drawn per {steering.assignment}": steering.assignment != "quota",
+        f"towards {steering.target_shares}": steering.target_shares is not None,
+    }
+    layers = f"{layers_in_words(steering.rule, len(steering.layers))} {KIND_NAMES[steering.kind]}"
+    return [layers, f"alpha {steering.alpha:g}{unit}", *(word for word, applies in unusual.items() if applies)]
+
+
+def layers_in_words(rule: str, k: int) -> str:
+    return {"top": f"best {k}", "named": f"{k} named"}.get(rule, f"{rule} {k}")
+
+
+def window_in_words(first: int | None, last: int | str | None) -> str:
+    """Return the steered steps in words; what is None is left unsaid, and `end` is the last step."""
+    end = "the end" if last == "end" else last
+    if first is None:
+        return f"to {end}" if last == "end" else f"to step {end}"
+    return f"from step {first}" if last is None else f"steps {first} to {end}"
+
+
+METHOD = Method(
+    name="icm",
+    applied=_applied,
+    words=_words,
+    needs=("probe", "select"),
+    reads=("alpha", "method"),
+    in_layers=True,
+    from_first_step=True,
+    keep=_keep,
+)
