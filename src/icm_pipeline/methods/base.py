@@ -6,7 +6,7 @@ module is to be read without it.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,9 @@ class MethodInputs:
     settings: Settings
     artifacts: Mapping[str, Artifact]
     """Of the stages that the method needs, and of `fit` if it has one."""
-    layers: list[str]
-    """The selected layers; none for a method that does not need `select`."""
-    option_of: Mapping[str, int]
+    layers: list[str] = field(default_factory=list)
+    """The selected layers, for a method that acts in them."""
+    option_of: Mapping[str, int] = field(default_factory=dict)
     """The index of the option that each image is steered to, by image id; empty while the method is fitted."""
 
     @property

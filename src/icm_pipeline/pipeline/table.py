@@ -3,7 +3,9 @@
 alpha is read only by `steer` and k only by `select`, so that a sweep over both shares images, activations and probes.
 """
 
-from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.methods.base import Fit
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
 
 MODEL = (
@@ -41,6 +43,19 @@ PROBING = (
 
 def _activations(settings: Settings) -> str:
     return "generate" if settings.generate.record else "extract"
+
+
+def _fit(settings: Settings) -> Fit:
+    fit = method_named(settings.method.name).fit
+    if fit is None:
+        raise ConfigError(f"stage=fit: method={settings.method.name} learns nothing before it steers.")
+    return fit
+
+
+def _read_besides(settings: Settings) -> list[str]:
+    """Return what the method reads beside alpha and its own settings."""
+    reads = method_named(settings.method.name).reads
+    return [name for name in reads if name != "alpha" and name.split(".")[0] != "method"]
 
 
 STAGES: dict[str, Stage] = {
@@ -98,6 +113,16 @@ STAGES: dict[str, Stage] = {
             reads=lambda s: ("layers",),
         ),
         Stage(
+            "fit",
+            "fit what the method learns before it steers, if it learns anything",
+            kind="end",
+            needs=lambda s: _fit(s).needs,
+            reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads),
+            part_of=lambda s: s.images is None and method_named(s.method.name).fit is not None,
+            devices=lambda s: ("model.device",),
+            same_speed=DENOISING_SPEED,
+        ),
+        Stage(
             "originals",
             "make the unsteered evaluation images",
             kind="root",
@@ -111,8 +136,8 @@ STAGES: dict[str, Stage] = {
             "steer",
             "make the evaluation images again, steered",
             kind="step",
-            needs=lambda s: ("probe", "select"),
-            reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name"),
+            needs=lambda s: method_named(s.method.name).parents,
+            reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *_read_besides(s)),
             devices=lambda s: ("model.device",),
             makes=("images",),
             same_speed=DENOISING_SPEED,

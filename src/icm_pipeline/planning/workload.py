@@ -105,6 +105,7 @@ def workloads(settings: Settings, outline: OutlineConfig | None) -> dict[str, Wo
         "label": Workload(probe_set),
         "probe": _probing(settings, outline),
         "select": NOTHING,
+        "fit": NOTHING,
         "originals": made,
         "steer": made,
         "evaluate": Workload(2 * evaluation_set),
