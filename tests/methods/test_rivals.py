@@ -16,7 +16,7 @@ from PIL import Image
 
 from icm_pipeline import methods
 from icm_pipeline.backbones.base import Backbone, BackboneError
-from icm_pipeline.backbones.loaded import load_model
+from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.schema import ConfigError, Settings, conf_path, register_schema
 from icm_pipeline.generation.jobs import Job
@@ -26,6 +26,8 @@ from icm_pipeline.methods.registry import check_method, method_named
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.table import stages_of
+from icm_pipeline.report.wording import describe
+from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages import steer
 from icm_pipeline.tracking.base import NoTracker
 from tests.conftest import NO_WEIGHTS, NUM_STEPS
@@ -40,6 +42,7 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.base import Fit, Method
 """
 Rival = Callable[..., Settings]
+MODELS = ModelCache()
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def rival(tmp_path: Path, random_pipeline_folder: Path, monkeypatch: pytest.Monk
 
 
 def made(settings: Settings, stage: str = "steer") -> Path:
-    artifact = Pipeline(settings, [], NoTracker()).run(stage)
+    artifact = Pipeline(settings, [], NoTracker(), models=MODELS).run(stage)
     assert artifact is not None
     return artifact.folder
 
@@ -103,9 +106,12 @@ def test_a_method_that_changes_weights_steers_and_undoes_it_after_an_exception(
     rival: Rival, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = rival("scaled", WEIGHTS, "params: {factor: 30.0}")
-    denoiser = load_model(settings.model).denoiser
+    denoiser = MODELS.load(settings.model).denoiser
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    assert pixels(made(settings)) != pixels(made(settings, "originals"))
+    artifact = Pipeline(settings, [], NoTracker(), models=MODELS).run("steer")
+    assert artifact is not None
+    assert pixels(artifact.folder) != pixels(made(settings, "originals"))
+    assert describe(Steering.read(artifact), ["layers.k=3"]) == "scaled, layers.k=3"
     assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
     changed: list[bool] = []
 
@@ -143,7 +149,7 @@ def test_a_method_may_compute_gradients_of_what_it_sees(rival: Rival, monkeypatc
         lambda backbone, jobs, latents: found.append((jobs, latents)) or decode(backbone, jobs, latents),
     )
     made(settings)
-    backbone, (jobs, latents) = load_model(settings.model), found[0]
+    backbone, (jobs, latents) = MODELS.load(settings.model), found[0]
     with hooked(backbone, backbone.layers[:1], lambda tokens, site, clock: 0.5 * tokens, len(jobs)):
         expected = denoise(backbone, jobs)
     torch.testing.assert_close(latents, expected)

@@ -21,6 +21,7 @@ from icm_pipeline.tracking.base import NoTracker
 
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
+STAGES_OF_ICM = [name for name in STAGES if name != "fit"]  # which icm has not; tests/methods/test_rivals.py has
 LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
@@ -31,7 +32,7 @@ RECORDED = {"generate", "extract", *LABELLED}
 
 def keys(settings: Settings) -> dict[str, str]:
     found = Pipeline(settings, [], NoTracker())
-    return {name: found.keys.key(name) for name in STAGES}
+    return {name: found.keys.key(name) for name in STAGES_OF_ICM}
 
 
 def all_settings(schema: type = Settings, place: str = "") -> list[str]:
@@ -52,11 +53,11 @@ def each(names: list[str], stages: set[str]) -> dict[str, set[str]]:
 
 JUDGE = ("kind", "model", "path", "faces", "detector", "groups")
 CHANGED_BY: dict[str, set[str]] = {
-    "seed": set(STAGES),
+    "seed": set(STAGES_OF_ICM),
     **each(
         under("model", "path", "revision", "variant", "dtype", "num_steps", "guidance_scale", "scheduler", "height",
               "width", "call", "vae_tiling"),  # the last one blends tiles
-        set(STAGES),
+        set(STAGES_OF_ICM),
     ),
     **each(
         ["model.sites", "timesteps.start", "timesteps.count", "generate.images_per_prompt",
@@ -69,7 +70,7 @@ CHANGED_BY: dict[str, set[str]] = {
     **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
     **each(["attribute.evaluation_prompts", "evaluate.images_per_prompt"], {"originals", *STEERED}),
     **each(
-        ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "first_step",
+        ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "params", "first_step",
                          "last_step", "vector", "norm_preserving", "target_shares")],
         STEERED,
     ),
@@ -144,7 +145,7 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
 ) -> None:
     settings = settings_with(BESIDE.get(dotted, "seed=0"))
     before, after = keys(settings), keys(with_another(settings, dotted, tmp_path))
-    assert {name for name in STAGES if before[name] != after[name]} == CHANGED_BY.get(dotted, set())
+    assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == CHANGED_BY.get(dotted, set())
 
 
 def test_another_text_of_an_option_of_a_drifting_attribute_changes_the_evaluation(settings_with: Compose) -> None:
@@ -152,7 +153,7 @@ def test_another_text_of_an_option_of_a_drifting_attribute_changes_the_evaluatio
     before = keys(settings)
     settings.evaluate.drift["age"].options["old"] = ["an old man"]
     after = keys(settings)
-    assert {name for name in STAGES if before[name] != after[name]} == LATE
+    assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == LATE
 
 
 JUDGED_BY = [*under("labeler", *JUDGE), *under("attribute", "name", "options")]
@@ -221,17 +222,17 @@ def test_what_is_read_beside_the_other_settings_changes_the_keys_below_it(
     settings_with: Compose, beside: str, word: str, changed: set[str]
 ) -> None:
     before, after = keys(settings_with(beside)), keys(settings_with(beside, word))
-    assert {name for name in STAGES if before[name] != after[name]} == changed
+    assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == changed
 
 
 def test_two_stages_never_share_a_key(settings_with: Compose) -> None:
-    assert len(set(keys(settings_with()).values())) == len(STAGES)
+    assert len(set(keys(settings_with()).values())) == len(STAGES_OF_ICM)
 
 
 @pytest.mark.parametrize(
     ("dotted", "changed"),
     [
-        ("model.path", set(STAGES)),
+        ("model.path", set(STAGES_OF_ICM)),
         ("labeler.path", LABELLED),
         ("judge.path", LATE),
         ("evaluate.clip.path", LATE),
@@ -245,7 +246,7 @@ def test_other_weights_at_the_same_path_are_another_key(
     assert keys(settings_with(f"{dotted}={tmp_path}")) == before
     (tmp_path / "weights.bin").write_bytes(b"0124")
     after = keys(settings_with(f"{dotted}={tmp_path}"))
-    assert {name for name in STAGES if before[name] != after[name]} == changed
+    assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == changed
 
 
 def test_other_pictures_in_the_reference_are_another_evaluation(settings_with: Compose, tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_other_pictures_in_the_reference_are_another_evaluation(settings_with: C
     assert keys(settings_with(f"evaluate.reference={tmp_path}")) == before
     (tmp_path / "b.png").write_bytes(b"0123")
     after = keys(settings_with(f"evaluate.reference={tmp_path}"))
-    assert {name for name in STAGES if before[name] != after[name]} == LATE
+    assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == LATE
 
 
 def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_with: Compose) -> None:
@@ -265,7 +266,7 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
     apart = settings_with("generate.record=false")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
-    assert stages_of(apart) == tuple(sorted(STAGES, key=list(STAGES).index))
+    assert stages_of(apart) == tuple(STAGES_OF_ICM)
 
 
 def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:
@@ -349,7 +350,7 @@ def test_other_weights_in_the_folder_of_a_local_model_are_another_key(settings_w
         (tmp_path / "open_clip_model.safetensors").write_text(weights)
         words = (f"labeler.model='local-dir:{tmp_path}'", "labeler.kind=clip")
         found.append(keys(settings_with(*words)))
-    assert {name for name in STAGES if found[0][name] != found[1][name]} == LABELLED - {"extract"}
+    assert {name for name in STAGES_OF_ICM if found[0][name] != found[1][name]} == LABELLED - {"extract"}
 
 
 def test_force_computes_the_first_steps_again(pipeline_of: Callable[..., Pipeline]) -> None:
@@ -497,7 +498,7 @@ def test_the_order_of_the_options_is_part_of_the_key(settings_with: Compose) -> 
     before = keys(settings)
     settings.attribute.options = dict(reversed(settings.attribute.options.items()))
     after = keys(settings)
-    assert {name for name in STAGES if before[name] != after[name]} == LABELLED
+    assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == LABELLED
 
 
 def test_a_manifest_tells_the_stage_its_parents_and_its_settings(

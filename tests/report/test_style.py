@@ -2,9 +2,9 @@
 
 import itertools
 
-from icm_pipeline.config.choices import SITE_KINDS
+from icm_pipeline.config.choices import KIND_NAMES, SITE_KINDS
 from icm_pipeline.report.figures.style import KIND_COLORS, short_name, short_names, spread_ticks
-from icm_pipeline.report.wording import KIND_NAMES, describe
+from icm_pipeline.report.wording import describe
 from tests.helpers.results import steering
 
 

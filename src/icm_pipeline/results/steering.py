@@ -1,4 +1,4 @@
-"""How a set of images was steered."""
+"""How a set of images was steered, and what fitting its method cost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,3 +31,14 @@ class Steering(Record):
     """Of the selected layers."""
     params: dict[str, Any] | None = None
     """What the method alone takes."""
+
+
+@dataclass(frozen=True)
+class FitCost(Record):
+    """What it took to fit a method."""
+
+    FILE = "cost.json"
+    seconds: float
+    images: int
+    """Made or read."""
+    device: str

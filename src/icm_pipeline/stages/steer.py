@@ -19,13 +19,13 @@ from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages.image_sets import planned, prefix_store, store
 
-NOTHING_SELECTED = Selection([], "", "", [])
+WHOLE_MODEL = Selection([], rule="all", kind="mixed", ranking=[])  # of a method that acts wherever it likes
 log = logging.getLogger(__name__)
 
 
 def run(context: StageContext) -> None:
     settings, method = context.settings, method_named(context.settings.method.name)
-    selection = Selection.read(context.parents["select"]) if "select" in method.needs else NOTHING_SELECTED
+    selection = Selection.read(context.parents["select"]) if "select" in method.needs else WHOLE_MODEL
     layers = selection.layers if method.in_layers else []
     jobs, names = evaluation_jobs(settings), list(settings.attribute.options)
     if method.whole_prompts:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.report.figures.style import KIND_COLORS, figure, short_names, spread_ticks
-from icm_pipeline.report.wording import KIND_NAMES
 from icm_pipeline.results.scores import Scores
 
 MOST_HEIGHT = 12.0  # inches of the heat map

@@ -5,8 +5,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.report.figures.style import KIND_COLORS, ORIGINAL_COLOR, STEERED_COLOR, figure
-from icm_pipeline.report.wording import KIND_NAMES, words_of
+from icm_pipeline.report.wording import words_of
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.evaluation import Evaluation
 
