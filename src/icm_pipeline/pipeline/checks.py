@@ -1,4 +1,4 @@
-"""Settings that do not suit the stage that is asked for: what only the table of stages can tell."""
+"""Settings that do not suit the stage or the method that is asked for: what only their tables can tell."""
 
 from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.schema import ConfigError, Settings
@@ -9,7 +9,7 @@ PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evalu
 
 
 def check_stage(settings: Settings) -> None:
-    """Raise ConfigError for a stage that does not exist, or that does not go with the other settings."""
+    """Raise ConfigError for a stage or a method that does not exist or does not go with the other settings."""
     name, stage = settings.stage, STAGES.get(settings.stage)
     if stage is None and name not in COMMANDS:
         raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *COMMANDS])}.")
