@@ -15,6 +15,12 @@ def test_a_growing_batch_needs_a_gpu(settings_with: Compose) -> None:
         settings_with("model.grow_batch=true", "model.device=cpu")
 
 
+def test_scikit_learns_probes_are_not_solved_on_a_gpu(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"probe\.solver=scikit_learn .*probe\.device=cuda.*probe\.solver=batched"):
+        settings_with("probe.solver=scikit_learn", "probe.device=cuda")
+    assert settings_with("probe.solver=scikit_learn", "probe.device=cpu").probe.solver == "scikit_learn"
+
+
 def test_a_steering_window_that_ends_before_it_begins_is_refused(settings_with: Compose) -> None:
     with pytest.raises(ConfigError, match=r"method\.last_step"):
         settings_with("method.first_step=5", "method.last_step=4")

@@ -347,3 +347,34 @@ def test_probes_that_do_not_converge_say_so() -> None:
     x, labels = planted(200, 24, 4, 4.0)
     assert not fit_layer(x, labels, everything(labels), 1.0, 1).converged.any()
     assert fit_layer(x, labels, everything(labels), 1.0, 1000).converged.all()
+
+
+@pytest.mark.parametrize(("num_options", "width"), [(2, 24), (3, 24), (2, 200), (3, 200)])
+@pytest.mark.parametrize("C", [0.01, 1.0])
+def test_scikit_learns_solver_gives_the_probes_of_the_batched_one(num_options: int, width: int, C: float) -> None:
+    x, labels = planted(240, width, num_options, 4.0)
+    split = split_samples(labels, 0.25, np.random.default_rng(0))
+    batched, library = (fit_layer(x, labels, split, C, 1000, solver=solver) for solver in ("batched", "scikit_learn"))
+    assert library.converged.all()
+    wide = np.moveaxis(x, 1, 0).astype(np.float64)
+    predicted, expected = (predict(wide, probes.weights, probes.bias) for probes in (library, batched))
+    assert (predicted == expected).mean() >= 0.99
+    np.testing.assert_allclose(library.accuracy, batched.accuracy, atol=1 / len(split.test))
+    np.testing.assert_allclose(library.mean_norm, batched.mean_norm, rtol=1e-6)
+    for name, directions in batched.directions.items():
+        assert (directions * library.directions[name]).sum(-1).min() > 0.999
+
+
+def test_scikit_learns_solver_is_the_library_itself() -> None:
+    x, labels = planted(240, 24, 3, 4.0)
+    fitted = fit_layer(x, labels, everything(labels), 1.0, 1000, solver="scikit_learn")
+    for step in range(NUM_STEPS):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+        model.fit(x[:, step].astype(np.float64), labels)
+        np.testing.assert_allclose(fitted.weights[step], model[1].coef_ / model[0].scale_, rtol=1e-4, atol=1e-6)
+        assert fitted.accuracy[step] == model.score(x[:, step], labels)
+
+
+def test_scikit_learns_solver_says_which_probes_did_not_converge() -> None:
+    x, labels = planted(200, 24, 4, 4.0)
+    assert not fit_layer(x, labels, everything(labels), 1.0, 1, solver="scikit_learn").converged.any()

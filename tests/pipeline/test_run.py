@@ -66,7 +66,7 @@ CHANGED_BY: dict[str, set[str]] = {
     ),
     "generate.record": RECORDED - {"extract"},
     **each([*under("labeler", *JUDGE), *under("attribute", "name", "options")], LABELLED),
-    **each(under("probe", "C", "max_iter", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
+    **each(under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
     **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
     **each(["attribute.evaluation_prompts", "evaluate.images_per_prompt"], {"originals", *STEERED}),
     **each(

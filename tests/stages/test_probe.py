@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from icm_pipeline.config.choices import SOLVERS
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.localization.probes import fit_layer, split_samples
 from icm_pipeline.methods.vectors import load_vectors
@@ -81,6 +82,16 @@ def run(settings_with: Compose, tmp_path: Path) -> Run:
 def write(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def test_the_solver_is_the_one_of_the_settings(run: Run) -> None:
+    labels = np.arange(40) % 2
+    x, split = told_apart(labels), split_samples(labels, 0.25, np.random.default_rng(3))
+    for solver in SOLVERS:
+        found = run(labels, x, "probe.test_share=0.25", "seed=3", "probe.C=0.1", f"probe.solver={solver}")
+        expected = fit_layer(x, labels, split, 0.1, 1000, solver=solver).directions["probe"]
+        vectors = load_vectors(found.folder / "vectors-probe.safetensors")
+        assert np.array_equal(vectors.directions["early.attn1"], expected)
 
 
 def test_an_image_that_nobody_recognised_is_left_out_and_the_rows_after_it_keep_their_labels(run: Run) -> None:

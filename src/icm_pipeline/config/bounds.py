@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 from operator import attrgetter
 
-from icm_pipeline.config.choices import ASSIGNMENTS, DIRECTIONS, DTYPES, FACES, JUDGES, RULES, SITE_KINDS
+from icm_pipeline.config.choices import ASSIGNMENTS, DIRECTIONS, DTYPES, FACES, JUDGES, RULES, SITE_KINDS, SOLVERS
 from icm_pipeline.config.schema import ConfigError, Settings
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "layers.rule": RULES,
     "layers.kind": SITE_KINDS,
+    "probe.solver": SOLVERS,
     "method.direction": DIRECTIONS,
     "method.alpha_unit": ("activation", "relative"),
     "method.assignment": ASSIGNMENTS,

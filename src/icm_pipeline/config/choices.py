@@ -7,6 +7,7 @@ KIND_NAMES = {
 }  # fmt: skip
 SITE_KINDS = tuple(kind for kind in KIND_NAMES if kind != "mixed")
 RULES = ("top", "worst", "random", "all", "named")
+SOLVERS = ("batched", "scikit_learn")
 DIRECTIONS = ("probe", "mean_difference", "pattern")
 ASSIGNMENTS = ("quota", "image", "batch")
 JUDGES = ("age_gender", "clip", "deepface", "fairface", "tiny")

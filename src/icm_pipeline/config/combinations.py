@@ -11,6 +11,7 @@ def check_combinations(settings: Settings) -> None:
     _check_batch(settings)
     _check_window(settings)
     _check_layers(settings)
+    _check_solver(settings)
     _check_shares(settings)
     _check_jobs(settings)
     _check_folders(settings)
@@ -48,6 +49,14 @@ def _check_layers(settings: Settings) -> None:
         raise ConfigError(
             f"layers.names=[{','.join(layers.names)}] are not read by layers.rule={layers.rule}. To steer them add "
             "layers=named, otherwise layers.names=[]."
+        )
+
+
+def _check_solver(settings: Settings) -> None:
+    if settings.probe.solver == "scikit_learn" and settings.probe.device != "cpu":
+        raise ConfigError(
+            f"probe.solver=scikit_learn computes on the CPU only, not on probe.device={settings.probe.device}. Set "
+            "probe.device=cpu, or probe.solver=batched."
         )
 
 

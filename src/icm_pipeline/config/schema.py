@@ -164,6 +164,7 @@ class ProbeConfig:
 
     C: float
     max_iter: int
+    solver: str
     device: str
     test_share: float
     group_by_prompt: bool

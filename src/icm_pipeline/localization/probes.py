@@ -1,8 +1,12 @@
 """Linear probes on pooled activations: how well each layer and timestep tells which option an image shows.
 
-The mathematics is scikit-learn's StandardScaler followed by LogisticRegression (L2, C); scikit-learn is the tests'
-oracle. A layer's steps are solved in blocks, one after the other, and a block starts where the one before it ended: the
-logits of neighbouring steps are much alike.
+The mathematics is scikit-learn's StandardScaler followed by LogisticRegression (L2, C). The `batched` solver finds the
+same minimum for many steps at once; `scikit_learn` is the library itself, a step at a time. Batches start where the one
+before ended, as the logits of neighbouring steps are much alike.
+
+References:
+    Understanding intermediate layers using linear classifier probes (Alain and Bengio, 2016),
+    https://arxiv.org/abs/1610.01644
 """
 
 from collections.abc import Iterator
@@ -12,14 +16,12 @@ from threading import Lock, local
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from icm_pipeline.arrays import Ints
+from icm_pipeline.arrays import Bools, Floats, Floats32, Ints
 from icm_pipeline.config.choices import DIRECTIONS
-from icm_pipeline.localization.logistic import fit_logistic
+from icm_pipeline.localization.logistic import Solution, fit_logistic
 
-Floats = NDArray[np.floating]
 # Bytes of features, or of the samples' Gram matrix, that are solved together: what the second-level cache of a core
 # holds, and what fills a GPU without filling its memory: a few times as much is needed, by each of GPU_THREADS.
 BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**29}
@@ -38,19 +40,20 @@ class Split:
 
 @dataclass(frozen=True)
 class LayerProbes:
-    """The probes of one layer, one per recorded step, in the space of the raw activations.
+    """The probes of one layer, one per recorded step, in the space of the raw activations."""
 
-    weights: [T, K, d] (K = 1 for two options: the logit of the second), bias: [T, K], accuracy: [T] on the held-out
-    samples, directions: {name: [T, options, d]} of unit length, mean_norm: [T] mean length of a pooled activation,
-    converged: [T].
-    """
-
-    weights: Floats
-    bias: Floats
+    weights: Floats32
+    """[T, K, d]; K = 1 for two options: the logit of the second."""
+    bias: Floats32
+    """[T, K]"""
     accuracy: Floats
-    directions: dict[str, Floats]
-    mean_norm: Floats
-    converged: NDArray[np.bool_]
+    """[T], on the held-out samples."""
+    directions: dict[str, Floats32]
+    """{name: [T, options, d]}, of unit length."""
+    mean_norm: Floats32
+    """[T], the mean length of a pooled activation."""
+    converged: Bools
+    """[T]"""
 
 
 def split_samples(
@@ -93,18 +96,27 @@ def shuffled_labels(labels: Ints, split: Split, rng: np.random.Generator) -> Int
 
 
 def fit_layer(
-    activations: NDArray[np.float32], labels: Ints, split: Split, C: float, max_iter: int, device: str = "cpu"
+    activations: Floats32,
+    labels: Ints,
+    split: Split,
+    C: float,
+    max_iter: int,
+    device: str = "cpu",
+    solver: str = "batched",
 ) -> LayerProbes:
     """Fit the probes of one layer at every recorded step.
 
-    activations: [n, T, d] pooled, float32; labels: [n] option indices 0..K-1, every one present in the training rows.
-    Only the split's rows are looked at. The result does not depend on the number of threads.
+    activations: [n, T, d] pooled; labels: [n] option indices 0..K-1, every one present in the training rows; solver:
+    one of SOLVERS, scikit_learn on the CPU only. Only the split's rows are looked at. The result does not depend on the
+    number of threads.
     """
     with _own_stream(device):
-        return _fit_layer(torch.from_numpy(activations), labels, split, C, max_iter, device)
+        return _fit_layer(torch.from_numpy(activations), labels, split, C, max_iter, device, solver)
 
 
-def _fit_layer(pooled: Tensor, labels: Ints, split: Split, C: float, max_iter: int, device: str) -> LayerProbes:
+def _fit_layer(
+    pooled: Tensor, labels: Ints, split: Split, C: float, max_iter: int, device: str, solver: str
+) -> LayerProbes:
     problem = _Problem(
         train=torch.from_numpy(split.train).to(device),
         test=torch.from_numpy(split.test).to(device),
@@ -112,6 +124,7 @@ def _fit_layer(pooled: Tensor, labels: Ints, split: Split, C: float, max_iter: i
         answers=torch.from_numpy(labels[split.test]).to(device),
         C=C,
         max_iter=max_iter,
+        solver=solver,
     )
     size = _block_size(len(split.train), pooled.shape[2], device)
     blocks: list[dict[str, Tensor]] = []
@@ -158,23 +171,29 @@ def give_memory_back(device: str) -> None:
 
 @dataclass(frozen=True)
 class _Problem:
-    """What the probes of a layer share. targets: one-hot options of the training rows; answers: of the test rows."""
+    """What the probes of a layer share."""
 
     train: Tensor
     test: Tensor
     targets: Tensor
+    """One-hot options of the training rows."""
     answers: Tensor
+    """Options of the test rows."""
     C: float
     max_iter: int
+    solver: str
 
 
 def _fit_block(pooled: Tensor, problem: _Problem, start: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
     """Fit the probes of some steps [n, b, d], from the logits `start`; return them and the last logits."""
     x = _rows(pooled, problem.train)  # [b, n, d]
     mean_norm = torch.linalg.vector_norm(x, dim=2).mean(1)
-    mean, scale = _standardise(x)
-    targets = problem.targets[:, 1:] if problem.targets.shape[1] == 2 else problem.targets
-    solution = fit_logistic(x, targets, problem.C, problem.max_iter, start)
+    if problem.solver == "scikit_learn":
+        mean, scale, solution = _fit_scikit_learn(x, problem)
+    else:
+        mean, scale = _standardise(x)
+        targets = problem.targets[:, 1:] if problem.targets.shape[1] == 2 else problem.targets
+        solution = fit_logistic(x, targets, problem.C, problem.max_iter, start)
     held_out = (_rows(pooled, problem.test) - mean).div_(scale)
     predicted = _options(torch.baddbmm(solution.bias, held_out, solution.weights))
     weights = solution.weights.mT / scale
@@ -193,6 +212,23 @@ def _fit_block(pooled: Tensor, problem: _Problem, start: Tensor | None) -> tuple
         "pattern": _unit(_per_option(pattern)),
     }
     return block, solution.logits[-1:]
+
+
+def _fit_scikit_learn(x: Tensor, problem: _Problem) -> tuple[Tensor, Tensor, Solution]:
+    """Standardise samples [b, n, d] in place and fit step by step; return mean and scale, [b, 1, d], and the minima."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    labels, found = problem.targets.argmax(1).numpy(), []
+    for rows in x.numpy():
+        scaler = StandardScaler()
+        scaled = scaler.fit_transform(rows.astype(np.float64))
+        rows[:] = scaled
+        probe = LogisticRegression(C=problem.C, max_iter=problem.max_iter).fit(scaled, labels)
+        done = probe.n_iter_ < problem.max_iter
+        found.append((scaler.mean_[None], scaler.scale_[None], probe.coef_.T, probe.intercept_[None], done))
+    mean, scale, weights, bias, done = (torch.from_numpy(np.stack(parts)).to(x) for parts in zip(*found, strict=True))
+    return mean, scale, Solution(weights, bias, torch.baddbmm(bias, x, weights), done[:, 0].bool())
 
 
 def _rows(pooled: Tensor, rows: Tensor) -> Tensor:

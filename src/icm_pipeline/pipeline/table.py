@@ -36,8 +36,8 @@ JUDGING = (
 )  # fmt: skip
 OF_FOLDER = ("method.target_shares", "seed")  # read by an evaluation of a folder in place of how many images there are
 PROBING = (
-    "probe.C", "probe.max_iter", "probe.test_share", "probe.group_by_prompt", "probe.shuffle_labels",
-    "attribute.name", "seed",
+    "probe.C", "probe.max_iter", "probe.solver", "probe.test_share", "probe.group_by_prompt",
+    "probe.shuffle_labels", "attribute.name", "seed",
 )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ class Rates:
     def _seconds_per_value(self, settings: Settings) -> float | None:
         """Return seconds a number fitted, of probes with as many options on this model's activations."""
         found = []
-        for artifact in self._alike("probe", settings, ()):
+        for artifact in self._alike("probe", settings, ("probe.solver",)):
             source = self._parent(artifact, "extract") or self._parent(artifact, "generate")
             labelled = self._parent(artifact, "label")
             if source is None or labelled is None or not _has_settings(source, settings, ("model.path",)):

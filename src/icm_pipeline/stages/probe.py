@@ -49,7 +49,9 @@ def run(context: StageContext) -> None:
 
     def fit(file_name: str) -> LayerProbes:
         activations = read_activations(source, file_name)
-        return fit_layer(activations, labels, split, settings.probe.C, settings.probe.max_iter, device)
+        return fit_layer(
+            activations, labels, split, settings.probe.C, settings.probe.max_iter, device, settings.probe.solver
+        )
 
     fits = single_threaded(fit, recording.files.values(), None if device == "cpu" else GPU_THREADS)
     fitted: dict[str, LayerProbes] = {}
