@@ -7,34 +7,21 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 60  # that an online run tries to reach W&B; then it is kept offline
-FINISH_SECONDS = 300  # that closing an online run waits for its uploads; the rest stays on disk for `wandb sync`
+BEGIN_SECONDS = 60  # how long an online run tries to reach W&B before it goes on offline
+FINISH_SECONDS = 300  # how long closing an online run waits for uploads; the rest stays on disk for `wandb sync`
 
 
 class WandbTracker:
     """One W&B run per job.
 
-    Offline it begins when the first value is logged, so that a job with nothing to do leaves no run; online it begins
-    at once, so that a missing login is noticed before anything is computed; raises ValueError then. Where W&B cannot be
-    reached the run is kept offline. Whatever W&B refuses later is told once, as a warning, and the job goes on.
+    An offline run begins with the first value logged, so that a job with nothing to do leaves none. An online run
+    begins at once, so that a missing login raises ValueError before anything is computed; if W&B cannot be reached, it
+    goes on offline. Later errors are logged once, as a warning, and the job goes on.
     """
 
-    def __init__(
-        self,
-        mode: str,
-        project: str,
-        entity: str | None,
-        group: str,
-        job_type: str,
-        name: str,
-        tags: list[str],
-        folder: Path,
-        config: dict[str, Any],
-    ) -> None:
-        self._options: dict[str, Any] = {
-            "mode": mode, "project": project, "entity": entity, "group": group, "job_type": job_type, "name": name,
-            "tags": tags, "dir": str(folder), "config": config, "reinit": "finish_previous",
-        }  # fmt: skip
+    def __init__(self, mode: str, folder: Path, **options: Any) -> None:
+        """options: what else `wandb.init` takes: project, entity, group, job_type, name, tags, config."""
+        self._options = {"mode": mode, "dir": str(folder), "reinit": "finish_previous", **options}
         self._run: Any = None
         self._warned = self._refused = False
         if mode == "online":
@@ -44,7 +31,7 @@ class WandbTracker:
         if self._run is None:
             import wandb
 
-            Path(str(self._options["dir"])).mkdir(parents=True, exist_ok=True)
+            Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
             settings = wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, init_timeout=BEGIN_SECONDS,
                 finish_timeout=FINISH_SECONDS,
@@ -63,12 +50,14 @@ class WandbTracker:
             log.info("wandb: %s run in %s", self._options["mode"], self._run.dir)
         return self._run
 
-    def _guarded(self, action: Callable[[Any], object]) -> None:
-        """Do something with the run; what goes wrong is told once, because tracking must not stop the work."""
+    def _guarded(self, action: Callable[[Any, Any], object]) -> None:
+        """Call `action(run, wandb)`; an error is logged once and swallowed, because tracking must not stop the work."""
         if self._refused:
             return
         try:
-            action(self._begun())
+            import wandb
+
+            action(self._begun(), wandb)
         except Exception as error:
             self._refused = self._run is None  # it cannot begin, so it is not tried again
             if not self._warned:
@@ -79,33 +68,21 @@ class WandbTracker:
             self._warned = True
 
     def metrics(self, values: dict[str, float]) -> None:
-        self._guarded(lambda run: run.log(values))
+        self._guarded(lambda run, wandb: run.log(values))
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        def add(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Table(columns=columns, data=rows)})
-
-        self._guarded(add)
+        self._guarded(lambda run, wandb: run.log({name: wandb.Table(columns=columns, data=rows)}))
 
     def image(self, name: str, path: Path) -> None:
-        def add(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Image(str(path))})
-
-        self._guarded(add)
+        self._guarded(lambda run, wandb: run.log({name: wandb.Image(str(path))}))
 
     def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
         """Log a W&B artifact that refers to the folder (nothing is uploaded), and the key as `lineage/<stage>`.
 
-        W&B lets an offline run make artifacts but not use any, so the parents stand in the artifact's metadata.
+        An offline run can make W&B artifacts but not use any, so the parents stand in the artifact's metadata.
         """
 
-        def add(run: Any) -> None:
-            import wandb
-
+        def add(run: Any, wandb: Any) -> None:
             made = wandb.Artifact(f"{stage}-{key}", type=stage, metadata={"key": key, "parents": parents})
             made.add_reference(folder.resolve().as_uri(), checksum=False)
             run.log_artifact(made)
@@ -115,5 +92,5 @@ class WandbTracker:
 
     def close(self, failed: bool = False) -> None:
         if self._run is not None:
-            self._guarded(lambda run: run.finish(exit_code=1 if failed else 0))
+            self._guarded(lambda run, wandb: run.finish(exit_code=1 if failed else 0))
             self._run = None
