@@ -70,11 +70,11 @@ def accuracies(pipeline: Pipeline) -> list[str]:
 
 def figures(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the way of steering and what came of it."""
-    before, after, kept = evaluation.fairness.fd_original, evaluation.fairness.fd, evaluation.kept
-    assert evaluation.steering is not None and before is not None
+    after, kept = evaluation.after, evaluation.kept
+    assert evaluation.steering is not None
     return (
         describe(evaluation.steering),
-        f"{before.mean:.3f}",
+        f"{evaluation.before.mean:.3f}",
         "{:.3f} ({:.3f} to {:.3f})".format(after.mean, *after.interval_95),
         f"{evaluation.obeyed:.0%}",
         f"{evaluation.clip_i:.3f}",

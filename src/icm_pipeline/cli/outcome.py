@@ -76,7 +76,7 @@ class Outcome:
         """Return what a sweeper minimises: FD, or FD and CLIP-I where it takes two and both are there."""
         if self.evaluation is None:
             return None
-        fd, clip_i = self.evaluation.fairness.fd.mean, self.evaluation.clip_i
+        fd, clip_i = self.evaluation.after.mean, self.evaluation.clip_i
         return (fd, clip_i) if takes_two and clip_i is not None else fd
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from icm_pipeline.config.schema import Settings, value_at
-from icm_pipeline.evaluation.judging import refuse_reference
+from icm_pipeline.evaluation.judging import check_reference
 from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pipeline.table import STAGES
@@ -28,4 +28,4 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
         drifting = {other.name: other.options for other in settings.evaluate.drift.values()}
         check_labeler(settings.judge, "judge", drifting | own)
         check_labeler(settings.evaluate.clip, "evaluate.clip", {})
-        refuse_reference(settings.evaluate)
+        check_reference(settings.evaluate)

@@ -1,4 +1,4 @@
-"""An evaluated run beside another: FD of one less FD of the other, over the images that both have."""
+"""Two evaluated runs compared: FD of one less FD of the other, over the images that both have."""
 
 import logging
 

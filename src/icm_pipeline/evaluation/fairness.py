@@ -1,4 +1,4 @@
-"""FD and its companions for the sides of an evaluation, over the prompts of which the judge could see an image."""
+"""FD and its companions for both sides of an evaluation, over the prompts with an image that the judge could see."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ log = logging.getLogger(__name__)
 def fairness_figures(
     settings: Settings, sides: Mapping[str, Floats], prompts: list[str], wanted: Ints, made_here: bool
 ) -> Fairness:
-    """Return FD of each side with its floor and intervals, parity gaps and worst-group shares; None for no originals.
+    """Return FD of each side with its floor and intervals, parity gaps and worst-group shares.
 
-    sides: probabilities [n, K]; wanted: the option each image was steered to [n], -1 if unknown; made_here: whether
-    options were drawn as `method.assignment` says; quotas fix how many images are steered to what, so that steered
-    images are resampled among those of one option. Prompts of which a side has no image the judge could see are left
-    out. Raises ValueError if that leaves none.
+    Prompts of which a side has no image that the judge could see are left out; raises ValueError if none is left.
+
+    sides: probabilities [n, K] of `steered` and, if there are any, `original` images; wanted: the option each image was
+    steered to [n], -1 if unknown; made_here: whether options were drawn as `method.assignment` says. Quotas fix how
+    many images are steered to what, so steered images are then resampled among those of one option.
     """
     num_options, num_resamples = next(iter(sides.values())).shape[1], settings.evaluate.bootstrap
     target = np.array(settings.method.target_shares or np.full(num_options, 1 / num_options))
@@ -56,7 +57,7 @@ def fairness_figures(
 
 
 def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:
-    """Return the total variation of another attribute's shares, mean over prompts; None if the judge saw nothing."""
+    """Return the total variation between the shares of both sides, mean over prompts; None if the judge saw nothing."""
     unseen = _unseen_prompts([before, after], prompts)
     inside, rows = ~np.isin(prompts, unseen), np.array(prompts)
     if not inside.any():
@@ -80,7 +81,7 @@ def _drawn_floor(settings: Settings, target: Floats, rng: np.random.Generator) -
 
 
 def _assigned_floor(wanted: Ints, prompts: list[str], target: Floats) -> float | None:
-    """Return FD of images that all show the option they were steered to, None if that is not known of each."""
+    """Return FD if all images showed the option they were steered to; None unless it is known of each."""
     if (wanted < 0).any():
         return None
     return float(np.mean(list(discrepancy_by_prompt(np.eye(len(target))[wanted], prompts, target).values())))
@@ -94,7 +95,7 @@ def _change(
     target: Floats,
     strata: Ints | None,
 ) -> Change | None:
-    """Return FD steered less FD original over the prompts with a pair that the judge could see; None without one."""
+    """Return FD steered less FD original over the prompts with a pair that the judge could see; None without any."""
     if "original" not in sides:
         return None
     before, after = sides["original"], sides["steered"]
@@ -108,7 +109,7 @@ def _change(
 
 
 def _unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:
-    """Return the prompts of which one of the sides has no image that the judge could see."""
+    """Return the prompts of which a side has no image that the judge could see."""
     rows = np.array(prompts)
     seen = [np.asarray(~np.isnan(side).any(1)) for side in sides]
     return [prompt for prompt in dict.fromkeys(prompts) if not all(side[rows == prompt].any() for side in seen)]

@@ -1,4 +1,4 @@
-"""What the judges and encoders of an evaluation see; what one of them saw before is read from disk."""
+"""The judges and encoders of an evaluation, behind a cache of their answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,7 +26,7 @@ from icm_pipeline.zoo.paths import brought_weights, local_folder
 
 
 class Judging:
-    """The judges of one evaluation, each loaded when a set of images is new to it."""
+    """The judges of one evaluation, each loaded at its first cache miss."""
 
     def __init__(self, settings: Settings, cache: RowCache) -> None:
         self._clip = settings.evaluate.clip
@@ -37,7 +37,7 @@ class Judging:
 
     @property
     def realism_encoder(self) -> str:
-        """Whose features FID and KID compare."""
+        """The network whose features FID and KID compare."""
         return self._clip.model if self._inception is None else "inception-v3"
 
     def label(
@@ -66,7 +66,7 @@ class Judging:
         return dict(zip(questions, np.split(found, ends[:-1], axis=1), strict=True))
 
     def embed(self, rows: Sequence[ImageRow]) -> Floats:
-        """Return image embeddings [n, d] of `evaluate.clip`, at their own length."""
+        """Return image embeddings [n, d] of `evaluate.clip`, not normalised."""
         asked = ["embed", _identity(self._clip)]
         return self._rows(asked, rows, lambda pictures: self._clip_judge().embed_images(pictures, unit_length=False))
 
@@ -90,7 +90,7 @@ class Judging:
         return self._rows(asked, rows, look)
 
     def _rows(self, asked: list[Any], rows: Sequence[ImageRow], look: Callable[[Pictures], Floats]) -> Floats:
-        """Return what is seen in each picture; NaN for those that cannot be read."""
+        """Return a row per image, from the cache if `asked` was asked of these images before; NaN if unreadable."""
         readable = [row for row in rows if not row.problem]
         seen = self._cache.rows(asked, [row.path for row in readable], lambda: look(Pictures(readable)))
         return spread([not row.problem for row in rows], seen)
@@ -103,7 +103,7 @@ class Judging:
 
 
 def _identity(judge: LabelerConfig) -> list[Any]:
-    """Return what changes when a judge's answers could: its settings and, where they lie on disk, its weights."""
+    """Return what a judge's answers depend on: its settings and, if they are files, a fingerprint of its weights."""
     weights = brought_weights(judge.model) or local_folder(judge.path)
     return [asdict(judge), fingerprint(weights) if weights is not None and weights.exists() else None]
 
@@ -126,8 +126,8 @@ def reference_images(folder: Path) -> list[ImageRow]:
     return [row for row in mark_unreadable(rows, "evaluate.reference") if not row.problem]
 
 
-def refuse_reference(evaluate: EvaluateConfig) -> None:
-    """Raise what FID and KID would for a library or a checkpoint that is not there."""
+def check_reference(evaluate: EvaluateConfig) -> None:
+    """Raise early what FID and KID would raise for a missing library or checkpoint."""
     if evaluate.reference is not None:
         require_library()
     if evaluate.inception is not None and not Path(evaluate.inception).expanduser().is_file():

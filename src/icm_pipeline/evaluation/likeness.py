@@ -1,4 +1,4 @@
-"""How much of each picture stayed, and how well it fits its prompt: CLIP-I, CLIP-T and SSIM of every image."""
+"""How much of each image was preserved, and how well it fits its prompt: CLIP-I, CLIP-T and SSIM."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Likeness:
-    """Figures of one image, NaN where the picture, its twin or its prompt is not there."""
+    """Figures of one image; NaN without the picture, its twin or its prompt."""
 
     clip_i: float
     clip_t_original: float
@@ -45,13 +45,13 @@ def likeness_of(judging: Judging, pairs: ImagePairs) -> list[Likeness]:
 
 
 def mean_of(values: Iterable[float]) -> float | None:
-    """Return the mean of what is there, None if nothing is."""
+    """Return the mean of the values that are not NaN; None if there are none."""
     there = np.array([value for value in values if not np.isnan(value)])
     return float(there.mean()) if len(there) else None
 
 
 def _ssim(twins: Sequence[ImageRow], rows: Sequence[ImageRow]) -> Floats:
-    """Return SSIM of each pair; NaN, and told, where the two differ in size or are too small for it."""
+    """Return SSIM of each pair; NaN, with a warning, if the two differ in size or are too small."""
     found, refused = np.full(len(rows), np.nan), []
     with working("SSIM", len(rows), "pair") as work:
         for index, (twin, row) in enumerate(zip(twins, rows, strict=True)):

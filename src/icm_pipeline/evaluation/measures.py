@@ -1,4 +1,4 @@
-"""From pairs of images to what is seen in each, and from there to the figures of the evaluation."""
+"""From pairs of images to a judgement of each, and from there to the figures of the evaluation."""
 
 from dataclasses import dataclass
 
@@ -22,13 +22,13 @@ ALL_IMAGES = "all images"  # stands for the prompt of images whose prompts are n
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """An image, and what is seen in it and in its twin."""
+    """An image, and what the judge sees in it and in its twin."""
 
     row: ImageRow
     problem: str
-    """What is wrong with the picture or its twin, empty if nothing is."""
+    """Why the image or its twin could not be read, else empty."""
     seen: dict[str, dict[str, Floats]]
-    """The judge's probabilities [K] by side and attribute; NaN where it sees nothing."""
+    """{side: {attribute: probabilities [K]}}; NaN where the judge sees nothing."""
     likeness: Likeness
 
 
@@ -58,7 +58,7 @@ def figures_of(
     agreement: Agreement | None,
     reference: Realism | None,
 ) -> Evaluation:
-    """Return what is measured; None for what needs twins, prompts or options where they are not known."""
+    """Return all figures of an evaluation; None for those that need unknown twins, prompts or options."""
     name, options = settings.attribute.name, list(settings.attribute.options)
     shown = {side: shown_in(images, side, name) for side in pairs.sides}
     prompts = [image.row.prompt or ALL_IMAGES for image in images]
@@ -97,14 +97,14 @@ def figures_of(
 
 
 def _num_unseen(rows: list[ImageRow], probabilities: Floats) -> int:
-    """Return how many readable pictures the judge could not see enough in."""
+    """Return how many readable images the judge could not judge."""
     return int(((hard_labels(probabilities) < 0) & [not row.problem for row in rows]).sum())
 
 
 def _others(
     pairs: ImagePairs, images: list[JudgedImage], prompts: list[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return how far other attributes were kept and drifted, over the pairs whose pictures are both there."""
+    """Return by how many pairs other attributes were kept, and how far they drifted, over pairs with both images."""
     kept, drift = dict[str, float](), dict[str, float]()
     there = np.array([not image.problem for image in images])
     for name in pairs.others if pairs.twins is not None else ():
@@ -118,7 +118,7 @@ def _others(
 def agreement_of(
     settings: Settings, judging: Judging, pairs: ImagePairs, images: list[JudgedImage]
 ) -> Agreement | None:
-    """Return how far a second judge sees what the first does; None if there is none."""
+    """Return how often the second judge agrees with the first; None if there is no second."""
     attribute, second, sides = settings.attribute, pairs.second, dict[str, SideAgreement]()
     if second is None:
         return None

@@ -1,4 +1,4 @@
-"""What an evaluation judges: the pipeline's steered images and their originals, or folders that any tool made."""
+"""The images that an evaluation judges: the pipeline's steered images and originals, or folders from elsewhere."""
 
 import logging
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 
 from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.schema import LabelerConfig, Settings
-from icm_pipeline.evaluation.judging import refuse_reference
+from icm_pipeline.evaluation.judging import check_reference
 from icm_pipeline.images.folders import folder_of, read_images
 from icm_pipeline.images.table import ImageRow, read_table
 from icm_pipeline.labelers.base import Questions
@@ -27,7 +27,7 @@ NO_TWIN = "no twin"
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge and the name of its group of settings, for messages."""
+    """A judge, and the name of its group of settings for messages."""
 
     config: LabelerConfig
     setting: str
@@ -35,19 +35,19 @@ class Judge:
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """Images with their unsteered twins; a picture that is not there or cannot be read is a row with a problem."""
+    """Images with their unsteered twins; an image that is missing or unreadable is a row with a problem."""
 
     name: str
     rows: list[ImageRow]
     twins: list[ImageRow] | None
-    """Of each row its twin; None if the images are judged alone."""
+    """The twin of each row; None if the images are judged alone."""
     judge: Judge
     second: Judge | None
     """The judge that is compared with the first."""
     others: Questions
-    """What the judge is asked besides the attribute."""
+    """The other attributes that the judge is asked for."""
     steering: Steering | None
-    """How the images were made, if it is known."""
+    """How the images were steered; None if unknown."""
     lost: Lost
 
     @property
@@ -79,13 +79,13 @@ def pairs_of_pipeline(settings: Settings, steer: Artifact, originals: Artifact) 
 
 
 def pairs_of_folders(settings: Settings) -> ImagePairs:
-    """Return the images of `images` with their twins in `reference`; what is wrong with single ones is told.
+    """Return the images of `images` with their twins in `reference`; problems of single images are logged.
 
-    The labeler judges. Attributes under `evaluate.drift` that it cannot tell are left out by name.
+    The labeler judges. Attributes under `evaluate.drift` that it does not know are left out, with a warning.
     """
     labeler, attribute = settings.labeler, settings.attribute
     check_labeler(labeler, "labeler", {attribute.name: attribute.options})
-    refuse_reference(settings.evaluate)
+    check_reference(settings.evaluate)
     rows, others = read_images(settings, "images"), None
     twins: list[ImageRow] | None = None
     asked: Questions = {}
@@ -114,9 +114,9 @@ def pairs_of_folders(settings: Settings) -> ImagePairs:
 
 
 def find_twins(rows: Sequence[ImageRow], others: Sequence[ImageRow]) -> list[ImageRow]:
-    """Return the twin of each image: that of the same id, else the only one of the same prompt and seed.
+    """Return the twin of each image: the one with its id, else the only one with its prompt and seed.
 
-    An image without one gets a row with a problem. Raises ValueError if no image has a readable one, or if images of
+    An image without a twin gets a row with a problem. Raises ValueError if no image has a readable one, or if images of
     one id have different prompts or seeds.
     """
     by_id = {row.image_id: row for row in others}
@@ -171,7 +171,7 @@ def _other_attributes(settings: Settings) -> Questions:
 
 
 def _answerable(settings: Settings) -> tuple[Questions, list[str]]:
-    """Return the other attributes that the labeler can tell, and the names of those that it cannot."""
+    """Return the other attributes that the labeler knows, and the names of those that it does not."""
     asked = _other_attributes(settings)
     refused = {name: reason for name in asked if (reason := _refusal(settings.labeler, {name: asked[name]}))}
     for reason in refused.values():
@@ -180,7 +180,7 @@ def _answerable(settings: Settings) -> tuple[Questions, list[str]]:
 
 
 def _second_opinion(settings: Settings) -> Judge | None:
-    """Return the judge to compare the labeler with: another one, of the same world, that can tell the attribute."""
+    """Return the judge to compare the labeler with: a different one of the same domain that knows the attribute."""
     judge = settings.judge
     if _are_same(settings) or _is_embedded(settings.labeler) != _is_embedded(judge):
         return None
@@ -201,7 +201,7 @@ def _is_embedded(judge: LabelerConfig) -> bool:
 
 
 def _refusal(judge: LabelerConfig, questions: Questions) -> str:
-    """Return why a judge cannot answer, empty if it can as far as is known without loading it."""
+    """Return why a judge cannot answer, empty if no reason is known without loading it."""
     try:
         check_labeler(judge, "labeler", questions)
     except (ValueError, ModuleNotFoundError) as error:

@@ -1,7 +1,7 @@
-"""Rows that a judge or encoder gave for a set of images, kept on disk: a sweep looks at the originals once.
+"""A cache on disk of what judges and encoders answered for a set of images: a sweep judges the originals once.
 
-An entry is one file, in its images' folder, named by a hash of who looked (settings and weights), what was asked, and
-the images' bytes. It is written by one rename, so a killed job leaves none and two jobs at once leave the same one.
+An entry is one file in the folder of its images. Its name hashes the judge (settings and weights), the question and the
+images' bytes. It is published by a rename: a killed job leaves none, and two jobs in a race write the same one.
 """
 
 import hashlib
@@ -27,15 +27,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RowCache:
-    """folder: where entries lie, shared by all jobs; scratch: a folder of this job alone on the same disk."""
+    """The cache as one job sees it."""
 
     folder: Path
+    """Of the entries, shared by all jobs."""
     scratch: Path
+    """A folder of this job alone, on the same disk."""
 
     def rows(self, asked: Any, paths: Sequence[Path], look: Callable[[], Floats]) -> Floats:
-        """Return what `look` gives for the images at `paths`, one row each, from disk if it was asked before.
+        """Return a row per image at `paths`: the cached ones, or on a cache miss those that `look` returns.
 
-        asked: plain data that tells this look from every other.
+        asked: plain data that identifies the judge and the question.
         """
         hashes = [hash_file(path) for path in paths]
         key = make_key([asked, hashes, library_versions()])
@@ -52,7 +54,7 @@ class RowCache:
 
 
 def _read(entry: Path) -> Floats | None:
-    """Return an entry's rows; None, said in the log, if it was damaged."""
+    """Return an entry's rows; None on a cache miss or, with a warning, if the entry is damaged."""
     if not entry.exists():
         return None
     try:

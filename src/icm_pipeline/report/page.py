@@ -23,8 +23,13 @@ def write_page(
 
     results: this evaluation and those it compares to; usual: the settings of most of them.
     """
-    found, fair, before = this.evaluation, this.evaluation.fairness, this.evaluation.fairness.fd_original
-    assert before is not None and fair.fd_change is not None and fair.worst_share_original is not None
+    found, fair, before, after = (
+        this.evaluation,
+        this.evaluation.fairness,
+        this.evaluation.before,
+        this.evaluation.after,
+    )
+    assert fair.fd_change is not None and fair.worst_share_original is not None
     kept = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in found.kept.items())
     steered = ", ".join(f"`{layer}`" for layer in this.steering.layers) or "none"
     lines = [
@@ -32,9 +37,9 @@ def write_page(
         "",
         "| | original | steered |",
         "|---|---|---|",
-        *(f"| FD, {prompt} | {before.by_prompt[prompt]:.3f} | {fd:.3f} |" for prompt, fd in fair.fd.by_prompt.items()),
-        f"| **FD, mean** | {before.mean:.3f} | **{fair.fd.mean:.3f}** |",
-        "| FD, 95 % interval | | {:.3f} to {:.3f} |".format(*fair.fd.interval_95),
+        *(f"| FD, {prompt} | {before.by_prompt[prompt]:.3f} | {fd:.3f} |" for prompt, fd in after.by_prompt.items()),
+        f"| **FD, mean** | {before.mean:.3f} | **{after.mean:.3f}** |",
+        "| FD, 95 % interval | | {:.3f} to {:.3f} |".format(*after.interval_95),
         f"| FD of a perfect steerer ({this.steering.assignment}) | | {fair.fd_floor:.3f} |",
         f"| change of FD, 95 % interval of pairs | | {_interval(fair.fd_change.interval_95)} |",
         f"| share of the rarest option | {fair.worst_share_original.mean:.1%} | {fair.worst_share.mean:.1%} |",

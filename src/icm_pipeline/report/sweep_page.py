@@ -9,15 +9,15 @@ from icm_pipeline.text import count_text
 
 
 def write_sweep_table(path: Path, sweep: Sweep) -> Path:
-    """Write the table with full precision; a job without one of the columns leaves its cell empty."""
+    """Write the table at full precision; a cell is empty where a job has no such factor."""
     rows = [
         {
             "job": job.name,
             **{name: job.factors.get(name) for name in sweep.varied()},
-            "fd_original": job.fd_original,
+            "fd_original": job.evaluation.before.mean,
             "fd": job.fd,
-            "fd_low": job.fd_interval[0],
-            "fd_high": job.fd_interval[1],
+            "fd_low": job.evaluation.after.interval_95[0],
+            "fd_high": job.evaluation.after.interval_95[1],
             "clip_i": job.clip_i,
             "obeyed": job.evaluation.obeyed,
             **{f"kept_{name}": value for name, value in job.evaluation.kept.items()},
@@ -57,9 +57,9 @@ def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> Path
 
 
 def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Return the table as titles and cells to read: rounded numbers, the interval in one column, the front as *.
+    """Return the table as titles and cells for reading: rounded numbers, one column for the interval, * for the front.
 
-    kept: whether to tell which other attributes were kept, which takes much room.
+    kept: whether to add a column for each other attribute, which takes much room.
     """
     varied = sweep.varied()
     others = list(dict.fromkeys(name for job in sweep.jobs for name in job.evaluation.kept if kept))
@@ -68,9 +68,9 @@ def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[s
         [
             job.name,
             *(_cell(job.factors.get(name)) for name in varied),
-            f"{job.fd_original:.3f}",
+            f"{job.evaluation.before.mean:.3f}",
             f"{job.fd:.3f}",
-            "{:.2f} to {:.2f}".format(*job.fd_interval),
+            "{:.2f} to {:.2f}".format(*job.evaluation.after.interval_95),
             f"{job.clip_i:.3f}",
             f"{job.evaluation.obeyed:.0%}",
             *(f"{job.evaluation.kept[name]:.0%}" if name in job.evaluation.kept else "" for name in others),
@@ -90,7 +90,7 @@ def _common(sweep: Sweep) -> str:
 
 
 def _title(name: str) -> str:
-    """Return a factor in words, and a setting as it is written on the command line."""
+    """Return a factor's name in words; a setting's name as on the command line."""
     return name if "." in name else name.replace("_", " ")
 
 

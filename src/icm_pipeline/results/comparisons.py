@@ -1,4 +1,4 @@
-"""Which evaluations can stand beside one another (same originals and judges), and what sets them apart."""
+"""Which evaluations are comparable (same originals and judges), and in which settings they differ."""
 
 import contextlib
 import json
@@ -25,31 +25,31 @@ LONGEST_VALUE = 40  # characters
 
 @dataclass(frozen=True)
 class Differences:
-    """What sets evaluations apart beside their way of steering, in words of the command line (`probe.C=1`)."""
+    """The settings in which evaluations differ beside their steering, as on the command line (`probe.C=1`)."""
 
     told: tuple[tuple[str, ...], ...]
-    """For each evaluation, where it is not as most are."""
+    """For each evaluation, its settings that most others do not share."""
     usual: tuple[str, ...]
-    """How most are."""
+    """What most of them have instead."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The evaluation of steered images beside others of the same originals and judges."""
+    """One of several comparable evaluations of steered images."""
 
     key: str
     evaluation: Evaluation
     steering: Steering
     told: tuple[str, ...] = ()
-    """The settings that set it apart from most."""
+    """Its settings that most others do not share, see `Differences`."""
     fd_less_this: Interval | None = None
-    """Of its FD less that of the run that is reported on; None where it cannot be told."""
+    """95 % interval of its FD less that of the run reported on; None where they cannot be compared."""
 
     @property
     def place(self) -> tuple[float, float]:
         """FD and CLIP-I."""
         assert self.evaluation.clip_i is not None
-        return self.evaluation.fairness.fd.mean, self.evaluation.clip_i
+        return self.evaluation.after.mean, self.evaluation.clip_i
 
 
 def read_compared(artifact: Artifact, told: tuple[str, ...] = ()) -> Compared:
@@ -62,7 +62,7 @@ def read_compared(artifact: Artifact, told: tuple[str, ...] = ()) -> Compared:
 def comparable_evaluations(folder: Path, settings: dict[str, Any], originals_key: str) -> tuple[Artifact, ...]:
     """Return the evaluations in a folder of artifacts that share originals and judges, by key.
 
-    settings: the part of the configuration that an evaluation reads. A damaged artifact is left out and named.
+    settings: those that an evaluation's key stands for. A damaged artifact is left out, with a warning.
     """
     found = []
     for path in manifests_in(folder):
@@ -81,9 +81,9 @@ def comparable_evaluations(folder: Path, settings: dict[str, Any], originals_key
 
 
 def differences(evaluations: Sequence[Artifact]) -> Differences:
-    """Return in which settings of theirs, and of all they were made from, evaluations differ.
+    """Return the settings in which evaluations, or the artifacts they were made from, differ.
 
-    An ancestor that is no longer there tells nothing.
+    Ancestors that have been removed are left out.
     """
     read: dict[Path, Artifact | None] = {}
     settings = [_settings_behind(evaluation, read) for evaluation in evaluations]
@@ -101,7 +101,7 @@ def differences(evaluations: Sequence[Artifact]) -> Differences:
 
 
 def _settings_behind(evaluation: Artifact, read: dict[Path, Artifact | None]) -> dict[str, Any]:
-    """Return the settings of an evaluation and of all it was made from, by dotted name; read: the manifests so far."""
+    """Return the settings of an evaluation and its ancestors, by dotted name; read: a cache of their manifests."""
     root, found, seen, waiting = evaluation.folder.parent.parent, dict[str, Any](), set[Path](), [evaluation]
     while waiting:
         artifact = waiting.pop()
@@ -118,7 +118,7 @@ def _settings_behind(evaluation: Artifact, read: dict[Path, Artifact | None]) ->
 
 
 def _read_ancestor(folder: Path, key: str) -> Artifact | None:
-    """Return the artifact of a key with its files unchecked, None if it is not there or cannot be read."""
+    """Return the artifact of a key without checking its files; None if it is missing or unreadable."""
     for path in manifests_in(folder, f"*-{key}"):
         with contextlib.suppress(*UNREADABLE):
             return Artifact(path, read_manifest(path))
@@ -126,7 +126,7 @@ def _read_ancestor(folder: Path, key: str) -> Artifact | None:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with whole groups (`layers`, `method`) set by set, without what did not count (None) in them."""
+    """Return settings with groups (`layers`, `method`) split up, without those that were irrelevant (None) in them."""
     groups = {name: value for name, value in settings.items() if "." not in name and isinstance(value, dict)}
     inner = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     single = {name: value for name, value in settings.items() if name not in groups}
@@ -134,7 +134,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as on the command line; a long one cut, with the beginning of its hash."""
+    """Return a value as on the command line; a long one is cut and ends in the start of its hash."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     if isinstance(value, list | dict):
         text = text.replace('"', "")

@@ -34,12 +34,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Fairness:
-    """FD and its companions; without originals their figures are None."""
+    """FD and its companions; figures of the originals are None if there are none."""
 
     fd_floor: float | None
-    """FD of images that all obey; None if it is not known what they were steered to."""
+    """FD if every image obeyed; None if it is unknown what they were steered to."""
     prompts_left_out: list[str]
-    """Those of which the judge could see no image."""
+    """Prompts without an image that the judge could see."""
     fd_original: Discrepancy | None
     parity_gap_original: Figure | None
     worst_share_original: Figure | None
@@ -51,32 +51,32 @@ class Fairness:
 
 @dataclass(frozen=True)
 class Lost:
-    """What is amiss in folders of images; nothing is told of images that the pipeline made."""
+    """What could not be judged of folders of images; all None for the pipeline's own images."""
 
     unreadable: dict[str, dict[str, str] | None] | None = None
-    """Why pictures cannot be read, by setting (`images`, `reference`) and id."""
+    """Why an image cannot be read: {`images` or `reference`: {id: reason}}."""
     without_twin: list[str] | None = None
     reference_unused: int | None = None
-    """Pictures of the reference that are nobody's twin."""
+    """How many images of the reference are nobody's twin."""
     not_judged: list[str] | None = None
-    """Attributes that the judge cannot tell."""
+    """Attributes that the judge does not know."""
 
 
 @dataclass(frozen=True)
 class SideAgreement:
-    """How far two judges agree on one side."""
+    """How often two judges agree on one side."""
 
     table: list[list[int]]
     """Counts [K, K]: row, what the first judge said; column, the second."""
     share: float | None
     kappa: float | None
     unseen: int
-    """Images that one of them could not see."""
+    """Images that one of the two could not judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far a second judge sees what the first does."""
+    """How often a second judge agrees with the first."""
 
     judges: list[str]
     options: list[str]
@@ -90,7 +90,7 @@ class Realism:
 
     num_images: int
     features: str
-    """Whose features they compare."""
+    """The network whose features are compared."""
     fid_original: float | None = None
     kid_original: float | None = None
     kid_original_deviation: float | None = None
@@ -101,18 +101,18 @@ class Realism:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Record):
-    """What was measured of a set of images; None for what needs twins, prompts or options where they are not known."""
+    """All figures of a set of images; None for those that need unknown twins, prompts or options."""
 
     FILE = "metrics.json"
     model: str
-    """The model, or the folder of images."""
+    """The model, or the name of the folder of images."""
     attribute: str
     steering: Steering | None
     """None for a folder of images."""
     num_images: int
     lost: Lost = field(metadata=INLINE)
     unseen: dict[str, int]
-    """Readable pictures that the judge could not see enough in, of `originals` and `steered`."""
+    """How many readable images the judge could not judge, of `originals` and `steered`."""
     fd_of: str
     fairness: Fairness = field(metadata=INLINE)
     clip_i: float | None
@@ -123,13 +123,24 @@ class Evaluation(Record):
     """The share of images that show the option they were steered to."""
     obeyed_by_option: dict[str, float]
     kept: dict[str, float]
-    """The share of pairs whose other attributes stayed as they were."""
+    """The share of pairs that show the same option of each other attribute."""
     drift: dict[str, float]
-    """How far the distribution of other attributes moved: total variation."""
+    """Total variation of the distribution of each other attribute."""
     shares: dict[str, dict[str, dict[str, float]]]
-    """The share of images that show an option: {side: {prompt: {option: share}}}."""
+    """{side: {prompt: {option: share of images that show it}}}."""
     agreement: Agreement | None
     reference: Realism | None
+
+    @property
+    def before(self) -> Discrepancy:
+        """FD of the originals; only for an evaluation that has them."""
+        assert self.fairness.fd_original is not None
+        return self.fairness.fd_original
+
+    @property
+    def after(self) -> Discrepancy:
+        """FD of the steered images."""
+        return self.fairness.fd
 
     def rows(self) -> list[tuple[str, float]]:
         """Return every figure under its stable name, `<metric>/mean` or `<metric>/<prompt, option or attribute>`."""

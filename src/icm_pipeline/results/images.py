@@ -1,4 +1,4 @@
-"""What an evaluation saw in every image, by id."""
+"""The table of an evaluation's images, read back by id."""
 
 import csv
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ IMAGES_TABLE = "images.csv"
 
 @dataclass(frozen=True)
 class SteeredImage:
-    """A steered image and what the judge sees in it."""
+    """A steered image and the judge's verdict."""
 
     prompt: str
     steered_to: str

@@ -1,4 +1,4 @@
-"""What images show."""
+"""Which option each image shows."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""How well every layer tells the options apart, and which layers were selected."""
+"""The accuracy of every layer's probes, and the selected layers."""
 
 from dataclasses import dataclass
 
@@ -44,6 +44,6 @@ class Selection(Record):
     layers: list[str]
     rule: str
     kind: str
-    """Of the chosen layers; `mixed` if they are of several kinds."""
+    """The kind of the chosen layers, or `mixed`."""
     ranking: list[LayerScore]
     """Every layer, best first."""

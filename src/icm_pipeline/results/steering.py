@@ -8,7 +8,7 @@ from icm_pipeline.results.records import Record
 
 @dataclass(frozen=True)
 class Steering(Record):
-    """The settings of the method, how far it went, and in which layers."""
+    """The settings of the method, alpha and the steered layers."""
 
     FILE = "steering.json"
     direction: str
@@ -17,18 +17,18 @@ class Steering(Record):
     draw_size: int
     first_step: int
     last_step: int | None
-    """None: to the end."""
+    """None for the run's last step."""
     vector: str
     norm_preserving: bool
     target_shares: list[float] | None
-    """None: of all options the same."""
+    """None for equal shares."""
     method: str
     alpha: float
     layers: list[str]
     rule: str
-    """By which the layers were selected."""
+    """How the layers were selected."""
     kind: str
-    """Of the selected layers."""
+    """The kind of the selected layers, or `mixed`."""
     params: dict[str, Any] | None = None
     """What the method alone takes."""
 

@@ -1,7 +1,6 @@
-"""The jobs of a sweep, read back from its folder: what was varied, what came out, and which results are on the front.
+"""The jobs of a sweep, read back from its folder: what was varied, the results, and the Pareto front.
 
-Every job leaves `result.json` in its output folder: the words that made it, where its artifacts lie, and the error that
-ended it, if one did.
+Every job leaves a `JobResult` in its output folder, as `result.json`.
 """
 
 import json
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.choices import TOLD_BY_STEERING
-from icm_pipeline.results.evaluation import Evaluation, Interval
+from icm_pipeline.results.evaluation import Evaluation
 from icm_pipeline.results.records import from_json, to_json
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
@@ -19,7 +18,7 @@ from icm_pipeline.store.files import write_json
 from icm_pipeline.store.fingerprints import make_key
 
 RESULT = "result.json"
-STOPPED = "stopped"  # what stands there for an error if a signal ended the job
+STOPPED = "stopped"  # the error of a job that a signal ended
 STEERING_FACTORS = (
     "method", "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
 )  # fmt: skip
@@ -31,28 +30,19 @@ class SweepJob:
     """One evaluated job."""
 
     name: str
-    """Of its folder."""
+    """The name of its folder."""
     subject: str
-    """Stands for the originals and how they were judged, within which FD and CLIP-I can be compared."""
+    """A hash of the originals and the judging: FD and CLIP-I are comparable within one subject."""
     factors: dict[str, Any]
-    """What may differ between jobs: model, attribute, kind, rule, k, alpha, ... and whatever else was set."""
+    """What may vary between jobs: model, attribute, kind, rule, k, alpha, ... and other overrides."""
     evaluation: Evaluation = field(repr=False)
     steered: Artifact | None = field(default=None, repr=False)
-    """Its images, if they are still there."""
+    """The steered images; None if they were removed."""
     originals: Artifact | None = field(default=None, repr=False)
 
     @property
     def fd(self) -> float:
-        return self.evaluation.fairness.fd.mean
-
-    @property
-    def fd_interval(self) -> Interval:
-        return self.evaluation.fairness.fd.interval_95
-
-    @property
-    def fd_original(self) -> float:
-        assert self.evaluation.fairness.fd_original is not None
-        return self.evaluation.fairness.fd_original.mean
+        return self.evaluation.after.mean
 
     @property
     def clip_i(self) -> float:
@@ -62,26 +52,27 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The evaluated jobs of a sweep, in order, and why the others are left out, by job name."""
+    """The evaluated jobs of a sweep, in order."""
 
     folder: Path
     jobs: tuple[SweepJob, ...]
     left_out: dict[str, str]
+    """Why a job has no result, by job name."""
 
     def varied(self) -> list[str]:
-        """Return the factors that are not the same in all jobs."""
+        """Return the factors that differ between jobs."""
         names = dict.fromkeys(name for job in self.jobs for name in job.factors)
         return [name for name in names if len({_hashable(job.factors.get(name)) for job in self.jobs}) > 1]
 
     def front(self) -> list[bool]:
-        """Say for each job whether it is on the Pareto front: no other job of its subject dominates it."""
+        """Return for each job whether it is on the Pareto front, that is, not dominated by a job of its subject."""
         return [
             not any(other.subject == job.subject and dominates(other, job) for other in self.jobs) for job in self.jobs
         ]
 
 
 def dominates(one: SweepJob, other: SweepJob) -> bool:
-    """Say whether one result is nowhere worse than another and somewhere better: FD low, CLIP-I high."""
+    """Return whether one result is nowhere worse (FD lower, CLIP-I higher) than another and somewhere better."""
     nowhere_worse = one.fd <= other.fd and one.clip_i >= other.clip_i
     return nowhere_worse and (one.fd < other.fd or one.clip_i > other.clip_i)
 
@@ -91,14 +82,14 @@ class JobResult:
     """What a job leaves in its output folder for a sweep's report."""
 
     overrides: list[str]
-    """The words that made it."""
+    """Its command line."""
     artifacts: dict[str, str]
     """The folder of each stage's artifact."""
     error: str | None
-    """What ended it, if something did."""
+    """Why it failed, if it did."""
 
     def find(self, stage: str, outputs: Path) -> Artifact | None:
-        """Return a stage's artifact, from where the job left it or from `outputs`, should both have been moved."""
+        """Return a stage's artifact, from where the job left it or, if that was moved, from `outputs`."""
         left = self.artifacts.get(stage)
         if left is None:
             return None
@@ -106,12 +97,12 @@ class JobResult:
 
 
 def write_result(folder: Path, overrides: list[str], artifacts: dict[str, str], error: str | None = None) -> None:
-    """Leave a job's result in its output folder; artifacts: {stage: folder}."""
+    """Write a job's result into its output folder; artifacts: {stage: folder}."""
     write_json(folder / RESULT, to_json(JobResult(overrides, artifacts, error)))
 
 
 def sweep_name(folder: Path) -> str:
-    """Return what the runs of a sweep are grouped under: the folder's name, after the day's if that is above it."""
+    """Return the group of a sweep's runs: its folder's name, with the day if the folder above is named by it."""
     day = folder.parent.name
     return f"{day}_{folder.name}" if re.fullmatch(r"\d{4}-\d\d-\d\d", day) else folder.name
 
@@ -119,8 +110,7 @@ def sweep_name(folder: Path) -> str:
 def read_sweep(folder: Path, outputs: Path) -> Sweep:
     """Read every job below a sweep's folder.
 
-    Artifacts are looked for where the job left them, then in `outputs`, should both have been moved. Raises ValueError
-    if the folder holds no jobs or none of them has an evaluation.
+    Raises ValueError if the folder holds no jobs or none of them has an evaluation.
     """
     if not folder.is_dir():
         raise ValueError(f"sweep={folder} is no folder. Give the folder that a multirun printed, such as {_EXAMPLE}.")

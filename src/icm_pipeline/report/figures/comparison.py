@@ -14,12 +14,9 @@ from icm_pipeline.results.evaluation import Evaluation
 
 def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
     """Draw FD of every prompt and the mean, original beside steered, with the mean's 95 % interval and the floor."""
-    fair = evaluation.fairness
-    assert fair.fd_original is not None and fair.fd_floor is not None
     with figure(path, (6.4, 3.2)) as (drawing, axis):
-        for side, (found, label, color) in enumerate(
-            ((fair.fd_original, "original", ORIGINAL_COLOR), (fair.fd, "steered", STEERED_COLOR))
-        ):
+        sides = (evaluation.before, "original", ORIGINAL_COLOR), (evaluation.after, "steered", STEERED_COLOR)
+        for side, (found, label, color) in enumerate(sides):
             values = [*found.by_prompt.values(), found.mean]
             places = [index + 0.38 * side for index in range(len(values))]
             axis.bar(places, values, 0.36, color=color, label=label)
@@ -28,9 +25,9 @@ def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
             interval = "95 % interval" if side else None
             beside = [places[-1] + 0.15] * 2  # the number
             axis.plot(beside, found.interval_95, color="black", lw=1, label=interval)
-        labels = [*map(_wrapped, fair.fd.by_prompt), "mean"]
+        labels = [*map(_wrapped, evaluation.after.by_prompt), "mean"]
         axis.set_xticks([index + 0.19 for index in range(len(labels))], labels)
-        axis.axhline(fair.fd_floor, color="black", lw=0.8, ls=":")
+        axis.axhline(evaluation.fairness.fd_floor, color="black", lw=0.8, ls=":")
         axis.set_ylabel("FD (lower is better)")
         axis.set_title(f"Fairness discrepancy of {evaluation.attribute.replace('_', ' ')}")
         drawing.legend(frameon=False, loc="outside lower center", ncols=3)
@@ -56,8 +53,7 @@ def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
 def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> Path:
     """Draw every run as a point: FD against CLIP-I, labelled by what sets it apart; the run of `this_key` is filled."""
     with figure(path, (6.4, 4.2)) as (drawing, axis):
-        assert results[0].evaluation.fairness.fd_original is not None
-        original = results[0].evaluation.fairness.fd_original.mean
+        original = results[0].evaluation.before.mean
         axis.axvline(original, color=ORIGINAL_COLOR, lw=1.2, ls="--")
         axis.text(
             original, 1.0, " original", color="#5b6570", fontsize=7, va="top", transform=axis.get_xaxis_transform()

@@ -71,7 +71,7 @@ def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
             places = [job.factors[axis] for job in jobs]
             left.plot(places, [job.fd for job in jobs], label=name or None, **style)
             right.plot(places, [job.clip_i for job in jobs], **style)
-            low, high = zip(*(job.fd_interval for job in jobs), strict=True)
+            low, high = zip(*(job.evaluation.after.interval_95 for job in jobs), strict=True)
             if not line:
                 left.vlines(places, low, high, color=color, lw=0.8, alpha=0.5)
             elif len(series) <= 4:
@@ -151,11 +151,11 @@ def plot_overview(path: Path, sweep: Sweep) -> Path:
     with figure(path, (7.2, 1.1 + 0.24 * len(jobs)), 1, 2, sharey=True, width_ratios=(3, 2)) as (drawing, axes):
         left, right = axes
         for row, job in enumerate(jobs):
-            low, high = job.fd_interval
+            low, high = job.evaluation.after.interval_95
             filled = STEERED_COLOR if front[job.name] else "white"
             marker = {"mfc": filled, "mec": STEERED_COLOR, "ms": 6, "mew": 1.3}
             left.plot([low, high], [row, row], color=STEERED_COLOR, lw=1.4, alpha=0.45)
-            left.plot(job.fd_original, row, "|", color="#5b6570", ms=9, mew=1.5)
+            left.plot(job.evaluation.before.mean, row, "|", color="#5b6570", ms=9, mew=1.5)
             left.plot(job.fd, row, "o", **marker)
             right.plot(job.clip_i, row, "o", **marker)
             right.annotate(
@@ -210,7 +210,7 @@ def _wrapped(heading: str) -> str:
 
 def _draw_original(axis: Any, jobs: Sequence[SweepJob], vertical: bool) -> None:
     """Draw FD of the unsteered images, where all jobs share them."""
-    values = {round(job.fd_original, 6) for job in jobs}
+    values = {round(job.evaluation.before.mean, 6) for job in jobs}
     if len(values) != 1:
         return
     (value,) = values
