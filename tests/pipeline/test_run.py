@@ -1,5 +1,6 @@
 """The pipeline: which setting changes which key, what is missing is made in order, what is there is not made again."""
 
+import logging
 import shlex
 from collections.abc import Callable
 from copy import deepcopy
@@ -17,6 +18,7 @@ from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import STAGES, stages_of
 from icm_pipeline.store.artifacts import ArtifactError
+from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.tracking.base import NoTracker
 
 Compose = Callable[..., Settings]
@@ -313,6 +315,21 @@ def test_all_runs_every_stage_in_order(pipeline_of: Callable[..., Pipeline], mad
     artifact = pipeline_of().run("all")
     assert made == ORDER
     assert artifact.stage == "report"
+
+
+def test_what_an_earlier_format_made_is_made_again_and_the_log_says_so_once(
+    pipeline_of: Callable[..., Pipeline], made: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = pipeline_of()
+    folder = pipeline.keys.folder("originals")
+    old = folder.with_name(folder.name.replace(pipeline.keys.key("originals"), "0" * 16))
+    old.mkdir(parents=True)
+    Manifest("originals", "0" * 16, format=5).write(old)
+    with caplog.at_level(logging.INFO):
+        pipeline.run("all")
+        pipeline_of("seed=1").run("all")
+    assert made == 2 * ORDER
+    assert caplog.text.count("is of an earlier format, 5") == 1
 
 
 def test_a_second_run_makes_nothing(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:

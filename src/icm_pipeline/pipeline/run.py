@@ -118,7 +118,7 @@ class Pipeline:
             return found
         parents = {parent: self._parent(name, parent) for parent in stage.needs(self.settings)}
         if not parents and (earlier := earlier_formats(folder)):
-            log.info("%s: made again, as what is in %s is of format %s", name, folder.parent, *earlier[-1:])
+            log.info("%s: made again, as what is in %s is of an earlier format, %s", name, folder.parent, *earlier[-1:])
         started = time.monotonic()
         if stage.shared and self.settings.devices:
             run_on_devices(name, stage.devices(self.settings)[0], self.settings.devices, self._overrides, self._logs)

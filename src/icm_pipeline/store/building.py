@@ -92,7 +92,7 @@ def missing_shares(folder: Path, count: int) -> list[int]:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a killed job left beside an artifact and no next one needs, unless a job is at work there."""
+    """Remove what a killed job left beside an artifact and no job will resume, unless a job is at work there."""
     with contextlib.suppress(OSError):
         old, partial = folder.with_name(folder.name + OLD), partial_of(folder)
         if not (_locks(folder) or old.exists() or partial.exists()):
@@ -105,7 +105,7 @@ def tidy(folder: Path) -> None:
 
 
 def is_being_built(folder: Path) -> bool:
-    """Say whether a job builds this artifact or a share of it at the moment."""
+    """Return whether a job builds this artifact or a share of it at the moment."""
     if not _locks(folder):
         return False
     with locked_or_skip(folder) as is_locked:
@@ -221,7 +221,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Say of an error that comes from the disk where the work is kept and how to resume it."""
+    """Turn an error of the disk into an ArtifactError that says where the work is kept and how to resume it."""
     try:
         yield
     except (OSError, SafetensorError) as error:

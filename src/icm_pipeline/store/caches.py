@@ -1,8 +1,8 @@
-"""What stages keep beside their artifacts to save time, and which of it belongs to nothing any more.
+"""Caches that stages keep beside their artifacts, and which of their entries are stale.
 
-A cache can be deleted at any time: what it held is computed again. `.prefixes` lies beside the originals and has a
-folder per set of originals, first steered step, versions of the libraries and kind of device; `.judged` lies beside the
-evaluations, a folder per set of images.
+A cache can be deleted at any time: what it held is computed again. `.prefixes`, beside the originals, has a folder per
+set of originals, first steered step, versions of the libraries and kind of device; `.judged`, beside the evaluations, a
+folder per set of images.
 """
 
 import time
@@ -21,27 +21,27 @@ PICTURES = "images/"  # how the names of an artifact's pictures begin
 
 
 def images_key(hashes: Iterable[str]) -> str:
-    """Return what a set of images with these hashes is called, in whatever order."""
+    """Return the key of a set of images, from the hashes of its files in any order."""
     return make_key(sorted(hashes))
 
 
 def prefix_folder(originals: Path, key: str, first_step: int, device: str) -> Path:
-    """Return where all runs with these originals and this first steered step keep the steps before it.
+    """Return the cache of the steps before the first steered one, for all runs with the originals of this key.
 
-    originals: the folder of the stage's artifacts; key: of the set. Other versions of the libraries and another kind of
-    device come to other numbers, so that they have a folder of their own.
+    originals: the folder of the stage's artifacts. Other versions of the libraries and another kind of device round
+    otherwise, so they have a cache of their own.
     """
     made_by = make_key([library_versions(), device.partition(":")[0]])[:8]
     return originals / PREFIXES / f"{key}-{first_step}-{made_by}"
 
 
 def find_caches(shelf: Shelf) -> list[Waste]:
-    """Return everything in caches."""
+    """Return every entry of the caches."""
     return [Waste(path, "a cache") for path in _entries(shelf)]
 
 
 def find_stale_caches(shelf: Shelf, hours: float, going: Iterable[Waste] = ()) -> list[Waste]:
-    """Return what is kept for originals or images that no artifact holds but those that are going.
+    """Return the entries for originals or images that no artifact holds, apart from those that are going.
 
     What was changed within the last so many hours stays, and what belongs to half-made originals that stay.
     """

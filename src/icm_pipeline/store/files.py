@@ -1,4 +1,4 @@
-"""Files written whole, by one rename."""
+"""Atomic writes: a file or a folder takes its place by one rename."""
 
 import contextlib
 import errno
@@ -31,22 +31,21 @@ def write_json(path: Path, content: Any) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write; on a clean exit it takes the file's place by one rename, else it is removed.
 
-    A killed job leaves the file as it was. Its mode is what the umask asks for. Each writer has a sibling of its own.
+    A killed job leaves the file as it was. Each writer has a sibling of its own. The file gets the umask's mode.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with umask_mode(partial):
             yield partial
         partial.replace(path)
-    except BaseException:
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
 def umask_mode(path: Path) -> Iterator[None]:
-    """Give a file that is written within the mode the umask asks for; safetensors would make it for its owner alone."""
+    """Give a file that is written in this context the umask's mode; safetensors' files are for their owner alone."""
     path.touch()
     mode = path.stat().st_mode
     yield
@@ -54,7 +53,7 @@ def umask_mode(path: Path) -> Iterator[None]:
 
 
 def spread_mode(like: Path) -> None:
-    """Give all files beside and below `like` its mode, the umask's; some libraries make files for their owner alone."""
+    """Give all files beside and below `like` its mode; some libraries make files that only the owner reads."""
     for path in like.parent.rglob("*"):
         if path.is_file():
             _set_mode(path, like.stat().st_mode)
@@ -67,7 +66,7 @@ def _set_mode(path: Path, mode: int) -> None:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Give a whole new folder the place of an old one, if there is one, by renames."""
+    """Rename a complete new folder into the place of an old one, if there is one."""
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

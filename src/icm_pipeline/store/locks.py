@@ -56,7 +56,7 @@ class Lock:
         return self
 
     def wait(self, reason: str) -> "Lock":
-        """Return this lock as soon as it is free; say once what is waited for."""
+        """Wait until the lock is free, and return it; log once what is waited for."""
         if self.try_now() is None:
             log.info("waiting for another job that %s", reason)
             while self.try_now() is None:
@@ -108,7 +108,7 @@ def _lock_file(name: Path) -> BaseFileLock:
 
 
 def _has_system_locks(folder: Path) -> bool:
-    """Say whether the file system of a folder has locks: tried on a file of one's own, which has no name there."""
+    """Return whether the file system of a folder has locks: tried on a file of one's own, which has no name there."""
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             lock_descriptor(file.fileno(), blocking=False)

@@ -1,6 +1,6 @@
-"""The manifest of an artifact: what it is, what made it, its files. Written in this format, read in earlier ones too.
+"""The manifest of an artifact: what it is, what made it, its files. Earlier formats are read too.
 
-Up to format 5 the mappings among the settings were lists of pairs; keys of earlier formats are not made any more.
+Up to format 5 the mappings among the settings were lists of pairs. The format is part of every key.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class ShareEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact's manifest says; one that is still to be made has no files and no versions yet."""
+    """What an artifact is and what made it; one that is still to be made has no files and no versions yet."""
 
     stage: str
     key: str
@@ -50,7 +50,7 @@ class Manifest:
     attribute: str = ""
     device: str = "cpu"
     settings: dict[str, Any] = field(default_factory=dict)
-    """What the key stands for beside the parents: `config`, and hashes of weights and of folders of images."""
+    """What the key stands for beside the parents: `config`, and hashes of weights and folders of images."""
     folders: dict[str, str] = field(default_factory=dict)
     """The folders of images that were given, by setting."""
     rounding: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 A job may be killed between any two steps here: the next one resumes what is there, and nothing is left over.
 """
 
+import contextlib
 import json
 import logging
 import platform
@@ -30,7 +31,7 @@ def partial_of(folder: Path) -> Path:
 
 
 def artifact_folder(path: Path) -> Path:
-    """Return where the artifact is or will be whose partial folder, or replaced folder, this is."""
+    """Return where the artifact lies or will lie that a partial or replaced folder belongs to."""
     return path.with_name(path.name.removesuffix(OLD).removesuffix(PARTIAL))
 
 
@@ -41,7 +42,7 @@ def remove_if_empty(partial: Path) -> None:
 
 
 def is_begun(partial: Path, key: str, force: bool = False) -> bool:
-    """Say whether a job of this key and these versions began the folder; with force, whether a forced one did."""
+    """Return whether a job of this key and these versions began the folder; with force, whether a forced one did."""
     stamp = _stamp(partial)
     same = stamp.get("key") == key and stamp.get("versions") == _versions()
     return same and (not force or stamp.get("force") is True)
@@ -53,16 +54,15 @@ def _versions() -> dict[str, Any]:
 
 
 def _stamp(partial: Path) -> dict[str, Any]:
-    """Return what a partial folder's stamp says, nothing if it cannot be read."""
-    try:
+    """Return a partial folder's stamp, empty if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
         stamp = json.loads((partial / STAMP).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
+        return stamp if isinstance(stamp, dict) else {}
+    return {}
 
 
 def _other_versions(partial: Path, key: str) -> str:
-    """Return which versions a folder of this key was begun with that are others here; empty if there are none."""
+    """Return how the versions that a folder of this key was begun with differ from those here; empty if they do not."""
     stamp = _stamp(partial)
     if stamp.get("key") != key:
         return ""
@@ -86,7 +86,7 @@ def check_versions(partial: Path, key: str) -> None:
 
 
 def prepare(partial: Path, manifest: Manifest, force: bool = False) -> None:
-    """Keep an earlier partial folder that `is_begun`, else begin again and say why; nobody else is in it."""
+    """Resume a partial folder that `is_begun`, else begin again and log why; no other job may be in it."""
     if partial.exists() and not is_begun(partial, manifest.key, force):
         why = _other_versions(partial, manifest.key) or "not begun for this key, or not wholly"
         log.warning("beginning %s again: %s", partial.name, "forced" if force else why)
@@ -132,7 +132,7 @@ def publish(partial: Path, folder: Path, manifest: Manifest, seconds: float) -> 
 
 
 def is_complete(partial: Path, key: str) -> bool:
-    """Say whether a job was killed between the manifest of this key and the rename: all files are there, hashed."""
+    """Return whether a job was killed between the manifest of this key and the rename: all files are there, hashed."""
     try:
         artifact = open_artifact(partial) if (partial / MANIFEST).exists() else None
     except ArtifactError:

@@ -13,11 +13,12 @@ from icm_pipeline.store.partial import OLD, PARTIAL
 
 @dataclass(frozen=True)
 class Damaged:
-    """A folder whose artifact cannot be read: what is wrong, and what it was made from, None if that is not known."""
+    """A folder whose artifact cannot be read."""
 
     folder: Path
     problem: str
     parents: tuple[str, ...] | None
+    """The keys of what it was made from; None if that is not known."""
 
     @property
     def key(self) -> str:
@@ -40,10 +41,9 @@ class Shelf:
 
     @cached_property
     def results(self) -> set[str]:
-        """The keys of what is an end in itself.
+        """The keys of results: evaluations, the newest report of each, the labels of folders of images.
 
-        Evaluations, the newest report of each, the labels of folders of images, and the probes and selections of those
-        who only localize: nothing was made from them.
+        And the probes and selections from which nothing was made, of those who only localize.
         """
         used = {parent for artifact in self.artifacts.values() for parent in artifact.manifest.parents.values()}
         kinds = {key: self.kinds.get(artifact.stage) for key, artifact in self.artifacts.items()}
@@ -119,7 +119,7 @@ def read_shelf(outputs: Path, kinds: Mapping[str, str]) -> Shelf:
     artifacts: dict[str, Artifact] = {}
     damaged: list[Damaged] = []
     for folder in artifact_folders(root):
-        if folder.name.startswith(".") or folder.name.endswith((PARTIAL, OLD)):
+        if folder.name.endswith((PARTIAL, OLD)):
             continue
         try:
             artifact = open_artifact(folder)
@@ -141,9 +141,8 @@ def changed_files(artifact: Artifact) -> str | None:
 
 
 def artifact_folders(root: Path) -> Iterator[Path]:
-    """Return the folders of artifacts, whole and half-made; what else lies beside them is ignored."""
-    for stage in sorted(path for path in root.iterdir() if path.is_dir()):
-        yield from sorted(path for path in stage.iterdir() if path.is_dir())
+    """Return the folders of artifacts, complete and partial; caches and files beside them are ignored."""
+    return (path for path in sorted(root.glob("*/*")) if path.is_dir() and not path.name.startswith("."))
 
 
 def parents_in(file: Path) -> tuple[str, ...] | None:
