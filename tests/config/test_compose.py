@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from icm_pipeline.config.compose import quoted
-from tests.helpers.command_line import command
+from tests.helpers.command_line import command, run_words
 
 HAT = """name: hat
 options: {cap: [a photo of a person in a cap], hood: [a photo of a person in a hood]}
@@ -28,7 +28,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def refused(words: list[str], folder: Path) -> str:
-    result = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
+    result = run_words(words[3:], folder)  # what follows `python -m icm_pipeline`
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     return result.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.command_line import command, run
+from tests.helpers.command_line import command, run, run_words, words_of
 
 BAD = {
     "an unknown stage": (["stage=probes"], ["stage=probes", "steer", "evaluate"]),
@@ -101,12 +101,10 @@ def test_more_layers_than_there_are_is_refused_before_an_image_is_made(tmp_path:
 
 
 def test_online_tracking_without_a_login_is_refused_before_an_image_is_made(tmp_path: Path) -> None:
-    words = [*command(tmp_path / "outputs"), "tracker=wandb", "tracker.mode=online"]
+    words = words_of(tmp_path / "outputs", "tracker=wandb", "tracker.mode=online")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
-    result = subprocess.run(
-        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
+    result = run_words(words, tmp_path, environment)
     assert result.returncode == 1
     assert "tracker.mode=offline" in result.stderr
     assert "Traceback" not in result.stderr

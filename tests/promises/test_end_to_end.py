@@ -2,25 +2,15 @@
 
 import csv
 import json
+import os
 import shutil
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.helpers.command_line import artifact_hashes, command, run
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Outputs of one complete small run."""
-    outputs = tmp_path_factory.mktemp("whole") / "outputs"
-    result = run(outputs)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return outputs
+from tests.helpers.command_line import artifact_hashes, run, started, words_of
 
 
 def artifact(outputs: Path, stage: str) -> Path:
@@ -108,12 +98,12 @@ def test_fid_against_another_run_is_zero_for_its_own_images(finished: Path, tmp_
     assert "FID" in result.stdout
 
 
-def test_a_second_run_finds_everything_done(finished: Path) -> None:
-    before = artifact_hashes(finished)
-    result = run(finished)
+def test_a_second_run_finds_everything_done(finished: Path, tmp_path: Path) -> None:
+    outputs = shutil.copytree(finished, tmp_path / "outputs")
+    result = run(outputs)
     assert result.returncode == 0
     assert result.stderr.count("done before") + result.stdout.count("done before") == 8
-    assert artifact_hashes(finished) == before
+    assert artifact_hashes(outputs) == artifact_hashes(finished)
 
 
 def sharing(finished: Path, outputs: Path, *stages: str) -> Path:
@@ -206,13 +196,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_p
 
 def is_killed(outputs: Path, stage: str, shards: int) -> bool:
     """Start a run and kill it as soon as a stage has so many shards; return whether it was still at work there."""
-    process = subprocess.Popen(
-        command(outputs), cwd=outputs.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None:
+    process = started(words_of(outputs), outputs.parent, Path(os.devnull), Path(os.devnull))
+    while process.is_alive():
         if len(list(outputs.glob(f"artifacts/{stage}/*.partial/shards/*.json"))) >= shards:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
             break
         time.sleep(0.005)
     return not list(outputs.glob(f"artifacts/{stage}/*/manifest.json"))
@@ -232,29 +220,27 @@ def test_a_stage_without_its_input_names_the_command_that_makes_it(tmp_path: Pat
 
 @pytest.mark.parametrize("damage", ["truncated", "edited"])
 def test_a_damaged_parent_is_refused_by_name(finished: Path, tmp_path: Path, damage: str) -> None:
-    labels = artifact(finished, "label") / "labels.csv"
+    outputs = shutil.copytree(finished, tmp_path / "outputs")
+    labels = artifact(outputs, "label") / "labels.csv"
     whole = labels.read_bytes()
-    try:
-        labels.write_bytes(whole[:-10] if damage == "truncated" else whole.replace(b"man", b"nam", 1))
-        result = run(finished, "stage=probe", "probe.C=0.5")
-    finally:
-        labels.write_bytes(whole)
+    labels.write_bytes(whole[:-10] if damage == "truncated" else whole.replace(b"man", b"nam", 1))
+    result = run(outputs, "stage=probe", "probe.C=0.5")
     assert result.returncode == 1
     assert "labels.csv" in result.stderr
     assert "is damaged" in result.stderr
-    assert len(list(finished.glob("artifacts/probe/*/manifest.json"))) == 1
+    assert len(list(outputs.glob("artifacts/probe/*/manifest.json"))) == 1
 
 
 def test_a_sweep_ends_with_a_report_on_the_jobs_that_did_and_it_can_be_made_again(
     finished: Path, tmp_path: Path
 ) -> None:
-    sweep = tmp_path / "sweep"
-    result = run(finished, "stage=evaluate", "layers.k=6,99", f"hydra.sweep.dir={sweep}", "--multirun")
+    outputs, sweep = shutil.copytree(finished, tmp_path / "outputs"), tmp_path / "sweep"
+    result = run(outputs, "stage=evaluate", "layers.k=6,99", f"hydra.sweep.dir={sweep}", "--multirun")
     assert result.returncode == 1
     assert "1 job of" in " ".join(result.stdout.split())
     assert "left out: job 1 failed" in " ".join(result.stdout.split())
     page = (sweep / "report" / "sweep.md").read_bytes()
-    again = run(finished, "stage=report", f"sweep={sweep}")
+    again = run(outputs, "stage=report", f"sweep={sweep}")
     assert again.returncode == 0, again.stderr
     assert str(sweep / "report" / "front.png") in again.stdout
     assert (sweep / "report" / "sweep.md").read_bytes() == page
