@@ -10,9 +10,10 @@ from safetensors import safe_open
 
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.pipeline.workload import Workload, passes_before, passes_per_run
 from icm_pipeline.planning.plan import PREFIXES, Item, Plan, most_disk, total
 from icm_pipeline.planning.tables import print_plan
-from icm_pipeline.planning.workload import NOTHING, passes_before, passes_per_run, workloads
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.partial import partial_of
 from icm_pipeline.text import time_text
@@ -118,7 +119,7 @@ def test_probes_take_what_the_plan_said(settings_with: Compose, tmp_path: Path) 
         )  # fmt: skip
         vectors.save(tmp_path / "vectors.safetensors")
         numbers += sum(values.size for values in load_file(tmp_path / "vectors.safetensors").values())
-    assert workloads(settings, outline)["probe"].stored == 4 * numbers
+    assert STAGES["probe"].work(settings, outline).stored == 4 * numbers
 
 
 def test_what_is_there_is_done_and_costs_nothing(made: Settings) -> None:
@@ -126,7 +127,7 @@ def test_what_is_there_is_done_and_costs_nothing(made: Settings) -> None:
     done = states(plan)
     assert {stage for stage, there in done.items() if there} == {"generate", "originals", PREFIXES}
     assert plan.jobs[0].makes == ("label", "probe", "select", "steer", "evaluate", "report")
-    assert item_of(plan, "generate").work == NOTHING
+    assert item_of(plan, "generate").work == Workload()
 
 
 def test_steering_leaves_out_the_first_steps_that_are_there(made: Settings, tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_layers_that_a_model_does_not_have_are_refused(made: Settings) -> None:
 
 def test_what_goes_again_counts_while_it_is_there() -> None:
     def item(stored: int, temporary: int) -> Item:
-        return Item("generate", False, replace(NOTHING, stored=stored, temporary=temporary))
+        return Item("generate", False, Workload(stored=stored, temporary=temporary))
 
     assert most_disk([item(10, 10), item(3, 0)]) == 20
     assert most_disk([item(10, 2), item(30, 0)]) == 40

@@ -91,12 +91,12 @@ class Keys:
     def prefix_folder(self) -> Path | None:
         """Return the folder of first steps that all runs with these originals and this first steered step share.
 
-        None if there are none to share: a compiled model would be compiled again for them, force=true computes them
-        again.
+        None if there are none to share: the method may change every step, a compiled model would be compiled again for
+        them, and force=true computes them again.
         """
         settings, first = self.settings, self.settings.method.first_step
-        unshared = settings.force or settings.model.compile or settings.images is not None
-        if unshared or first < 1 or not settings.generate.reuse_prefix:
+        reused = settings.generate.reuse_prefix and method_named(settings.method.name).from_first_step and first > 0
+        if not reused or settings.force or settings.model.compile or settings.images is not None:
             return None
         return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.model.device)
 

@@ -1,7 +1,7 @@
 """What a stage is: one row of table.py and one file, stages/<name>.py, which is imported when it is first asked for.
 
-The file defines `run(context)`, which fills the artifact's folder. It may define `show(tracker, artifact)`, what the
-dashboard shows of the artifact.
+The file defines `run(context)`, which fills the artifact's folder. It may define `work(settings, outline)`, what that
+takes, for `stage=plan`, and `show(tracker, artifact)`, what the dashboard shows of the artifact.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Literal
 
 from icm_pipeline.backbones.loaded import ModelCache
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import OutlineConfig, Settings, value_at
+from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.shards import WHOLE, Share
 from icm_pipeline.tracking.base import Tracker
@@ -81,6 +82,11 @@ class Stage:
     def run(self, context: StageContext) -> None:
         """Fill the artifact's folder, or do a share of that."""
         self._file.run(context)
+
+    def work(self, settings: Settings, outline: OutlineConfig | None) -> Workload:
+        """Return what making the whole artifact takes; outline: what is known of the model's architecture."""
+        found: Workload = self._file.work(settings, outline) if hasattr(self._file, "work") else Workload()
+        return found
 
     def show(self, tracker: Tracker, artifact: Artifact) -> None:
         """Log what is particular to the stage's artifacts."""

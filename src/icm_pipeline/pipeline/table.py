@@ -103,7 +103,7 @@ STAGES: dict[str, Stage] = {
             needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))),
             reads=lambda s: PROBING,
             devices=lambda s: ("probe.device",),
-            same_speed=("model.path", "attribute.options"),
+            same_speed=("model.path", "attribute.options", "probe.solver"),
         ),
         Stage(
             "select",

@@ -3,26 +3,19 @@
 Jobs are added in the order in which they would run; what one of them makes, the later ones find.
 """
 
+import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from icm_pipeline.backbones.outline import outline_of
 from icm_pipeline.config.schema import ModelConfig, OutlineConfig, Settings
 from icm_pipeline.localization.selection import LayerScore, select_layers
 from icm_pipeline.pipeline.keys import Keys
+from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, stages_of
+from icm_pipeline.pipeline.workload import Workload, picture_size
 from icm_pipeline.planning.rates import Rates
-from icm_pipeline.planning.workload import (
-    NOTHING,
-    Workload,
-    has_prefix,
-    num_evaluation_images,
-    passes_before,
-    picture_size,
-    prefix_bytes,
-    workloads,
-)
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.partial import is_begun, partial_of
 from icm_pipeline.store.shards import num_kept
@@ -31,71 +24,112 @@ PREFIXES = "first steps"  # what a plan calls the denoiser's outputs that are ke
 
 
 @dataclass(frozen=True)
-class Item:
-    """One artifact of a plan.
+class Total:
+    """What items come to together: they are added up with `+`, but that of memory the largest of one counts."""
 
-    work: what is left to do for it, nothing if it is done; kept: images that an interrupted job left of it; pictures:
-    bytes of those still to be written, None if unknown; at_most: whether that is a bound; seconds: of one device, None
-    if unknown; shared: whether several devices can share the work; problem: why what is there cannot be used.
-    """
+    num_items: int = 0
+    num_done: int = 0
+    kept: int = 0
+    """Images that interrupted jobs left."""
+    num_images: int = 0
+    passes: int = 0
+    num_probes: int = 0
+    disk: float = 0.0
+    """Bytes still to be written that stay, as far as they are known."""
+    disk_unknown: int = 0
+    """Items of which they are not."""
+    at_most: int = 0
+    """Items of which they are a bound."""
+    device_memory: int = 0
+    memory: int = 0
+    memory_unknown: int = 0
+    seconds: float = 0.0
+    """Of one device, as far as they are known."""
+    shared_seconds: float = 0.0
+    """Those of them that several devices can share."""
+    seconds_unknown: int = 0
+
+    def __add__(self, other: "Total") -> "Total":
+        names = [one.name for one in fields(self)]
+        add = {name: max if name in ("device_memory", "memory") else operator.add for name in names}
+        return Total(*(add[name](getattr(self, name), getattr(other, name)) for name in names))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One artifact of a plan."""
 
     stage: str
     done: bool
-    work: Workload = NOTHING
+    work: Workload = field(default_factory=Workload)
+    """What is left to do for it; nothing if it is done."""
     kept: int = 0
+    """Images that an interrupted job left of it."""
     pictures: float | None = 0.0
+    """Bytes of the pictures still to be written; None if unknown."""
     at_most: bool = False
+    """Whether that is a bound."""
     seconds: float | None = 0.0
+    """Of one device; None if unknown."""
     shared: bool = False
+    """Whether several devices can share the work."""
     problem: str = ""
+    """Why what is there cannot be used."""
 
     @property
     def disk(self) -> float | None:
         """Bytes still to be written that stay; None if unknown."""
-        if self.work.stored is None or self.pictures is None:
-            return None
-        return self.work.stored + self.pictures
+        return None if self.work.stored is None or self.pictures is None else self.work.stored + self.pictures
+
+    @property
+    def total(self) -> Total:
+        work, seconds = self.work, self.seconds or 0.0
+        return Total(
+            1, self.done, self.kept, work.num_images, work.passes, work.num_probes or 0,
+            disk=self.disk or 0.0, disk_unknown=self.disk is None, at_most=self.at_most,
+            device_memory=work.device_memory or 0, memory=work.memory or 0, memory_unknown=work.memory is None,
+            seconds=seconds, shared_seconds=seconds if self.shared else 0.0, seconds_unknown=self.seconds is None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What one job is the first to make, and what an earlier job of the sweep makes for it; by stage."""
+    """What one job would do."""
 
     words: tuple[str, ...]
     settings: Settings
     outline: OutlineConfig | None
     makes: tuple[str, ...]
+    """The stages whose artifacts it is the first to make."""
     shares: tuple[str, ...]
+    """The stages whose artifacts an earlier job of the sweep makes for it."""
 
 
 class Plan:
-    """The plan of all jobs that were added; `items`: each artifact once, by stage and key."""
+    """The plan of all jobs that were added."""
 
     def __init__(self) -> None:
         self.jobs: list[JobPlan] = []
         self.items: dict[tuple[str, str], Item] = {}
+        """Each artifact once, by stage and key."""
         self._rates: dict[str, Rates] = {}
         self._outlines: dict[str, OutlineConfig | None] = {}
 
     def add(self, settings: Settings, words: Sequence[str]) -> JobPlan:
         """Add a job; raises ValueError for layers that its model does not have, as the job would."""
         outline = self._outline(settings.model)
-        _refuse_layers(settings, outline)
-        keys, works = Keys(settings), workloads(settings, outline)
+        _check_layers(settings, outline)
+        keys = Keys(settings)
         makes: list[str] = []
         shares: list[str] = []
-        for stage in stages_of(settings):
-            known = self.items.get((stage, keys.key(stage)))
-            if known is not None:
-                shares += [] if known.done else [stage]
-                continue
-            work = works[stage]
-            item = self._item(stage, keys, work, outline)
-            takes_prefix = not item.done and stage in ("originals", "steer") and has_prefix(settings)
-            if takes_prefix and self._keep_prefix(keys, outline):
-                item = self._item(stage, keys, _less_prefix(work, settings), outline)
-            self.items[stage, keys.key(stage)] = item
-            makes += [] if item.done else [stage]
+        for name in stages_of(settings):
+            known = self.items.get((name, keys.key(name)))
+            if known is None:
+                item = self._item(STAGES[name], keys, outline)
+                self.items[name, keys.key(name)] = item
+                makes += [] if item.done else [name]
+            else:
+                shares += [] if known.done else [name]
         job = JobPlan(tuple(words), settings, outline, tuple(makes), tuple(shares))
         self.jobs.append(job)
         return job
@@ -106,82 +140,42 @@ class Plan:
             self._outlines[source] = outline_of(model)
         return self._outlines[source]
 
-    def _item(self, stage: str, keys: Keys, work: Workload, outline: OutlineConfig | None) -> Item:
-        settings = keys.settings
-        artifact, problem = _found(keys.folder(stage))
+    def _item(self, stage: Stage, keys: Keys, outline: OutlineConfig | None) -> Item:
+        settings, folder = keys.settings, keys.folder(stage.name)
+        artifact, problem = _found(folder)
         if artifact is not None and not settings.force:
-            return Item(stage, done=True)
-        partial, kept = partial_of(keys.folder(stage)), 0
-        if STAGES[stage].shared and is_begun(partial, keys.key(stage)):
-            kept = min(num_kept(partial), work.num_images)
-            work = _less_kept(work, kept)
+            return Item(stage.name, done=True)
+        work = stage.work(settings, outline)
+        if work.prefix_passes and self._has_prefix(keys, work):
+            work = replace(work, passes=work.passes - work.prefix_passes)
         rates = self._rates.setdefault(settings.paths.outputs, Rates(Path(settings.paths.outputs)))
+        seconds, kept = rates.seconds(stage, settings, work), 0
+        if stage.shared and is_begun(partial_of(folder), keys.key(stage.name)):
+            kept = min(num_kept(partial_of(folder)), work.num_images)
+            seconds = seconds and seconds * (1 - kept / work.num_images)
+            work = work.less(kept)
         each, at_most = rates.picture_bytes(settings) if work.num_pictures else 0.0, False
-        if each is None:
-            size = picture_size(settings.model, outline)
-            each, at_most = (None, False) if size is None else (3.0 * size[0] * size[1], True)
-        return Item(
-            stage, False, work, kept, None if each is None else each * work.num_pictures, at_most,
-            rates.seconds(stage, settings, work), STAGES[stage].shared, problem,
-        )  # fmt: skip
+        if each is None and (size := picture_size(settings.model, outline)):
+            each, at_most = 3.0 * size[0] * size[1], True
+        pictures = None if each is None else each * work.num_pictures
+        return Item(stage.name, False, work, kept, pictures, at_most, seconds, stage.shared, problem)
 
-    def _keep_prefix(self, keys: Keys, outline: OutlineConfig | None) -> bool:
+    def _has_prefix(self, keys: Keys, work: Workload) -> bool:
         """Say whether a job finds the steps before the first steered one; if not, it keeps them from now on."""
         folder = keys.prefix_folder()
-        assert folder is not None
+        if folder is None:
+            return False
         if (PREFIXES, folder.name) in self.items:
             return True
-        there = sum(1 for _ in folder.glob("*.safetensors")) >= num_evaluation_images(keys.settings)
-        work = NOTHING if there else Workload(stored=prefix_bytes(keys.settings, outline))
-        self.items[PREFIXES, folder.name] = Item(PREFIXES, there, work)
+        there = sum(1 for _ in folder.glob("*.safetensors")) >= work.num_images
+        kept = Workload() if there else Workload(stored=work.prefix_bytes)
+        self.items[PREFIXES, folder.name] = Item(PREFIXES, there, kept)
         return there
-
-
-@dataclass(frozen=True)
-class Total:
-    """The sum over items. Disk and seconds count what is known of them; `unknown` of each says that there is more.
-
-    device_memory, memory: the largest of one item; shared_seconds: the part of seconds that several devices can share.
-    """
-
-    num_items: int
-    num_done: int
-    kept: int
-    num_images: int
-    passes: int
-    num_probes: int
-    disk: float
-    disk_unknown: bool
-    at_most: bool
-    device_memory: int
-    memory: int
-    memory_unknown: bool
-    seconds: float
-    shared_seconds: float
-    seconds_unknown: bool
 
 
 def total(items: Iterable[Item]) -> Total:
     """Return what items come to together."""
-    found = list(items)
-    works = [item.work for item in found]
-    return Total(
-        num_items=len(found),
-        num_done=sum(item.done for item in found),
-        kept=sum(item.kept for item in found),
-        num_images=sum(work.num_images for work in works),
-        passes=sum(work.passes for work in works),
-        num_probes=sum(work.num_probes or 0 for work in works),
-        disk=sum(item.disk or 0 for item in found),
-        disk_unknown=any(item.disk is None for item in found),
-        at_most=any(item.at_most for item in found),
-        device_memory=max((work.device_memory or 0 for work in works), default=0),
-        memory=max((work.memory or 0 for work in works), default=0),
-        memory_unknown=any(work.memory is None for work in works),
-        seconds=sum(item.seconds or 0 for item in found),
-        shared_seconds=sum(item.seconds or 0 for item in found if item.shared),
-        seconds_unknown=any(item.seconds is None for item in found),
-    )
+    return sum((item.total for item in items), Total())
 
 
 def most_disk(items: Iterable[Item]) -> float:
@@ -193,7 +187,7 @@ def most_disk(items: Iterable[Item]) -> float:
     return most
 
 
-def _refuse_layers(settings: Settings, outline: OutlineConfig | None) -> None:
+def _check_layers(settings: Settings, outline: OutlineConfig | None) -> None:
     """Raise ValueError, as selecting would, for a kind of layers or a number of them that the model does not have."""
     layers = settings.layers
     if outline is None or layers.rule == "named":  # their names are known only to the model itself
@@ -212,20 +206,3 @@ def _found(folder: Path) -> tuple[Artifact | None, str]:
         return open_artifact(folder), ""
     except ArtifactError as error:
         return None, str(error)
-
-
-def _less_kept(work: Workload, kept: int) -> Workload:
-    """Return what is left of a stage of which an interrupted job left some images."""
-    left = (work.num_images - kept) / work.num_images if work.num_images else 1.0
-    return replace(
-        work,
-        num_images=work.num_images - kept,
-        num_pictures=round(work.num_pictures * left),
-        passes=round(work.passes * left),
-        temporary=None if work.temporary is None else round(work.temporary * left),
-    )
-
-
-def _less_prefix(work: Workload, settings: Settings) -> Workload:
-    before = passes_before(settings.method.first_step, settings.model.scheduler)
-    return replace(work, passes=work.passes - work.num_images * before)

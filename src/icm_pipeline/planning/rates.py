@@ -1,36 +1,25 @@
 """How fast this machine was, by the manifests of what it has made: seconds a pass, an image judged, a number fitted."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.generation.jobs import fill_templates
 from icm_pipeline.machine.devices import device_name
+from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
-from icm_pipeline.planning.workload import Workload, passes_per_run
+from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, passes_per_run
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.shelf import read_shelf
 
-DENOISING = ("generate", "extract", "originals", "steer")
-# The settings that two runs must share for the speed of one to tell that of the other.
-SAME_SPEED = {
-    "denoising": (
-        "model.path", "model.dtype", "model.guidance_scale", "model.scheduler", "model.height", "model.width",
-        "model.call",
-    ),
-    "label": ("labeler.kind", "labeler.model", "labeler.path", "labeler.faces", "labeler.detector"),
-    "evaluate": (
-        "judge.kind", "judge.model", "judge.path", "judge.faces", "judge.detector", "evaluate.clip.model",
-        "evaluate.clip.path", "labeler.kind", "labeler.model", "labeler.path", "evaluate.reference",
-    ),
-}  # fmt: skip
 SAME_PICTURES = ("model.path", "model.height", "model.width")
 
 
 class Rates:
-    """What the artifacts of an outputs folder tell of speed and of pictures' sizes; medians where there are several.
+    """The speed and the size of pictures that the artifacts of an outputs folder show; the median of several.
 
     Only artifacts made on a device of the same name count. A resumed stage's time is that of its last job, so that the
     median of few artifacts may be too low.
@@ -39,26 +28,26 @@ class Rates:
     def __init__(self, outputs: Path) -> None:
         self._outputs = outputs
 
-    def seconds(self, stage: str, settings: Settings, work: Workload) -> float | None:
-        """Return how long a stage's work takes one device, None if nothing of its kind was measured here."""
-        if stage in DENOISING:
+    def seconds(self, stage: Stage, settings: Settings, work: Workload) -> float | None:
+        """Return how long a stage's work takes one device, None if nothing like it was measured here."""
+        if stage.makes:
             rate = self._seconds_per_pass(stage, settings)
             return None if rate is None else rate * work.passes
-        if stage == "probe":
-            rate = self._seconds_per_value(settings)
-            return None if rate is None or work.values is None else rate * work.values
-        if stage in ("label", "evaluate"):
-            alike = self._alike(stage, settings, SAME_SPEED[stage])
-            rate = _median(_seconds(a) / images for a in alike if (images := self._judged_images(a)))
-            return None if rate is None else rate * work.num_images
-        return _median(_seconds(artifact) for artifact in self._alike(stage, settings, ()))
+        if work.values is None:
+            return None
+        alike = self._alike(stage, settings)
+        if not (work.values or work.num_images):
+            return _median(_seconds(artifact) for artifact in alike)
+        done = self._values_fitted if work.values else self._images_judged
+        rate = _median(_seconds(artifact) / amount for artifact in alike if (amount := done(artifact)))
+        return None if rate is None else rate * (work.values or work.num_images)
 
     def picture_bytes(self, settings: Settings) -> float | None:
         """Return what a picture of this model took on disk, None if there is none."""
         pictures = [
             entry.size
             for artifact in self._artifacts.values()
-            if _has_settings(artifact, settings, SAME_PICTURES)
+            if _agree(artifact.manifest.config, settings, SAME_PICTURES)
             for name, entry in artifact.manifest.files.items()
             if name.startswith("images/")
         ]
@@ -71,72 +60,62 @@ class Rates:
         except ArtifactError:  # no run has been here
             return {}
 
-    def _alike(self, stage: str, settings: Settings, names: tuple[str, ...]) -> list[Artifact]:
-        """Return a stage's artifacts with the same values of some settings, made on a device of the same name."""
+    def _alike(self, stage: Stage, settings: Settings) -> list[Artifact]:
+        """Return a stage's artifacts that took as long as one of these settings, made on a device of the same name."""
         alike = [
             artifact
             for artifact in self._artifacts.values()
-            if artifact.stage == stage and _has_settings(artifact, settings, names)
+            if artifact.stage == stage.name and _agree(self._config(artifact), settings, stage.same_speed)
         ]
-        if not alike:
-            return []
-        here = device_name(STAGES[stage].device(settings))
+        here = device_name(stage.device(settings)) if alike else ""
         return [artifact for artifact in alike if artifact.manifest.device_name == here]
 
-    def _seconds_per_pass(self, stage: str, settings: Settings) -> float | None:
-        """Return seconds a pass from the stage itself, else from unsteered images, else from any that were made.
+    def _config(self, artifact: Artifact) -> dict[str, Any]:
+        """Return the settings that an artifact and all it was made from stand for."""
+        behind = [self._config(parent) for parent in self._parents(artifact)]
+        return {name: value for config in (*behind, artifact.manifest.config) for name, value in config.items()}
 
-        Steered images tell nothing: they may have had their first steps for nothing. A pass takes them what it takes
+    def _parents(self, artifact: Artifact) -> list[Artifact]:
+        return [self._artifacts[key] for key in artifact.manifest.parents.values() if key in self._artifacts]
+
+    def _seconds_per_pass(self, stage: Stage, settings: Settings) -> float | None:
+        """Return seconds a pass from the stage itself, else from the originals, else from any unsteered images.
+
+        Steered images do not count: they may have had their first steps for nothing. A pass takes them what it takes
         the unsteered.
         """
         if settings.plan.seconds_per_image is not None:
             return settings.plan.seconds_per_image / passes_per_run(settings.model.num_steps, settings.model.scheduler)
-        for stages in ((stage,), ("originals",), DENOISING):
-            found = [
-                _seconds(artifact) / (num_images_of(artifact) * passes_of(artifact))
-                for name in stages
-                for artifact in self._alike(name, settings, SAME_SPEED["denoising"])
-                if name != "steer"
-            ]
-            if found:
-                return statistics.median(found)
+        unsteered = [one for one in STAGES.values() if one.makes and one.kind == "root"]
+        itself, pictures_alone = [stage] * (stage in unsteered), [one for one in unsteered if one.makes == ("images",)]
+        for stages in (itself, pictures_alone, unsteered):
+            alike = [artifact for one in stages for artifact in self._alike(one, settings)]
+            rate = _median(_seconds(artifact) / passes for artifact in alike if (passes := _passes_made(artifact)))
+            if rate is not None:
+                return rate
         return None
 
-    def _seconds_per_value(self, settings: Settings) -> float | None:
-        """Return seconds a number fitted, of probes with as many options on this model's activations."""
-        found = []
-        for artifact in self._alike("probe", settings, ("probe.solver",)):
-            source = self._parent(artifact, "extract") or self._parent(artifact, "generate")
-            labelled = self._parent(artifact, "label")
-            if source is None or labelled is None or not _has_settings(source, settings, ("model.path",)):
-                continue
-            if len(labelled.manifest.config["attribute.options"]) == len(settings.attribute.options):
-                found.append(_seconds(artifact) / (_activation_bytes(source) / 4))
-        return _median(found)
+    def _values_fitted(self, artifact: Artifact) -> float:
+        return sum(_activation_bytes(parent) for parent in self._parents(artifact)) / FLOAT_BYTES
 
-    def _judged_images(self, artifact: Artifact) -> int:
-        if artifact.stage == "evaluate":
-            source = self._parent(artifact, "originals")
-            return 0 if source is None else 2 * num_images_of(source)
-        source = self._parent(artifact, "generate")
-        return 0 if source is None else num_images_of(source)
-
-    def _parent(self, artifact: Artifact, stage: str) -> Artifact | None:
-        return self._artifacts.get(artifact.manifest.parents.get(stage, ""))
+    def _images_judged(self, artifact: Artifact) -> int:
+        return sum(_num_images(parent) for parent in self._parents(artifact))
 
 
-def num_images_of(artifact: Artifact) -> int:
-    """Return how many images an artifact's settings ask for."""
+def _num_images(artifact: Artifact) -> int:
+    """Return how many images an artifact's settings ask for, 0 if it makes none."""
     found = artifact.manifest.config
     if "attribute.evaluation_prompts" in found:
         return len(found["attribute.evaluation_prompts"]) * int(found["evaluate.images_per_prompt"])
-    prompts = fill_templates(found["attribute.probe_templates"], found["attribute.probe_subjects"])
-    return len(prompts) * int(found["generate.images_per_prompt"])
+    if "attribute.probe_templates" in found:
+        prompts = fill_templates(found["attribute.probe_templates"], found["attribute.probe_subjects"])
+        return len(prompts) * int(found["generate.images_per_prompt"])
+    return 0
 
 
-def passes_of(artifact: Artifact) -> int:
+def _passes_made(artifact: Artifact) -> int:
     found = artifact.manifest.config
-    return passes_per_run(int(found["model.num_steps"]), found["model.scheduler"])
+    return _num_images(artifact) * passes_per_run(int(found["model.num_steps"]), found["model.scheduler"])
 
 
 def _activation_bytes(artifact: Artifact) -> int:
@@ -148,9 +127,16 @@ def _seconds(artifact: Artifact) -> float:
     return artifact.manifest.seconds + sum(share.seconds for share in artifact.manifest.shares)
 
 
-def _has_settings(artifact: Artifact, settings: Settings, names: tuple[str, ...]) -> bool:
-    found = artifact.manifest.config
-    return all(name in found and found[name] == value_at(settings, name) for name in names)
+def _agree(config: Mapping[str, Any], settings: Settings, names: Iterable[str]) -> bool:
+    return all(
+        name in config and _for_speed(name, config[name]) == _for_speed(name, value_at(settings, name))
+        for name in names
+    )
+
+
+def _for_speed(name: str, value: Any) -> Any:
+    """Return what of a setting matters to speed; of an attribute's options, only how many there are."""
+    return len(value) if name == "attribute.options" else value or None  # format 5 had an empty mapping as a list
 
 
 def _median(values: Iterable[float]) -> float | None:

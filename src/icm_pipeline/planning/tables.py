@@ -13,7 +13,6 @@ from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.planning.plan import PREFIXES, Item, JobPlan, Plan, Total, most_disk, total
 from icm_pipeline.text import size_text, time_text
 
-ORDER = [*list(STAGES)[: list(STAGES).index("originals") + 1], PREFIXES, "steer", "evaluate", "report"]
 PLANNING = ("stage=", "plan.", "hydra.", "hydra/", "tracker", "paths.", "shards=", "shard=", "devices=")
 
 
@@ -50,7 +49,9 @@ def _stages_table(plan: Plan, title: str) -> Table:
         table.add_column(column)
     for column in ("images", "denoiser passes", "probes", "disk", "memory", "on the device", "time"):
         table.add_column(column, justify="right")
-    for stage in ORDER:
+    order = list(STAGES)
+    order.insert(order.index("originals") + 1, PREFIXES)
+    for stage in order:
         items = [item for (name, _), item in plan.items.items() if name == stage]
         if items:
             table.add_row(stage, *_cells(items, total(items)))
@@ -155,13 +156,13 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else ""
 
 
-def _size(size: float, unknown: bool, at_most: bool = False) -> str:
+def _size(size: float, unknown: int, at_most: int = 0) -> str:
     if not size:
         return "?" if unknown else ""
     return f"{'<= ' if at_most else ''}{size_text(size)}{' + ?' if unknown else ''}"
 
 
-def _time(seconds: float, unknown: bool) -> str:
+def _time(seconds: float, unknown: int) -> str:
     if not seconds:
         return "?" if unknown else ""
     return time_text(seconds) + (" + ?" if unknown else "")

@@ -6,12 +6,15 @@ docs/metrics.md says what each figure means and what it cannot tell.
 import logging
 from pathlib import Path
 
+from icm_pipeline.config.schema import OutlineConfig, Settings
 from icm_pipeline.evaluation.files import write_files
 from icm_pipeline.evaluation.judging import Judging, reference_images
 from icm_pipeline.evaluation.measures import agreement_of, figures_of, judged_images, realism_of
 from icm_pipeline.evaluation.pairs import pairs_of_folders, pairs_of_pipeline
 from icm_pipeline.evaluation.row_cache import RowCache
+from icm_pipeline.generation.jobs import evaluation_jobs
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.results.evaluation import Evaluation
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.caches import JUDGED
@@ -39,6 +42,10 @@ def run(context: StageContext) -> None:
     parts += [f"CLIP-I {clip_i:.3f}"] if clip_i is not None else []
     parts += [f"obeyed {obeyed:.1%}"] if obeyed is not None else []
     log.info("evaluate: %s", ", ".join(parts))
+
+
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    return Workload(num_images=2 * len(evaluation_jobs(settings)))
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:

@@ -1,9 +1,10 @@
 """Make the probe dataset: ambiguous prompts, one seed per image, activations pooled in the same denoising pass."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.schema import OutlineConfig, Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, probe_jobs, recorded_steps
 from icm_pipeline.generation.sampling import decode, denoise
@@ -11,11 +12,18 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.localization.selection import LayerScore, select_layers
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, passes_per_run, width_sum
 from icm_pipeline.stages.image_sets import planned, store
 
 
 def run(context: StageContext) -> None:
     make_probe_dataset(context, "generate", pictures=True, record=context.settings.generate.record)
+
+
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    num_images, model = len(probe_jobs(settings)), settings.model
+    made = Workload(num_images, num_images, num_images * passes_per_run(model.num_steps, model.scheduler))
+    return with_recording(settings, made, outline) if settings.generate.record else made
 
 
 def make_probe_dataset(context: StageContext, title: str, pictures: bool, record: bool) -> None:
@@ -45,3 +53,23 @@ def check_layers(settings: Settings, backbone: Backbone) -> None:
     layers = settings.layers
     unscored = [LayerScore(site.layer, site.kind, 0.0) for site in backbone.sites]
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
+
+
+def with_recording(settings: Settings, work: Workload, outline: OutlineConfig | None) -> Workload:
+    """Add what recording keeps.
+
+    On disk the files of all layers, beside those of all shards before these are removed; on the device the buffers of a
+    batch, beside the same joined; in memory a shard's batches, the same joined, and the next shard's.
+    """
+    if outline is None:
+        return replace(work, values=None, stored=None, temporary=None, device_memory=None, memory=None)
+    values, batch = len(recorded_steps(settings)) * width_sum(outline), settings.model.batch_size
+    shard = -(-settings.generate.shard_size // batch) * batch
+    return replace(
+        work,
+        values=work.num_images * values,
+        stored=work.num_images * FLOAT_BYTES * values,
+        temporary=work.num_images * FLOAT_BYTES * values,
+        device_memory=2 * min(batch, work.num_images) * FLOAT_BYTES * values,
+        memory=3 * min(shard, work.num_images) * FLOAT_BYTES * values,
+    )

@@ -1,15 +1,20 @@
 """What the stages that make images share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from icm_pipeline.config.schema import OutlineConfig, Settings
 from icm_pipeline.generation.batches import Batch
-from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import PrefixStore
 from icm_pipeline.images.making import ImageSet, plan_images, store_images
 from icm_pipeline.images.sheet import draw_sheet
 from icm_pipeline.images.table import IMAGES, SAMPLES
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import Workload, passes_before, passes_per_run, picture_size
+
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def planned(
@@ -33,3 +38,23 @@ def prefix_store(context: StageContext) -> PrefixStore | None:
     """Return where the steps before the first steered one are kept for all runs with these images, if they are."""
     folder = Keys(context.settings).prefix_folder()
     return PrefixStore(folder) if folder else None
+
+
+def evaluation_set_work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    """Return what making the evaluation images takes, steered or not."""
+    model, num_images = settings.model, len(evaluation_jobs(settings))
+    before = passes_before(settings.method.first_step, model.scheduler)
+    size, prefix_bytes = picture_size(model, outline), None
+    if outline is not None and size is not None:
+        places = (size[0] // outline.factor) * (size[1] // outline.factor)
+        outputs = before * _rows_per_image(outline, model.guidance_scale, model.call) * outline.channels * places
+        prefix_bytes = num_images * outputs * DTYPE_BYTES[model.dtype]
+    passes = num_images * passes_per_run(model.num_steps, model.scheduler)
+    return Workload(num_images, num_images, passes, prefix_passes=num_images * before, prefix_bytes=prefix_bytes)
+
+
+def _rows_per_image(outline: OutlineConfig, guidance_scale: float, call: Mapping[str, Any]) -> int:
+    """Return how many rows of the denoiser's calls belong to an image at one step."""
+    if outline.guided_above is None:
+        return outline.rows + (call.get("true_cfg_scale", 1) > 1 and call.get("negative_prompt") is not None)
+    return outline.rows + (guidance_scale > outline.guided_above)

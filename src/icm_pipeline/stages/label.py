@@ -8,11 +8,14 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from icm_pipeline.arrays import spread
+from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.generation.jobs import probe_jobs
 from icm_pipeline.images.folders import read_images
 from icm_pipeline.images.table import ImageRow, Pictures, read_table
 from icm_pipeline.labelers.registry import load_labeler
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.progress import working
 from icm_pipeline.results.labels import LABELS
 from icm_pipeline.store.artifacts import Artifact
@@ -45,6 +48,10 @@ def run(context: StageContext) -> None:
     counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
     unseen = int((labels < 0).sum())
     log.info("label: %s%s", counts, f", {unseen} not recognisable" if unseen else "")
+
+
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    return Workload(num_images=len(probe_jobs(settings)))
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from icm_pipeline.config.choices import DIRECTIONS
+from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.generation.jobs import probe_jobs, recorded_steps
 from icm_pipeline.images.activations import RecordingTable, read_activations, read_recording
 from icm_pipeline.localization.probes import (
     GPU_THREADS,
@@ -18,9 +20,10 @@ from icm_pipeline.localization.probes import (
     split_samples,
 )
 from icm_pipeline.machine.devices import check_device
-from icm_pipeline.machine.threads import single_threaded
+from icm_pipeline.machine.threads import num_cores, single_threaded
 from icm_pipeline.methods.fitting import vectors_of_probes
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, width_sum
 from icm_pipeline.progress import working
 from icm_pipeline.results.labels import read_labels
 from icm_pipeline.results.scores import LayerScores, Scores
@@ -64,6 +67,30 @@ def run(context: StageContext) -> None:
     majority = np.bincount(labels[split.train]).argmax()
     chance = float((labels[split.test] == majority).mean())
     _write(context, fitted, recording, options, chance, len(split.train), len(split.test))
+
+
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    """Weights and biases, a vector per direction and option, and the layers' mean norms are kept.
+
+    A layer for each core is in memory beside them.
+    """
+    if outline is None:
+        return Workload(num_probes=None, values=None, stored=None, memory=None)
+    num_images, num_steps = len(probe_jobs(settings)), len(recorded_steps(settings))
+    num_layers = sum(count for pairs in outline.widths.values() for _, count in pairs)
+    num_options = len(settings.attribute.options)
+    columns = 1 if num_options == 2 else num_options
+    wide = (columns + len(DIRECTIONS) * num_options) * width_sum(outline)
+    narrow = (columns + len(DIRECTIONS)) * num_layers
+    kept = FLOAT_BYTES * num_steps * (wide + narrow)
+    widest = max(width for pairs in outline.widths.values() for width, _ in pairs)
+    return Workload(
+        num_images=num_images,
+        num_probes=num_layers * num_steps,
+        values=num_images * num_steps * width_sum(outline),
+        stored=kept,
+        memory=kept + num_cores() * num_images * num_steps * widest * FLOAT_BYTES,
+    )
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 
-from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.schema import OutlineConfig, Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import shared_prefix
@@ -15,9 +15,10 @@ from icm_pipeline.methods.assignment import assign_options
 from icm_pipeline.methods.base import Method, MethodInputs
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import Steering
-from icm_pipeline.stages.image_sets import planned, prefix_store, store
+from icm_pipeline.stages.image_sets import evaluation_set_work, planned, prefix_store, store
 
 WHOLE_MODEL = Selection([], rule="all", kind="mixed", ranking=[])  # of a method that acts wherever it likes
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ def run(context: StageContext) -> None:
         steering.write(context.folder)
 
 
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    return evaluation_set_work(settings, outline)
+
+
 def _assigned(settings: Settings, jobs: list[Job]) -> dict[str, int]:
     """Return the index of the option that each image is steered to, by image id."""
     method, num_options = settings.method, len(settings.attribute.options)
@@ -61,7 +66,7 @@ def _made(
 ) -> Iterator[Batch]:
     """Yield the missing images batch by batch; the model is loaded for the first."""
     model, first_step = context.settings.model, context.settings.method.first_step
-    prefixes = prefix_store(context) if method.from_first_step else None
+    prefixes = prefix_store(context)
     backbone = context.models.load(model)
     method.check_family(backbone)
 
