@@ -47,8 +47,6 @@ class Judging:
 
         A judge that is the encoder of CLIP-I as well labels by the same embeddings.
         """
-        if not questions:
-            return {}
         if judge == self._clip and judge.faces == "none":
             embedded = self.embed(rows)
             unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)

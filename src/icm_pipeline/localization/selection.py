@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from icm_pipeline.config.choices import RULES
 
 
@@ -48,6 +46,8 @@ def select_layers(scores: list[LayerScore], kind: str, rule: str, k: int, names:
     if rule == "worst":
         return ranked[::-1][:k]
     if rule == "random":
+        import numpy as np  # here, so that what only reads a selection starts at once
+
         chosen = np.random.default_rng(seed).choice(len(ranked), k, replace=False)
         return [ranked[index] for index in sorted(chosen)]
     raise ValueError(f"layers.rule={rule} is not known; choose from {', '.join(RULES)}.")

@@ -26,7 +26,7 @@ def title_of(evaluation: Evaluation, told: Sequence[str] = ()) -> str:
 def describe(steering: Steering, told: Sequence[str] = ()) -> str:
     """Return a way of steering in a few words: which layers, how far, and whatever is unusual about it.
 
-    told: settings of what the steering was made from, to be told after it.
+    told: other settings to append.
     """
     return ", ".join(words_of(steering, told))
 

@@ -1,4 +1,4 @@
-"""What a run's dashboard shows of each stage, read from the stage's artifact: made now or found, it looks the same.
+"""What a dashboard shows of each stage, read from the artifact, so that a cache hit looks like a run.
 
 The names are stable; docs/tracking.md lists them and the panels to lay out from them.
 """
@@ -13,7 +13,7 @@ from icm_pipeline.tracking.base import NoTracker, Tracker
 
 
 def track_artifact(tracker: Tracker, artifact: Artifact, show: Callable[[Tracker, Artifact], None]) -> None:
-    """Log where an artifact comes from, what its stage has to show of it, and its contact sheet."""
+    """Log an artifact's lineage, what its stage shows of it, and its contact sheet."""
     if isinstance(tracker, NoTracker):
         return  # nothing to read files for
     tracker.artifact(artifact.stage, artifact.key, artifact.manifest.parents, artifact.folder)

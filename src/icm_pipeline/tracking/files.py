@@ -1,4 +1,4 @@
-"""Trackers that write files anyone can read: CSV, and TensorBoard's event files. Both write on the first value."""
+"""Trackers that write plain files: CSV, and TensorBoard's event files. Nothing is written before the first value."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ class TensorBoardTracker:
         self._config = config
         self._writer: Any = None
 
-    def _begun(self) -> Any:
+    def _opened(self) -> Any:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -67,21 +67,21 @@ class TensorBoardTracker:
 
     def metrics(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._begun().add_scalar(name, value)
+            self._opened().add_scalar(name, value)
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         lines = [columns, ["---"] * len(columns), *rows]
-        self._begun().add_text(name, "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+        self._opened().add_text(name, "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
 
     def image(self, name: str, path: Path) -> None:
         import numpy as np
         from PIL import Image
 
         with Image.open(path) as image:
-            self._begun().add_image(name, np.asarray(image.convert("RGB")), dataformats="HWC")
+            self._opened().add_image(name, np.asarray(image.convert("RGB")), dataformats="HWC")
 
     def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
-        self._begun().add_text(f"lineage/{stage}", f"{key}, from {json.dumps(parents)}, in {folder.resolve()}")
+        self._opened().add_text(f"lineage/{stage}", f"{key}, from {json.dumps(parents)}, in {folder.resolve()}")
 
     def close(self, failed: bool = False) -> None:
         if self._writer is not None:

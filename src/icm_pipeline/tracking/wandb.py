@@ -25,9 +25,9 @@ class WandbTracker:
         self._run: Any = None
         self._warned = self._refused = False
         if mode == "online":
-            self._begun()
+            self._started()
 
-    def _begun(self) -> Any:
+    def _started(self) -> Any:
         if self._run is None:
             import wandb
 
@@ -42,7 +42,7 @@ class WandbTracker:
                 if isinstance(error, wandb.errors.CommError) and "Timed out" in str(error):
                     log.warning("W&B cannot be reached; the run is kept offline, for `wandb sync`.")
                     self._options["mode"] = "offline"
-                    return self._begun()
+                    return self._started()
                 raise ValueError(
                     f"W&B could not begin a run ({error}). Log in with `wandb login`, or set tracker.mode=offline or "
                     "tracker=none."
@@ -57,7 +57,7 @@ class WandbTracker:
         try:
             import wandb
 
-            action(self._begun(), wandb)
+            action(self._started(), wandb)
         except Exception as error:
             self._refused = self._run is None  # it cannot begin, so it is not tried again
             if not self._warned:

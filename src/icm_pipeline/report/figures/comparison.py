@@ -1,4 +1,4 @@
-"""What steering did: FD per prompt before and after, and this run beside others with its originals and judges."""
+"""What steering did: FD per prompt before and after, and this run beside comparable ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ MOST_WHOLE_LABELS = 6  # of more points the labels leave out what all of them sh
 
 
 def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
-    """Return a label per point, without the kind that its colour tells, and the words left out as all share them."""
+    """Return a label per point, without its kind, which the colour shows, and the words that all of them share."""
     words = [
         [word.replace(f" {KIND_NAMES[row.steering.kind]}", "") for word in words_of(row.steering, row.told)]
         for row in results

@@ -36,7 +36,7 @@ def short_names(layers: Sequence[str]) -> list[str]:
 
 
 def spread_ticks(num_rows: int, wanted: Sequence[int], apart: int) -> list[int]:
-    """Return which of so many rows get a label: those wanted, then others, none nearer to another than `apart`."""
+    """Return the rows to label: the wanted first, then others, each at least `apart` from the next."""
     ticks: list[int] = []
     for row in (*wanted, *range(num_rows)):
         if all(abs(row - other) >= apart for other in ticks):

@@ -23,7 +23,7 @@ STRIP_SIZE = 96  # pixels of a picture in a strip
 
 
 def sweep_axes(sweep: Sweep) -> list[str]:
-    """Return the varied factors that are numbers in every job: those a figure can be drawn against."""
+    """Return the varied factors that are numbers in every job, which can be an x axis."""
     return [
         name
         for name in sweep.varied()
@@ -52,7 +52,7 @@ def sweep_series(sweep: Sweep, axis: str) -> dict[str, list[SweepJob]]:
 
 
 def is_line(jobs: list[SweepJob], axis: str) -> bool:
-    """Say whether the jobs of a series have two values of its axis, so that a line can be drawn."""
+    """Return whether the jobs of a series have at least two values on the axis."""
     return len({job.factors[axis] for job in jobs}) > 1
 
 
@@ -139,7 +139,7 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
 
 
 def _label(sweep: Sweep, job: SweepJob, varied: list[str]) -> str:
-    """Return what was varied; where many points would carry long names, the job's number in the table."""
+    """Return what was varied; if many points would get long labels, the job's number in the table."""
     words = phrase(job.factors, varied)
     return words if len(words) <= LONGEST_LABEL or len(sweep.jobs) <= MOST_LABELLED else f"job {job.name}"
 
