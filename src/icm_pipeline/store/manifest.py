@@ -25,6 +25,7 @@ class FileEntry:
     """A file as it was when the artifact was published."""
 
     size: int
+    """In bytes."""
     sha256: str
 
 
@@ -33,6 +34,7 @@ class ShareEntry:
     """One job's part of work that several jobs shared."""
 
     share: str
+    """Its number of how many, `0-of-4`."""
     seconds: float
     device: str = ""
     device_name: str = ""
@@ -48,6 +50,7 @@ class Manifest:
     """The keys of what it was made from, by stage."""
     model: str = ""
     attribute: str = ""
+    """Of the first run that asked for it; attributes with the same prompts share their images."""
     device: str = "cpu"
     settings: dict[str, Any] = field(default_factory=dict)
     """What the key stands for beside the parents: `config`, and hashes of weights and folders of images."""
@@ -59,6 +62,7 @@ class Manifest:
     shares: tuple[ShareEntry, ...] = ()
     format: int = FORMAT_VERSION
     files: dict[str, FileEntry] = field(default_factory=dict)
+    """By their paths below the folder."""
     code: dict[str, Any] = field(default_factory=dict)
     """This package's version and, in a git checkout, `commit` and `modified`."""
     libraries: dict[str, str] = field(default_factory=dict)
