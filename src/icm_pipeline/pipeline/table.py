@@ -3,14 +3,21 @@
 alpha is read only by `steer` and k only by `select`, so that a sweep over both shares images, activations and probes.
 """
 
+from typing import Any
+
 from icm_pipeline.config.schema import ConfigError, Settings
 from icm_pipeline.methods.base import Fit
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
 
-MODEL = (
-    "model.path", "model.revision", "model.variant", "model.dtype", "model.num_steps", "model.guidance_scale",
-    "model.scheduler", "model.height", "model.width", "model.call", "model.vae_tiling",
+
+def _under(group: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{group}.{name}" for name in names)
+
+
+MODEL = _under(
+    "model", "path", "revision", "variant", "dtype", "num_steps", "guidance_scale", "scheduler", "height", "width",
+    "call", "vae_tiling",
 )  # fmt: skip
 # What changes images by rounding at most: part of no key, but told in the manifest of what the model made.
 ROUNDING = (
@@ -18,27 +25,27 @@ ROUNDING = (
     "model.attention_kernel", "model.compile", "model.offload",
 )  # fmt: skip
 PROBE_DATASET = (
-    *MODEL, "attribute.probe_templates", "attribute.probe_subjects", "generate.images_per_prompt", "seed",
-)  # fmt: skip
+    *MODEL,
+    *_under("attribute", "probe_templates", "probe_subjects"),
+    "generate.images_per_prompt",
+    "seed",
+)
 RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
-DENOISING_SPEED = (
-    "model.path", "model.dtype", "model.guidance_scale", "model.scheduler", "model.height", "model.width", "model.call",
-)  # fmt: skip
-LABELLING = (
-    "labeler.kind", "labeler.model", "labeler.path", "labeler.faces", "labeler.detector", "labeler.groups",
-    "attribute.name", "attribute.options",
-)  # fmt: skip
+JUDGE = ("kind", "model", "path", "faces", "detector")
+LABELLING = (*_under("labeler", *JUDGE, "groups"), "attribute.name", "attribute.options")
 JUDGING = (
-    "judge.kind", "judge.model", "judge.path", "judge.faces", "judge.detector", "judge.groups",
-    "evaluate.clip.model", "evaluate.clip.path", "evaluate.drift", "evaluate.bootstrap", "evaluate.fd",
-    "evaluate.reference", "evaluate.inception", *LABELLING,
+    *_under("judge", *JUDGE, "groups"), *LABELLING,
+    *_under("evaluate", "clip.model", "clip.path", "drift", "bootstrap", "fd", "reference", "inception"),
 )  # fmt: skip
-OF_FOLDER = ("method.target_shares", "seed")  # read by an evaluation of a folder in place of how many images there are
 PROBING = (
-    "probe.C", "probe.max_iter", "probe.solver", "probe.test_share", "probe.group_by_prompt",
-    "probe.shuffle_labels", "attribute.name", "seed",
+    *_under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), "attribute.name",
+    "seed",
 )  # fmt: skip
+DENOISING: dict[str, Any] = {  # of every stage that runs the model
+    "devices": lambda s: ("model.device",),
+    "same_speed": _under("model", "path", "dtype", "guidance_scale", "scheduler", "height", "width", "call"),
+}
 
 
 def _activations(settings: Settings) -> str:
@@ -58,113 +65,49 @@ def _read_besides(settings: Settings) -> list[str]:
     return [name for name in reads if name != "alpha" and name.split(".")[0] != "method"]
 
 
+def _evaluated_set(settings: Settings) -> tuple[str, ...]:
+    return ("evaluate.images_per_prompt",) if settings.images is None else ("method.target_shares", "seed")
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage(
-            "generate",
-            "make the probe dataset, and record pooled activations in the same pass",
-            kind="root",
-            reads=lambda s: (*PROBE_DATASET, "generate.record", *(RECORDING if s.generate.record else ())),
-            devices=lambda s: ("model.device",),
-            makes=("images", "activations"),
-            asks=("labeler", "judge"),  # long before they judge: the dataset is made for them
-            same_speed=DENOISING_SPEED,
-            shared=True,
-        ),
-        Stage(
-            "extract",
-            "record pooled activations of the probe dataset on its own, with generate.record=false",
-            kind="root",
-            reads=lambda s: (*PROBE_DATASET, *RECORDING),
-            part_of=lambda s: s.images is None and not s.generate.record,
-            devices=lambda s: ("model.device",),
-            makes=("activations",),
-            same_speed=DENOISING_SPEED,
-            shared=True,
-        ),
-        Stage(
-            "label",
-            "say what every probe image, or every image of a folder, shows",
-            kind="step",
-            needs=lambda s: () if s.images is not None else ("generate",),
-            reads=lambda s: LABELLING,
-            part_of=lambda s: True,
-            devices=lambda s: ("labeler.device",),
-            asks=("labeler",),
-            same_speed=("labeler.kind", "labeler.model", "labeler.path", "labeler.faces", "labeler.detector"),
-            images=("images",),
-            shared=True,
-        ),
-        Stage(
-            "probe",
-            "fit a linear probe per layer and timestep, and its steering vectors",
-            kind="end",
-            needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))),
-            reads=lambda s: PROBING,
-            devices=lambda s: ("probe.device",),
-            same_speed=("model.path", "attribute.options", "probe.solver"),
-        ),
-        Stage(
-            "select",
-            "rank the layers and choose those to steer",
-            kind="end",
-            needs=lambda s: ("probe",),
-            reads=lambda s: ("layers",),
-        ),
-        Stage(
-            "fit",
-            "fit what the method learns before it steers, if it learns anything",
-            kind="end",
-            needs=lambda s: _fit(s).needs,
-            reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads),
-            part_of=lambda s: s.images is None and method_named(s.method.name).fit is not None,
-            devices=lambda s: ("model.device",),
-            same_speed=DENOISING_SPEED,
-        ),
-        Stage(
-            "originals",
-            "make the unsteered evaluation images",
-            kind="root",
-            reads=lambda s: EVALUATION_SET,
-            devices=lambda s: ("model.device",),
-            makes=("images",),
-            same_speed=DENOISING_SPEED,
-            shared=True,
-        ),
-        Stage(
-            "steer",
-            "make the evaluation images again, steered",
-            kind="step",
-            needs=lambda s: method_named(s.method.name).parents,
-            reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *_read_besides(s)),
-            devices=lambda s: ("model.device",),
-            makes=("images",),
-            same_speed=DENOISING_SPEED,
-            shared=True,
-        ),
-        Stage(
-            "evaluate",
-            "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift",
-            kind="result",
-            needs=lambda s: () if s.images is not None else ("originals", "steer"),
-            reads=lambda s: (*JUDGING, *(OF_FOLDER if s.images is not None else ("evaluate.images_per_prompt",))),
-            part_of=lambda s: True,
-            devices=lambda s: ("labeler.device",) if s.images is not None else ("judge.device", "evaluate.clip.device"),
-            asks=("judge",),
-            same_speed=(
-                "judge.kind", "judge.model", "judge.path", "judge.faces", "judge.detector", "evaluate.clip.model",
-                "evaluate.clip.path", "labeler.kind", "labeler.model", "labeler.path", "evaluate.reference",
-            ),
-            images=("images", "reference"),
-        ),
-        Stage(
-            "report",
-            "draw the figures and write the page",
-            kind="result",
-            needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
-            compares=True,
-        ),
+        Stage("generate", "make the probe dataset, and record pooled activations in the same pass", kind="root",
+              reads=lambda s: (*PROBE_DATASET, "generate.record", *(RECORDING if s.generate.record else ())),
+              makes=("images", "activations"), shared=True, **DENOISING,
+              asks=("labeler", "judge")),  # long before they judge: the dataset is made for them
+        Stage("extract", "record its pooled activations on their own, with generate.record=false", kind="root",
+              part_of=lambda s: s.images is None and not s.generate.record,
+              reads=lambda s: (*PROBE_DATASET, *RECORDING),
+              makes=("activations",), shared=True, **DENOISING),
+        Stage("label", "say what every probe image, or every image of a folder, shows", kind="step",
+              part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("generate",),
+              reads=lambda s: LABELLING, images=("images",), asks=("labeler",),
+              devices=lambda s: ("labeler.device",), same_speed=_under("labeler", *JUDGE), shared=True),
+        Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors", kind="end",
+              needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: PROBING,
+              devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options", "probe.solver")),
+        Stage("select", "rank the layers and choose those to steer", kind="end",
+              needs=lambda s: ("probe",), reads=lambda s: ("layers",)),
+        Stage("fit", "fit what the method learns before it steers, if it learns anything", kind="end",
+              part_of=lambda s: s.images is None and method_named(s.method.name).fit is not None,
+              needs=lambda s: _fit(s).needs,
+              reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads), **DENOISING),
+        Stage("originals", "make the unsteered evaluation images", kind="root",
+              reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
+        Stage("steer", "make the evaluation images again, steered", kind="step",
+              needs=lambda s: method_named(s.method.name).parents,
+              reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *_read_besides(s)),
+              makes=("images",), shared=True, **DENOISING),
+        Stage("evaluate", "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift", kind="result",
+              part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("originals", "steer"),
+              reads=lambda s: (*JUDGING, *_evaluated_set(s)), images=("images", "reference"), asks=("judge",),
+              devices=lambda s: ("judge.device", "evaluate.clip.device") if s.images is None else ("labeler.device",),
+              same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
+                          *_under("evaluate", "clip.model", "clip.path", "reference"))),
+        Stage("report", "draw the figures and write the page", kind="result",
+              needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
+              compares=True),
     )
 }  # fmt: skip
 # What `stage=` runs beside single stages.
