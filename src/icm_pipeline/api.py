@@ -9,7 +9,7 @@ from typing import Any
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.hooked import hooked
-from icm_pipeline.hooks.recording import Record
+from icm_pipeline.hooks.recording import Recorded
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
@@ -142,7 +142,7 @@ def record(
     layers: Sequence[str] | None = None,
     steps: Sequence[int] | None = None,
     num_images: int | None = None,
-) -> Iterator[Record]:
+) -> Iterator[Recorded]:
     """Pool the activations of a diffusers pipeline inside the context: the mean over image tokens, conditional rows.
 
     layers: None for every site of the model's family; one that is none of them, as a whole block, is read in the same
@@ -155,7 +155,7 @@ def record(
 
     Raises ValueError for a layer, a step or a pipeline that is not known.
     """
-    backbone, seen = attach(pipe), Record(steps)
+    backbone, seen = attach(pipe), Recorded(steps)
     _refuse_text(layers)
     if layers is not None and not layers:
         raise ValueError(f"layers=[] records nothing; give some of {', '.join(backbone.layers)}.")
@@ -164,4 +164,4 @@ def record(
     chosen = backbone.layers if layers is None else layers
     with hooked(backbone.with_layers(chosen), chosen, seen, num_images):
         yield seen
-    seen._leave_device()
+    seen.leave_device()

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 NAMED = 5  # images that a message names; it counts the rest
 
 
-def some(names: Sequence[str]) -> str:
+def abbreviate(names: Sequence[str]) -> str:
     """Return the first names of a list and how many more there are."""
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

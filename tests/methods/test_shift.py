@@ -44,7 +44,10 @@ def tokens_of(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def at(step: int) -> StepClock:
-    return StepClock().at(step, LEVELS)
+    clock = StepClock()
+    clock.start(LEVELS)
+    clock.stand_at(step)
+    return clock
 
 
 def moved_by(shift: Shift, tokens: Tensor, step: int) -> Tensor:

@@ -11,7 +11,7 @@ from icm_pipeline.results.evaluation import Interval
 from icm_pipeline.results.images import read_steered
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.text import count_text, some
+from icm_pipeline.text import abbreviate, count_text
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def fd_less(settings: Settings, this: Artifact, other: Artifact, ways: tuple[Ste
     both = [read_steered(artifact) for artifact in (this, other)]
     alone = sorted(both[0].keys() ^ both[1].keys())
     if alone:
-        what = f"{count_text(len(alone), 'image')} that only one of the two has: {some(alone)}"
+        what = f"{count_text(len(alone), 'image')} that only one of the two has: {abbreviate(alone)}"
         log.warning("%s beside this run: left out %s", other.folder.name, what)
     ids = [image_id for image_id in both[0] if image_id in both[1]]
     if not ids:

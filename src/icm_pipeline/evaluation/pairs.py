@@ -18,7 +18,7 @@ from icm_pipeline.metrics.similarity import pair_by_id
 from icm_pipeline.results.evaluation import Lost
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.text import some
+from icm_pipeline.text import abbreviate
 
 log = logging.getLogger(__name__)
 
@@ -136,12 +136,13 @@ def find_twins(rows: Sequence[ImageRow], others: Sequence[ImageRow]) -> list[Ima
         twins.append(twin or replace(row, path=Path(), problem=NO_TWIN))
     if all(twin.problem for twin in twins):
         raise ValueError(
-            f"No image has a readable twin: images has the ids {some([row.image_id for row in rows])}; reference has "
-            f"{some([row.image_id for row in others])}. Twins share an id, or a prompt and seed: see folders.names."
+            f"No image has a readable twin: images has the ids {abbreviate([row.image_id for row in rows])}; reference "
+            f"has {abbreviate([row.image_id for row in others])}. Twins share an id, or a prompt and seed: see "
+            "folders.names."
         )
     alone = [twin.image_id for twin in twins if twin.problem == NO_TWIN]
     if alone:
-        log.warning("images: %d of %d have no twin in the reference: %s", len(alone), len(rows), some(alone))
+        log.warning("images: %d of %d have no twin in the reference: %s", len(alone), len(rows), abbreviate(alone))
     unused = _unused(others, twins)
     if unused:
         log.warning("reference: %d of %d images are nobody's twin and are left out", unused, len(others))

@@ -11,34 +11,33 @@ from icm_pipeline.hooks.wrapping import wrap_method
 
 
 class StepClock:
-    """Where the pipeline is.
-
-    step: the denoising step of num_steps, from 0; passes at the same noise level are one step. noise_level: of that
-    step, see `noise_levels`. num_images: the current batch's size, which the pipeline tells when it prepares latents;
-    None where it is not known.
-    num_calls, run: how often the denoiser ran and the scheduler was set up since the clock was made. Of this run:
-    num_passes, how often the scheduler stepped; calls_in_run, how often the denoiser ran; reached, the layers it ran.
-    """
+    """Where the pipeline is: which step of which run, and what the denoiser's current call is."""
 
     def __init__(self, num_images: int | None = None) -> None:
         self.num_images = num_images
+        """The current batch's size, which the pipeline tells when it prepares latents; None where it is not known."""
         self.num_calls = 0
+        """How often the denoiser ran since the clock was made."""
         self.run = 0
+        """How often the scheduler was set up since the clock was made."""
         self.reached: set[str] = set()
+        """The layers that ran in this run."""
         self.call: Call | None = None
         self.rows: slice | None = slice(0, None)
-        self._start([0], [1.0])
+        """The conditional rows of the call; None if it has none."""
+        self.start([1.0])
 
-    def _start(self, steps: list[int], levels: list[float]) -> None:
-        self._steps, self._levels = steps, levels
-        self.num_steps = steps[-1] + 1
+    def start(self, levels: Sequence[float]) -> None:
+        """Begin a run whose passes have these noise levels; passes at the same level are one step."""
+        self._levels, self._steps = list(levels), step_numbers(levels)
+        self.num_steps = self._steps[-1] + 1
         self.reached.clear()
         self.calls_in_run = 0
-        self._stand_at(0)
+        self.stand_at(0)
 
-    def _stand_at(self, number: int) -> None:
-        """Stand at a pass of this run; after the last one the clock stays there."""
-        self.num_passes, self._calls_in_pass = number, 0
+    def stand_at(self, number: int) -> None:
+        """Stand at a pass of this run, counted from 0; after the last one the clock stays there."""
+        self.num_passes, self.calls_in_pass = number, 0
         reached = min(number, len(self._steps) - 1)
         self.step, self.noise_level = self._steps[reached], self._levels[reached]  # hooks read them at every layer
 
@@ -47,17 +46,12 @@ class StepClock:
         """Say whether the scheduler has made every step of this run."""
         return self.num_passes >= len(self._steps)
 
-    def _count_call(self, call: Call, rows: slice | None) -> None:
+    def begin_call(self, call: Call, rows: slice | None) -> None:
+        """Note what the denoiser is about to be called with."""
         self.call, self.rows = call, rows
         self.num_calls += 1
         self.calls_in_run += 1
-        self._calls_in_pass += 1
-
-    def at(self, step: int, levels: Sequence[float]) -> "StepClock":
-        """Set the clock by hand to a step of a run with these noise levels, for a hook without a pipeline."""
-        self._start(list(range(len(levels))), list(levels))
-        self._stand_at(step)
-        return self
+        self.calls_in_pass += 1
 
 
 def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callable[[], None], stack: ExitStack) -> None:
@@ -70,13 +64,13 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callabl
         before_run()
         result = set_timesteps(*args, **kwargs)
         levels = noise_levels(pipe.scheduler)
-        clock._start(step_numbers(levels), levels)
+        clock.start(levels)
         clock.run += 1
         return result
 
     def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
-        clock._stand_at(clock.num_passes + 1)
+        clock.stand_at(clock.num_passes + 1)
         if clock.is_over:
             clock.num_images = expected  # the next run's pipeline tells its own
         return result
@@ -120,7 +114,7 @@ def _is_flow(scheduler: Any) -> bool:
     )
 
 
-def step_numbers(levels: list[float]) -> list[int]:
+def step_numbers(levels: Sequence[float]) -> list[int]:
     """Return which denoising step each pass of a loop belongs to: passes at one noise level are one step.
 
     PNDM repeats its second timestep and Heun calls the denoiser twice at every level but the first.

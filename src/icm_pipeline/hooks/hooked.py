@@ -87,8 +87,8 @@ def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None
     def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         num_images = _known_images(backbone, scheduler, clock)
         num_rows, num_text, num_image = backbone.family.describe(args, kwargs)
-        call = Call(num_rows, num_images, clock._calls_in_pass, num_text, num_image)
-        clock._count_call(call, backbone.family.conditional_rows(backbone.pipe, call))
+        call = Call(num_rows, num_images, clock.calls_in_pass, num_text, num_image)
+        clock.begin_call(call, backbone.family.conditional_rows(backbone.pipe, call))
 
     def calling(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         before(args, kwargs)

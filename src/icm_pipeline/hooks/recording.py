@@ -15,20 +15,20 @@ from icm_pipeline.hooks.clock import StepClock
 
 @dataclass(frozen=True)
 class Recording:
-    """What one batch recorded.
-
-    activations: {layer: [n, T, d]} in float32 on the CPU, in the network's order; kinds: {layer: site kind}; steps and
-    noise_levels: of the T recorded steps.
-    """
+    """What was recorded of one batch."""
 
     activations: dict[str, Tensor]
+    """{layer: [n, T, d]} in float32 on the CPU, in the network's order."""
     kinds: dict[str, str]
+    """{layer: site kind}."""
     steps: list[int]
+    """The T recorded steps."""
     noise_levels: list[float]
+    """Of the T recorded steps."""
 
 
 class Recorder:
-    """A hook that pools what it sees and changes nothing; one Recorder per batch.
+    """A hook that pools the tokens of one batch and changes nothing.
 
     A step in which the denoiser runs more than once (Heun, PNDM) keeps its last call.
     """
@@ -103,11 +103,8 @@ class Recorder:
         return Recording(activations, dict(self._kinds), list(self._slots), levels)
 
 
-class Record:
-    """What `record` saw: a Recording for each call of the pipeline that reached every step asked for.
-
-    cut_short: how many calls did not, as one that was interrupted.
-    """
+class Recorded:
+    """The hook behind `record`, and what it saw: every call of the pipeline has a Recorder of its own."""
 
     def __init__(self, steps: Sequence[int] | None) -> None:
         self._steps = steps
@@ -121,8 +118,8 @@ class Record:
         self._recorders[-1](tokens, site, clock)
 
     def _begin(self, clock: StepClock) -> None:
-        """Begin another call's recording; raises ValueError for steps that it does not have."""
-        self._leave_device()
+        """Begin to record another call; raises ValueError for steps that it does not have."""
+        self.leave_device()
         steps = range(clock.num_steps) if self._steps is None else self._steps
         beyond = [step for step in steps if step >= clock.num_steps]
         if beyond:
@@ -132,13 +129,14 @@ class Record:
         self._recorders.append(Recorder(list(steps)))
         self._run = clock.run
 
-    def _leave_device(self) -> None:
+    def leave_device(self) -> None:
+        """Bring what was recorded of the last call to the CPU."""
         for recorder in self._recorders[-1:]:
             recorder.leave_device()
 
     @property
     def recordings(self) -> list[Recording]:
-        """One for each whole call so far; raises FloatingPointError for one with a number that is not finite."""
+        """One for each call that reached every step; raises FloatingPointError for numbers that are not finite."""
         for index, recorder in enumerate(self._recorders):
             if index not in self._whole and not recorder.unreached:
                 self._whole[index] = recorder.recording()
@@ -146,4 +144,5 @@ class Record:
 
     @property
     def cut_short(self) -> int:
+        """How many calls did not reach every step, as one that was interrupted."""
         return sum(bool(recorder.unreached) for recorder in self._recorders)

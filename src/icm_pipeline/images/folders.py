@@ -20,7 +20,7 @@ from icm_pipeline.machine.threads import in_threads
 from icm_pipeline.progress import working
 from icm_pipeline.store.files import hash_file
 from icm_pipeline.store.fingerprints import make_key
-from icm_pipeline.text import some
+from icm_pipeline.text import abbreviate
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def read_images(settings: Settings, setting: str) -> list[ImageRow]:
     """Return the images of the folder that `images` or `reference` gives, those that cannot be read marked."""
     table = list_images(settings, setting)
     if table.left_out:
-        left_out = f"{len(table.left_out)} pictures left out, {table.reason}: {some(table.left_out)}"
+        left_out = f"{len(table.left_out)} pictures left out, {table.reason}: {abbreviate(table.left_out)}"
         log.warning("%s: %s", setting, left_out)
     return mark_unreadable(table.rows, setting)
 
@@ -126,9 +126,9 @@ def mark_unreadable(rows: Sequence[ImageRow], setting: str) -> list[ImageRow]:
             work.advance()
     lost = [f"{row.path} ({row.problem})" for row in marked if row.problem]
     if len(lost) == len(marked):
-        raise ValueError(f"{setting}: none of the {len(marked)} images can be read, {some(lost)}.")
+        raise ValueError(f"{setting}: none of the {len(marked)} images can be read, {abbreviate(lost)}.")
     if lost:
-        log.warning("%s: %d of %d images cannot be read: %s", setting, len(lost), len(marked), some(lost))
+        log.warning("%s: %d of %d images cannot be read: %s", setting, len(lost), len(marked), abbreviate(lost))
     return marked
 
 
@@ -212,15 +212,15 @@ def _refuse_repeats(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
     if repeated:
         files = [row.path.name for row in rows if row.image_id == repeated[0]]
         raise ValueError(
-            f"{reading.where} has {len(repeated)} id(s) that several images share: {some(repeated)} "
-            f"({some(files)}). Give a table with a column id."
+            f"{reading.where} has {len(repeated)} id(s) that several images share: {abbreviate(repeated)} "
+            f"({abbreviate(files)}). Give a table with a column id."
         )
 
 
 def _refuse_options(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
     unknown = Counter(row.option for row in rows if row.option and row.option not in reading.options)
     if unknown:
-        found = some([f"{option} ({count} images)" for option, count in unknown.items()])
+        found = abbreviate([f"{option} ({count} images)" for option, count in unknown.items()])
         raise ValueError(
             f"{reading.where} has images steered to {found}; the attribute has {', '.join(reading.options)}. Set "
             "attribute= to the one they were steered in."
