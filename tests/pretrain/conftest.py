@@ -9,28 +9,20 @@ from icm_pipeline.config.choices import SIBLINGS
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pretrain.parts import PretrainPlan
 from icm_pipeline.tracking.base import NoTracker
-from icm_pipeline.zoo.paths import ZOO
 
 
 @pytest.fixture
-def plan(settings_with: Callable[..., Settings], tmp_path: Path) -> PretrainPlan:
+def plan_of(settings_with: Callable[..., Settings], tmp_path: Path) -> Callable[..., PretrainPlan]:
+    """Give a function from words to such a plan, which goes on from the shipped weights."""
     pytest.importorskip("dicebear")
     parts = ("diffusion", "deep_compression", *SIBLINGS)
-    return PretrainPlan(
-        model=settings_with("model.path=embedded:tiny").model,
-        folder=tmp_path,
-        zoo=tmp_path / "zoo",
-        device="cpu",
-        seed=0,
-        num_portraits=4,
-        num_held_out=4,
-        num_quality_images=4,
-        steps=dict.fromkeys(parts, 1),
-        batch_sizes=dict.fromkeys(parts, 2),
-        learning_rates=dict.fromkeys(parts, 1e-9),
-        compile=False,
-        start_from=ZOO,
-        attributes={},
-        evaluation_prompts=[],
-        tracker=NoTracker(),
-    )
+    each = {"steps": "1", "batch_sizes": "2", "learning_rates": "1e-9"}
+    words = [f"pretrain.{name}.{part}={value}" for name, value in each.items() for part in parts]
+    words += [f"pretrain.num_{name}=4" for name in ("portraits", "held_out", "quality_images")]
+    words += ["model.path=embedded:tiny", f"pretrain.folder={tmp_path}", "pretrain.from_shipped=true"]
+    return lambda *more: PretrainPlan(settings_with(*words, *more), NoTracker())
+
+
+@pytest.fixture
+def plan(plan_of: Callable[..., PretrainPlan]) -> PretrainPlan:
+    return plan_of()

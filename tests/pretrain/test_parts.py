@@ -30,11 +30,16 @@ def test_training_on_begins_with_the_shipped_weights_and_remembers_their_history
 
 @pytest.mark.parametrize("part", ["all", "quality"])
 def test_label_texts_that_measuring_will_lack_are_refused_before_anything_is_trained(
-    plan: PretrainPlan, part: str
+    plan_of: Callable[..., PretrainPlan], part: str
 ) -> None:
     people = {"gender": {"woman": ["a woman"], "man": ["a man"]}, "age": {"young": ["a youth"], "adult": ["an adult"]}}
+    plan = plan_of(f"pretrain.part={part}")
+    drift = plan.settings.evaluate.drift
+    plan.settings.evaluate.drift = {
+        name: replace(drift["age"], name=name, options=options) for name, options in people.items()
+    }
     with pytest.raises(ValueError, match=r"options of age, skin_tone, background, glasses\. Set evaluate=portraits"):
-        pretrain(part, replace(plan, attributes=people))
+        pretrain(plan)
     assert not list(plan.folder.iterdir())
 
 

@@ -1,6 +1,6 @@
 """The siblings: what the teacher predicts holds in the sibling's terms, and what is saved loads and draws."""
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -40,8 +40,9 @@ def test_every_sibling_has_an_architecture() -> None:
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_a_sibling_is_saved_whole_and_draws(name: str, plan: PretrainPlan) -> None:
-    make_diffusion(replace(plan, start_from=None, model=replace(plan.model, name=name)))
+def test_a_sibling_is_saved_whole_and_draws(name: str, plan_of: Callable[..., PretrainPlan]) -> None:
+    plan = plan_of(f"model.name={name}", "pretrain.from_shipped=false")
+    make_diffusion(plan)
     folder = plan.zoo / name
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 25e6
     options = {} if name == "tiny_sdxl" else {"max_sequence_length": 32}
@@ -53,8 +54,11 @@ def test_a_sibling_is_saved_whole_and_draws(name: str, plan: PretrainPlan) -> No
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_a_sibling_trained_on_begins_with_its_shipped_weights_and_remembers(name: str, plan: PretrainPlan) -> None:
-    make_diffusion(replace(plan, model=replace(plan.model, name=name)))
+def test_a_sibling_trained_on_begins_with_its_shipped_weights_and_remembers(
+    name: str, plan_of: Callable[..., PretrainPlan]
+) -> None:
+    plan = plan_of(f"model.name={name}")
+    make_diffusion(plan)
     for part in OWN_PARTS[name]:
         (path,) = (ZOO / name / part).glob("*.safetensors")
         before, after = load_file(path), load_file(plan.zoo / path.relative_to(ZOO))
@@ -66,6 +70,6 @@ def test_a_sibling_trained_on_begins_with_its_shipped_weights_and_remembers(name
     assert history["diffusion"] == read_training(ZOO / "tiny")["diffusion"]
 
 
-def test_only_embedded_models_are_trained(plan: PretrainPlan) -> None:
+def test_only_embedded_models_are_trained(plan_of: Callable[..., PretrainPlan]) -> None:
     with pytest.raises(ValueError, match=r"not sd15\. Set model to one of: tiny, .*, tiny_flux\."):
-        pretrain("diffusion", replace(plan, model=replace(plan.model, name="sd15")))
+        pretrain(plan_of("model.name=sd15", "pretrain.part=diffusion"))

@@ -19,7 +19,6 @@ from icm_pipeline.config.schema import Settings, conf_path, register_schema
 from icm_pipeline.machine.memory import keep_freed_memory
 from icm_pipeline.pipeline.checks import check_stage
 from icm_pipeline.pipeline.table import stages_help
-from icm_pipeline.pretrain.stage import run_pretraining
 from icm_pipeline.results.sweeps import read_sweep, write_result
 from icm_pipeline.tracking.base import Tracker
 from icm_pipeline.tracking.registry import make_tracker
@@ -93,7 +92,9 @@ def _run(settings: Settings, job: HydraJob, sweep: RunningSweep, tracker: Tracke
     if settings.model.device == "cpu":
         keep_freed_memory()
     if settings.stage == "pretrain":
-        run_pretraining(settings, tracker)
+        from icm_pipeline.pretrain.parts import PretrainPlan, pretrain
+
+        pretrain(PretrainPlan(settings, tracker))
         return Outcome()
     if settings.sweep is not None:
         report_sweep_of(read_sweep(Path(settings.sweep).resolve(), Path(settings.paths.outputs)), tracker)

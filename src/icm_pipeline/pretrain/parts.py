@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from icm_pipeline.config.choices import SIBLINGS
-from icm_pipeline.config.schema import LabelerConfig, ModelConfig
+from icm_pipeline.config.schema import LabelerConfig, ModelConfig, PretrainConfig, Settings
 from icm_pipeline.labelers.base import Labeler
+from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pretrain.cards import QUALITY, TRAINING, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
@@ -37,49 +38,57 @@ CLIP_FOLDER = "tiny-clip"
 
 @dataclass(frozen=True)
 class PretrainPlan:
-    """Where to work, where weights go, how long each part trains, and how the quality script samples and asks.
+    """What `stage=pretrain` was asked for."""
 
-    model: the embedded model or a sibling of it, which the parts `diffusion` and `quality` are about.
-    start_from: a zoo folder whose CLIP and diffusion weights are trained further, and whose autoencoders are kept; None
-    trains from nothing.
-    """
-
-    model: ModelConfig
-    folder: Path
-    zoo: Path
-    device: str
-    seed: int
-    num_portraits: int
-    num_held_out: int
-    num_quality_images: int
-    steps: dict[str, int]
-    batch_sizes: dict[str, int]
-    learning_rates: dict[str, float]
-    compile: bool
-    start_from: Path | None
-    attributes: dict[str, dict[str, list[str]]]
-    evaluation_prompts: list[str]
+    settings: Settings
     tracker: Tracker
+
+    @property
+    def config(self) -> PretrainConfig:
+        return self.settings.pretrain
+
+    @property
+    def model(self) -> ModelConfig:
+        """The embedded model or a sibling of it, which the parts `diffusion` and `quality` are about."""
+        return self.settings.model
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.folder)
+
+    @property
+    def zoo(self) -> Path:
+        """Where weights go."""
+        return ZOO if self.config.install else self.folder / "zoo"
+
+    @property
+    def start_from(self) -> Path | None:
+        """The zoo whose CLIP and diffusion weights are trained further, and whose autoencoders are kept."""
+        return ZOO if self.config.from_shipped else None
+
+    @property
+    def attributes(self) -> dict[str, dict[str, list[str]]]:
+        return {other.name: other.options for other in self.settings.evaluate.drift.values()}
 
     def training(self, part: str) -> TrainingPlan:
         return TrainingPlan(
-            num_steps=self.steps[part],
-            batch_size=self.batch_sizes[part],
-            learning_rate=self.learning_rates[part],
-            seed=self.seed,
-            device=self.device,
+            num_steps=self.config.steps[part],
+            batch_size=self.config.batch_sizes[part],
+            learning_rate=self.config.learning_rates[part],
+            seed=self.settings.seed,
+            device=self.config.device,
             ema_decay={"diffusion": 0.9995, **dict.fromkeys(SIBLINGS, 0.998)}.get(part, 0.995),
             checkpoint_every=250,
-            bf16=has_quick_bf16(self.device),
-            compile=self.compile and part in ("diffusion", *SIBLINGS),
+            bf16=has_quick_bf16(self.config.device),
+            compile=self.config.compile and part in ("diffusion", *SIBLINGS),
         )
 
 
 def portraits(plan: PretrainPlan, split: str) -> Portraits:
     """Render what is missing of a split and return it whole."""
-    count = plan.num_portraits if split == "train" else plan.num_held_out
+    count = plan.config.num_portraits if split == "train" else plan.config.num_held_out
     paths = []
-    for path in render_portraits(plan.folder / "portraits", split, count, plan.seed):
+    for path in render_portraits(plan.folder / "portraits", split, count, plan.settings.seed):
         log.info("portraits: %s", path.name)
         paths.append(path)
     return load_portraits(paths)
@@ -137,7 +146,7 @@ def make_diffusion(plan: PretrainPlan) -> None:
     start = plan.start_from / MODEL_FOLDER if plan.start_from else None
     source = start / "vae" if start else plan.folder / "autoencoder"
     earlier = read_training(start or source)
-    autoencoder = AutoencoderKL.from_pretrained(source, dtype=torch.float32).eval().to(plan.device)
+    autoencoder = AutoencoderKL.from_pretrained(source, dtype=torch.float32).eval().to(plan.config.device)
     pictures = portraits(plan, "train")
     run = _training_run(plan, pictures, start or source)
     pipe = train_diffusion(pictures, autoencoder, plan.training("diffusion"), run, start)
@@ -156,7 +165,7 @@ def _make_sibling(plan: PretrainPlan, name: str) -> None:
     from icm_pipeline.pretrain.siblings import train_sibling
 
     source = next(zoo / MODEL_FOLDER for zoo in (plan.zoo, ZOO) if (zoo / MODEL_FOLDER).is_dir())
-    teacher = StableDiffusionPipeline.from_pretrained(source, dtype=torch.float32).to(plan.device)
+    teacher = StableDiffusionPipeline.from_pretrained(source, dtype=torch.float32).to(plan.config.device)
     start = plan.start_from / name if plan.start_from else None
     earlier = read_training(source) | (_own_training(start, name) if start else {})
     pictures = portraits(plan, "train")
@@ -189,15 +198,15 @@ def measure_quality(plan: PretrainPlan) -> None:
 
     zoo = next(zoo for zoo in (plan.zoo, ZOO) if (zoo / CLASSIFIER_FOLDER).is_dir()).resolve()
     judges = Judges(
-        classifier=_judge("tiny", "", zoo / CLASSIFIER_FOLDER, plan.device),
-        clip=_judge("clip", MODEL_NAME, zoo / CLIP_FOLDER, plan.device),
+        classifier=_judge("tiny", "", zoo / CLASSIFIER_FOLDER, plan.config.device),
+        clip=_judge("clip", MODEL_NAME, zoo / CLIP_FOLDER, plan.config.device),
         attributes=plan.attributes,
-        evaluation_prompts=plan.evaluation_prompts,
+        evaluation_prompts=plan.settings.attribute.evaluation_prompts,
     )
-    config = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()), device=plan.device)
+    config = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()), device=plan.config.device)
     held_out = portraits(plan, "held_out")
     guided, unguided = ModelCache().load(config), ModelCache().load(replace(config, guidance_scale=1.0))
-    figures = measure_model(guided, unguided, judges, held_out, plan.num_quality_images, plan.seed)
+    figures = measure_model(guided, unguided, judges, held_out, plan.config.num_quality_images, plan.settings.seed)
     if plan.model.name == MODEL_FOLDER:
         figures |= measure_judges(judges, held_out)
     write_figures(figures, plan.zoo / plan.model.name / QUALITY)
@@ -224,20 +233,21 @@ PARTS: dict[str, Callable[[PretrainPlan], None]] = {
 }
 
 
-def pretrain(part: str, plan: PretrainPlan) -> None:
-    """Make one part, or with `all` every part in order; a sibling has no judges and no text encoder of its own.
+def pretrain(plan: PretrainPlan) -> None:
+    """Make the part asked for, or with `all` every part in order; a sibling has no judges or text encoder of its own.
 
     Raises ValueError for a model that is not one of ours, and for label texts that measuring the quality will lack.
     """
     from icm_pipeline.pretrain.quality import refuse_missing
 
+    check_device(plan.config.device, "pretrain.device")
     ours = (MODEL_FOLDER, *SIBLINGS)
     if plan.model.name not in ours:
         raise ValueError(
             f"stage=pretrain trains the embedded models, not {plan.model.name}. Set model to one of: {', '.join(ours)}."
         )
     whole = tuple(PARTS) if plan.model.name == MODEL_FOLDER else ("portraits", "diffusion", "quality")
-    names = whole if part == "all" else (part,)
+    names = whole if plan.config.part == "all" else (plan.config.part,)
     if "quality" in names:
         refuse_missing(plan.attributes)
     for name in names:
@@ -263,7 +273,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 def _note_training(plan: PretrainPlan, part: str, folder: Path, earlier: dict[str, list[dict[str, Any]]]) -> None:
     checkpoint = plan.folder / f"{part}.checkpoint.pt"
-    write_training(folder, checkpoint, part, plan.training(part), plan.num_portraits, earlier)
+    write_training(folder, checkpoint, part, plan.training(part), plan.config.num_portraits, earlier)
 
 
 def _forget_origin(folder: Path) -> None:

@@ -55,10 +55,7 @@ HAIR = {
 }
 FACIAL_HAIR = ("beardMedium", "beardLight", "moustacheMagnum")
 FACIAL_HAIR_SHARE = 0.5  # of men
-HAIR_COLORS = {
-    "young": ("#2c1b18", "#6f3d28", "#f0d070", "#c8402a"),
-    "old": ("#dcdcdc", "#b9b9bd"),
-}
+HAIR_COLORS = {"young": ("#2c1b18", "#6f3d28", "#f0d070", "#c8402a"), "old": ("#dcdcdc", "#b9b9bd")}
 SKIN_COLORS = {"light": "#ffdfc4", "tan": "#e0ac7a", "brown": "#a9683a", "dark": "#573829"}
 BACKGROUND_COLORS = {"blue": "#b1e2ff", "green": "#a7e8bf", "yellow": "#fff3a6", "pink": "#ffc4d6"}
 CASUAL_CLOTHES = ("shirtCrewNeck", "shirtVNeck", "hoodie")
