@@ -3,6 +3,7 @@ alone."""
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Loaded:
     backbone: Backbone
 
 
-LONG_TO_COMPILE = ("sdxl", "pag", "z_image")
+LONG_TO_COMPILE = ("sd", "sdxl", "pag", "z_image")
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
@@ -195,17 +196,23 @@ def test_alpha_zero_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job])
 def test_a_shift_touches_exactly_the_conditional_image_tokens(loaded: Loaded, jobs: list[Job]) -> None:
     backbone, options = loaded.backbone, [0, 1, 1, 0]
     vectors = vectors_of(backbone, jobs, backbone.layers)
+    before: dict[str, list[Any]] = {layer: [] for layer in backbone.layers}
+    after: dict[str, list[Any]] = {layer: [] for layer in backbone.layers}
+
+    def kept_in(outputs: list[Any]) -> Any:
+        return lambda module, args, output: outputs.append(output)
+
+    with ExitStack() as stack:
+        for layer, outputs in before.items():
+            module = backbone.denoiser.get_submodule(layer)
+            stack.callback(module.register_forward_hook(kept_in(outputs)).remove)
+        stack.enter_context(hooked(backbone, backbone.layers, Shift(vectors, options, Strength(1.5)), len(jobs)))
+        for layer, outputs in after.items():
+            module = backbone.denoiser.get_submodule(layer)
+            stack.callback(module.register_forward_hook(kept_in(outputs)).remove)
+        denoise(backbone, jobs)
     for layer in backbone.layers:
-        before: list[Any] = []
-        after: list[Any] = []
-        module = backbone.denoiser.get_submodule(layer)
-        first = module.register_forward_hook(lambda module, args, output, kept=before: kept.append(output))
-        with hooked(backbone, [layer], Shift(vectors, options, Strength(1.5)), len(jobs)):
-            last = module.register_forward_hook(lambda module, args, output, kept=after: kept.append(output))
-            denoise(backbone, jobs)
-            last.remove()
-        first.remove()
-        for step, (old, new) in enumerate(zip(before, after, strict=True)):
+        for step, (old, new) in enumerate(zip(before[layer], after[layer], strict=True)):
             expected = 1.5 * vectors.directions[layer][step, options][:, None, :]
             old_part = conditional_image_tokens(loaded.name, layer, old, len(jobs))
             new_part = conditional_image_tokens(loaded.name, layer, new, len(jobs))
@@ -220,10 +227,11 @@ def num_changed(old: Any, new: Any) -> int:
 
 
 def test_every_layer_has_an_effect(backbone: Backbone, jobs: list[Job]) -> None:
-    plain, vectors = denoise(backbone, jobs[:1]), vectors_of(backbone, jobs, backbone.layers)
+    vectors, short = vectors_of(backbone, jobs, backbone.layers), sampling(backbone, num_steps=1)
+    plain = denoise(short, jobs[:1])
     for layer in backbone.layers:
-        with hooked(backbone, [layer], Shift(vectors, [0], Strength(5.0, "relative")), 1):
-            assert not torch.equal(denoise(backbone, jobs[:1]), plain), layer
+        with hooked(short, [layer], Shift(vectors, [0], Strength(5.0, "relative")), 1):
+            assert not torch.equal(denoise(short, jobs[:1]), plain), layer
 
 
 def test_nothing_stays_behind_after_an_exception(backbone: Backbone, jobs: list[Job]) -> None:
@@ -431,9 +439,12 @@ def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled
     close(denoise(compiled, two), plain)
 
 
+@pytest.mark.parametrize(
+    "loaded",
+    [name if name == "flux" else pytest.param(name, marks=pytest.mark.slow) for name in BUILDERS],
+    indirect=True,
+)
 def test_contexts_around_a_compiled_denoiser_can_be_nested(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
-    if loaded.name in LONG_TO_COMPILE:
-        pytest.skip("takes long to compile")
     two, layer = jobs[:2], compiled.layers[0]
     vectors = vectors_of(loaded.backbone, jobs, [layer])
     recorder = Recorder(list(range(NUM_STEPS)))

@@ -3,12 +3,15 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Site
+from icm_pipeline.backbones.base import Backbone, BackboneError, Sampling, Site
+from icm_pipeline.backbones.registry import attach
 from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
@@ -35,6 +38,20 @@ def forwards(denoiser: nn.Module) -> list[nn.Module]:
     return blocks(denoiser)
 
 
+@pytest.fixture(scope="module")
+def backbone(random_pipeline_folder: Path) -> Backbone:
+    """The random pipeline with the smallest denoiser that has blocks of every place: compiling takes its time."""
+    pipe = StableDiffusionPipeline.from_pretrained(random_pipeline_folder, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipe.unet = UNet2DConditionModel(
+            sample_size=8, block_out_channels=(32,), layers_per_block=1, down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=32, attention_head_dim=8, norm_num_groups=8,
+        )  # fmt: skip
+    return replace(attach(pipe), sampling=Sampling(NUM_STEPS, 3.0, 16, 16))
+
+
 @pytest.fixture
 def compile_in_place(backbone: Backbone) -> Iterator[Compile]:
     """Give a way to compile; the graphs are those of the default backend, run without a C compiler."""
@@ -55,8 +72,14 @@ def compile_in_place(backbone: Backbone) -> Iterator[Compile]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("layers", [LAYERS, None], ids=["two layers", "all layers"])
-@pytest.mark.parametrize("parts", [whole, blocks, forwards])
+@pytest.mark.parametrize(
+    ("parts", "layers"),
+    [
+        (whole, LAYERS), (blocks, None), (forwards, None),
+        pytest.param(whole, None, marks=pytest.mark.slow), pytest.param(blocks, LAYERS, marks=pytest.mark.slow),
+        pytest.param(forwards, LAYERS, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_denoiser_compiled_in_place_is_recorded_and_changed_as_an_eager_one(
     backbone: Backbone, jobs: list[Job], compile_in_place: Compile, parts: Parts, layers: list[str] | None
 ) -> None:
@@ -102,7 +125,7 @@ def never_called(backbone: Backbone, jobs: list[Job]) -> None:
 
 
 @pytest.mark.parametrize("attempt", [refused_once, refused_inside_another, refused_by_torch, never_called])
-@pytest.mark.parametrize("parts", [whole, blocks])
+@pytest.mark.parametrize("parts", [pytest.param(whole, marks=pytest.mark.slow), blocks])
 def test_a_graph_that_may_not_be_broken_works_as_before_after_an_attempt(
     backbone: Backbone,
     jobs: list[Job],
