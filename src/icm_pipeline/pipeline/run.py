@@ -3,6 +3,8 @@
 import logging
 import shlex
 import time
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from icm_pipeline.backbones.loaded import ModelCache
@@ -23,33 +25,32 @@ from icm_pipeline.tracking.dashboard import track_artifact
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Pipeline:
     """The stages under one configuration, run in order.
 
-    overrides: the command-line words that made the configuration, so that commands can be made of them; logs:
-    the folder for what processes started on several devices print; forced: the keys of what the jobs of a sweep were
-    forced to make; models: their loaded model; reused: the artifacts that a run found done before. Pipelines that are
-    given no common `forced` and `models` share nothing.
+    Pipelines that are given no common `forced` and `models` share nothing.
+
+    Example:
+        Pipeline(settings, [], NoTracker()).run("all")
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        overrides: list[str],
-        tracker: Tracker,
-        logs: Path | None = None,
-        forced: set[str] | None = None,
-        models: ModelCache | None = None,
-    ) -> None:
-        self.settings = settings
-        self.keys = Keys(settings)
-        self._logs = logs
-        self._forced = set() if forced is None else forced
-        self._models = models or ModelCache()
-        self._overrides = overrides
-        self._tracker = tracker
-        self.reused: list[Artifact] = []
-        self._verified: set[str] = set()
+    settings: Settings
+    overrides: list[str]
+    """The command-line words that made the configuration, from which further commands are made."""
+    tracker: Tracker
+    logs: Path | None = None
+    """The folder for what processes on several devices print."""
+    forced: set[str] = field(default_factory=set)
+    """The keys of what force=true has made again so far."""
+    models: ModelCache = field(default_factory=ModelCache)
+    reused: list[Artifact] = field(default_factory=list, init=False)
+    """The artifacts that were found done."""
+    _verified: set[str] = field(default_factory=set, init=False)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self.settings)
 
     def find(self, name: str) -> Artifact | None:
         """Return a stage's artifact if it is done; raises ArtifactError if it is damaged or was edited."""
@@ -71,7 +72,7 @@ class Pipeline:
     def missing(self, stage: str) -> list[str]:
         """Return the stages that running one, or `all`, would make; raises ValueError for a folder that it lacks.
 
-        Those that compare are none of them: their keys depend on what is evaluated by then, and they lack nothing.
+        Without stages that compare: their keys depend on what is evaluated by then, and they lack nothing.
         """
         every = [name for name in stages_of(self.settings) if not STAGES[name].compares]
         there = {name: self.keys.folder(name).exists() for name in every}
@@ -79,7 +80,7 @@ class Pipeline:
 
     def _is_forced(self, name: str) -> bool:
         """Say whether a stage is made again although it is there: with force=true, once in a sweep."""
-        return self.settings.force and (STAGES[name].compares or self.keys.key(name) not in self._forced)
+        return self.settings.force and (STAGES[name].compares or self.keys.key(name) not in self.forced)
 
     def run(self, stage: str) -> Artifact | None:
         """Run one stage, or with `all` every missing one in order; return the last artifact.
@@ -97,15 +98,14 @@ class Pipeline:
 
     def track(self, artifact: Artifact) -> None:
         """Show a stage's artifact on the dashboard."""
-        track_artifact(self._tracker, artifact, STAGES[artifact.stage].show)
+        track_artifact(self.tracker, artifact, STAGES[artifact.stage].show)
 
     def command(self, stage: str) -> str:
         """Return the command that makes a stage under this configuration."""
         left_out = ("stage=", "force=", "shards=", "shard=", "devices=")
-        kept = [word for word in self._overrides if not word.startswith(left_out)]
-        options = [word for word in kept if word.startswith("--")]  # Hydra reads them before the other words only
-        words = [word for word in kept if not word.startswith("--")]
-        return shlex.join(["python", "-m", "icm_pipeline", *options, f"stage={stage}", *words])
+        words = [f"stage={stage}", *(word for word in self.overrides if not word.startswith(left_out))]
+        words.sort(key=lambda word: not word.startswith("--"))  # Hydra reads options before the other words only
+        return shlex.join(["python", "-m", "icm_pipeline", *words])
 
     def _run_stage(self, name: str, helps: bool) -> Artifact | None:
         stage, folder = STAGES[name], self.keys.folder(name)
@@ -121,7 +121,7 @@ class Pipeline:
             log.info("%s: made again, as what is in %s is of an earlier format, %s", name, folder.parent, *earlier[-1:])
         started = time.monotonic()
         if stage.shared and self.settings.devices:
-            run_on_devices(name, stage.devices(self.settings)[0], self.settings.devices, self._overrides, self._logs)
+            run_on_devices(name, stage.devices(self.settings)[0], self.settings.devices, self.overrides, self.logs)
         elif stage.shared and self.settings.shards > 1:
             self._run_shares(stage, folder, parents, helps)
             missing = missing_shares(folder, self.settings.shards)
@@ -129,18 +129,15 @@ class Pipeline:
                 log.info("%s: this share is done; of %d missing yet: %s", name, self.settings.shards, missing)
                 return None
         with building(folder, self._manifest(stage), force) as partial:
-            if partial is not None:
-                log.info("%s: %s", name, stage.summary)
-                stage.run(self._context(stage, parents, partial, WHOLE))
+            made = self._make(stage, parents, partial, WHOLE)
         seconds = time.monotonic() - started
-        if partial is not None:
+        if made:
             self._verified.add(self.keys.key(name))  # hashed a moment ago
-            self._forced |= {self.keys.key(name)} if force else set()
-            self._tracker.metrics({f"seconds/{name}": seconds})
+            self.forced |= {self.keys.key(name)} if force else set()
+            self.tracker.metrics({f"seconds/{name}": seconds})
         artifact = self.find(name)
         assert artifact is not None
-        by = "" if partial is not None else "waited for another job, "
-        log.info("%s: %s%.1f s, %s", name, by, seconds, artifact.folder)
+        log.info("%s: %s%.1f s, %s", name, "" if made else "waited for another job, ", seconds, artifact.folder)
         self.track(artifact)
         return artifact
 
@@ -148,21 +145,22 @@ class Pipeline:
         """Make this job's share of a stage; if it helps, then all that no other job makes, and wait for those."""
         count, first = self.settings.shards, self.settings.shard or 0
         order = [(first + offset) % count for offset in range(count)] if helps else [first]
-        turns = [(index, False) for index in order] + [(index, True) for index in order]
-        for index, wait in turns:
+        for index, wait in [(index, wait) for wait in (False, True) for index in order]:
             share = Share(index, count)
             with building_share(folder, self._manifest(stage), share, wait) as partial:
-                if partial is not None:
-                    log.info("%s, share %s: %s", stage.name, share.name, stage.summary)
-                    stage.run(self._context(stage, parents, partial, share))
+                self._make(stage, parents, partial, share)
 
-    def _context(self, stage: Stage, parents: dict[str, Artifact], partial: Path, share: Share) -> StageContext:
+    def _make(self, stage: Stage, parents: dict[str, Artifact], partial: Path | None, share: Share) -> bool:
+        """Run a stage in its partial folder; return False if there is none, because another job has done the work."""
+        if partial is None:
+            return False
+        log.info("%s: %s", stage.name if share == WHOLE else f"{stage.name}, share {share.name}", stage.summary)
         compared = self.keys.compared() if stage.compares else ()
-        return StageContext(self.settings, parents, partial, compared, share, self._models)
+        stage.run(StageContext(self.settings, parents, partial, compared, share, self.models))
+        return True
 
     def _manifest(self, stage: Stage) -> Manifest:
         given = [name for name in stage.images if value_at(self.settings, name) is not None]
-        folders = {name: str(folder_of(self.settings, name)) for name in given}
         return Manifest(
             stage=stage.name,
             key=self.keys.key(stage.name),
@@ -171,7 +169,7 @@ class Pipeline:
             attribute=self.settings.attribute.name,
             device=stage.device(self.settings),
             settings=self.keys.content(stage.name),
-            folders=folders,
+            folders={name: str(folder_of(self.settings, name)) for name in given},
             rounding={dotted: value_at(self.settings, dotted) for dotted in ROUNDING} if stage.makes else {},
         )
 

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich import box
@@ -61,15 +62,20 @@ def _stages_table(plan: Plan, title: str) -> Table:
 def _cells(items: list[Item], sums: Total) -> list[str]:
     if sums.num_done == sums.num_items:
         return [_state(items, sums), *[""] * 7]
+    device_unknown = any(item.work.device_memory is None for item in items)
     return [
         _state(items, sums),
         _count(sums.num_images),
         _count(sums.passes),
         _count(sums.num_probes),
-        _size(sums.disk, sums.disk_unknown, sums.at_most),
-        _size(sums.memory, sums.memory_unknown),
-        _size(sums.device_memory, sums.memory_unknown and any(item.work.device_memory is None for item in items)),
-        _time(sums.seconds, sums.seconds_unknown),
+        _known(size_text, sums.disk, sums.disk_unknown, sums.at_most),
+        _known(size_text, sums.memory, sums.memory_unknown),
+        _known(
+            size_text,
+            sums.device_memory,
+            device_unknown,
+        ),
+        _known(time_text, sums.seconds, sums.seconds_unknown),
     ]
 
 
@@ -103,7 +109,7 @@ def _summary(plan: Plan) -> list[str]:
 def _disk_line(plan: Plan, items: list[Item], sums: Total) -> str:
     outputs = Path(plan.jobs[0].settings.paths.outputs)
     free = shutil.disk_usage(_existing(outputs)).free
-    more, most = _size(sums.disk, sums.disk_unknown, sums.at_most) or size_text(0), most_disk(items)
+    more, most = _known(size_text, sums.disk, sums.disk_unknown, sums.at_most) or size_text(0), most_disk(items)
     line = f"Disk: {more} more, {size_text(most)} at once while it is made; {size_text(free)} are free in {outputs}."
     if sums.at_most:
         line += " No picture of this model is there to go by: pictures are counted uncompressed."
@@ -156,13 +162,8 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else ""
 
 
-def _size(size: float, unknown: int, at_most: int = 0) -> str:
-    if not size:
+def _known(text: Callable[[float], str], value: float, unknown: int, at_most: int = 0) -> str:
+    """Return a sum in words, with a question mark for what of it is unknown."""
+    if not value:
         return "?" if unknown else ""
-    return f"{'<= ' if at_most else ''}{size_text(size)}{' + ?' if unknown else ''}"
-
-
-def _time(seconds: float, unknown: int) -> str:
-    if not seconds:
-        return "?" if unknown else ""
-    return time_text(seconds) + (" + ?" if unknown else "")
+    return f"{'<= ' if at_most else ''}{text(value)}{' + ?' if unknown else ''}"
