@@ -62,11 +62,9 @@ class Keys:
         reads = stage.reads(settings)
         read_by_method = method_named(settings.method.name).reads
         values = {dotted: counted(settings, dotted, read_by_method) for dotted in sorted(reads)}
-        weights = {}
-        for dotted in [one for one in (*WEIGHTS, *PICTURES) if one in reads and value_at(settings, one) is not None]:
-            hash_of = _hash_of_pictures if dotted in PICTURES else _hash_of_weights
-            if found := hash_of(dotted, value_at(settings, dotted)):
-                weights[dotted] = found
+        named = {dotted: value_at(settings, dotted) for dotted in (*WEIGHTS, *PICTURES) if dotted in reads}
+        hashes = {dotted: _hash_of(dotted, value) for dotted, value in named.items() if value is not None}
+        weights = {dotted: found for dotted, found in hashes.items() if found}
         given = [dotted for dotted in stage.images if value_at(settings, dotted) is not None]
         content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
         shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
@@ -101,14 +99,12 @@ class Keys:
         return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.model.device)
 
 
-def _hash_of_weights(setting: str, value: str) -> str | None:
-    """Return the hash of the weights that a setting names, None if they are not on this disk."""
-    folder = brought_weights(value) if setting.endswith(".model") else local_folder(value)
-    return fingerprint(folder) if folder is not None and folder.exists() else None
-
-
-def _hash_of_pictures(setting: str, value: str) -> str:
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"{setting}={value} is no folder. Give a folder of pictures or of another run.")
-    return stat_hash(folder)
+def _hash_of(setting: str, value: str) -> str | None:
+    """Return the hash of the pictures or weights that a setting names; None for weights that are not on this disk."""
+    if setting in PICTURES:
+        folder = Path(value).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"{setting}={value} is no folder. Give a folder of pictures or of another run.")
+        return stat_hash(folder)
+    weights = brought_weights(value) if setting.endswith(".model") else local_folder(value)
+    return fingerprint(weights) if weights is not None and weights.exists() else None
