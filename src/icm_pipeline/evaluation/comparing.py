@@ -27,28 +27,23 @@ def fd_less(settings: Settings, this: Artifact, other: Artifact, ways: tuple[Ste
     shares = ways[0].target_shares
     if ways[1].target_shares != shares:
         return None
-    both = [read_steered(artifact) for artifact in (this, other)]
-    alone = sorted(both[0].keys() ^ both[1].keys())
+    here, there = read_steered(this), read_steered(other)
+    alone, ids = sorted(here.keys() ^ there.keys()), [image_id for image_id in here if image_id in there]
     if alone:
         what = f"{count_text(len(alone), 'image')} that only one of the two has: {abbreviate(alone)}"
         log.warning("%s beside this run: left out %s", other.folder.name, what)
-    ids = [image_id for image_id in both[0] if image_id in both[1]]
     if not ids:
         return None
-    shown = [np.array([images[image_id].shown for image_id in ids]) for images in both]
-    before, after = map(one_hot_labels, shown) if settings.evaluate.fd == "labels" else shown
-    wanted, others = ([images[image_id].steered_to for image_id in ids] for images in both)
-    fixed = wanted == others and all(way.assignment == "quota" for way in ways)
+    pairs = [(here[image_id], there[image_id]) for image_id in ids]
+    before, after = (np.array([image.shown for image in side]) for side in zip(*pairs, strict=True))
+    if settings.evaluate.fd == "labels":
+        before, after = one_hot_labels(before), one_hot_labels(after)
+    fixed = all(way.assignment == "quota" for way in ways) and all(a.steered_to == b.steered_to for a, b in pairs)
+    strata = np.unique([image.steered_to for image, _ in pairs], return_inverse=True)[1] if fixed else None
+    prompts, rng = [image.prompt for image, _ in pairs], np.random.default_rng(settings.seed)
+    target, num_resamples = None if shares is None else np.array(shares), settings.evaluate.bootstrap
     try:
-        return paired_change(
-            before,
-            after,
-            [both[0][image_id].prompt for image_id in ids],
-            settings.evaluate.bootstrap,
-            np.random.default_rng(settings.seed),
-            None if shares is None else np.array(shares),
-            strata=np.unique(wanted, return_inverse=True)[1] if fixed else None,
-        )[1]
+        return paired_change(before, after, prompts, num_resamples, rng, target, strata=strata)[1]
     except ValueError as error:
         log.warning("%s beside this run: %s", other.folder.name, error)
         return None

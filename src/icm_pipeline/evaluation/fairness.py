@@ -30,7 +30,10 @@ def fairness_figures(
     num_options, num_resamples = next(iter(sides.values())).shape[1], settings.evaluate.bootstrap
     target = np.array(settings.method.target_shares or np.full(num_options, 1 / num_options))
     rng = np.random.default_rng(settings.seed)
-    floor = _drawn_floor(settings, target, rng) if made_here else _assigned_floor(wanted, prompts, target)
+    method, floor = settings.method, _assigned_floor(wanted, prompts, target)
+    if made_here:
+        num_images = settings.evaluate.images_per_prompt
+        floor = expected_floor(num_images, target, method.assignment, method.draw_size, rng)
     if settings.evaluate.fd == "labels":
         sides = {side: one_hot_labels(rows) for side, rows in sides.items()}
     left_out = _unseen_prompts(list(sides.values()), prompts)
@@ -39,7 +42,7 @@ def fairness_figures(
     if left_out:
         log.warning("FD is without %d prompts of which the judge could see no image: %s", len(left_out), left_out)
     inside = ~np.isin(prompts, left_out)
-    strata = wanted[inside] if made_here and settings.method.assignment == "quota" else None
+    strata = wanted[inside] if made_here and method.assignment == "quota" else None
     sides, prompts = {side: rows[inside] for side, rows in sides.items()}, np.array(prompts)[inside].tolist()
 
     def figures(side: Floats, strata: Ints | None) -> tuple[Discrepancy, Figure, Figure]:
@@ -49,11 +52,17 @@ def fairness_figures(
         rarest = {prompt: worst_share(row) for prompt, row in shares.items()}
         return Discrepancy(fd.mean, fd.by_prompt, interval), _figure(gaps), _figure(rarest)
 
-    before: tuple[Discrepancy | None, Figure | None, Figure | None] = (None, None, None)
-    if "original" in sides:
-        before = figures(sides["original"], None)
-    after = figures(sides["steered"], strata)
-    return Fairness(floor, left_out, *before, *after, _change(sides, prompts, num_resamples, rng, target, strata))
+    def change(before: Floats, after: Floats) -> Change | None:
+        pairs = ~np.isin(prompts, _unseen_prompts([before + after], prompts))  # of prompts with a pair that was seen
+        if not pairs.any():
+            return None
+        rows, fixed = np.array(prompts)[pairs].tolist(), None if strata is None else strata[pairs]
+        return Change(*paired_change(before[pairs], after[pairs], rows, num_resamples, rng, target, strata=fixed))
+
+    if "original" not in sides:
+        return Fairness(floor, left_out, None, None, None, *figures(sides["steered"], strata), None)
+    before, after = figures(sides["original"], None), figures(sides["steered"], strata)
+    return Fairness(floor, left_out, *before, *after, change(sides["original"], sides["steered"]))
 
 
 def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:
@@ -75,37 +84,11 @@ def shares_by_prompt(probabilities: Floats, prompts: list[str], options: list[st
     }
 
 
-def _drawn_floor(settings: Settings, target: Floats, rng: np.random.Generator) -> float:
-    method, num_images = settings.method, settings.evaluate.images_per_prompt
-    return expected_floor(num_images, target, method.assignment, method.draw_size, rng)
-
-
 def _assigned_floor(wanted: Ints, prompts: list[str], target: Floats) -> float | None:
     """Return FD if all images showed the option they were steered to; None unless it is known of each."""
     if (wanted < 0).any():
         return None
     return float(np.mean(list(discrepancy_by_prompt(np.eye(len(target))[wanted], prompts, target).values())))
-
-
-def _change(
-    sides: Mapping[str, Floats],
-    prompts: list[str],
-    num_resamples: int,
-    rng: np.random.Generator,
-    target: Floats,
-    strata: Ints | None,
-) -> Change | None:
-    """Return FD steered less FD original over the prompts with a pair that the judge could see; None without any."""
-    if "original" not in sides:
-        return None
-    before, after = sides["original"], sides["steered"]
-    inside = ~np.isin(prompts, _unseen_prompts([before + after], prompts))
-    if not inside.any():
-        return None
-    rows = np.array(prompts)[inside].tolist()
-    strata = None if strata is None else strata[inside]
-    change, interval = paired_change(before[inside], after[inside], rows, num_resamples, rng, target, strata=strata)
-    return Change(change, interval)
 
 
 def _unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:

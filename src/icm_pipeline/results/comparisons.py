@@ -5,8 +5,9 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def differences(evaluations: Sequence[Artifact]) -> Differences:
 
     Ancestors that have been removed are left out.
     """
-    read: dict[Path, Artifact | None] = {}
+    read = cache(_read_ancestor)
     settings = [_settings_behind(evaluation, read) for evaluation in evaluations]
     told: list[list[str]] = [[] for _ in evaluations]
     usual = []
@@ -100,20 +101,12 @@ def differences(evaluations: Sequence[Artifact]) -> Differences:
     return Differences(tuple(map(tuple, told)), tuple(usual))
 
 
-def _settings_behind(evaluation: Artifact, read: dict[Path, Artifact | None]) -> dict[str, Any]:
-    """Return the settings of an evaluation and its ancestors, by dotted name; read: a cache of their manifests."""
-    root, found, seen, waiting = evaluation.folder.parent.parent, dict[str, Any](), set[Path](), [evaluation]
-    while waiting:
-        artifact = waiting.pop()
-        found |= _flat(artifact.manifest.config)
-        for stage, key in artifact.manifest.parents.items():
-            place = root / stage / key
-            if place not in read:
-                read[place] = _read_ancestor(root / stage, key)
-            parent = read[place]
-            if parent is not None and place not in seen:
-                seen.add(place)
-                waiting.append(parent)
+def _settings_behind(artifact: Artifact, read: Callable[[Path, str], Artifact | None]) -> dict[str, Any]:
+    """Return the settings of an artifact and its ancestors, by dotted name; read: finds an ancestor."""
+    found = _flat(artifact.manifest.config)
+    for stage, key in artifact.manifest.parents.items():
+        parent = read(artifact.folder.parent.parent / stage, key)
+        found |= {} if parent is None else _settings_behind(parent, read)
     return found
 
 
