@@ -24,7 +24,7 @@ def mapped_options(
 def test_an_option_takes_the_probability_of_all_its_classes_and_the_rest_is_dropped() -> None:
     mapped = mapped_options(HEADS, GROUPS, "race", ["white", "black", "asian", "indian"])
     probabilities = np.array([[0.1, 0.2, 0.05, 0.1, 0.2, 0.3, 0.05]])
-    np.testing.assert_allclose(mapped.options(probabilities), [[0.1, 0.2, 0.3, 0.3]])
+    np.testing.assert_allclose(probabilities @ mapped.members, [[0.1, 0.2, 0.3, 0.3]])
     assert mapped.dropped == ("Latino_Hispanic", "Middle Eastern")
 
 

@@ -244,7 +244,7 @@ def test_the_configuration_offers_the_judges_there_are() -> None:
 def test_a_judge_of_ones_own_is_one_file_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "coin.py").write_text(TOSSING)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(JUDGES, "coin", Judge("coin:Coin", "coin:check"))
+    monkeypatch.setitem(JUDGES, "coin", Judge("coin", "Coin"))
     check_labeler(labeler_config("coin", "/a/coin"), "judge", {})
     with pytest.raises(ValueError, match=r"^judge\.path is empty"):
         check_labeler(labeler_config("coin"), "judge", {})

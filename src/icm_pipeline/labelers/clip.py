@@ -14,6 +14,7 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
 from icm_pipeline.arrays import Floats
@@ -24,7 +25,7 @@ from icm_pipeline.zoo.paths import LOCAL_MODEL, brought_weights, local_folder
 log = logging.getLogger(__name__)
 
 HUB_MODEL = "hf-hub:"
-NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # sizes that OpenAI stored beside the weights
+SIZES = ("input_resolution", "context_length", "vocab_size")  # that OpenAI stored beside the weights
 
 
 def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
@@ -40,10 +41,11 @@ def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
         raise ValueError(f"{given} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")
     if is_local or model.startswith(HUB_MODEL):
         return
-    known = _models_in(folder) if folder is not None and folder.is_dir() else _models_of_open_clip()
+    known, where = _models_of_open_clip(), "open_clip"
+    if folder is not None and folder.is_dir():
+        known, where = _models_in(folder), f"{setting}.path={path}"
     if model.replace("/", "-") not in known:
         near = get_close_matches(model, known, n=3, cutoff=0.4) or sorted(known)[:8]
-        where = "open_clip" if folder is None or not folder.is_dir() else f"{setting}.path={path}"
         raise ValueError(f"{setting}.model={model} is no model of {where}; it has for instance {', '.join(near)}.")
 
 
@@ -52,9 +54,9 @@ def _models_in(folder: Path) -> list[str]:
 
 
 def _models_of_open_clip() -> list[str]:
-    """Return the names of open_clip's architectures; it is not imported for that, which takes seconds."""
+    """Return the names of open_clip's architectures without importing it, which takes seconds."""
     if "open_clip" in sys.modules:
-        return list(sys.modules["open_clip"].list_models())  # with those that were added to it
+        return list(sys.modules["open_clip"].list_models())  # including those added at run time
     package = find_spec("open_clip")
     places = package.submodule_search_locations if package else None
     return [name for place in places or () for name in _models_in(Path(place) / "model_configs")]
@@ -72,20 +74,15 @@ class ClipJudge:
 
         check(config, setting, {})
         model, path, device = config.model, config.path, config.device
-        weights: str | None = path
-        whole = model.startswith((HUB_MODEL, LOCAL_MODEL))
-        folder = None if whole else local_folder(path)
-        archive = folder if folder is not None and is_script_archive(folder) else None
-        if whole or archive is not None:
-            weights = None
-        elif folder is not None:
-            if folder.is_dir():
-                open_clip.add_model_config(folder / f"{model}.json")
-                folder = folder / f"{model}.safetensors"
-            weights = str(folder)
+        brings_weights = model.startswith((HUB_MODEL, LOCAL_MODEL))
+        weights: Path | str | None = None if brings_weights else local_folder(path) or path
+        archive = weights if isinstance(weights, Path) and is_script_archive(weights) else None
+        if isinstance(weights, Path) and weights.is_dir():
+            open_clip.add_model_config(weights / f"{model}.json")
+            weights = weights / f"{model}.safetensors"
         try:
             self._model, _, self._transform = open_clip.create_model_and_transforms(
-                model, pretrained=weights, device=device, weights_only=True
+                model, pretrained=None if archive or weights is None else str(weights), device=device, weights_only=True
             )
             if archive is not None:
                 self._model.load_state_dict(read_script_archive(archive))
@@ -135,8 +132,7 @@ class ClipJudge:
         """Return probabilities [n, options] from image embeddings [n, d]: softmax over each option's best text."""
         scale = float(self._model.logit_scale.detach().exp())
         logits = np.stack([(scale * embedded @ self._texts_of(texts).T).max(1) for texts in options.values()], axis=1)
-        shifted = np.exp(logits - logits.max(1, keepdims=True))
-        probabilities: Floats = shifted / shifted.sum(1, keepdims=True)
+        probabilities: Floats = softmax(logits, axis=1)
         return probabilities
 
 
@@ -151,4 +147,4 @@ def is_script_archive(path: Path) -> bool:
 def read_script_archive(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a TorchScript archive in float32; the model itself is not run."""
     state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {name: value.float() for name, value in state.items() if name not in NO_WEIGHTS}
+    return {name: value.float() for name, value in state.items() if name not in SIZES}

@@ -1,7 +1,10 @@
-"""Faces in pictures: dlib's detectors and landmarks, the choice among several, and crops for judges of faces.
+"""Faces in pictures: dlib's detectors, landmarks and crops, and the choice among several faces.
 
 The crop is that of the published evaluation: five landmarks, padding 0.25, 300 px. Pictures without a face keep their
 row, filled with NaN, and are counted.
+
+References:
+    Dlib-ml: A Machine Learning Toolkit, 2009. https://www.jmlr.org/papers/v10/king09a.html
 """
 
 import logging
@@ -24,8 +27,8 @@ Found = TypeVar("Found")
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 CHIP_SIZE = 300  # FairFace's published crop
 CHIP_PADDING = 0.25
-SEARCH_SIZE = 800  # a larger picture is searched at this length of its longer side, as in FairFace's script
-LEAST_SCORE = 0.2  # dlib's detectors give faces about 1 and what they mistake for one about 0.1
+SEARCH_SIZE = 800  # of the longer side; larger pictures are shrunk to it for the search, as in FairFace's script
+LEAST_SCORE = 0.2  # dlib's detectors score faces about 1 and false positives about 0.1
 DETECTORS = ("dlib", "dlib_cnn")
 LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
 CNN_FILE = "mmod_human_face_detector.dat"
@@ -33,10 +36,11 @@ CNN_FILE = "mmod_human_face_detector.dat"
 
 @dataclass(frozen=True)
 class Face:
-    """Where a face is: its box, and five landmarks [5, 2] in pixels, in dlib's order."""
+    """Where a face is, in pixels."""
 
     box: Box
     landmarks: Floats
+    """[5, 2], in dlib's order."""
 
     def area(self) -> float:
         left, top, right, bottom = self.box
@@ -115,7 +119,7 @@ def _model_file(name: str) -> Path:
 def chosen_faces(faces: list[Found], choice: str, area: Callable[[Found], float]) -> list[Found]:
     """Return the faces that count: the largest, all, or the only one (`single`: none if there are several)."""
     if choice == "largest":
-        return [max(faces, key=area)] if faces else []
+        return sorted(faces, key=area, reverse=True)[:1]
     return [] if choice == "single" and len(faces) != 1 else faces
 
 

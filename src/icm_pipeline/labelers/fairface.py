@@ -1,17 +1,18 @@
-"""FairFace (Kärkkäinen and Joo, WACV 2021): the judge of the published evaluation, from its authors' checkpoint.
+"""FairFace, the judge of the published evaluation, from its authors' checkpoint.
 
 A ResNet-34 with 18 outputs for race, gender and age; softmax within each head. The four-race checkpoint is read for
 race only, as its authors do.
+
+References:
+    FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age, 2021. https://arxiv.org/abs/1908.04913
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -40,11 +41,14 @@ class FairFaceJudge:
 
     def __init__(self, config: LabelerConfig, setting: str) -> None:
         from torchvision.models import resnet34
+        from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
         self._heads = _heads(config, setting)
         network = resnet34(weights=None, num_classes=NUM_OUTPUTS)
         _fill(network, _checkpoint(config, setting))
         self._network = network.to(config.device).eval()
+        steps = [Resize((INPUT_SIZE, INPUT_SIZE)), ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        self._prepare: Callable[[Any], Tensor] = Compose(steps)
         self._config, self._setting = config, setting
 
     @torch.inference_mode()
@@ -52,7 +56,7 @@ class FairFaceJudge:
         maps = map_questions(self._heads, self._config, self._setting, questions)
         parts = []
         for batch in image_batches(images, self._config.batch_size, "FairFace"):
-            pixels = torch.stack([to_input(image) for image in batch])
+            pixels = torch.stack([self._prepare(image.convert("RGB")) for image in batch])
             parts.append(self._network(pixels.to(self._config.device)).double().cpu())
         logits, heads = torch.cat(parts), {mapped.head for mapped in maps.values()}
         return answers("fairface", maps, {head: head_probabilities(logits, self._heads, head) for head in heads})
@@ -86,13 +90,6 @@ def head_probabilities(logits: Tensor, heads: Heads, head: str) -> Floats:
     start = sum(len(heads[name]) for name in names[: names.index(head)])
     probabilities: Floats = logits[:, start : start + len(heads[head])].softmax(1).numpy()
     return probabilities
-
-
-def to_input(image: Any) -> Tensor:
-    """Return a picture as [3, 224, 224], normalised as ImageNet's are."""
-    picture = image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)
-    scaled = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-    return (scaled - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
 
 
 def _fill(network: nn.Module, file: Path) -> None:

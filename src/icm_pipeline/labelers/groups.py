@@ -1,7 +1,7 @@
-"""From a judge's own classes to an attribute's options: each option is one class or several, other classes are dropped.
+"""From a judge's own classes to an attribute's options: each option is one class or several.
 
-A judge answers with heads, e.g. FairFace's `race` with seven classes. Probability of classes that no option names is
-dropped, not shared out, as the published evaluation does: rows then do not sum to 1.
+A judge answers with heads, such as FairFace's `race` with seven classes. Probability of classes without an option is
+dropped, not shared out, as in the published evaluation: rows then do not sum to 1.
 """
 
 import logging
@@ -23,26 +23,26 @@ YEARS = re.compile(r"(\d+)(?:-(\d+)|\+)")  # of a head whose classes are years: 
 
 @dataclass(frozen=True)
 class OptionMap:
-    """Which head answers an attribute, and which of its classes make up each option: `members` [classes, options]."""
+    """How a judge answers an attribute."""
 
     head: str
     members: Floats
+    """1 where a class of the head is part of an option, [classes, options]."""
     dropped: tuple[str, ...]
-
-    def options(self, probabilities: Floats) -> Floats:
-        """Return probabilities [n, options] from the head's [n, classes]."""
-        gathered: Floats = probabilities @ self.members
-        return gathered
+    """Classes without an option."""
 
 
 def map_options(heads: Heads, config: LabelerConfig, setting: str, attribute: str, options: Iterable[str]) -> OptionMap:
-    """Find the head and classes behind an attribute's options; raises ValueError naming what the judge can tell.
+    """Find the head and classes behind an attribute's options; raises ValueError saying what the judge can tell.
 
     The head is the one of the attribute's name, else the only one that has all the options (so `race_7` is `race`). An
     option is made of the classes that `config.groups` lists for it, else of the class of its name, whatever the case.
     """
     wanted, groups, judge = list(options), config.groups, chosen_as(config.kind, setting)
-    unknown = {head: _unknown(heads[head], groups.get(head, {}), wanted) for head in heads}
+    unknown = {
+        head: [option for option in wanted if not _columns(classes, groups.get(head, {}), option)]
+        for head, classes in heads.items()
+    }
     fitting = [head for head in heads if not unknown[head]]
     if attribute not in heads and len(fitting) != 1:
         raise ValueError(f"{judge} cannot judge {attribute!r} with options {wanted}. {_ability(heads, groups)}")
@@ -70,23 +70,15 @@ def map_questions(heads: Heads, config: LabelerConfig, setting: str, questions: 
 
 def answers(judge: str, maps: dict[str, OptionMap], by_head: Mapping[str, Floats]) -> dict[str, Floats]:
     """Return each attribute's probabilities [n, options] from those of the heads [n, classes]; log what is dropped."""
-    found = {attribute: mapped.options(by_head[mapped.head]) for attribute, mapped in maps.items()}
+    found = {}
     for attribute, mapped in maps.items():
-        _report_dropped(judge, attribute, mapped, found[attribute])
+        found[attribute] = by_head[mapped.head] @ mapped.members
+        seen = found[attribute][~np.isnan(found[attribute]).any(1)]
+        if mapped.dropped and len(seen):
+            share = 1 - float(seen.sum(1).mean())
+            names = ", ".join(mapped.dropped) if len(mapped.dropped) <= 7 else f"{len(mapped.dropped)} classes"
+            log.info("%s: %.1f %% of %s is of no option and dropped (%s)", judge, 100 * share, attribute, names)
     return found
-
-
-def _report_dropped(judge: str, attribute: str, mapped: OptionMap, probabilities: Floats) -> None:
-    """Log how much probability of [n, options] belonged to classes that no option names."""
-    seen = probabilities[~np.isnan(probabilities).any(1)]
-    if mapped.dropped and len(seen):
-        share = 1 - float(seen.sum(1).mean())
-        names = ", ".join(mapped.dropped) if len(mapped.dropped) <= 7 else f"{len(mapped.dropped)} classes"
-        log.info("%s: %.1f %% of %s is of no option and dropped (%s)", judge, 100 * share, attribute, names)
-
-
-def _unknown(classes: tuple[str, ...], groups: dict[str, list[str]], options: list[str]) -> list[str]:
-    return [option for option in options if not _columns(classes, groups, option)]
 
 
 def _columns(classes: tuple[str, ...], groups: dict[str, list[str]], option: str) -> list[int]:

@@ -1,7 +1,7 @@
 """Every judge, a row each; its module is imported when it is asked for."""
 
 from dataclasses import dataclass
-from pkgutil import resolve_name
+from importlib import import_module
 
 from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Labeler, Questions
@@ -10,26 +10,26 @@ from icm_pipeline.machine.devices import check_device
 
 @dataclass(frozen=True)
 class Judge:
-    """A kind of judge: two functions of its own file, as `module:name`."""
+    """A kind of judge, in a file of its own.
 
+    The file also has `check(config, setting, questions)`, which raises what loading and labelling would, without
+    loading a network.
+    """
+
+    module: str
     load: str
-    """(config, setting) -> Labeler, as a class or a function. `setting` is the configuration group, for messages."""
-    check: str
-    """(config, setting, questions): raise what loading and labelling would, without loading a network."""
+    """The class or function in it that makes a Labeler of (config, setting). `setting` is the name of the judge's group
+    in the configuration, for messages."""
     finds_faces: bool = False
     """It finds faces itself. Others are shown crops, unless `faces=none`."""
 
 
 JUDGES = {
-    "age_gender": Judge(
-        "icm_pipeline.labelers.age_gender:AgeGenderJudge", "icm_pipeline.labelers.age_gender:check", finds_faces=True
-    ),
-    "clip": Judge("icm_pipeline.labelers.clip:ClipJudge", "icm_pipeline.labelers.clip:check"),
-    "deepface": Judge(
-        "icm_pipeline.labelers.deepface:DeepFaceJudge", "icm_pipeline.labelers.deepface:check", finds_faces=True
-    ),
-    "fairface": Judge("icm_pipeline.labelers.fairface:FairFaceJudge", "icm_pipeline.labelers.fairface:check"),
-    "tiny": Judge("icm_pipeline.labelers.tiny:TinyLabeler", "icm_pipeline.labelers.tiny:check"),
+    "age_gender": Judge("icm_pipeline.labelers.age_gender", "AgeGenderJudge", finds_faces=True),
+    "clip": Judge("icm_pipeline.labelers.clip", "ClipJudge"),
+    "deepface": Judge("icm_pipeline.labelers.deepface", "DeepFaceJudge", finds_faces=True),
+    "fairface": Judge("icm_pipeline.labelers.fairface", "FairFaceJudge"),
+    "tiny": Judge("icm_pipeline.labelers.tiny", "TinyLabeler"),
 }
 
 
@@ -44,7 +44,7 @@ def load_labeler(config: LabelerConfig, setting: str = "labeler") -> Labeler:
     """
     check_device(config.device, f"{setting}.device")
     judge = _judge(config, setting)
-    labeler: Labeler = resolve_name(judge.load)(config, setting)
+    labeler: Labeler = getattr(import_module(judge.module), judge.load)(config, setting)
     if judge.finds_faces or config.faces == "none":
         return labeler
     from icm_pipeline.labelers.faces import DlibFinder, OfFaces
@@ -59,7 +59,7 @@ def check_labeler(config: LabelerConfig, setting: str, questions: Questions) -> 
         from icm_pipeline.labelers.faces import check_finder
 
         check_finder(config, setting)
-    resolve_name(judge.check)(config, setting, questions)
+    import_module(judge.module).check(config, setting, questions)
 
 
 def _judge(config: LabelerConfig, setting: str) -> Judge:

@@ -1,10 +1,12 @@
 """Many logistic regressions at once: minimise C * sum(log loss) + ||w||^2 / 2 with a free intercept.
 
-The problem is that of scikit-learn's LogisticRegression. A problem with more features than samples is solved in the
-space of its samples, w = X' a, where the number of features no longer counts (Keerthi et al. 2005, "A fast dual
-algorithm for kernel logistic regression"). Either way the method is nonlinear conjugate gradients, preconditioned with
-the Cholesky factor of the Hessian at the start, renewed where the curvature has changed. The factor is exact for two
-options; more options share one.
+The problem is that of scikit-learn's LogisticRegression. With more features than samples it is solved in the space of
+the samples, w = X' a, whose size does not depend on the number of features. Both ways use nonlinear conjugate
+gradients, preconditioned with the Cholesky factor of the Hessian at the start, which is renewed where the curvature has
+changed. The factor is exact for two options; more options share one.
+
+References:
+    A fast dual algorithm for kernel logistic regression, 2005. https://doi.org/10.1007/s10994-005-0768-5
 """
 
 from dataclasses import dataclass
@@ -25,16 +27,12 @@ INVERTING = ("cuda",)  # devices on which a batch of substitutions takes far lon
 
 @dataclass(frozen=True)
 class Solution:
-    """The minima of b problems with n samples, d features and k columns of logits.
+    """The minima of b problems with n samples, d features and k columns of logits."""
 
-    weights: [b, d, k], bias: [b, 1, k], logits: [b, n, k] of the samples, from which a neighbouring
-    problem can start, converged: [b].
-    """
-
-    weights: Tensor
-    bias: Tensor
-    logits: Tensor
-    converged: Tensor
+    weights: Tensor  # [b, d, k]
+    bias: Tensor  # [b, 1, k]
+    logits: Tensor  # [b, n, k], from which a neighbouring problem can start
+    converged: Tensor  # [b]
 
 
 def fit_logistic(x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None = None) -> Solution:

@@ -5,8 +5,9 @@ same minimum for many steps at once; `scikit_learn` is the library itself, a ste
 before ended, as the logits of neighbouring steps are much alike.
 
 References:
-    Understanding intermediate layers using linear classifier probes (Alain and Bengio, 2016),
-    https://arxiv.org/abs/1610.01644
+    Understanding intermediate layers using linear classifier probes, 2016. https://arxiv.org/abs/1610.01644
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
 """
 
 from collections.abc import Iterator
@@ -22,8 +23,8 @@ from icm_pipeline.arrays import Bools, Floats, Floats32, Ints
 from icm_pipeline.config.choices import DIRECTIONS
 from icm_pipeline.localization.logistic import Solution, fit_logistic
 
-# Bytes of features, or of the samples' Gram matrix, that are solved together: what the second-level cache of a core
-# holds, and what fills a GPU without filling its memory: a few times as much is needed, by each of GPU_THREADS.
+# Bytes of features, or of the samples' Gram matrix, per block: a core's second-level cache, or what keeps a GPU busy.
+# Each of GPU_THREADS needs a few times as much memory.
 BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**29}
 GPU_THREADS = 4  # layers at once: some are read and sent while others compute
 _LOADING = Lock()
@@ -63,7 +64,7 @@ def split_samples(
     groups: Ints | None = None,
     names: list[str] | None = None,
 ) -> Split:
-    """Split samples so that every option keeps its share on both sides, or, given groups, so that no group is cut.
+    """Split samples so that every option keeps its share on both sides or, given groups, so that groups stay whole.
 
     Raises ValueError if an option (called by its name if `names` are given) would be absent from either side.
     """
@@ -88,7 +89,7 @@ def split_samples(
 
 
 def shuffled_labels(labels: Ints, split: Split, rng: np.random.Generator) -> Ints:
-    """Return labels permuted among the training and among the held-out samples: every option stays on its sides."""
+    """Return labels permuted within the training and within the held-out samples."""
     shuffled = labels.copy()
     for rows in (split.train, split.test):
         shuffled[rows] = rng.permutation(labels[rows])
@@ -110,38 +111,32 @@ def fit_layer(
     one of SOLVERS, scikit_learn on the CPU only. Only the split's rows are looked at. The result does not depend on the
     number of threads.
     """
-    with _own_stream(device):
-        return _fit_layer(torch.from_numpy(activations), labels, split, C, max_iter, device, solver)
-
-
-def _fit_layer(
-    pooled: Tensor, labels: Ints, split: Split, C: float, max_iter: int, device: str, solver: str
-) -> LayerProbes:
-    problem = _Problem(
-        train=torch.from_numpy(split.train).to(device),
-        test=torch.from_numpy(split.test).to(device),
-        targets=_one_hot(labels[split.train], int(labels[split.train].max()) + 1, device),
-        answers=torch.from_numpy(labels[split.test]).to(device),
-        C=C,
-        max_iter=max_iter,
-        solver=solver,
-    )
-    size = _block_size(len(split.train), pooled.shape[2], device)
+    pooled, size = torch.from_numpy(activations), _block_size(len(split.train), activations.shape[2], device)
     blocks: list[dict[str, Tensor]] = []
     start: Tensor | None = None
-    for first in range(0, pooled.shape[1], size):
-        block, start = _fit_block(_sent(pooled[:, first : first + size], device), problem, start)
-        blocks.append(block)
-    whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
+    with _own_stream(device):
+        problem = _Problem(
+            train=torch.from_numpy(split.train).to(device),
+            test=torch.from_numpy(split.test).to(device),
+            targets=_one_hot(labels[split.train], int(labels[split.train].max()) + 1, device),
+            answers=torch.from_numpy(labels[split.test]).to(device),
+            C=C,
+            max_iter=max_iter,
+            solver=solver,
+        )
+        for first in range(0, pooled.shape[1], size):
+            block, start = _fit_block(_sent(pooled[:, first : first + size], device), problem, start)
+            blocks.append(block)
+        whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
     directions = {name: whole.pop(name) for name in DIRECTIONS}
     return LayerProbes(**whole, directions=directions)
 
 
 @contextmanager
 def _own_stream(device: str) -> Iterator[None]:
-    """Give this thread a queue of its own on a GPU, so that layers compute beside one another.
+    """Run this thread's work on a CUDA stream of its own, so that layers overlap.
 
-    One thread loads what torch loads there at the first factorisation: two at once make it fail.
+    The first factorisation loads a library; two threads loading it at once fail, hence the lock.
     """
     if torch.device(device).type != "cuda":
         yield
@@ -155,14 +150,14 @@ def _own_stream(device: str) -> Iterator[None]:
 
 
 def _sent(pooled: Tensor, device: str) -> Tensor:
-    """Return activations on a device; they go to a GPU as they lie, by way of memory that it reads directly."""
+    """Return activations on a device, copied to a GPU through pinned memory."""
     if torch.device(device).type != "cuda":
         return pooled.to(device)
     return torch.empty(pooled.shape, pin_memory=True).copy_(pooled).to(device, non_blocking=True)
 
 
 def give_memory_back(device: str) -> None:
-    """Give back what torch keeps of a GPU's memory, and of the memory it reads, for more layers."""
+    """Release the GPU memory and the pinned memory that torch caches."""
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
         if hasattr(torch, "accelerator") and hasattr(torch.accelerator, "empty_host_cache"):
@@ -239,8 +234,8 @@ def _rows(pooled: Tensor, rows: Tensor) -> Tensor:
 def _standardise(x: Tensor) -> tuple[Tensor, Tensor]:
     """Standardise samples [b, n, d] in place, as StandardScaler does; return mean and scale, [b, 1, d].
 
-    The mean is as exact as float32 allows; what it lacks goes into the intercept. A feature that varies by no more than
-    rounding is constant: its scale is 1.
+    What the float32 mean lacks goes into the intercept. A feature that varies by no more than rounding is constant: its
+    scale is 1.
     """
     share = x.new_full((len(x), 1, x.shape[1]), 1 / x.shape[1])
     mean = share @ x
@@ -267,7 +262,7 @@ def _options(logits: Tensor) -> Tensor:
 
 
 def _per_option(vectors: Tensor) -> Tensor:
-    """Return one vector per option: two options are the two signs, more are each option minus the mean over options."""
+    """Return one vector per option: the two signs of a single one, else each option minus the mean over options."""
     if vectors.shape[1] == 1:
         return torch.cat([-vectors, vectors], dim=1)
     return vectors - vectors.mean(1, keepdim=True)

@@ -1,4 +1,9 @@
-"""From a table of layer scores to the layers that are steered; pure functions."""
+"""From layers' probe scores to the layers that are steered.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+"""
 
 from dataclasses import dataclass
 
@@ -15,15 +20,15 @@ class LayerScore:
 
 
 def rank(scores: list[LayerScore]) -> list[LayerScore]:
-    """Return the layers from best to worst; equal scores keep the network's order."""
+    """Sort the layers from best to worst; equal scores keep the network's order."""
     return sorted(scores, key=lambda row: -row.score)
 
 
 def select_layers(scores: list[LayerScore], kind: str, rule: str, k: int, names: list[str], seed: int) -> list[str]:
-    """Return the layers to steer, best first; of `worst` the worst first, of `named` as they are given.
+    """Return the layers to steer, best first; `worst` begins with the worst, `named` keeps the order of `names`.
 
-    `top`, `worst` and `random` take k of the layers of one kind, `all` takes every one, `named` takes `names` from any
-    kind. Raises ValueError for a kind, rule or name that does not exist and for k beyond the number of layers.
+    `top`, `worst` and `random` take k layers of one kind, `all` every layer of it, `named` takes `names` of any kind.
+    Raises ValueError for an unknown kind, rule or name and for k beyond the number of layers.
     """
     if rule == "named":
         known = [row.layer for row in scores]

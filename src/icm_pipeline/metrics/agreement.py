@@ -1,7 +1,7 @@
 """Do two judges see the same?
 
 References:
-    A Coefficient of Agreement for Nominal Scales (Cohen, 1960), https://doi.org/10.1177/001316446002000104
+    A Coefficient of Agreement for Nominal Scales, 1960. https://doi.org/10.1177/001316446002000104
 """
 
 import numpy as np

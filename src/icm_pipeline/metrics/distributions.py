@@ -1,18 +1,17 @@
-"""How options are spread over images: shares, parity gap, worst-group share, and how far a distribution moved."""
+"""How options are distributed over images: shares, parity gap, worst-group share, and how far they moved."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from icm_pipeline.arrays import Floats
+from icm_pipeline.arrays import Floats, Ints
 
 
 def mean_shares(probabilities: Floats) -> Floats:
     """Return the mean row [K] of probabilities [n, K]; NaN rows are left out. Raises ValueError if no row is left."""
     seen = probabilities[~np.isnan(probabilities).any(1)]
     if not len(seen):
-        raise ValueError("Shares need at least one image the judge could see.")
+        raise ValueError("FD and shares need at least one image the judge could see.")
     shares: Floats = seen.mean(0)
     return shares
 
@@ -28,14 +27,14 @@ def worst_share(shares: Floats) -> float:
 
 
 def total_variation(before: Floats, after: Floats) -> float:
-    """Return half the L1 distance of two shares [K]: the least part of the images whose option must have changed."""
+    """Return half the L1 distance of two shares [K]: at least this part of the images changed its option."""
     if before.shape != after.shape:
         raise ValueError(f"Shares of the same options are needed, found {before.shape} and {after.shape}.")
     return float(np.abs(before - after).sum() / 2)
 
 
-def quotas(count: int, shares: Sequence[float] | NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return how many of so many things each share gets, by largest remainders; the first of equal ones first."""
+def quotas(count: int, shares: Sequence[float] | Floats) -> Ints:
+    """Divide `count` items by shares, rounding by largest remainders; of equal remainders the first is rounded up."""
     exact = count * np.asarray(shares, float)
     counts = np.floor(exact).astype(np.int64)
     order = np.argsort(-(exact - counts), kind="stable")

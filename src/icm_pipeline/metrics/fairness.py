@@ -1,27 +1,31 @@
 """FD, the fairness discrepancy (lower is better), and what a perfect steerer could reach.
 
-FD = || mean over images of the class probabilities - target ||_2, per prompt, then the mean over prompts (protocol of
-the paper's evaluation, after Shen et al. 2024). The target is uniform unless given. A row may sum to less than 1 where
-the judge knows classes that no option names: that mass is dropped and not given to the others, as in the published
-evaluation. FD of hard labels is FD of `one_hot_labels`.
+FD = || mean over images of the class probabilities - target ||_2, per prompt, then the mean over prompts. The target is
+uniform unless given. A row may sum to less than 1 where the judge knows classes that no option names: as in the
+published evaluation that probability is dropped, not shared out. FD of hard labels is FD of `one_hot_labels`.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+    Finetuning Text-to-Image Diffusion Models for Fairness, 2024. https://arxiv.org/abs/2311.07604
 """
 
 import numpy as np
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.metrics.distributions import quotas
+from icm_pipeline.metrics.distributions import mean_shares, quotas
 
 
 def fairness_discrepancy(probabilities: Floats, target: Floats | None = None) -> float:
     """Return FD of one prompt's images from their class probabilities [n, K]; NaN rows (nothing seen) are left out.
 
     Raises ValueError if no row is left.
+
+    Example:
+        fairness_discrepancy(np.array([[0.9, 0.1], [0.7, 0.3]]))  # 0.424: the mean is [0.8, 0.2], the target [0.5, 0.5]
     """
-    seen = probabilities[~np.isnan(probabilities).any(1)]
-    if not len(seen):
-        raise ValueError("FD needs at least one image the judge could see.")
-    goal = np.full(seen.shape[1], 1 / seen.shape[1]) if target is None else target
-    return float(np.linalg.norm(seen.mean(0) - goal))
+    shares = mean_shares(probabilities)
+    return float(np.linalg.norm(shares - (1 / len(shares) if target is None else target)))
 
 
 def discrepancy_by_prompt(probabilities: Floats, prompts: list[str], target: Floats | None = None) -> dict[str, float]:
@@ -38,10 +42,10 @@ def discrepancy_by_prompt(probabilities: Floats, prompts: list[str], target: Flo
 def expected_floor(
     num_images: int, shares: Floats, assignment: str, draw_size: int, rng: np.random.Generator, num_draws: int = 4000
 ) -> float:
-    """Return the expected FD of a steerer that always obeys, for this many images of one prompt.
+    """Return the expected FD of this many images of one prompt if every image shows the option it is steered to.
 
-    `image` draws an option per image, `batch` one per `draw_size` images (both by simulation), `quota` rounds exact
-    shares, so only the rounding is left.
+    `image` draws an option per image, `batch` one per `draw_size` images (both simulated); `quota` is exact but for
+    rounding.
     """
     if assignment == "quota":
         return float(np.linalg.norm(quotas(num_images, shares) / num_images - shares))

@@ -1,12 +1,17 @@
-"""Intervals of FD and of its change, by resampling images within each prompt."""
+"""Intervals of FD and of its change, by resampling images within each prompt.
+
+References:
+    Construction of confidence limits about effect measures: a general approach (MOVER), 2008.
+    https://doi.org/10.1002/sim.3095
+    Test inversion bootstrap confidence intervals, 1999. https://doi.org/10.1111/1467-9868.00169
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from icm_pipeline.arrays import Floats, Ints
+from icm_pipeline.arrays import Bools, Floats, Ints
 
 ROUNDING = 1e-12  # of figures; less is no difference
 
@@ -22,8 +27,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the interval of mean FD under resampling the recognisable images within each prompt.
 
-    strata: a number per image [n]; images are resampled within those of a prompt that share it. Give the option that
-    each image was steered to where the experiment fixes how many are steered to what. See `_interval`.
+    strata: a number per image [n]; images are resampled among those of their prompt and stratum. Where the experiment
+    fixes how many images are steered to each option, give the option. See `_interval`.
     """
     seen = np.logical_not(np.isnan(probabilities).any(axis=1))
     (resampled,) = _resample([probabilities], seen, prompts, num_resamples, rng, target, strata)
@@ -44,8 +49,8 @@ def paired_change(
 
     Each resample draws image ids once, within each prompt (and stratum, as in `bootstrap_interval`), and takes both
     sides of them, so what twins share cancels. The limits of both sides are joined by their distances from the figures
-    and the correlation of the resampled figures (MOVER: Zou and Donner 2008). Pairs the judge could not see on either
-    side are left out. Raises ValueError for a prompt without a pair.
+    and the correlation of the resampled figures (MOVER). Pairs with a side that the judge could not see are left out.
+    Raises ValueError for a prompt without a pair.
     """
     if before.shape != after.shape:
         raise ValueError(f"Pairs need equally many images and options, found {before.shape} and {after.shape}.")
@@ -66,14 +71,12 @@ def paired_change(
 
 @dataclass(frozen=True)
 class _Resampled:
-    """Of every prompt the mean row less the target [P, K], and the errors of it in each resample [R, P, K].
-
-    most: the largest FD that there is, of a prompt whose images all show one option.
-    """
-
     deviations: Floats
+    """The mean row of every prompt less the target, [P, K]."""
     errors: Floats
+    """Of the deviations, in each resample, [R, P, K]."""
     most: float
+    """The largest FD there is: that of a prompt whose images all show one option."""
 
     @property
     def figure(self) -> float:
@@ -88,16 +91,16 @@ class _Resampled:
 
 def _resample(
     sides: list[Floats],
-    seen: NDArray[np.bool_],
+    seen: Bools,
     prompts: list[str],
     num_resamples: int,
     rng: np.random.Generator,
     target: Floats | None,
     strata: Ints | None,
 ) -> list[_Resampled]:
-    """Draw the seen images of every prompt and stratum again, the same ones for all sides [n, K].
+    """Resample the seen images within every prompt and stratum, the same ones for all sides [n, K].
 
-    Errors are sqrt(m / (m - 1)) times as large as drawn among m images, which makes their variance unbiased.
+    Errors among m images are multiplied by sqrt(m / (m - 1)), which makes their variance unbiased.
     """
     names, rows = list(dict.fromkeys(prompts)), np.array(prompts)
     strata = np.zeros(len(rows), np.int64) if strata is None else strata
@@ -124,10 +127,10 @@ def _resample(
 def _interval(resampled: _Resampled, level: float) -> tuple[float, float]:
     """Return the interval of mean FD, which contains the figure.
 
-    Errors can only lengthen a deviation of zero, so percentiles of resampled FDs lie too high where FD is small. The
-    limits are instead the FDs of which the figure would be an upper and a lower quantile, found by scaling the
-    deviations (test inversion: Carpenter 1999); 0 if FD 0 could give the figure. The upper one is at least the
-    resamples' own, shifted by as much as their mean is above the figure, and no larger than an FD can be.
+    A norm is biased upwards near zero, so percentiles of resampled FDs lie too high where FD is small. The limits are
+    instead the FDs of which the figure would be an upper and a lower quantile, found by scaling the deviations (test
+    inversion); 0 if FD 0 could give the figure. The upper limit is at least the resamples' own quantile less their
+    bias, and at most the largest FD there is.
     """
     tail, figure, values = (1 - level) / 2, resampled.figure, resampled.figures()
     shifted = float(np.quantile(values, 1 - tail) - values.mean()) + figure
@@ -136,7 +139,7 @@ def _interval(resampled: _Resampled, level: float) -> tuple[float, float]:
 
 
 def _scale(resampled: _Resampled, figure: float, share: float) -> float:
-    """Return by what the deviations must be scaled for the figure to be this quantile of the resamples; 0 at least."""
+    """Return the factor of the deviations at which the figure is this quantile of the resamples; 0 at least."""
 
     def excess(scale: float) -> float:
         return float(np.quantile(resampled.figures(scale), share)) - figure

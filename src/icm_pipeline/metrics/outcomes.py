@@ -1,4 +1,4 @@
-"""What became of the images: did they show the option they were steered to, and did other attributes change?"""
+"""Outcomes of steering: do images show the option they were steered to, and did other attributes change?"""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from icm_pipeline.arrays import Floats, Ints
 
 
 def hard_labels(probabilities: Floats) -> Ints:
-    """Return the most probable option of each image [n], -1 where the judge saw nothing (NaN) or none of the options.
+    """Return the most probable option of each image [n]; -1 where the judge saw nothing (NaN) or none of the options.
 
-    It saw none where all are 0, and where the classes that no option names (1 less the row's sum) together are more
-    probable than the best option.
+    None of the options: all are 0, or the classes without an option (1 - the row's sum) are together more probable than
+    the best one.
     """
     blind = np.asarray(np.isnan(probabilities).any(1))
     rows = np.where(blind[:, None], 0.0, probabilities)
@@ -24,14 +24,14 @@ def one_hot_labels(probabilities: Floats) -> Floats:
 
 
 def share_obeying(probabilities: Floats, wanted: Ints) -> float:
-    """Return the share of images that show the option they were steered to; an image nobody can read does not."""
+    """Return the share of images that show the option they were steered to; unreadable images count as not."""
     return float((hard_labels(probabilities) == wanted).mean())
 
 
 def share_kept(before: Floats, after: Floats) -> float:
-    """Return the share of pairs whose most probable option stayed the same, or stayed none of the options.
+    """Return the share of pairs whose label stayed the same, "none of the options" included.
 
-    A pair nobody can read does not count; one with an unreadable side is not kept. Raises ValueError if none counts.
+    A pair with one unreadable side is not kept; with two it does not count. Raises ValueError if none counts.
     """
     blind, blind_after = (np.isnan(side).any(1) for side in (before, after))
     counted = ~(blind & blind_after)

@@ -1,6 +1,9 @@
-"""FID (Heusel et al. 2017) and KID (Binkowski et al. 2018): how far a set of images lies from a reference set.
+"""FID and KID: how far the features of a set of images lie from those of a reference; torch-fidelity computes them.
 
-Both compare features of two sets, whatever encoder made them; torch-fidelity does the mathematics.
+References:
+    GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (FID), 2017.
+    https://arxiv.org/abs/1706.08500
+    Demystifying MMD GANs (KID), 2018. https://arxiv.org/abs/1801.01401
 """
 
 from importlib.util import find_spec
@@ -25,9 +28,9 @@ def frechet_distance(features: Floats, reference: Floats) -> float:
 
 
 def kernel_distance(features: Floats, reference: Floats, seed: int) -> tuple[float, float]:
-    """Return KID, the unbiased squared MMD under a cubic kernel, over random subsets, and its deviation between them.
+    """Return KID, the unbiased squared MMD under a cubic kernel, as mean and deviation over random subsets.
 
-    Around 0 it can be negative. Raises ValueError for fewer than two images on a side.
+    Near 0 it can be negative. Raises ValueError for fewer than two images on a side.
     """
     _check(features, reference)
     import torch

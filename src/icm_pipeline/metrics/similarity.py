@@ -1,6 +1,10 @@
-"""CLIP-I and CLIP-T: (cos + 1) / 2 between an image's embedding and its twin's, or its prompt's (the paper, section 5).
+"""CLIP-I and CLIP-T: (cos + 1) / 2 between an image's embedding and its twin's, or its prompt's.
 
 CLIP-I says how much of the picture stayed, CLIP-T how well it still fits the prompt.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052 (section 5)
 """
 
 import numpy as np
@@ -17,7 +21,7 @@ def mapped_cosine(a: Floats, b: Floats) -> Floats:
 
 
 def pair_by_id(ids: list[str], others: list[str]) -> list[int]:
-    """Return, for every id, where it stands in `others`; raises ValueError naming ids that stand on one side only."""
+    """Return the index of every id in `others`; raises ValueError naming ids that one side lacks."""
     if set(ids) != set(others):
         lonely = sorted(set(ids) ^ set(others))
         raise ValueError(f"{len(lonely)} image(s) have no twin, the first: {lonely[:5]}.")

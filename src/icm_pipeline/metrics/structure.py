@@ -1,6 +1,7 @@
-"""SSIM (Wang et al. 2004): how much of the local structure of a picture stayed, without learned weights.
+"""SSIM: how much of the local structure of a picture stayed, without learned weights (LPIPS and DISTS ship none).
 
-The libraries with a learned perceptual distance (LPIPS, DISTS) ship no weights of their backbone.
+References:
+    Image Quality Assessment: From Error Visibility to Structural Similarity, 2004. https://doi.org/10.1109/TIP.2003.819861
 """
 
 import numpy as np
