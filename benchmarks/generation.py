@@ -1,11 +1,11 @@
-"""What makes generation faster or slower: layouts, attention kernels, decoding, writing beside it, the batch's size.
+"""What makes generation faster or slower: decoding in parts, writing beside it, the batch's size.
 
     python benchmarks/generation.py --small      # a check, seconds
     python benchmarks/generation.py              # 10 steps, batches of 16, the embedded model, under 3 minutes
 
 Every way denoises and decodes the same batch, in every round one after the other in one process; each ratio is to the
-default of the same round. A kernel that the device does not have is left out. Pictures are written at --pixels, as a
-full-size model's would be. Images a second by batch size say what a fuller batch gains, as with several alphas in one.
+default of the same round. Pictures are written at --pixels, as a full-size model's would be. Images a
+second by batch size say what a fuller batch gains.
 """
 
 import argparse
@@ -13,14 +13,10 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from timing import in_turns, machine, print_ratios, spread
+from timing import in_turns, load, machine, print_ratios, spread
 
-from icm_pipeline.backbones.attention import TORCH_KERNELS
-from icm_pipeline.backbones.base import Backbone, BackboneError
-from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.generation.jobs import Job, make_jobs
 from icm_pipeline.generation.sampling import Sample, decode, denoise
 from icm_pipeline.images.making import MOST_PICTURES_WAITING, PICTURE_THREADS
@@ -50,20 +46,6 @@ def write_beside(backbone: Backbone, batches: list[list[Job]], save: Callable[[S
                 pictures.do(save, sample)
 
 
-def loaded_ways(load: Callable[..., Backbone], placement: dict[str, Any]) -> dict[str, Backbone]:
-    ways = {
-        DEFAULT: load(Placement(**placement)),
-        "channels last": load(Placement(**placement, channels_last=True)),
-        "decoded one at a time": load(Placement(**placement), decode_batch_size=1),
-    }
-    for kernel in TORCH_KERNELS:
-        try:
-            ways[f"attention kernel {kernel}"] = load(Placement(**placement, attention_kernel=kernel))
-        except BackboneError as error:
-            print(error)
-    return ways
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded:tiny", help="an embedded model or a local pipeline folder")
@@ -79,8 +61,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.small:
         args.steps, args.batch, args.pixels, args.sizes, args.rounds = 1, 2, 64, [1, 2], 1
-    load = partial(load_backbone, "model", args.model, args.steps, args.guidance)
-    backbones = loaded_ways(load, {"device": args.device, "dtype": args.dtype})
+    words = (f"compute.device={args.device}", f"compute.dtype={args.dtype}")
+    backbones = {
+        DEFAULT: load(args.model, args.steps, *words, guidance=args.guidance),
+        "decoded one at a time": load(
+            args.model, args.steps, *words, "compute.decode_batch_size=1", guidance=args.guidance
+        ),
+    }
     plain = backbones[DEFAULT]
     jobs = make_jobs(["a portrait of a person"], max(3 * args.batch, *args.sizes), 0, "probe")
     ways = {name: partial(make, backbone, jobs[: args.batch]) for name, backbone in backbones.items()}

@@ -18,11 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from probes import fit_here, make_files
-from timing import machine, peak_mib, timed
+from timing import load, machine, peak_mib, timed
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.generation.jobs import make_jobs
 from icm_pipeline.generation.sampling import batches, decode, denoise
 from icm_pipeline.hooks.hooked import hooked
@@ -198,7 +196,7 @@ def main() -> None:
             "recording": {"images": [1, 2], "layers": [18, 36], "steps": [1, 2]},
             "generation": {"images": [1, 2], "steps": [1, 2]},
         }
-    backbone = load_backbone("model", args.model, drawn.steps, 1.5, Placement())
+    backbone = load(args.model, drawn.steps)
     torch.set_num_threads(args.threads)
     run(backbone, replace(drawn, images=1), 1, record=True)  # warms up
     measures: dict[str, Measure] = {

@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import machine, ratios, spread, timed
+from timing import load, machine, ratios, spread, timed
 from torch import nn
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.generation.jobs import Job, make_jobs
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.wrapping import wrap_method
@@ -120,8 +118,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.small:
         args.steps, args.batch, args.rounds = 2, 2, 2
-    placement = Placement(device=args.device, dtype=args.dtype)
-    backbone = load_backbone("model", args.model, args.steps, args.guidance, placement)
+    words = (f"compute.device={args.device}", f"compute.dtype={args.dtype}")
+    backbone = load(args.model, args.steps, *words, guidance=args.guidance)
     jobs = make_jobs(["a portrait of a person"], args.batch, 0, "probe")
     plain, rounds = [], []
     with tempfile.TemporaryDirectory() as folder:

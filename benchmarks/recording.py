@@ -15,11 +15,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from timing import in_turns, machine, print_ratios, resident_mib
+from timing import in_turns, load, machine, print_ratios, resident_mib
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.generation.jobs import Job, make_jobs
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.hooked import hooked
@@ -92,7 +90,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.small:
         args.steps, args.batch, args.rounds = 2, 2, 2
-    backbone = load_backbone("model", args.model, args.steps, 1.5, Placement(device=args.device))
+    backbone = load(args.model, args.steps, f"compute.device={args.device}")
     runs = ways(backbone, args.batch, args.steps)
     for run in runs.values():
         run()  # warms up

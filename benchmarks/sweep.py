@@ -15,12 +15,10 @@ from pathlib import Path
 
 import torch
 from recording import constant_vectors
-from timing import machine, ratios, spread, timed
+from timing import load, machine, ratios, spread, timed
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.generation.jobs import Job, make_jobs
 from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
 from icm_pipeline.generation.sampling import decode, denoise
@@ -74,7 +72,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.small:
         args.steps, args.first_step, args.alphas, args.batch, args.rounds = 6, 2, 2, 2, 1
-    backbone = load_backbone("model", args.model, args.steps, 1.5, Placement(device=args.device))
+    backbone = load(args.model, args.steps, f"compute.device={args.device}")
     jobs = make_jobs(["a portrait of a person"], args.batch, 0, "evaluation")
     recorder = Recorder(list(range(args.steps)))
     with hooked(backbone, backbone.layers, recorder, args.batch):

@@ -11,11 +11,27 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from hydra import compose, initialize_config_dir
 
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.schema import conf_path, register_schema
 from icm_pipeline.machine.memory import keep_freed_memory
 from icm_pipeline.machine.threads import num_cores
 
 LIBRARIES = ("torch", "numpy", "scikit-learn", "diffusers")
+
+
+def load(path: str, num_steps: int, *words: str, guidance: float = 1.5) -> Backbone:
+    """Load an embedded model or a local pipeline folder; words: of the command line, such as compute.device=cuda."""
+    register_schema()
+    sampled = [f"model.num_steps={num_steps}", f"model.guidance_scale={guidance}", "method.last_step=null"]
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        settings = to_settings(
+            compose("config", ["stage=originals", "model=local", f"model.path='{path}'", *sampled, *words])
+        )
+    return load_backbone(settings.model, settings.compute)
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

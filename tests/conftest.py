@@ -20,7 +20,6 @@ from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.schema import Settings, conf_path, register_schema
 from icm_pipeline.generation.jobs import Job
 
-NUM_STEPS = 4
 # Names no folder and no embedded model has, so that a key never depends on weights that lie about.
 NO_WEIGHTS = [
     "model.path=nobody/nothing",
@@ -36,7 +35,7 @@ PINNED = [
     "method.last_step=null",
     "method.direction=probe",
     "method.assignment=quota",
-    "model.batch_size=32",
+    "compute.batch_size=32",
     "model.num_steps=20",
     "generate.images_per_prompt=8",
     "evaluate.images_per_prompt=24",
@@ -114,10 +113,9 @@ def random_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def backbone(random_pipeline_folder: Path) -> Backbone:
     """Load the random pipeline with guidance on."""
-    from icm_pipeline.backbones.loading import Placement
-    from icm_pipeline.backbones.registry import load_backbone
+    from tests.helpers.models import load
 
-    return load_backbone("random", str(random_pipeline_folder), NUM_STEPS, 3.0, Placement())
+    return load(random_pipeline_folder)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Sampling, Site
-from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import decode, denoise
@@ -24,6 +22,7 @@ from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
+from tests.helpers.models import load
 from tests.helpers.pipelines import BUILDERS, build
 
 NUM_STEPS = 3
@@ -46,7 +45,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     name, folder = request.param, tmp_path_factory.mktemp("pipeline")
     build(name).save_pretrained(folder)
     size = SIZES.get(name)
-    return Loaded(name, folder, load_backbone(name, str(folder), NUM_STEPS, 3.0, Placement(), height=size, width=size))
+    return Loaded(name, folder, load(folder, size, num_steps=NUM_STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -410,11 +409,10 @@ def test_a_layer_without_a_gate_in_a_family_with_gates_is_refused_by_name(loaded
 
 @pytest.fixture
 def compiled(loaded: Loaded) -> Iterator[Backbone]:
-    size, placement = SIZES.get(loaded.name), Placement(compile=True)
     with pytest.MonkeyPatch.context() as patch:  # the graphs are those of the default backend, run without a C compiler
         compile_model = torch.compile
         patch.setattr(torch, "compile", lambda model: compile_model(model, backend="eager"))
-        yield load_backbone(loaded.name, str(loaded.folder), NUM_STEPS, 3.0, placement, height=size, width=size)
+        yield load(loaded.folder, SIZES.get(loaded.name), num_steps=NUM_STEPS, compile=True)
     torch._dynamo.reset()
 
 
@@ -456,7 +454,7 @@ def test_contexts_around_a_compiled_denoiser_can_be_nested(loaded: Loaded, compi
 @pytest.mark.parametrize("setting", ["height", "width"])
 def test_a_size_the_model_cannot_make_is_refused_with_the_nearest(loaded: Loaded, setting: str) -> None:
     with pytest.raises(BackboneError, match=rf"model\.{setting}=33 .* multiple of \d+\. The nearest are \d+ and \d+"):
-        load_backbone("x", str(loaded.folder), 2, 3.0, Placement(), **{"height": 32, "width": 32, setting: 33})
+        load(loaded.folder, 32, **{setting: 33})
 
 
 def test_a_layer_of_another_model_is_refused_with_the_layers_there_are(backbone: Backbone) -> None:

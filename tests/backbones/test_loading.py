@@ -9,13 +9,9 @@ import torch
 
 from icm_pipeline.backbones import loading
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.loading import Placement, _check_parts
-from icm_pipeline.backbones.registry import load_backbone
+from icm_pipeline.backbones.loading import _check_parts
 from icm_pipeline.zoo.paths import ZOO
-
-
-def load(folder: Path | str, **placement: str) -> None:
-    load_backbone("x", str(folder), 2, 3.0, Placement(**placement))  # type: ignore[arg-type]
+from tests.helpers.models import load
 
 
 @pytest.fixture
@@ -79,7 +75,7 @@ def test_weights_that_are_only_pickled_are_refused_and_not_read(copy: Path) -> N
 
 def test_a_variant_that_is_not_there_is_refused_with_the_files(copy: Path) -> None:
     with pytest.raises(BackboneError, match=r"no weights of model\.variant=fp16: .*safetensors"):
-        load_backbone("x", str(copy), 2, 3.0, Placement(), variant="fp16")
+        load(copy, variant="fp16")
 
 
 @pytest.mark.parametrize("name", ["model.bf16.safetensors", "model.bf16-00001-of-00002.safetensors"])
@@ -99,7 +95,7 @@ def test_a_library_that_loads_another_dtype_than_asked_is_told(
     monkeypatch.setattr(
         loading, "_from_folder", lambda cls, folder, options: real(cls, folder, {**options, "dtype": torch.float32})
     )
-    with pytest.raises(BackboneError, match=r"model\.dtype=bfloat16 was asked for, but diffusers .* torch\.float32"):
+    with pytest.raises(BackboneError, match=r"compute\.dtype=bfloat16 was asked for, but diffusers .* torch\.float32"):
         load(random_pipeline_folder, dtype="bfloat16")
 
 
@@ -125,7 +121,7 @@ def test_a_dtype_the_device_cannot_compute_in_is_refused(
         raise RuntimeError("\"conv2d\" not implemented for 'Half'")
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", lacking)
-    with pytest.raises(BackboneError, match=r"model\.dtype=float16 does not work on cpu"):
+    with pytest.raises(BackboneError, match=r"compute\.dtype=float16 does not work on cpu"):
         load(random_pipeline_folder, dtype="float16")
 
 
@@ -136,19 +132,18 @@ def test_a_torch_without_the_devices_library_is_told_as_the_device(
         raise AssertionError("Torch not compiled with CUDA enabled")
 
     monkeypatch.setattr(torch, "ones", lacking)
-    with pytest.raises(BackboneError, match=r"model\.device=cpu cannot be used here \(Torch not compiled"):
+    with pytest.raises(BackboneError, match=r"compute\.device=cpu cannot be used here \(Torch not compiled"):
         load(random_pipeline_folder)
 
 
 def test_slicing_and_tiling_are_switched_on(random_pipeline_folder: Path) -> None:
-    placement = Placement(vae_slicing=True, vae_tiling=True)
-    vae = load_backbone("x", str(random_pipeline_folder), 2, 3.0, placement).pipe.vae
+    vae = load(random_pipeline_folder, vae_slicing=True, vae_tiling=True).pipe.vae
     assert vae.use_slicing
     assert vae.use_tiling
 
 
 def test_weights_come_in_the_dtype_asked_for(random_pipeline_folder: Path) -> None:
-    backbone = load_backbone("x", str(random_pipeline_folder), 2, 3.0, Placement(dtype="bfloat16"))
+    backbone = load(random_pipeline_folder, dtype="bfloat16")
     assert {p.dtype for p in backbone.denoiser.parameters()} == {torch.bfloat16}
 
 
@@ -162,4 +157,4 @@ def test_a_shipped_pipeline_that_its_user_loads_himself_is_of_one_precision(name
 
 def test_an_argument_that_the_call_does_not_take_is_refused_with_close_ones(random_pipeline_folder: Path) -> None:
     with pytest.raises(BackboneError, match=r"model\.call\.negative_promt is no argument .*negative_prompt"):
-        load_backbone("x", str(random_pipeline_folder), 2, 3.0, Placement(), options={"negative_promt": "a"})
+        load(random_pipeline_folder, call={"negative_promt": "a"})

@@ -8,19 +8,18 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL
+from icm_pipeline.planning.workload import rows_per_image
 
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.loading import Placement
 from icm_pipeline.backbones.outline import outline_of, read_outline
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
-from icm_pipeline.planning.workload import rows_per_image
 from icm_pipeline.store.files import write_json
 from tests.backbones.test_full_size import CASES
+from tests.helpers.models import load
 from tests.helpers.pipelines import BUILDERS, build
 
 SIZES = {"sana": 32, "flux": 16, "z_image": 16}  # pixels; the others' own size is 16
@@ -47,7 +46,7 @@ def test_the_outline_of_a_folder_is_what_its_run_records(name: str, tmp_path: Pa
     for weights in tmp_path.glob("*.safetensors"):
         shutil.move(weights, next(path for path in (tmp_path / "unet", tmp_path / "transformer") if path.is_dir()))
     size = SIZES.get(name, 16)
-    backbone = load_backbone(name, str(tmp_path), 1, 3.0, Placement(), height=size, width=size)
+    backbone = load(tmp_path, size, num_steps=1)
     recorder, outputs = Recorder([0]), []
     with hooked(backbone, backbone.layers, recorder, 1) as clock:
         kept = backbone.denoiser.register_forward_hook(lambda module, args, output: outputs.append(output[0]))

@@ -97,7 +97,7 @@ def test_a_reference_without_the_library_for_it_is_refused_early(
         ("judge.device=cuda", ["steer", "evaluate"]),
         ("probe.device=cuda", ["generate", "probe"]),
         ("evaluate.clip.device=cuda", ["evaluate"]),
-        ("model.device=cuda", ["originals"]),
+        ("compute.device=cuda", ["originals"]),
     ],
 )
 def test_a_device_of_a_stage_to_come_is_refused_by_its_setting(
@@ -110,7 +110,7 @@ def test_a_device_of_a_stage_to_come_is_refused_by_its_setting(
 
 
 def test_devices_of_a_shared_stage_are_its_processes_to_check(with_judges: Compose) -> None:
-    check_usable(with_judges("model.device=cuda", "devices=[cuda:0,cuda:1]"), ["generate"])
+    check_usable(with_judges("compute.device=cuda", "devices=[cuda:0,cuda:1]"), ["generate"])
 
 
 def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluates(with_judges: Compose) -> None:

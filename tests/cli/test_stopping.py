@@ -79,7 +79,7 @@ def test_a_job_stopped_by_a_signal_keeps_what_is_done(
     tmp_path: Path, number: signal.Signals, code: int, when: str
 ) -> None:
     outputs = tmp_path / "outputs"
-    words = command(outputs, "stage=originals", "model.batch_size=2", "evaluate.images_per_prompt=200")
+    words = command(outputs, "stage=originals", "compute.batch_size=2", "evaluate.images_per_prompt=200")
     sign = "runs/**/icm.log" if when == "imports" else "artifacts/originals/*.partial/images/*.png"
     with (tmp_path / "errors").open("wb") as errors:
         process = subprocess.Popen(words, cwd=tmp_path, stdout=errors, stderr=errors)

@@ -78,7 +78,7 @@ def test_a_wrong_line_is_explained_in_one(tmp_path: Path, right: str, wrong: str
 def test_options_that_are_no_mapping_are_explained(tmp_path: Path) -> None:
     with pytest.raises(HydraException) as caught:
         composed(tmp_path, "name: hat\noptions: [cap, hood]\n")
-    assert "options must be a mapping" in explain(caught.value)
+    assert "hat.yaml: ['cap', 'hood'] must be a mapping" in explain(caught.value)
 
 
 def test_a_mistake_nobody_foresaw_keeps_the_words_of_its_finder() -> None:

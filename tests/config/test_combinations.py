@@ -11,8 +11,8 @@ Compose = Callable[..., Settings]
 
 
 def test_a_growing_batch_needs_a_gpu(settings_with: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"model\.grow_batch=true needs a GPU.*model\.batch_size"):
-        settings_with("model.grow_batch=true", "model.device=cpu")
+    with pytest.raises(ConfigError, match=r"compute\.grow_batch=true needs a GPU.*compute\.batch_size"):
+        settings_with("compute.grow_batch=true", "compute.device=cpu")
 
 
 def test_scikit_learns_probes_are_not_solved_on_a_gpu(settings_with: Compose) -> None:

@@ -58,7 +58,7 @@ def test_a_path_of_any_characters_is_read_by_hydra_as_it_is(name: str) -> None:
 def test_the_processes_on_devices_find_the_configuration(mine: Path, tmp_path: Path) -> None:
     words = command(tmp_path / "outputs", "attribute=hat", "stage=originals", "devices=[cpu,cpu]")
     words[3:3] = ["--config-dir", "my conf"]
-    words += ["evaluate.images_per_prompt=2", "model.batch_size=1", "model.num_steps=1"]
+    words += ["evaluate.images_per_prompt=2", "compute.batch_size=1", "model.num_steps=1"]
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("outputs/artifacts/originals/tiny-hat-*/manifest.json"))) == 1

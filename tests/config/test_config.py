@@ -5,16 +5,15 @@ from collections.abc import Callable
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException
+from icm_pipeline.planning.workload import num_probe_images
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config.bounds import CHOICES
-from icm_pipeline.config.choices import SET_FOR_EVERY_CALL
+from icm_pipeline.config.choices import JUDGES, SET_FOR_EVERY_CALL
 from icm_pipeline.config.compose import register_resolvers
 from icm_pipeline.config.schema import ConfigError, Settings, conf_path, value_at
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.pipeline.run import Pipeline
-from icm_pipeline.planning.workload import num_probe_images
 from icm_pipeline.tracking.base import NoTracker
 
 Compose = Callable[..., Settings]
@@ -175,7 +174,7 @@ def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
 def test_every_labeler_composes_and_is_one_that_can_be_loaded(compose_settings: Compose) -> None:
     names = [path.stem for path in (conf_path() / "labeler").glob("*.yaml") if path.stem != "base"]
     kinds = {compose_settings(f"labeler={name}").labeler.kind for name in names}
-    assert kinds == set(CHOICES["labeler.kind"])
+    assert kinds == set(JUDGES)
 
 
 @pytest.mark.parametrize("word", ["faces=all", "detector=dlib_cnn", "path=another-tag"])
@@ -241,7 +240,7 @@ def test_the_command_that_a_wandb_agent_makes_of_the_shipped_sweep_composes(
     import yaml
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-    plan = yaml.safe_load((conf_path() / "wandb" / "sweep.yaml").read_text())
+    plan = yaml.safe_load((conf_path().parent / "docs" / "wandb_sweep.yaml").read_text())
     drawn = {name: {"value": each.get("values", [each.get("min")])[0]} for name, each in plan["parameters"].items()}
     blanks: dict[str, list[str]] = {"env": ["/usr/bin/env"], **create_sweep_command_args({"args": drawn})}
     words = [word for each in create_sweep_command(plan["command"]) for word in blanks.get(each[2:-1], [each])]

@@ -14,7 +14,7 @@ from icm_pipeline.config.help_page import GROUPS, choices_of, groups_help
 from icm_pipeline.config.schema import conf_path, register_schema
 from icm_pipeline.pipeline.table import stages_help
 
-NO_GROUPS = {"wandb", "hydra"}  # for `wandb sweep`; a folder that holds groups
+NO_GROUPS = {"hydra"}  # a folder that holds groups
 
 
 def test_every_group_is_explained_with_its_choices() -> None:

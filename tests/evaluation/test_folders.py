@@ -38,7 +38,7 @@ RULES = 'folders.names=["{prompt_index}_{seed}_{option}","{prompt_index}_{seed}"
 OPTIONS = ("woman", "man")
 EMBEDDED = (
     "labeler.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier", "evaluate.clip.path=embedded:tiny-clip",
-    "evaluate.bootstrap=5", "evaluate.images_per_prompt=2", "model.batch_size=4", "model.path=embedded:tiny",
+    "evaluate.bootstrap=5", "evaluate.images_per_prompt=2", "compute.batch_size=4", "model.path=embedded:tiny",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from icm_pipeline.generation.prefixes import Prefix, PrefixError, PrefixStore, k
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
-from tests.conftest import NUM_STEPS
+from tests.helpers.models import NUM_STEPS
 
 FIRST = 2
 

@@ -77,7 +77,7 @@ def test_decoding_that_does_not_fit_is_halved_without_denoising_again(
     decoder = Decoder(backbone, None, room=1)
     assert differs(decode(decoder.backbone, jobs, latents), decode(backbone, jobs, latents)) <= 1
     assert decoder.sizes == [4, 2, 1, 1, 1, 1]
-    assert "model.decode_batch_size=1" in caplog.text
+    assert "compute.decode_batch_size=1" in caplog.text
 
 
 def test_one_image_that_cannot_be_decoded_is_an_error(
@@ -105,7 +105,7 @@ def test_pixels_that_are_not_finite_are_refused_too(backbone: Backbone, jobs: li
         return torch.full((len(latents), 3, height, width), float("nan"))
 
     broken = replace(backbone, family=replace(backbone.family, to_pixels=overflow))
-    with pytest.raises(FloatingPointError, match=r"pixels of 4 of 4 .*model\.dtype"):
+    with pytest.raises(FloatingPointError, match=r"pixels of 4 of 4 .*compute\.dtype"):
         decode(broken, jobs, latents)
 
 

@@ -30,7 +30,8 @@ from icm_pipeline.report.wording import describe
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages import steer
 from icm_pipeline.tracking.base import NoTracker
-from tests.conftest import NO_WEIGHTS, NUM_STEPS
+from tests.conftest import NO_WEIGHTS
+from tests.helpers.models import NUM_STEPS
 
 IMPORTS = """
 from contextlib import contextmanager, nullcontext
@@ -62,7 +63,7 @@ def rival(tmp_path: Path, random_pipeline_folder: Path, monkeypatch: pytest.Monk
         fixed = [
             *NO_WEIGHTS, f"hydra.searchpath=[file://{conf}]", f"method={name}", f"paths.outputs={tmp_path / 'outputs'}",
             f"model.path={random_pipeline_folder}", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3",
-            "model.scheduler=null", "evaluate.images_per_prompt=2", "model.batch_size=3",
+            "model.scheduler=null", "evaluate.images_per_prompt=2", "compute.batch_size=3",
         ]  # fmt: skip
         with initialize_config_dir(str(conf_path()), version_base="1.3"):
             return to_settings(compose("config", overrides=[*fixed, *words]))

@@ -14,7 +14,7 @@ from icm_pipeline.pipeline.devices import device_command, run_on_devices
 from icm_pipeline.store.artifacts import ArtifactError
 from tests.helpers.command_line import artifact_hashes, run
 
-FEW = ("stage=originals", "evaluate.images_per_prompt=1", "model.batch_size=2", "model.num_steps=2")
+FEW = ("stage=originals", "evaluate.images_per_prompt=1", "compute.batch_size=2", "model.num_steps=2")
 
 
 def test_each_process_gets_its_share_and_its_device_and_no_devices_of_its_own(tmp_path: Path) -> None:
@@ -44,13 +44,13 @@ def fake_process(monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
 def test_a_process_that_fails_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_process(monkeypatch, "pass", "print('before'); raise SystemExit('error: no such device')")
     with pytest.raises(ArtifactError, match=r"originals on cuda:1 .* error: no such device .*originals-1\.log"):
-        run_on_devices("originals", "model.device", ["cuda:0", "cuda:1"], [], tmp_path)
+        run_on_devices("originals", "compute.device", ["cuda:0", "cuda:1"], [], tmp_path)
 
 
 def test_of_an_error_in_several_lines_all_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_process(monkeypatch, "raise SystemExit('error: the cause' + chr(10) + 'what to do')")
     with pytest.raises(ArtifactError, match=r"code 1: error: the cause what to do \("):
-        run_on_devices("originals", "model.device", ["cuda:0"], [], tmp_path)
+        run_on_devices("originals", "compute.device", ["cuda:0"], [], tmp_path)
 
 
 def test_a_stop_ends_the_processes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_a_stop_ends_the_processes_too(tmp_path: Path, monkeypatch: pytest.Monke
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_on_devices("originals", "model.device", ["a", "b"], [], tmp_path)
+            run_on_devices("originals", "compute.device", ["a", "b"], [], tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
     for path in tmp_path.glob("[0-9]*"):

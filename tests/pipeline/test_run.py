@@ -57,8 +57,9 @@ JUDGE = ("kind", "model", "path", "faces", "detector", "groups")
 CHANGED_BY: dict[str, set[str]] = {
     "seed": set(STAGES_OF_ICM),
     **each(
-        under("model", "path", "revision", "variant", "dtype", "num_steps", "guidance_scale", "scheduler", "height",
-              "width", "call", "vae_tiling"),  # the last one blends tiles
+        [*under("model", "path", "revision", "variant", "num_steps", "guidance_scale", "scheduler", "height", "width",
+                "call"),
+         *under("compute", "dtype", "vae_tiling")],  # tiling blends tiles
         set(STAGES_OF_ICM),
     ),
     **each(
@@ -86,8 +87,10 @@ CHANGED_BY: dict[str, set[str]] = {
 CHANGES_NOTHING = [
     "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
     *under("folders", "table", "names"),
-    *under("model", "name", "device", "offload", "vae_slicing", "channels_last", "attention_kernel", "compile",
-           "batch_size", "grow_batch", "decode_batch_size", "num_threads", "outline"),
+    *under("model", "name", "outline"),
+    *under("model.compute", "device", "dtype", "batch_size"),
+    *under("compute", "device", "offload", "vae_slicing", "compile", "batch_size", "grow_batch", "decode_batch_size",
+           "num_threads"),
     *under("model.steering", "alpha", "alpha_unit", "k", "C", "first_step", "last_step"),
     "timesteps.name",
     *under("labeler", "batch_size", "device"), *under("judge", "batch_size", "device"),
@@ -108,8 +111,8 @@ BESIDE = {
 VALUES: dict[str, Any] = {
     "layers.rule": "worst", "layers.kind": "cross_attention", "method.name": "none", "method.assignment": "image",
     "method.last_step": 9, "method.target_shares": [0.3, 0.7], "timesteps.count": 5, "model.height": 64,
-    "model.width": 64, "shard": 0, "model.decode_batch_size": 2, "model.num_threads": 2, "model.steering.last_step": 3,
-    "plan.seconds_per_image": 1.0,
+    "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
+    "model.steering.last_step": 3, "plan.seconds_per_image": 1.0,
 }  # fmt: skip
 
 
@@ -448,10 +451,10 @@ def test_the_command_named_has_the_options_of_hydra_before_its_other_words(setti
 def test_a_manifest_tells_what_changes_images_by_rounding(
     pipeline_of: Callable[..., Pipeline], made: list[str]
 ) -> None:
-    pipeline = pipeline_of("model.compile=true")
+    pipeline = pipeline_of("compute.compile=true")
     pipeline.run("all")
     told = {name: artifact.manifest.rounding for name in ORDER if (artifact := pipeline.find(name))}
-    assert told["steer"]["model.compile"] is True
+    assert told["steer"]["compute.compile"] is True
     assert told["label"] == {}
 
 

@@ -23,7 +23,7 @@ from icm_pipeline.zoo.paths import ZOO
 Compose = Callable[..., Settings]
 NUM_PROBE_IMAGES, NUM_EVALUATION_IMAGES, NUM_STEPS = 6, 4, 4
 WORDS = (
-    "model.name=random", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3", "model.batch_size=2", "layers.k=1",
+    "model.name=random", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3", "compute.batch_size=2", "layers.k=1",
     "generate.images_per_prompt=3", "generate.shard_size=2", "evaluate.images_per_prompt=1", "method.first_step=2",
     "attribute.probe_subjects=[person]", "attribute.probe_templates=['a photo of a {}', 'a face of a {}']",
 )  # fmt: skip
@@ -83,7 +83,7 @@ def test_activations_take_what_the_plan_said(made: Settings, tmp_path: Path) -> 
     work = item_of(planned(elsewhere(made, tmp_path)), "generate").work
     assert (work.values, work.stored) == (numbers, 4 * numbers)
     assert (work.num_images, work.passes) == (NUM_PROBE_IMAGES, NUM_PROBE_IMAGES * NUM_STEPS)
-    assert work.device_memory == 2 * 4 * numbers * made.model.batch_size // NUM_PROBE_IMAGES
+    assert work.device_memory == 2 * 4 * numbers * made.compute.batch_size // NUM_PROBE_IMAGES
 
 
 def test_first_steps_take_what_the_plan_said(made: Settings, tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icm_pipeline.backbones.loading import Placement
-from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config.choices import SIBLINGS
 from icm_pipeline.generation.jobs import make_jobs
 from icm_pipeline.generation.sampling import decode, denoise
@@ -17,6 +15,7 @@ from icm_pipeline.pretrain.parts import PretrainPlan, make_diffusion, pretrain
 from icm_pipeline.pretrain.siblings import flow_view
 from icm_pipeline.pretrain.students import STUDENTS
 from icm_pipeline.zoo.paths import ZOO
+from tests.helpers.models import load
 
 OWN_PARTS = {
     "tiny_sdxl": ("unet", "text_encoder_2"),
@@ -46,7 +45,7 @@ def test_a_sibling_is_saved_whole_and_draws(name: str, plan_of: Callable[..., Pr
     folder = plan.zoo / name
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 25e6
     options = {} if name == "tiny_sdxl" else {"max_sequence_length": 32}
-    model = load_backbone(name, str(folder), 2, 1.5, Placement("cpu"), height=64, width=64, options=options)
+    model = load(folder, 64, name=name, num_steps=2, guidance_scale=1.5, call=options)
     jobs = make_jobs(["a photo of a doctor"], 2, 0, "evaluation")
     images = [sample.image for sample in decode(model, jobs, denoise(model, jobs))]
     assert [image.size for image in images] == [(64, 64)] * 2

@@ -37,14 +37,14 @@ def test_recorded_steps_are_spread_evenly_from_their_start(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
 def test_probes_on_a_device_that_is_not_there_are_refused_before_anything_is_read(settings_with: Compose) -> None:
-    settings = settings_with("model.device=cuda", "probe.device=cuda")
+    settings = settings_with("compute.device=cuda", "probe.device=cuda")
     with pytest.raises(ValueError, match=r"probe\.device=cuda cannot be used here .* Set probe\.device=cpu"):
         probe.run(StageContext(settings, {}, Path()))
 
 
-def test_the_device_of_probes_is_not_the_models(settings_with: Compose) -> None:
-    settings = settings_with("model.device=cuda")
-    assert STAGES["probe"].device(settings) == "cpu"
+def test_the_device_of_probes_may_be_another_than_the_models(settings_with: Compose) -> None:
+    assert STAGES["probe"].device(settings_with("compute.device=cuda")) == "cuda"
+    assert STAGES["probe"].device(settings_with("compute.device=cuda", "probe.device=cpu")) == "cpu"
 
 
 def test_probe_and_evaluation_images_share_no_seed(settings_with: Compose) -> None:
@@ -63,6 +63,6 @@ def test_layers_that_do_not_exist_are_refused_early(settings_with: Compose, back
 
 
 def test_a_device_that_is_not_there_is_refused_by_its_setting() -> None:
-    check_device("cpu", "model.device")
-    with pytest.raises(ValueError, match=r"model\.device=nonsense"):
-        check_device("nonsense", "model.device")
+    check_device("cpu", "compute.device")
+    with pytest.raises(ValueError, match=r"compute\.device=nonsense"):
+        check_device("nonsense", "compute.device")

@@ -25,7 +25,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.stages import steer
 from icm_pipeline.store.artifacts import Artifact
-from tests.conftest import NUM_STEPS
+from tests.helpers.models import NUM_STEPS
 from tests.helpers.results import as_artifact
 
 Compose = Callable[..., Settings]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.modules import uncompiled, way_to
+from icm_pipeline.backbones.modules import path_to, uncompiled
 
 OTHER = "other"  # the kind of a site that no pattern of the family names
 GATED = "@gate"  # ends the layer's name of a site that lies behind its AdaLN gate
@@ -174,7 +174,7 @@ class Backbone:
         new = [Site(layer, OTHER) for layer in dict.fromkeys(layers) if layer not in self._site_of]
         for site in new:
             try:
-                way_to(uncompiled(self.denoiser), site.module)
+                path_to(uncompiled(self.denoiser), site.module)
             except AttributeError:
                 self.site(site.layer)
         return replace(self, sites=(*self.sites, *new)) if new else self
@@ -184,7 +184,7 @@ class Backbone:
         return {site.layer: site for site in self.sites}
 
 
-def share_of_a_row(name: str, sizes: set[int]) -> int | None:
+def common_size(name: str, sizes: set[int]) -> int | None:
     """Return the one size that all rows share; raises BackboneError if they differ."""
     if len(sizes) > 1:
         raise BackboneError(f"The rows of a call have different numbers of {name}: {sorted(sizes)}.")

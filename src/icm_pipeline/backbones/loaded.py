@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from icm_pipeline.config.schema import ModelConfig
+from icm_pipeline.config.schema import ComputeConfig, ModelConfig
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.store.fingerprints import stat_hash
 from icm_pipeline.zoo.paths import local_folder
@@ -22,44 +22,20 @@ class ModelCache:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[ModelConfig, str, Backbone] | None = None
+        self._last: tuple[tuple[ModelConfig, ComputeConfig, str], Backbone] | None = None
 
-    def load(self, model: ModelConfig) -> "Backbone":
+    def load(self, model: ModelConfig, compute: ComputeConfig) -> "Backbone":
         """Load a model as its configuration says, or return the one loaded last if that is the same."""
-        from icm_pipeline.backbones.loading import Placement  # with torch
-        from icm_pipeline.backbones.registry import load_backbone
+        from icm_pipeline.backbones.registry import load_backbone  # with torch
 
-        check_device(model.device, "model.device")
-        config = replace(model, batch_size=1, grow_batch=False, num_threads=None)
+        check_device(compute.device, "compute.device")
         folder = local_folder(model.path)
         files = stat_hash(folder) if folder is not None and folder.is_dir() else ""
-        if self._last is not None and self._last[:2] == (config, files):
-            return self._last[2]
+        wanted = (model, replace(compute, batch_size=1, grow_batch=False, num_threads=None), files)
+        if self._last is not None and self._last[0] == wanted:
+            return self._last[1]
         self._last = None  # before the next is loaded
-        backbone = load_backbone(
-            name=model.name,
-            path=model.path,
-            num_steps=model.num_steps,
-            guidance_scale=model.guidance_scale,
-            placement=Placement(
-                model.device,
-                model.dtype,
-                model.offload,
-                model.vae_slicing,
-                model.vae_tiling,
-                model.channels_last,
-                model.attention_kernel,
-                model.compile,
-            ),
-            sites=model.sites,
-            scheduler=model.scheduler,
-            revision=model.revision,
-            variant=model.variant,
-            height=model.height,
-            width=model.width,
-            options=model.call,
-            decode_batch_size=model.decode_batch_size,
-        )
-        self._last = (config, files, backbone)
-        log.info("%s loaded from %s on %s: %d sites", model.name, model.path, model.device, len(backbone.sites))
+        backbone = load_backbone(model, compute)
+        self._last = (wanted, backbone)
+        log.info("%s loaded from %s on %s: %d sites", model.name, model.path, compute.device, len(backbone.sites))
         return backbone

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,115 +13,78 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from icm_pipeline.backbones.attention import check_kernel
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.config import choices
+from icm_pipeline.config.schema import ComputeConfig, ModelConfig
 from icm_pipeline.zoo.paths import local_folder
-
-log = logging.getLogger(__name__)
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
 INDEX = "model_index.json"
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where and how a pipeline computes.
-
-    offload: `none`, `model` (one part on the device at a time) or `sequential` (one layer at a time). vae_slicing
-    decodes one image at a time, vae_tiling one tile. channels_last: keep the weights of convolutions as they like them.
-    attention_kernel: see attention.py. compile: torch.compile the denoiser.
-    """
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    offload: str = "none"
-    vae_slicing: bool = False
-    vae_tiling: bool = False
-    channels_last: bool = False
-    attention_kernel: str | None = None
-    compile: bool = False
-
-
-def load_pipeline(
-    path: str,
-    denoisers: Mapping[str, str],
-    placement: Placement,
-    revision: str | None = None,
-    variant: str | None = None,
-) -> Any:
-    """Return the pipeline of a folder or hub id; raises BackboneError.
+def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping[str, str]) -> Any:
+    """Return a model's pipeline on its device; raises BackboneError.
 
     denoisers: the known classes of pipelines, each with the name of its denoiser.
     """
-    _check_dtype(placement)
-    check_kernel(placement.attention_kernel, placement.device, DTYPES[placement.dtype])
+    path, variant = model.path, model.variant
+    _check_dtype(compute)
     folder = local_folder(path)
-    index = _hub_index(path, revision) if folder is None else folder_index(folder, path)
+    index = _hub_index(path, model.revision) if folder is None else folder_index(folder, path)
     class_name = str(index.get("_class_name"))
     if class_name not in denoisers:
         raise BackboneError(f"{path} holds a {class_name}, which is not known here. Known: {', '.join(denoisers)}.")
-    options: dict[str, Any] = {"dtype": DTYPES[placement.dtype], "use_safetensors": True, "variant": variant}
+    options: dict[str, Any] = {"dtype": DTYPES[compute.dtype], "use_safetensors": True, "variant": variant}
     if "safety_checker" in index:  # judges pictures with a network of its own, and blackens some
         options |= {"safety_checker": None, "requires_safety_checker": False}
     pipeline_class = getattr(diffusers, class_name)
     with _quiet_loading(path.startswith(choices.EMBEDDED)):
         if folder is None:
-            pipe = _from_hub(pipeline_class, path, {**options, "revision": revision})
+            pipe = _from_hub(pipeline_class, path, {**options, "revision": model.revision})
         else:
             _check_parts(folder, index, variant)
             pipe = _from_folder(pipeline_class, folder, options)
     denoiser = denoisers[class_name]
-    _check_loaded_dtype(getattr(pipe, denoiser), placement.dtype)
+    _check_loaded_dtype(getattr(pipe, denoiser), compute.dtype)
     pipe.set_progress_bar_config(disable=True)
-    return place(pipe, denoiser, placement)
+    return place(pipe, denoiser, compute)
 
 
-def place(pipe: Any, denoiser: str, placement: Placement) -> Any:
+def place(pipe: Any, denoiser: str, compute: ComputeConfig) -> Any:
     """Move a pipeline to its device and switch on what saves memory or time; denoiser: its attribute's name."""
-    if placement.channels_last:
-        _to_channels_last(pipe, denoiser)
-    if placement.offload == "none":
-        pipe.to(placement.device)
-    elif placement.device == "cpu":
-        raise BackboneError(f"model.offload={placement.offload} needs a GPU: set model.device, or model.offload=none.")
-    elif placement.offload == "model":
-        pipe.enable_model_cpu_offload(device=placement.device)
+    if compute.offload == "none":
+        pipe.to(compute.device)
+    elif compute.device == "cpu":
+        raise BackboneError(
+            f"compute.offload={compute.offload} needs a GPU: set compute.device, or compute.offload=none."
+        )
+    elif compute.offload == "model":
+        pipe.enable_model_cpu_offload(device=compute.device)
     else:
-        pipe.enable_sequential_cpu_offload(device=placement.device)
-    if placement.vae_slicing:
+        pipe.enable_sequential_cpu_offload(device=compute.device)
+    if compute.vae_slicing:
         pipe.vae.enable_slicing()
-    if placement.vae_tiling:
+    if compute.vae_tiling:
         pipe.vae.enable_tiling()
-    if placement.compile:
+    if compute.compile:
         setattr(pipe, denoiser, torch.compile(getattr(pipe, denoiser)))
     return pipe
 
 
-def _to_channels_last(pipe: Any, denoiser: str) -> None:
-    """Lay out what consists of convolutions channels last: the autoencoder, and a UNet."""
-    pipe.vae.to(memory_format=torch.channels_last)
-    module = getattr(pipe, denoiser)
-    if denoiser == "unet":
-        module.to(memory_format=torch.channels_last)
-    else:
-        log.info("model.channels_last: the autoencoder only; a %s stays as it is", type(module).__name__)
-
-
-def _check_dtype(placement: Placement) -> None:
+def _check_dtype(compute: ComputeConfig) -> None:
     """Raise BackboneError if the device cannot compute in the dtype."""
     try:
-        x = torch.ones(1, 8, 8, 8, device=placement.device, dtype=DTYPES[placement.dtype])
+        x = torch.ones(1, 8, 8, 8, device=compute.device, dtype=DTYPES[compute.dtype])
         convolved = torch.nn.functional.conv2d(x, x.new_ones(8, 8, 3, 3), padding=1)
         torch.nn.functional.layer_norm(convolved @ x, (8,))
     except AssertionError as error:  # what a torch without CUDA raises
         raise BackboneError(
-            f"model.device={placement.device} cannot be used here ({error}). Set model.device=cpu."
+            f"compute.device={compute.device} cannot be used here ({error}). Set compute.device=cpu."
         ) from error
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(
-            f"model.dtype={placement.dtype} does not work on {placement.device} ({reason}). Set model.dtype=float32."
+            f"compute.dtype={compute.dtype} does not work on {compute.device} ({reason}). Set compute.dtype=float32."
         ) from error
 
 
@@ -132,7 +94,7 @@ def _check_loaded_dtype(denoiser: torch.nn.Module, dtype: str) -> None:
     if DTYPES[dtype] not in found:
         names = ", ".join(sorted(str(each) for each in found))
         raise BackboneError(
-            f"model.dtype={dtype} was asked for, but diffusers {diffusers.__version__} loaded {names}. "
+            f"compute.dtype={dtype} was asked for, but diffusers {diffusers.__version__} loaded {names}. "
             "Install diffusers 0.40 or newer."
         )
 

@@ -15,7 +15,7 @@ def is_compiled(module: nn.Module) -> bool:
     return uncompiled(module) is not module or module._compiled_call_impl is not None or by_forward
 
 
-def way_to(module: nn.Module, name: str) -> list[nn.Module]:
+def path_to(module: nn.Module, name: str) -> list[nn.Module]:
     """Return the modules from one down to a named one inside it, both included."""
     way = [module]
     for word in name.split("."):

@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from icm_pipeline.backbones.attention import attention_kernel
 from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.pixart import PIXART
@@ -12,10 +12,11 @@ from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.backbones.families.sd3 import SD3
 from icm_pipeline.backbones.families.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
 from icm_pipeline.backbones.families.z_image import Z_IMAGE
-from icm_pipeline.backbones.loading import Placement, load_pipeline
+from icm_pipeline.backbones.loading import load_pipeline
 from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.config.choices import SET_FOR_EVERY_CALL
+from icm_pipeline.config.schema import ComputeConfig, ModelConfig
 from icm_pipeline.text import did_you_mean
 
 FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
@@ -52,44 +53,24 @@ def _known_class(pipeline_class: type) -> str:
     return pipeline_class.__name__
 
 
-def load_backbone(
-    name: str,
-    path: str,
-    num_steps: int,
-    guidance_scale: float,
-    placement: Placement,
-    sites: Mapping[str, str] | None = None,
-    scheduler: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    options: Mapping[str, Any] | None = None,
-    decode_batch_size: int | None = None,
-) -> Backbone:
-    """Load a pipeline from a local folder, an embedded one or the hub, ready to make images.
-
-    height, width: in pixels, None for the model's own size; options: further arguments of the pipeline's call;
-    decode_batch_size: see Sampling. Raises BackboneError.
-    """
-    denoisers = {name: family.denoiser for name, family in PIPELINES.items()}
-    pipe = load_pipeline(path, denoisers, placement, revision, variant)
-    use_scheduler(pipe, scheduler)
-    backbone = attach(pipe, sites, name)
+def load_backbone(model: ModelConfig, compute: ComputeConfig) -> Backbone:
+    """Load a pipeline from a local folder, an embedded one or the hub, ready to make images; raises BackboneError."""
+    pipe = load_pipeline(model, compute, {name: family.denoiser for name, family in PIPELINES.items()})
+    use_scheduler(pipe, model.scheduler)
+    backbone = attach(pipe, model.sites, model.name)
     family = backbone.family
-    _check_options(type(pipe), options or {})
+    _check_options(type(pipe), model.call)
     size = family.default_size(pipe)
     sampling = Sampling(
-        num_steps,
-        guidance_scale,
-        height or size,
-        width or size,
-        {**family.options, **(options or {})},
-        decode_batch_size,
-        attention_kernel(placement.attention_kernel, backbone.denoiser),
+        num_steps=model.num_steps,
+        guidance_scale=model.guidance_scale,
+        height=model.height or size,
+        width=model.width or size,
+        options={**family.options, **model.call},
+        decode_batch_size=compute.decode_batch_size,
     )
     _check_size(family, pipe, sampling)
-    return Backbone(name, pipe, family, backbone.sites, sampling)
+    return replace(backbone, sampling=sampling)
 
 
 def _check_options(pipeline_class: type, options: Mapping[str, Any]) -> None:

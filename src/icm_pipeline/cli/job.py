@@ -89,7 +89,7 @@ def run_job(settings: Settings, job: HydraJob, sweep: RunningSweep) -> Outcome:
 
 
 def _run(settings: Settings, job: HydraJob, sweep: RunningSweep, tracker: Tracker) -> Outcome:
-    if settings.model.device == "cpu":
+    if settings.compute.device == "cpu":
         keep_freed_memory()
     if settings.stage == "pretrain":
         from icm_pipeline.pretrain.parts import PretrainPlan, pretrain
@@ -104,7 +104,7 @@ def _run(settings: Settings, job: HydraJob, sweep: RunningSweep, tracker: Tracke
     from icm_pipeline.pipeline.run import Pipeline
 
     pipeline = Pipeline(settings, job.words, tracker, job.folder, sweep.forced, sweep.models)
-    with limited_threads(settings.model.num_threads):
+    with limited_threads(settings.compute.num_threads):
         if missing := pipeline.missing(settings.stage):
             from icm_pipeline.cli.preflight import check_usable
 

@@ -6,34 +6,39 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from icm_pipeline.config.bounds import BOUNDS_BY_PART, check_values
+from icm_pipeline.config.bounds import MAY_BE
 from icm_pipeline.config.choices import SET_FOR_EVERY_CALL, TRAINED
 from icm_pipeline.config.combinations import check_combinations
 from icm_pipeline.config.credentials import find_secret
-from icm_pipeline.config.schema import AttributeConfig, PretrainConfig, Settings
+from icm_pipeline.config.schema import AttributeConfig, PretrainConfig, Settings, unknown_setting
 from icm_pipeline.config.schema import ConfigError as ConfigError
-from icm_pipeline.text import no_setting
 
 # Becomes part of a folder's name.
 NAME = re.compile(r"\w[\w.+-]{0,63}")
 
 
-def refuse_added(settings: Any, place: str) -> None:
-    """Raise ConfigError for a setting that nothing knows, as `+alpah=3` adds one."""
-    known = [field.name for field in fields(settings)]
-    for name, value in vars(settings).items():
+def check_fields(group: Any, place: str = "") -> None:
+    """Refuse a setting that nothing knows, as `+alpah=3` adds one, and a value that its field does not admit.
+
+    place: the dotted name of the group with a dot after it. Raises ConfigError naming the setting and what it may be.
+    """
+    known: dict[str, Any] = {each.name: each.metadata.get(MAY_BE) for each in fields(group)}
+    for name, value in vars(group).items():
         if name not in known:
-            raise ConfigError(no_setting(place + name, name, known, place))
+            raise ConfigError(unknown_setting(place + name, name, list(known), place))
         for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
+            dotted = f"{place}{name}.{key}" if key else place + name
             if is_dataclass(inner):
-                refuse_added(inner, f"{place}{name}.{key}." if key else f"{place}{name}.")
+                check_fields(inner, f"{dotted}.")
+            elif (may_be := known[name]) is not None and not may_be.admit(inner):
+                raise ConfigError(may_be.refusal(dotted, inner))
 
 
 def check(settings: Settings) -> None:
     """Refuse what cannot work before anything is computed; raises ConfigError naming the value and its choices."""
     refuse_secrets(asdict(settings))
+    check_fields(settings)
     _check_names(settings)
-    check_values(settings)
     _check_call(settings.model.call)
     _check_sites(settings.model.sites)
     _check_attribute(settings.attribute)
@@ -82,11 +87,11 @@ def _check_sites(sites: Mapping[str, str]) -> None:
 
 def _check_parts(pretrain: PretrainConfig) -> None:
     """Refuse a mapping from parts to numbers that names another part, or lacks one."""
-    for dotted in BOUNDS_BY_PART:
-        found = getattr(pretrain, dotted.removeprefix("pretrain."))
+    for name in ("steps", "batch_sizes", "learning_rates"):
+        dotted, found = f"pretrain.{name}", getattr(pretrain, name)
         for part in found:
             if part not in TRAINED:
-                raise ConfigError(no_setting(f"{dotted}.{part}", part, list(TRAINED), f"{dotted}."))
+                raise ConfigError(unknown_setting(f"{dotted}.{part}", part, list(TRAINED), f"{dotted}."))
         missing = [part for part in TRAINED if part not in found]
         if missing:
             raise ConfigError(f"{dotted} has no number for {', '.join(missing)}. Add +{dotted}.{missing[0]}=<number>.")

@@ -14,6 +14,7 @@ JUDGES = ("age_gender", "clip", "deepface", "fairface", "tiny")
 FACES = ("none", "largest", "all", "single")
 DTYPES = ("float32", "float16", "bfloat16")
 SIBLINGS = ("tiny_sdxl", "tiny_sana", "tiny_flux")  # of the embedded model
+PARTS = ("all", "portraits", "autoencoder", "classifier", "clip", "diffusion", "quality")  # pretraining's steps
 TRAINED = ("autoencoder", "classifier", "clip", "diffusion", "deep_compression", *SIBLINGS)  # each with its own steps
 # The settings that an evaluation tells with its figures, as a pattern of their dotted names.
 TOLD_BY_STEERING = (

@@ -19,9 +19,9 @@ def check_combinations(settings: Settings) -> None:
 
 
 def _check_batch(settings: Settings) -> None:
-    if settings.model.grow_batch and settings.model.device == "cpu":
+    if settings.compute.grow_batch and settings.compute.device == "cpu":
         raise ConfigError(
-            "model.grow_batch=true needs a GPU, which says when its memory is full; on the CPU set model.batch_size."
+            "compute.grow_batch=true needs a GPU, which says when its memory is full; set compute.batch_size."
         )
 
 

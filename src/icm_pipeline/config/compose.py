@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.config.checks import check, refuse_added
+from icm_pipeline.config.checks import check
 from icm_pipeline.config.help_page import groups_help
 from icm_pipeline.config.schema import ConfigError as ConfigError
 from icm_pipeline.config.schema import Settings, conf_path
@@ -86,6 +86,5 @@ def to_settings(cfg: Any) -> Settings:
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration does not hold together: {error}") from error
     assert isinstance(settings, Settings)
-    refuse_added(settings, "")
     check(settings)
     return settings

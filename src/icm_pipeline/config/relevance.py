@@ -15,7 +15,7 @@ READ_BY_RULE = {
 READ_OF_DRIFT = ("name", "options")  # the prompts are the evaluated attribute's
 
 
-def counted(settings: Settings, dotted: str, read_by_method: Collection[str]) -> Any:
+def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -> Any:
     """Return a setting's value or group as plain data, with None in place of what changes nothing beside the others.
 
     read_by_method: what the method reads of alpha and its settings.

@@ -4,9 +4,26 @@ Every default stands in `conf/`, none here. The dataclasses are not frozen becau
 read-only, and a read-only node cannot be overridden from the command line.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from icm_pipeline.config.bounds import number, one_of
+from icm_pipeline.config.choices import (
+    ASSIGNMENTS,
+    DIRECTIONS,
+    DTYPES,
+    FACES,
+    JUDGES,
+    PARTS,
+    RULES,
+    SITE_KINDS,
+    SOLVERS,
+)
+from icm_pipeline.text import no_setting
+
+LARGEST_SEED = 2**32 - 1  # that KID's random generator takes; jobs' own seeds, two million for each, stay below 2**63
+COUNT, SEED = number(at_least=1), number(at_least=0, at_most=LARGEST_SEED)
 
 
 @dataclass
@@ -22,59 +39,78 @@ class SteeringDefaults:
 
 
 @dataclass
-class OutlineConfig:
-    """What of an architecture decides how much its runs compute and keep.
+class ComputeDefaults:
+    """What the model recommends: its native precision and a batch that fits; `compute` takes them unless set itself."""
 
-    widths: pairs [width, number of sites] by kind; size: pixels of a picture's side where none is set; channels: of the
-    denoiser's output, per place of the latents; factor: pixels a place; rows: of a call, per image without guidance;
-    guided_above: the guidance scale above which an image has one row more, None if the scale is an input.
-    """
+    device: str
+    dtype: str
+    batch_size: int
+
+
+@dataclass
+class OutlineConfig:
+    """What of an architecture decides how much its runs compute and keep."""
 
     widths: dict[str, list[list[int]]]
+    """Pairs [width, number of sites] by kind."""
     size: int
+    """Pixels of an image's side where none is set."""
     channels: int
+    """Of the denoiser's output, per place of the latents."""
     factor: int
+    """Pixels a place."""
     rows: int
+    """Of a call, per image without guidance."""
     guided_above: float | None
+    """The guidance scale above which an image has one row more; None if the scale is an input."""
 
 
 @dataclass
 class ModelConfig:
-    """What to load and how to sample from it.
-
-    path: a local folder, a hub id, or `embedded:<name>`; revision: the hub's commit; scheduler: the sampler by name,
-    None keeps the pipeline's own; height, width: pixels, None for the model's own; call: further arguments of the
-    pipeline's call; grow_batch: take more images at once than batch_size as long as they fit into a GPU's memory;
-    decode_batch_size: images decoded at once, None for as many as were denoised; sites: patterns of module names by
-    kind, empty for those of the model's family; outline: that of the published model, for planning before its files are
-    on this disk.
-    """
+    """Which model, and how to sample from it."""
 
     name: str
     path: str
+    """A local folder, a hub id, or `embedded:<name>`."""
     revision: str | None
+    """The hub's commit."""
     variant: str | None
-    dtype: str
-    device: str
-    offload: str
-    vae_slicing: bool
-    vae_tiling: bool
-    channels_last: bool
-    attention_kernel: str | None
-    compile: bool
-    num_steps: int
-    guidance_scale: float
+    num_steps: int = field(metadata=COUNT)
+    guidance_scale: float = field(metadata=number())
     height: int | None
     width: int | None
     scheduler: str | None
+    """The sampler by name; None keeps the pipeline's own."""
     call: dict[str, Any]
-    batch_size: int
-    grow_batch: bool
-    decode_batch_size: int | None
-    num_threads: int | None
+    """Further arguments of the pipeline's call."""
     sites: dict[str, str]
+    """Patterns of module names by kind; empty for those of the model's family."""
     outline: OutlineConfig | None
+    """Of the published model, for planning before its files are on this disk."""
+    compute: ComputeDefaults
     steering: SteeringDefaults
+
+
+@dataclass
+class ComputeConfig:
+    """Where and how the model computes. Only dtype and vae_tiling change images by more than rounding."""
+
+    device: str
+    """Judges, probes and pretraining follow it unless they are given one of their own."""
+    dtype: str = field(metadata=one_of(*DTYPES))
+    offload: str = field(metadata=one_of("none", "model", "sequential"))
+    """What is on the device only while it runs: one part at a time (model) or one layer (sequential)."""
+    vae_slicing: bool
+    """Decode one image at a time."""
+    vae_tiling: bool
+    """Decode one tile at a time."""
+    compile: bool
+    """torch.compile the denoiser."""
+    batch_size: int = field(metadata=COUNT)
+    grow_batch: bool
+    """Take more images at once than batch_size as long as they fit into a GPU's memory."""
+    decode_batch_size: int | None = field(metadata=number(at_least=1, null="the whole batch"))
+    num_threads: int | None = field(metadata=number(at_least=1, null="torch's own choice"))
 
 
 @dataclass
@@ -90,54 +126,63 @@ class AttributeConfig:
 
 @dataclass
 class TimestepsConfig:
-    """Which denoising steps are recorded: from the share `start` of the run on, `count` of them (None: all)."""
+    """Which denoising steps are recorded."""
 
     name: str
-    start: float
-    count: int | None
+    start: float = field(metadata=number(at_least=0, less_than=1))
+    """The share of the steps before the first recorded one."""
+    count: int | None = field(metadata=number(at_least=1, null="every step"))
 
 
 @dataclass
 class LayersConfig:
     """Which layers are steered: `k` of a site kind by a rule over the probes' scores, or those named."""
 
-    kind: str
-    rule: str
-    k: int
+    kind: str = field(metadata=one_of(*SITE_KINDS))
+    rule: str = field(metadata=one_of(*RULES))
+    k: int = field(metadata=COUNT)
     names: list[str]
-    seed: int
+    seed: int = field(metadata=SEED)
 
 
 @dataclass
 class LabelerConfig:
-    """Who says what an image shows. `path` is a checkpoint, a hub tag or `embedded:<name>`.
+    """Who says what an image shows."""
 
-    faces: which faces of an image are judged, `none` judges the image as a whole; detector: what finds them; groups:
-    which of the judge's own classes make up an option, {head: {option: [classes]}}.
-    """
-
-    kind: str
+    kind: str = field(metadata=one_of(*JUDGES))
     model: str
     path: str
-    batch_size: int
+    """A checkpoint, a hub tag or `embedded:<name>`."""
+    batch_size: int = field(metadata=COUNT)
     device: str
-    faces: str
+    faces: str = field(metadata=one_of(*FACES))
+    """Which faces of an image are judged; `none` judges the image as a whole."""
     detector: str
+    """What finds the faces."""
     groups: dict[str, dict[str, list[str]]]
+    """Which of the judge's own classes make up an option, {head: {option: [classes]}}."""
+
+
+@dataclass
+class ClipConfig(LabelerConfig):
+    """The encoder of CLIP-I and CLIP-T."""
+
+    kind: str = field(metadata=one_of("clip"))
 
 
 @dataclass
 class MethodConfig:
-    """How generation is changed. draw_size: how many images of a prompt share a draw with assignment=batch."""
+    """How generation is changed."""
 
     name: str
-    direction: str
-    alpha_unit: str
-    assignment: str
-    draw_size: int
-    first_step: int
-    last_step: int | None
-    vector: str
+    direction: str = field(metadata=one_of(*DIRECTIONS))
+    alpha_unit: str = field(metadata=one_of("activation", "relative"))
+    assignment: str = field(metadata=one_of(*ASSIGNMENTS))
+    draw_size: int = field(metadata=COUNT)
+    """How many images of a prompt share a draw with assignment=batch."""
+    first_step: int = field(metadata=number(at_least=0))
+    last_step: int | None = field(metadata=number(at_least=0, null="the end"))
+    vector: str = field(metadata=one_of("per_step", "mean"))
     norm_preserving: bool
     target_shares: list[float] | None
     params: dict[str, Any]
@@ -146,48 +191,47 @@ class MethodConfig:
 
 @dataclass
 class GenerateConfig:
-    """The probe dataset: every probe prompt with this many seeds; `record` pools activations in the same pass.
+    """The probe dataset: every probe prompt with this many seeds."""
 
-    shard_size: images per shard of any set; reuse_prefix: keep the evaluation images' steps before the first steered
-    one on disk, so that they are computed once for all ways of steering.
-    """
-
-    images_per_prompt: int
+    images_per_prompt: int = field(metadata=COUNT)
     record: bool
-    shard_size: int
+    """Pool activations in the pass that makes the images."""
+    shard_size: int = field(metadata=COUNT)
+    """Images per shard of any set."""
     reuse_prefix: bool
+    """Keep the evaluation images' steps before the first steered one, computed once for all ways of steering."""
 
 
 @dataclass
 class ProbeConfig:
     """The probes' optimisation problem, where it is solved, and their held-out split."""
 
-    C: float
-    max_iter: int
-    solver: str
+    C: float = field(metadata=number(more_than=0))
+    max_iter: int = field(metadata=COUNT)
+    solver: str = field(metadata=one_of(*SOLVERS))
     device: str
-    test_share: float
+    test_share: float = field(metadata=number(more_than=0, less_than=1))
     group_by_prompt: bool
     shuffle_labels: bool
-    min_per_option: int
+    min_per_option: int = field(metadata=number(at_least=2))
 
 
 @dataclass
 class EvaluateConfig:
-    """The evaluation images: every evaluation prompt with this many seeds, steered and not.
+    """The evaluation images: every evaluation prompt with this many seeds, steered and not."""
 
-    `drift` are the other attributes whose change is measured, `clip` the encoder of CLIP-I and CLIP-T, `bootstrap` the
-    number of resamplings behind each interval; fd: of mean `probabilities` or of hard `labels`; reference: a folder of
-    pictures or another run's artifact for FID and KID; inception: the checkpoint of their features, None for `clip`'s.
-    """
-
-    images_per_prompt: int
-    clip: LabelerConfig
+    images_per_prompt: int = field(metadata=COUNT)
+    clip: ClipConfig
     drift: dict[str, AttributeConfig]
-    bootstrap: int
-    fd: str
+    """The other attributes whose change is measured."""
+    bootstrap: int = field(metadata=COUNT)
+    """Resamplings behind each interval."""
+    fd: str = field(metadata=one_of("probabilities", "labels"))
+    """Of mean probabilities or of hard labels."""
     reference: str | None
+    """A folder of pictures or another run's artifact for FID and KID."""
     inception: str | None
+    """The checkpoint of their features; None for those of `clip`."""
 
 
 @dataclass
@@ -200,8 +244,8 @@ class FoldersConfig:
 
 @dataclass
 class TrackerConfig:
-    name: str
-    mode: str
+    name: str = field(metadata=one_of("wandb", "tensorboard", "csv", "none"))
+    mode: str = field(metadata=one_of("offline", "online", "disabled"))
     project: str
     entity: str | None
     group: str | None
@@ -209,9 +253,10 @@ class TrackerConfig:
 
 @dataclass
 class PlanConfig:
-    """What `stage=plan` is told: seconds that one unsteered image takes, None for what finished artifacts took."""
+    """What `stage=plan` is told."""
 
-    seconds_per_image: float | None
+    seconds_per_image: float | None = field(metadata=number(more_than=0, null="what finished artifacts took"))
+    """Of an unsteered image."""
 
 
 @dataclass
@@ -223,42 +268,43 @@ class PathsConfig:
 class PretrainConfig:
     """Sizes and lengths of training the embedded parts."""
 
-    part: str
+    part: str = field(metadata=one_of(*PARTS))
     folder: str
     install: bool
     device: str
-    num_portraits: int
-    num_held_out: int
-    num_quality_images: int
-    steps: dict[str, int]
-    batch_sizes: dict[str, int]
-    learning_rates: dict[str, float]
+    num_portraits: int = field(metadata=COUNT)
+    num_held_out: int = field(metadata=COUNT)
+    num_quality_images: int = field(metadata=COUNT)
+    steps: dict[str, int] = field(metadata=COUNT)
+    batch_sizes: dict[str, int] = field(metadata=COUNT)
+    learning_rates: dict[str, float] = field(metadata=number(more_than=0))
     compile: bool
     from_shipped: bool
 
 
 @dataclass
 class Settings:
-    """The whole configuration.
-
-    sweep: the folder of a multirun, for `stage=report` to report on instead of one run; shards: jobs that share the
-    work of a long stage; shard: which of them this one is, None for whatever the others leave; devices: where to share
-    it among processes of this machine; images, reference: folders that `stage=label` and `stage=evaluate` judge instead
-    of the pipeline's own images, and their unsteered twins.
-    """
+    """The whole configuration."""
 
     stage: str
     sweep: str | None
-    seed: int
-    alpha: float
+    """The folder of a multirun, for `stage=report` to report on instead of one run."""
+    seed: int = field(metadata=SEED)
+    alpha: float = field(metadata=number())
     force: bool
-    shards: int
+    shards: int = field(metadata=COUNT)
+    """How many jobs share the work of a long stage."""
     shard: int | None
+    """Which of them this one is; None for whatever the others leave."""
     devices: list[str]
+    """Where to share the work among processes of this machine."""
     images: str | None
+    """A folder that `stage=label` and `stage=evaluate` judge instead of the pipeline's own images."""
     reference: str | None
+    """The folder of their unsteered twins."""
     folders: FoldersConfig
     model: ModelConfig
+    compute: ComputeConfig
     attribute: AttributeConfig
     timesteps: TimestepsConfig
     layers: LayersConfig
@@ -287,6 +333,13 @@ def value_at(settings: Settings, dotted: str) -> Any:
     for part in dotted.split("."):
         value = value[part]
     return value
+
+
+def unknown_setting(dotted: str, name: str, known: list[str], place: str = "") -> str:
+    """Return what is said of a setting that does not exist, see `no_setting`; those of `compute` were the model's."""
+    if dotted.startswith("model.") and name in (each.name for each in fields(ComputeConfig)):
+        return f"there is no {dotted}: set compute.{name}. A model's file keeps what it recommends under `compute:`."
+    return no_setting(dotted, name, known, place)
 
 
 def conf_path() -> Path:

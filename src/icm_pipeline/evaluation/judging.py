@@ -22,7 +22,7 @@ from icm_pipeline.metrics.realism import require_library
 from icm_pipeline.store.artifacts import open_artifact
 from icm_pipeline.store.fingerprints import fingerprint
 from icm_pipeline.store.manifest import MANIFEST
-from icm_pipeline.zoo.paths import brought_weights, local_folder
+from icm_pipeline.zoo.paths import bundled_weights, local_folder
 
 
 class Judging:
@@ -102,7 +102,7 @@ class Judging:
 
 def _identity(judge: LabelerConfig) -> list[Any]:
     """Return what a judge's answers depend on: its settings and, if they are files, a fingerprint of its weights."""
-    weights = brought_weights(judge.model) or local_folder(judge.path)
+    weights = bundled_weights(judge.model) or local_folder(judge.path)
     return [asdict(judge), fingerprint(weights) if weights is not None and weights.exists() else None]
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from icm_pipeline.backbones.base import Backbone, Sampling
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.prompt_embeddings import remembered_prompts
-from icm_pipeline.hooks.wrapping import wrap_method
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +44,8 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
     with ExitStack() as stack:
-        stack.enter_context(_clear_memory_error(len(jobs), "model.batch_size"))
+        stack.enter_context(_clear_memory_error(len(jobs), "compute.batch_size"))
         stack.enter_context(remembered_prompts(pipe))
-        if sampling.around is not None:
-            wrap_method(backbone.denoiser, "forward", sampling.around, stack)
         result: Tensor = pipe(
             prompt=[job.prompt for job in jobs],
             latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
@@ -70,7 +67,7 @@ def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]
     """Decode latents to images, paired with their jobs.
 
     Raises MemoryError if a single one does not fit, FloatingPointError if pixels are not finite. A part that
-    model.offload brought to the device for it leaves again.
+    compute.offload brought to the device for it leaves again.
     """
     sampling, pipe = _sampling(backbone), backbone.pipe
     size, samples = sampling.decode_batch_size or len(jobs), list[Sample]()
@@ -83,7 +80,7 @@ def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]
             if len(jobs[part]) == 1:
                 raise
             size = len(jobs[part]) // 2
-            log.warning("%s Decoding %d at once; model.decode_batch_size=%d begins with that.", error, size, size)
+            log.warning("%s Decoding %d at once; compute.decode_batch_size=%d begins with that.", error, size, size)
             continue
         _check_finite(pixels, jobs[part], "pixels")
         images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
@@ -99,7 +96,7 @@ def _check_finite(values: Tensor, jobs: list[Job], name: str) -> None:
         broken = [job.image_id for job, is_finite in zip(jobs, finite, strict=True) if not is_finite]
         raise FloatingPointError(
             f"The {name} of {len(broken)} of {len(jobs)} image(s) are not finite ({', '.join(broken[:8])}): compute in "
-            "bfloat16 or float32 (model.dtype), or steer by less (alpha)."
+            "bfloat16 or float32 (compute.dtype), or steer by less (alpha)."
         )
 
 

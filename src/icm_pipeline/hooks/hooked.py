@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Family, Site
-from icm_pipeline.backbones.modules import is_compiled, uncompiled, way_to
+from icm_pipeline.backbones.modules import is_compiled, path_to, uncompiled
 from icm_pipeline.hooks.clock import StepClock, drive
 from icm_pipeline.hooks.compiled import switched_on
 from icm_pipeline.hooks.gated import CaughtGates, away_from_zero
@@ -52,7 +52,7 @@ def hooked(
             yield clock
             return
         gates = CaughtGates(backbone, stack)
-        ways = [way_to(uncompiled(denoiser), site.module) for site in sites]
+        ways = [path_to(uncompiled(denoiser), site.module) for site in sites]
         modules = [way[-1] for way in ways]
         afters = [_after(site, backbone.family, hook, clock, gates) for site in sites]
         if any(map(is_compiled, {denoiser, *(module for way in ways for module in way)})):

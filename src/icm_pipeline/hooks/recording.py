@@ -94,7 +94,7 @@ class Recorder:
             if not torch.isfinite(sums).all():
                 raise FloatingPointError(
                     f"The activations of {layer} are not finite, or it was not reached at every recorded step. Compute "
-                    "in bfloat16 or float32 (model.dtype)."
+                    "in bfloat16 or float32 (compute.dtype)."
                 )
         activations = {
             layer: (sums / self._num_tokens[layer]).transpose(0, 1).contiguous() for layer, sums in self._sums.items()

@@ -20,7 +20,7 @@ from torch import Tensor
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, image_batches
-from icm_pipeline.zoo.paths import LOCAL_MODEL, brought_weights, local_folder
+from icm_pipeline.zoo.paths import LOCAL_MODEL, bundled_weights, local_folder
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
     """
     model, path = config.model, config.path
     is_local = model.startswith(LOCAL_MODEL)
-    folder = brought_weights(model) if is_local else local_folder(path)
+    folder = bundled_weights(model) if is_local else local_folder(path)
     if folder is not None and not folder.exists():
         given = f"{setting}.model={model}" if is_local else f"{setting}.path={path}"
         raise ValueError(f"{given} does not exist; give a CLIP checkpoint, a folder or an open_clip tag.")

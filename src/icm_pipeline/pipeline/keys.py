@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.config.relevance import counted
+from icm_pipeline.config.relevance import relevant
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.folders import content_key, folder_of, list_images
 from icm_pipeline.methods.registry import method_named
@@ -18,7 +18,7 @@ from icm_pipeline.store.building import folder_of_key
 from icm_pipeline.store.caches import prefix_folder
 from icm_pipeline.store.fingerprints import fingerprint, make_key, stat_hash
 from icm_pipeline.store.manifest import FORMAT_VERSION
-from icm_pipeline.zoo.paths import brought_weights, local_folder
+from icm_pipeline.zoo.paths import bundled_weights, local_folder
 
 # Of the settings that stages read: those that can point to weights on this disk, and to folders of pictures.
 WEIGHTS = (
@@ -61,7 +61,7 @@ class Keys:
         stage, settings = STAGES[name], self.settings
         reads = stage.reads(settings)
         read_by_method = method_named(settings.method.name).reads
-        values = {dotted: counted(settings, dotted, read_by_method) for dotted in sorted(reads)}
+        values = {dotted: relevant(settings, dotted, read_by_method) for dotted in sorted(reads)}
         named = {dotted: value_at(settings, dotted) for dotted in (*WEIGHTS, *PICTURES) if dotted in reads}
         hashes = {dotted: _hash_of(dotted, value) for dotted, value in named.items() if value is not None}
         weights = {dotted: found for dotted, found in hashes.items() if found}
@@ -94,9 +94,9 @@ class Keys:
         """
         settings, first = self.settings, self.settings.method.first_step
         reused = settings.generate.reuse_prefix and method_named(settings.method.name).from_first_step and first > 0
-        if not reused or settings.force or settings.model.compile or settings.images is not None:
+        if not reused or settings.force or settings.compute.compile or settings.images is not None:
             return None
-        return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.model.device)
+        return prefix_folder(self.folder("originals").parent, self.key("originals"), first, settings.compute.device)
 
 
 def _hash_of(setting: str, value: str) -> str | None:
@@ -106,5 +106,5 @@ def _hash_of(setting: str, value: str) -> str | None:
         if not folder.is_dir():
             raise ValueError(f"{setting}={value} is no folder. Give a folder of pictures or of another run.")
         return stat_hash(folder)
-    weights = brought_weights(value) if setting.endswith(".model") else local_folder(value)
+    weights = bundled_weights(value) if setting.endswith(".model") else local_folder(value)
     return fingerprint(weights) if weights is not None and weights.exists() else None

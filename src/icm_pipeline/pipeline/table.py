@@ -3,9 +3,10 @@
 alpha is read only by `steer` and k only by `select`, so that a sweep over both shares images, activations and probes.
 """
 
+from dataclasses import fields
 from typing import Any
 
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.schema import ComputeConfig, ConfigError, Settings
 from icm_pipeline.methods.base import Fit
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
@@ -15,15 +16,13 @@ def _under(group: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{group}.{name}" for name in names)
 
 
-MODEL = _under(
-    "model", "path", "revision", "variant", "dtype", "num_steps", "guidance_scale", "scheduler", "height", "width",
-    "call", "vae_tiling",
+MODEL = (
+    *_under("model", "path", "revision", "variant", "num_steps", "guidance_scale", "scheduler", "height", "width",
+            "call"),
+    *_under("compute", "dtype", "vae_tiling"),
 )  # fmt: skip
 # What changes images by rounding at most: part of no key, but told in the manifest of what the model made.
-ROUNDING = (
-    "model.batch_size", "model.grow_batch", "model.decode_batch_size", "model.vae_slicing", "model.channels_last",
-    "model.attention_kernel", "model.compile", "model.offload",
-)  # fmt: skip
+ROUNDING = tuple(name for each in fields(ComputeConfig) if (name := f"compute.{each.name}") not in MODEL)
 PROBE_DATASET = (
     *MODEL,
     *_under("attribute", "probe_templates", "probe_subjects"),
@@ -43,8 +42,8 @@ PROBING = (
     "seed",
 )  # fmt: skip
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
-    "devices": lambda s: ("model.device",),
-    "same_speed": _under("model", "path", "dtype", "guidance_scale", "scheduler", "height", "width", "call"),
+    "devices": lambda s: ("compute.device",),
+    "same_speed": (*_under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
 }
 
 

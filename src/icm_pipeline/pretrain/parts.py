@@ -203,9 +203,11 @@ def measure_quality(plan: PretrainPlan) -> None:
         attributes=plan.attributes,
         evaluation_prompts=plan.settings.attribute.evaluation_prompts,
     )
-    config = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()), device=plan.config.device)
+    model = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()))
+    compute = replace(plan.settings.compute, device=plan.config.device)
     held_out = portraits(plan, "held_out")
-    guided, unguided = ModelCache().load(config), ModelCache().load(replace(config, guidance_scale=1.0))
+    guided = ModelCache().load(model, compute)
+    unguided = ModelCache().load(replace(model, guidance_scale=1.0), compute)
     figures = measure_model(guided, unguided, judges, held_out, plan.config.num_quality_images, plan.settings.seed)
     if plan.model.name == MODEL_FOLDER:
         figures |= measure_judges(judges, held_out)

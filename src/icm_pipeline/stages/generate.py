@@ -35,7 +35,7 @@ def make_probe_dataset(context: StageContext, title: str, pictures: bool, record
 def _made(context: StageContext, missing: Iterable[list[Job]], pictures: bool, record: bool) -> Iterator[Batch]:
     """Yield what is missing batch by batch; the model is loaded for the first."""
     settings = context.settings
-    backbone, steps = context.models.load(settings.model), recorded_steps(settings) if record else []
+    backbone, steps = context.models.load(settings.model, settings.compute), recorded_steps(settings) if record else []
     check_layers(settings, backbone)
 
     def make(jobs: list[Job]) -> Batch:
@@ -45,7 +45,7 @@ def _made(context: StageContext, missing: Iterable[list[Job]], pictures: bool, r
         samples = decode(backbone, jobs, latents) if pictures else []
         return Batch(jobs, samples, recorder.recording() if record else None)
 
-    yield from fitting(missing, make, settings.model.batch_size, settings.model.grow_batch)
+    yield from fitting(missing, make, settings.compute.batch_size, settings.compute.grow_batch)
 
 
 def check_layers(settings: Settings, backbone: Backbone) -> None:
@@ -63,7 +63,7 @@ def with_recording(settings: Settings, work: Workload, outline: OutlineConfig | 
     """
     if outline is None:
         return replace(work, values=None, stored=None, temporary=None, device_memory=None, memory=None)
-    values, batch = len(recorded_steps(settings)) * width_sum(outline), settings.model.batch_size
+    values, batch = len(recorded_steps(settings)) * width_sum(outline), settings.compute.batch_size
     shard = -(-settings.generate.shard_size // batch) * batch
     return replace(
         work,

@@ -22,7 +22,7 @@ def planned(
 ) -> ImageSet:
     """Return the images that a stage makes, or its share of them, with those that are there already."""
     settings = context.settings
-    size = batch_size or settings.model.batch_size
+    size = batch_size or settings.compute.batch_size
     return plan_images(context.folder, jobs, size, settings.generate.shard_size, options, context.share)
 
 
@@ -48,7 +48,7 @@ def evaluation_set_work(settings: Settings, outline: OutlineConfig | None) -> Wo
     if outline is not None and size is not None:
         places = (size[0] // outline.factor) * (size[1] // outline.factor)
         outputs = before * _rows_per_image(outline, model.guidance_scale, model.call) * outline.channels * places
-        prefix_bytes = num_images * outputs * DTYPE_BYTES[model.dtype]
+        prefix_bytes = num_images * outputs * DTYPE_BYTES[settings.compute.dtype]
     passes = num_images * passes_per_run(model.num_steps, model.scheduler)
     return Workload(num_images, num_images, passes, prefix_passes=num_images * before, prefix_bytes=prefix_bytes)
 

@@ -24,8 +24,8 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
 
 def _made(context: StageContext, missing: Iterable[list[Job]]) -> Iterator[Batch]:
     """Yield the missing images batch by batch; the model is loaded for the first."""
-    model, first_step, prefixes = context.settings.model, context.settings.method.first_step, prefix_store(context)
-    backbone = context.models.load(model)
+    settings, prefixes = context.settings, prefix_store(context)
+    backbone, first_step = context.models.load(settings.model, settings.compute), settings.method.first_step
 
     def make(jobs: list[Job]) -> Batch:
         ids = [job.image_id for job in jobs]
@@ -33,4 +33,4 @@ def _made(context: StageContext, missing: Iterable[list[Job]]) -> Iterator[Batch
             latents = denoise(backbone, jobs)
         return Batch(jobs, decode(backbone, jobs, latents))
 
-    yield from fitting(missing, make, model.batch_size, model.grow_batch)
+    yield from fitting(missing, make, settings.compute.batch_size, settings.compute.grow_batch)

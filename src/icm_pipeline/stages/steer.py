@@ -37,7 +37,7 @@ def run(context: StageContext) -> None:
         len(layers), dict(Counter(names[option] for option in assigned.values())),
     )  # fmt: skip
     inputs = MethodInputs(settings, context.parents, layers, assigned)
-    size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.model.batch_size
+    size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.compute.batch_size
     images = planned(context, jobs, [names[option] for option in assigned.values()], size)
     if store(images, _made(context, method, inputs, images.missing, size), "steer"):
         method.keep(inputs, context.folder)
@@ -65,9 +65,9 @@ def _made(
     context: StageContext, method: Method, inputs: MethodInputs, missing: Iterable[list[Job]], size: int
 ) -> Iterator[Batch]:
     """Yield the missing images batch by batch; the model is loaded for the first."""
-    model, first_step = context.settings.model, context.settings.method.first_step
+    settings, first_step = context.settings, context.settings.method.first_step
     prefixes = prefix_store(context)
-    backbone = context.models.load(model)
+    backbone = context.models.load(settings.model, settings.compute)
     method.check_family(backbone)
 
     def make(jobs: list[Job]) -> Batch:
@@ -86,4 +86,4 @@ def _made(
             latents = denoise(backbone, generated)
         return Batch(jobs, decode(backbone, jobs, latents))
 
-    yield from fitting(missing, make, size, model.grow_batch and not method.whole_prompts)
+    yield from fitting(missing, make, size, settings.compute.grow_batch and not method.whole_prompts)

@@ -18,7 +18,7 @@ def local_folder(path: str) -> Path | None:
     return None
 
 
-def brought_weights(model: str) -> Path | None:
+def bundled_weights(model: str) -> Path | None:
     """Return the folder of a model called `local-dir:<folder>`, as open_clip names one that brings its weights."""
     return Path(model.removeprefix(LOCAL_MODEL)).expanduser() if model.startswith(LOCAL_MODEL) else None
 

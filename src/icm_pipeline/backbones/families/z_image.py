@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError, Family, share_of_a_row
+from icm_pipeline.backbones.base import BackboneError, Family, common_size
 from icm_pipeline.backbones.formats import read_before_text, write_before_text
 from icm_pipeline.backbones.guidance import conditional_first
 from icm_pipeline.backbones.latents import decode_shifted
@@ -18,7 +18,7 @@ def _describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, in
         raise BackboneError("Z-Image's denoiser was called without a list of latents.")
     patch = kwargs.get("patch_size", 2)
     sizes = {row.shape[1] * (row.shape[2] // patch) * (row.shape[3] // patch) for row in rows}
-    return len(rows), None, share_of_a_row("image tokens", sizes)
+    return len(rows), None, common_size("image tokens", sizes)
 
 
 def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
