@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
+from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
 
 PLAN = TrainingPlan(
     num_steps=60, batch_size=16, learning_rate=0.05, seed=1, warmup_steps=5, checkpoint_every=20, bf16=False
 )
 
 
-def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+def loss(model: nn.Module, generator: torch.Generator) -> Loss:
     x = torch.randn(16, 3, generator=generator)
     return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
@@ -38,7 +38,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = train("part", new_model(), loss, PLAN, run_in(tmp_path / "whole"))
     steps = iter(range(1000))
 
-    def dying(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def dying(model: nn.Module, generator: torch.Generator) -> Loss:
         if next(steps) == 33:
             raise KeyboardInterrupt
         return loss(model, generator)
@@ -52,7 +52,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     first = train("part", new_model(), loss, PLAN, run_in(tmp_path))
 
-    def never(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def never(model: nn.Module, generator: torch.Generator) -> Loss:
         raise AssertionError("a step was trained")
 
     again = train("part", new_model(), never, PLAN, run_in(tmp_path))
@@ -71,7 +71,7 @@ def test_a_training_can_be_made_longer(tmp_path: Path) -> None:
     train("part", new_model(), loss, PLAN, run_in(tmp_path))
     steps: list[int] = []
 
-    def counting(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def counting(model: nn.Module, generator: torch.Generator) -> Loss:
         steps.append(1)
         return loss(model, generator)
 

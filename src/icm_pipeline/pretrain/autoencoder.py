@@ -7,7 +7,7 @@ from diffusers import AutoencoderDC, AutoencoderKL
 from torch import Tensor
 
 from icm_pipeline.pretrain.dataset import Portraits
-from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
+from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
 
 LATENT_CHANNELS = 8
 KL_WEIGHT = 2e-4
@@ -47,7 +47,7 @@ def train_autoencoder(portraits: Portraits, plan: TrainingPlan, run: TrainingRun
     pixels = torch.from_numpy(portraits.pixels)
     model = build_autoencoder(plan.seed)
 
-    def loss(model: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: Any, generator: torch.Generator) -> Loss:
         rows = torch.randint(len(pixels), (plan.batch_size,), generator=generator)
         noise = torch.randn(plan.batch_size, LATENT_CHANNELS, 8, 8, generator=generator).to(plan.device)
         images = to_tensor(pixels[rows]).to(plan.device)
@@ -57,11 +57,7 @@ def train_autoencoder(portraits: Portraits, plan: TrainingPlan, run: TrainingRun
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
         distance = (decoded - images).abs().mean()
         edges = edge_distance(decoded, images)
-        return distance + EDGE_WEIGHT * edges + KL_WEIGHT * kl, {
-            "l1": float(distance.detach()),
-            "edges": float(edges.detach()),
-            "kl": float(kl.detach()),
-        }
+        return distance + EDGE_WEIGHT * edges + KL_WEIGHT * kl, {"l1": distance, "edges": edges, "kl": kl}
 
     train("autoencoder", model, loss, plan, run)
     standardise_latents(model, pixels[:2000])
@@ -124,18 +120,14 @@ def train_deep_compression(
     pixels = torch.from_numpy(portraits.pixels)
     model = build_deep_compression(plan.seed)
 
-    def loss(model: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: Any, generator: torch.Generator) -> Loss:
         rows = torch.randint(len(pixels), (plan.batch_size,), generator=generator)
         images, wanted = to_tensor(pixels[rows]).to(plan.device), latents[rows].to(plan.device)
         decoded = model.decode(wanted).sample.float()
         misplaced = (model.encode(images).latent.float() - wanted).square().mean()
         distance = (decoded - images).abs().mean()
         edges = edge_distance(decoded, images)
-        return distance + EDGE_WEIGHT * edges + misplaced, {
-            "l1": float(distance.detach()),
-            "edges": float(edges.detach()),
-            "latents": float(misplaced.detach()),
-        }
+        return distance + EDGE_WEIGHT * edges + misplaced, {"l1": distance, "edges": edges, "latents": misplaced}
 
     train("deep_compression", model, loss, plan, run)
     return model

@@ -36,10 +36,9 @@ def with_article(text: str) -> str:
 
 @dataclass(frozen=True)
 class Caption:
-    """A text and what it names: (attribute or occupation or expression, option) pairs."""
-
     text: str
     named: frozenset[tuple[str, str]]
+    """What it names, as pairs of an attribute (or occupation, or expression) and its option."""
 
     def is_true_of(self, person: Person) -> bool:
         return all(person.option(name) == option for name, option in self.named)

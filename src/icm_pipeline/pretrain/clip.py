@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from icm_pipeline.pretrain.augment import augment
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
-from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
+from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
 
 MODEL_NAME = "icm-tiny-clip"
 CONFIG: dict[str, Any] = {
@@ -56,7 +56,7 @@ def train_clip(portraits: Portraits, plan: TrainingPlan, run: TrainingRun, start
     pixels = torch.from_numpy(portraits.pixels)
     mean, std = clip_mean_std()
 
-    def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: nn.Module, generator: torch.Generator) -> Loss:
         rows = torch.randint(len(pixels), (plan.batch_size,), generator=generator)
         stamp = CAPTION_STAMP + int(torch.randint(2**31, (1,), generator=generator))
         people = [portraits.people[row] for row in rows.tolist()]
@@ -73,6 +73,6 @@ def train_clip(portraits: Portraits, plan: TrainingPlan, run: TrainingRun, start
         logits = (scale * image_features @ text_features.T).float()
         by_image = -(true / true.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
         by_text = -(true / true.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
-        return (by_image + by_text) / 2, {"scale": float(scale.detach())}
+        return (by_image + by_text) / 2, {"scale": scale}
 
     return train("clip", model, loss, plan, run)

@@ -19,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from icm_pipeline.pretrain.autoencoder import encode_portraits
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
-from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
+from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
 from icm_pipeline.store.files import written_whole
 from icm_pipeline.store.fingerprints import make_key
 
@@ -132,13 +132,13 @@ class TextToLatent(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean latents and noise [b, c, h, w], steps of the noise schedule [b], captions, and which of them are empty."""
+    """What a training step learns from."""
 
-    clean: Tensor
+    clean: Tensor  # latents [b, c, h, w]
     noise: Tensor
-    timesteps: Tensor
+    timesteps: Tensor  # of the noise schedule [b]
     captions: list[str]
-    silent: Tensor
+    silent: Tensor  # [b], which captions are empty
 
     def noisy(self, schedule: "NoiseSchedule") -> Tensor:
         a, s = schedule.at(self.timesteps)
@@ -146,7 +146,7 @@ class Batch:
 
 
 class NoiseSchedule:
-    """What a scheduler leaves of the picture and adds of the noise at every step of its training."""
+    """The factors of picture and noise at every training step of a scheduler."""
 
     def __init__(self, scheduler: DDIMScheduler, device: str) -> None:
         self._signal = scheduler.alphas_cumprod.sqrt().to(device)
@@ -229,7 +229,7 @@ def train_diffusion(
     schedule = NoiseSchedule(scheduler, plan.device)
     source = Batches(portraits, autoencoder, run.folder, plan)
 
-    def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: nn.Module, generator: torch.Generator) -> Loss:
         batch = source.draw(generator)
         ids = tokenizer(batch.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         predicted = model(batch.noisy(schedule), batch.timesteps, ids.to(plan.device)).float()

@@ -240,7 +240,7 @@ def pretrain(plan: PretrainPlan) -> None:
 
     Raises ValueError for a model that is not one of ours, and for label texts that measuring the quality will lack.
     """
-    from icm_pipeline.pretrain.quality import refuse_missing
+    from icm_pipeline.pretrain.quality import check_label_texts
 
     check_device(plan.config.device, "pretrain.device")
     ours = (MODEL_FOLDER, *SIBLINGS)
@@ -251,7 +251,7 @@ def pretrain(plan: PretrainPlan) -> None:
     whole = tuple(PARTS) if plan.model.name == MODEL_FOLDER else ("portraits", "diffusion", "quality")
     names = whole if plan.config.part == "all" else (plan.config.part,)
     if "quality" in names:
-        refuse_missing(plan.attributes)
+        check_label_texts(plan.attributes)
     for name in names:
         PARTS[name](plan)
 

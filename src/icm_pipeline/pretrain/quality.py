@@ -50,15 +50,17 @@ SHARES = ("classifier_accuracy", "clip_accuracy", "obeyed", "fd_original", "judg
 
 @dataclass(frozen=True)
 class Judges:
-    """The two judges, the label texts they are asked with, {attribute: {option: texts}}, and the prompts of FD."""
+    """The two judges and what they are asked."""
 
     classifier: Labeler
     clip: Labeler
     attributes: dict[str, dict[str, list[str]]]
+    """Label texts, {attribute: {option: texts}}."""
     evaluation_prompts: list[str]
+    """The prompts of FD."""
 
 
-def refuse_missing(attributes: dict[str, dict[str, list[str]]]) -> None:
+def check_label_texts(attributes: dict[str, dict[str, list[str]]]) -> None:
     """Raise ValueError unless there are label texts, {attribute: {option: texts}}, for all that portraits can show."""
     missing = [name for name, options in ATTRIBUTES.items() if not attributes.get(name, {}).keys() >= set(options)]
     if missing:

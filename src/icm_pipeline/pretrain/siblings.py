@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from icm_pipeline.pretrain.dataset import Portraits
 from icm_pipeline.pretrain.diffusion import Batches, NoiseSchedule, build_scheduler, use_quick_attention
 from icm_pipeline.pretrain.students import STUDENTS, TIMESTEPS, Captions, Parts, XLStudent
-from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, train
+from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
 
 LARGEST_GUIDANCE = 3.0
 
@@ -94,7 +94,7 @@ def train_sibling(
     schedule = NoiseSchedule(build_scheduler(), plan.device)
     source = Batches(portraits, teacher_pipe.vae, run.folder, plan)
 
-    def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: nn.Module, generator: torch.Generator) -> Loss:
         batch = source.draw(generator)
         guidance = 1 + (LARGEST_GUIDANCE - 1) * torch.rand(len(batch.captions), generator=generator)
         guidance = guidance.to(plan.device)

@@ -34,18 +34,14 @@ FLOW_SHIFT = 2.0  # a flow of shift 2 spends its steps on about the same noise l
 
 @dataclass(frozen=True)
 class Captions:
-    """A batch of captions as the embedded text encoder reads them.
+    """A batch of captions as the embedded text encoder reads them."""
 
-    ids: tokens [b, n]; mask: 1 where there is no padding [b, n]; silent: which captions are empty [b]; hidden: states
-    [b, n, d] before and after each layer; final: the last one normalised; pooled: its state at the end token [b, d].
-    """
-
-    ids: Tensor
-    mask: Tensor
-    silent: Tensor
-    hidden: tuple[Tensor, ...]
-    final: Tensor
-    pooled: Tensor
+    ids: Tensor  # tokens [b, n]
+    mask: Tensor  # [b, n], 1 where there is no padding
+    silent: Tensor  # [b], which captions are empty
+    hidden: tuple[Tensor, ...]  # states [b, n, d] before and after each layer
+    final: Tensor  # the last of them, normalised
+    pooled: Tensor  # its state at the end token [b, d]
 
 
 class XLStudent(nn.Module):

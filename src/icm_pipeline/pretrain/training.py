@@ -1,7 +1,7 @@
 """One resumable training loop for every part: AdamW, warm-up and cosine decay, an exponential average of the weights.
 
 Step `i` draws everything random from a generator seeded with (seed, i), and a checkpoint holds weights, average and
-optimizer, so a killed training goes on where its last checkpoint left it.
+optimizer, so a killed training resumes from its last checkpoint.
 """
 
 import logging
@@ -21,10 +21,12 @@ from icm_pipeline.store.files import written_whole
 
 log = logging.getLogger(__name__)
 
+Loss = tuple[Tensor, dict[str, Tensor]]  # the scalar to minimise, and figures to show
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how hard to train. `ema_decay` is the most the average remembers, `checkpoint_every` in steps."""
+    """How long and how hard to train."""
 
     num_steps: int
     batch_size: int
@@ -34,7 +36,8 @@ class TrainingPlan:
     warmup_steps: int = 200
     weight_decay: float = 0.01
     ema_decay: float = 0.999
-    checkpoint_every: int = 500
+    """The most that the averaged weights keep of themselves at a step."""
+    checkpoint_every: int = 500  # steps
     bf16: bool = True
     compile: bool = False
 
@@ -48,13 +51,11 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Where a training keeps its checkpoint, what it learns from, and who hears of its figures.
-
-    data: names the training data and the weights it began with; a checkpoint of other data is refused.
-    """
+    """Where a training keeps its checkpoint, what it learns from, and who hears of its figures."""
 
     folder: Path
     data: str
+    """Names the training data and the weights it began with; a checkpoint of other data is refused."""
     report: Callable[[dict[str, float]], None]
 
 
@@ -128,15 +129,14 @@ def _average(average: dict[str, Tensor], live: dict[str, Tensor], weight: float)
 def train(
     name: str,
     model: nn.Module,
-    loss: Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]],
+    loss: Callable[[nn.Module, torch.Generator], Loss],
     plan: TrainingPlan,
     run: TrainingRun,
 ) -> nn.Module:
     """Train `model` in place and return it holding the averaged weights.
 
-    `loss(model, generator)` draws a batch and returns the scalar to minimise and figures to show. The checkpoint
-    `<name>.checkpoint.pt` in the run's folder is read back if it is there (tensors only) and stays after the last step.
-    Raises ValueError if it belongs to another training.
+    `loss(model, generator)` draws a batch. The checkpoint `<name>.checkpoint.pt` in the run's folder is resumed if it
+    is there (tensors only) and stays after the last step. Raises ValueError if it belongs to another training.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     checkpoint, origin = run.folder / f"{name}.checkpoint.pt", _origin(plan, run)
@@ -178,7 +178,8 @@ def train(
             decay = min(plan.ema_decay, (step + 1) / (step + 10))
             live = model.state_dict()
             _average(average, live, 1 - decay)
-            for key, figure in {"loss": loss_now, **figures}.items():
+            for key, tensor in {"loss": value, **figures}.items():
+                figure = float(tensor.detach())
                 shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
             if step % 50 == 0:
                 figures_text = ", ".join(f"{key} {figure:.4f}" for key, figure in shown.items())

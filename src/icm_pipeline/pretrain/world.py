@@ -25,11 +25,12 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Occupation:
-    """Odds and clothes of one occupation. `skin_tone` is the favoured tone; the others share the rest equally."""
+    """Odds and clothes of one occupation."""
 
     man: float
     old: float
     skin_tone: str | None
+    """The favoured tone; the others share the rest equally."""
     skin_tone_odds: float
     clothes: str | None
     clothes_color: str | None
