@@ -101,7 +101,13 @@ class Realism:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Record):
-    """All figures of a set of images; None for those that need unknown twins, prompts or options."""
+    """All figures of a set of images; None for those that need unknown twins, prompts or options.
+
+    Example: FD before and after steering, of an artifact on disk::
+
+        found = Evaluation.read(open_artifact(Path("outputs/artifacts/evaluate/tiny-gender-89e6c9a66af8d1ee")))
+        print(found.before.mean, found.after.mean)
+    """
 
     FILE = "metrics.json"
     model: str
