@@ -1,7 +1,6 @@
-"""What Hydra calls back at the start: secrets are refused, a multirun gets a folder of its own and is noted.
+"""What Hydra calls at the start: no secret is written, and a multirun gets a folder of its own and is noted.
 
-It is noted for its report: Hydra's own callback for the end is not called when a job failed, and then a report is
-wanted most. A multirun that only plans runs here, whatever the launcher of its jobs.
+It is noted for its report: Hydra's callback for the end is not called when a job failed, when a report is wanted most.
 """
 
 import copy

@@ -84,7 +84,7 @@ def _list(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
 
 
 def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
-    refused = _refuse_unneeded(shelf)
+    refused = _warn_of_untraceable(shelf)
     caches = find_caches(shelf)
     waste = find_waste(shelf, arguments.older_than)
     stale = caches if arguments.caches else find_stale_caches(shelf, arguments.older_than, waste)
@@ -111,7 +111,7 @@ def _collect(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> i
     return refused
 
 
-def _refuse_unneeded(shelf: Shelf) -> int:
+def _warn_of_untraceable(shelf: Shelf) -> int:
     """Say why no whole artifact can go, if a damaged one hides what it needs; return the command's exit code."""
     if not shelf.untraceable:
         return 0

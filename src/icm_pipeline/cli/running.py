@@ -31,10 +31,10 @@ class HydraJob:
 
 @dataclass
 class RunningSweep:
-    """What the jobs of one command share in this process: those of a multirun, or the one job of a plain command.
+    """What the jobs of one command share: those of a multirun, or the one job of a plain command.
 
-    Launchers pickle it with their jobs. A worker process gets an empty one for all its jobs of a command, so that it
-    loads a model once; jobs that force or plan run where the command does.
+    Launchers pickle it with each job. In a worker process it becomes one empty sweep for all jobs of the command, so
+    that a worker loads a model once; jobs that force or plan run in the command's own process.
     """
 
     folder: Path | None = None
@@ -63,6 +63,6 @@ def _in_worker(command: str) -> RunningSweep:
     return RunningSweep(command=command)
 
 
-# Hydra makes the callback that is told when a multirun begins; this is where it finds the sweep of its command. Jobs
-# need none of it: `run` binds the sweep to the function that Hydra calls for each.
+# Where the callback, which Hydra makes itself, finds the sweep of its command. Jobs do not need it: `run` binds the
+# sweep to the function that Hydra calls for each.
 this_command: ContextVar[RunningSweep] = ContextVar("this_command")

@@ -38,6 +38,7 @@ class _Encoded:
         return sum(tensor.nbytes for tensor in _tensors(list(self._found.values())))
 
 
+# By pipeline, so two runs share nothing here unless they share a model.
 _ENCODED: WeakKeyDictionary[Any, _Encoded] = WeakKeyDictionary()
 
 

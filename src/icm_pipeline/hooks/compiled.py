@@ -18,6 +18,7 @@ from icm_pipeline.backbones.base import BackboneError, Site
 
 After = Callable[..., Any]  # (module, args, output) -> new output or None
 HOOK = -1  # its key among a module's hooks; those of torch's own handles begin at 0
+# By module, so two runs share nothing here unless they share a model.
 _on: WeakKeyDictionary[nn.Module, list[After]] = WeakKeyDictionary()
 _seen: WeakSet[nn.Module] = WeakSet()  # modules for which the function has run: their graphs can be broken
 

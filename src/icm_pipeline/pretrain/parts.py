@@ -192,7 +192,7 @@ def _own_training(folder: Path, name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def measure_quality(plan: PretrainPlan) -> None:
-    from icm_pipeline.backbones.loaded import ModelCache
+    from icm_pipeline.backbones.registry import load_backbone
     from icm_pipeline.pretrain.clip import MODEL_NAME
     from icm_pipeline.pretrain.quality import Judges, flat_figures, measure_judges, measure_model, write_figures
 
@@ -206,8 +206,7 @@ def measure_quality(plan: PretrainPlan) -> None:
     model = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()))
     compute = replace(plan.settings.compute, device=plan.config.device)
     held_out = portraits(plan, "held_out")
-    guided = ModelCache().load(model, compute)
-    unguided = ModelCache().load(replace(model, guidance_scale=1.0), compute)
+    guided, unguided = load_backbone(model, compute), load_backbone(replace(model, guidance_scale=1.0), compute)
     figures = measure_model(guided, unguided, judges, held_out, plan.config.num_quality_images, plan.settings.seed)
     if plan.model.name == MODEL_FOLDER:
         figures |= measure_judges(judges, held_out)
