@@ -2,9 +2,7 @@
 
 A terminal shows what is under way with the time left, below the lines of the log, and nothing of it once it is done.
 Elsewhere, as in the log file of a cluster's job, there are no carriage returns: a line a minute, none for quick work.
-
-A run has a thread. What it has under way is its own, and so are its bars; what the runs of one process share is the
-terminal, where their bars stand below each other.
+Runs in several threads share the terminal, where their bars stand below each other, and nothing else.
 """
 
 import logging
@@ -30,17 +28,16 @@ class Work(Protocol):
 
 
 class _Run(threading.local):
+    """What the run of this thread does."""
+
     def __init__(self) -> None:
-        self.steps: list[str] = []
-        """Where in the run its work stands, such as 5/9."""
-        self.under_way: list[str] = []
-        """Titles of the work in the log, the outermost first."""
+        self.steps: list[str] = []  # where in the run its work stands, such as 5/9
+        self.under_way: list[str] = []  # titles of the work in the log, the outermost first
 
 
 class _Terminal:
     lock = threading.Lock()
-    display: Any = None
-    """The rich.progress.Progress of this process while it is shown."""
+    display: Any = None  # a rich.progress.Progress while there are bars
 
 
 _run, _terminal = _Run(), _Terminal()

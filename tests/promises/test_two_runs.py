@@ -51,7 +51,7 @@ def run(settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pyt
     def run_stage(context: StageContext) -> None:
         seen, name = current.run, context.folder.parent.name
         seen.made.append(name)
-        seen.models.append(context.models.load(context.settings.model))
+        seen.models.append(context.models.load(context.settings.model, context.settings.compute))
         seen.cores.add(num_cores())
         with working(f"{name} of alpha {context.settings.alpha:g}", 2, "image") as work:
             if name == "probe":
