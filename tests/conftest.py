@@ -19,27 +19,7 @@ from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.schema import Settings, conf_path, register_schema
 from icm_pipeline.generation.jobs import Job
-
-# Names no folder and no embedded model has, so that a key never depends on weights that lie about.
-NO_WEIGHTS = [
-    "model.path=nobody/nothing",
-    "labeler.path=no-tag",
-    "judge.path=no-tag",
-    "evaluate.clip.path=no-tag",
-]
-# Values that tests change and compare with; pinned, so that tuning a shipped default breaks no test.
-PINNED = [
-    "alpha=1",
-    "layers.k=4",
-    "method.first_step=0",
-    "method.last_step=null",
-    "method.direction=probe",
-    "method.assignment=quota",
-    "compute.batch_size=32",
-    "model.num_steps=20",
-    "generate.images_per_prompt=8",
-    "evaluate.images_per_prompt=24",
-]
+from tests.helpers.settings import NO_WEIGHTS, PINNED
 
 
 @pytest.fixture(autouse=True, scope="session")

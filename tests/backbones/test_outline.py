@@ -18,7 +18,7 @@ from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.store.files import write_json
-from tests.backbones.test_full_size import CASES
+from tests.helpers.full_size import CASES
 from tests.helpers.models import load
 from tests.helpers.pipelines import BUILDERS, build
 

@@ -25,7 +25,7 @@ IMPORTED = (
     "icm_pipeline.report.sweep_report", "icm_pipeline.stages.generate", "icm_pipeline.stages.steer",
     "icm_pipeline.stages.probe", "icm_pipeline.stages.evaluate", "icm_pipeline.stages.report",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "transformers.models.clip.modeling_clip",
-    "matplotlib.pyplot", "open_clip",
+    "matplotlib.pyplot", "open_clip", "sklearn.metrics", "wandb",
 )  # fmt: skip
 SECONDS = 600
 

@@ -19,7 +19,8 @@ from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.compiled import HOOK
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
-from tests.hooks.test_hooked import NUM_STEPS, add_one, look, num_hooks
+from tests.helpers.hooks import add_one, look, num_hooks
+from tests.helpers.models import NUM_STEPS
 
 LAYERS = [f"mid_block.attentions.0.transformer_blocks.0.{part}" for part in ("attn1", "ff")]
 Parts = Callable[[nn.Module], list[nn.Module]]

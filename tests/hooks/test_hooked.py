@@ -14,26 +14,15 @@ from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
+from tests.helpers.hooks import add_one, look, num_hooks
+from tests.helpers.models import NUM_STEPS
 
-NUM_STEPS = 4
 SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"
-
-
-def look(tokens: Tensor, site: Site, clock: StepClock) -> None:
-    return None
-
-
-def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
-    return tokens + 1
 
 
 def at_guidance(backbone: Backbone, scale: float) -> Backbone:
     assert backbone.sampling is not None
     return replace(backbone, sampling=replace(backbone.sampling, guidance_scale=scale))
-
-
-def num_hooks(backbone: Backbone) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in backbone.denoiser.modules())
 
 
 def test_looking_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:

@@ -3,55 +3,36 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from icm_pipeline.generation.batches import Batch, fitting
-from icm_pipeline.generation.jobs import Job, make_jobs
+from icm_pipeline.generation.batches import Batch
+from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import Sample
-from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.images import making
 from icm_pipeline.images.activations import read_activations, read_recording
-from icm_pipeline.images.making import plan_images, store_images
 from icm_pipeline.images.table import Pictures, read_table
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.building import building
 from icm_pipeline.store.manifest import Manifest
-from icm_pipeline.store.shards import WHOLE, Share
-
-JOBS = make_jobs(['a face of a "nurse", smiling', "a doctor"], 7, 0, "probe")  # 14: the last shard is short
-LAYERS = {"mid.attn1": 3, "up.attn1": 2}
-MakeBatch = Callable[[list[Job]], Batch]
+from icm_pipeline.store.shards import Share
+from tests.helpers.image_sets import (
+    JOBS,
+    LAYERS,
+    MakeBatch,
+    activations_of,
+    make_both,
+    make_set,
+    picture_of,
+    recording_of,
+)
 
 
 class Stopped(BaseException):
     """Stands for a kill: nothing catches it."""
-
-
-def picture_of(job: Job) -> Image.Image:
-    pixels = np.random.default_rng(job.seed).integers(0, 256, (4, 4, 3), np.uint8)
-    return Image.fromarray(pixels)
-
-
-def activations_of(jobs: list[Job]) -> dict[str, torch.Tensor]:
-    return {
-        layer: torch.stack([torch.randn(2, d, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
-        for layer, d in LAYERS.items()
-    }
-
-
-def recording_of(jobs: list[Job]) -> Recording:
-    return Recording(activations_of(jobs), dict.fromkeys(LAYERS, "self_attention"), [0, 1], [1.0, 0.5])
-
-
-def make_both(jobs: list[Job]) -> Batch:
-    return Batch(jobs, [Sample(job, picture_of(job)) for job in jobs], recording_of(jobs))
 
 
 def make_pictures(jobs: list[Job]) -> Batch:
@@ -70,20 +51,6 @@ def stopping_after(num_batches: int, make_batch: MakeBatch, calls: list[int]) ->
         return make_batch(jobs)
 
     return limited
-
-
-def make_set(
-    folder: Path,
-    make_batch: MakeBatch = make_both,
-    batch_size: int = 2,
-    shard_size: int = 4,
-    options: Sequence[str] = (),
-    share: Share = WHOLE,
-    grow: bool = False,
-) -> bool:
-    """Make the set, or a share of it, as the stages do; return whether it is complete."""
-    images = plan_images(folder, JOBS, batch_size, shard_size, options, share)
-    return store_images(images, fitting(images.missing, make_batch, batch_size, grow), "test")
 
 
 def run(folder: Path, make_batch: MakeBatch = make_both, shard_size: int = 4) -> None:

@@ -30,8 +30,8 @@ from icm_pipeline.report.wording import describe
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages import steer
 from icm_pipeline.tracking.base import NoTracker
-from tests.conftest import NO_WEIGHTS
 from tests.helpers.models import NUM_STEPS
+from tests.helpers.settings import NO_WEIGHTS
 
 IMPORTS = """
 from contextlib import contextmanager, nullcontext

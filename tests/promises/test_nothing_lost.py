@@ -24,15 +24,10 @@ from icm_pipeline.store.partial import partial_of
 from icm_pipeline.store.shards import Share
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.command_line import artifact_hashes
-from tests.images.test_making import make_both, make_set
+from tests.helpers.image_sets import make_both, make_set
+from tests.helpers.settings import TINY
 
 FORK = multiprocessing.get_context("fork")
-SMALL = (
-    "model.path=embedded:tiny", "labeler.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier",
-    "evaluate.clip.path=embedded:tiny-clip", "generate.images_per_prompt=1", "generate.shard_size=6",
-    "compute.batch_size=3", "model.num_steps=4", "evaluate.images_per_prompt=2", "evaluate.bootstrap=5",
-    "probe.min_per_option=2", "alpha=3", "layers.k=2", "labeler.batch_size=8",
-)  # fmt: skip
 Make = Callable[..., None]
 
 
@@ -41,7 +36,7 @@ def make(settings_with: Callable[..., Settings]) -> Make:
     """Give a function that runs a stage in this process."""
 
     def made(outputs: Path, stage: str, *words: str) -> None:
-        Pipeline(settings_with(*SMALL, f"paths.outputs={outputs}", *words), [], NoTracker()).run(stage)
+        Pipeline(settings_with(*TINY, f"paths.outputs={outputs}", *words), [], NoTracker()).run(stage)
 
     return made
 

@@ -24,7 +24,7 @@ from icm_pipeline.store.artifacts import ArtifactError, open_artifact
 from icm_pipeline.store.files import hash_file
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.command_line import command, run
-from tests.promises.test_nothing_lost import SMALL
+from tests.helpers.settings import TINY
 
 Compose = Callable[..., Settings]
 SOURCE = Path(icm_pipeline.__file__).parent
@@ -43,7 +43,7 @@ def finished(settings_with: Compose, tmp_path_factory: pytest.TempPathFactory) -
 
 def pipeline_of(settings_with: Compose, outputs: Path) -> Pipeline:
     words = ("method.first_step=1", f"paths.outputs={outputs}")
-    return Pipeline(settings_with(*SMALL, *words), [], NoTracker())
+    return Pipeline(settings_with(*TINY, *words), [], NoTracker())
 
 
 def modes(folder: Path) -> dict[int, list[str]]:

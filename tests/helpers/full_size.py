@@ -1,0 +1,69 @@
+"""Denoisers of the full-size architectures by their published configurations, and the sites they should have."""
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers import (
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SanaTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.pixart import PIXART
+from icm_pipeline.backbones.families.sana import SANA
+from icm_pipeline.backbones.families.sd3 import SD3
+from icm_pipeline.backbones.families.stable_diffusion import SDXL, STABLE_DIFFUSION
+from icm_pipeline.backbones.families.z_image import Z_IMAGE
+
+
+def sd15() -> UNet2DConditionModel:
+    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+
+
+def sdxl() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=128, block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )  # fmt: skip
+
+
+def sd3(**more: Any) -> SD3Transformer2DModel:
+    return SD3Transformer2DModel(
+        sample_size=128, num_layers=24, num_attention_heads=24, attention_head_dim=64, joint_attention_dim=4096,
+        caption_projection_dim=1536, pooled_projection_dim=2048, pos_embed_max_size=192, **more,
+    )  # fmt: skip
+
+
+def sd35_medium() -> SD3Transformer2DModel:
+    return sd3(dual_attention_layers=tuple(range(13)), qk_norm="rms_norm")
+
+
+CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]]] = {
+    # family, denoiser, sites by kind, self-attention layers by width
+    "sd15": (
+        STABLE_DIFFUSION, sd15, {"self_attention": 16, "cross_attention": 16, "feed_forward": 16},
+        {320: 5, 640: 5, 1280: 6},
+    ),
+    "sdxl": (
+        SDXL, sdxl, {"self_attention": 70, "cross_attention": 70, "feed_forward": 70}, {640: 10, 1280: 60},
+    ),
+    "sana": (
+        SANA, SanaTransformer2DModel, {"self_attention": 20, "cross_attention": 20, "feed_forward": 20}, {2240: 20},
+    ),
+    "flux": (FLUX, FluxTransformer2DModel, {"self_attention": 57, "feed_forward": 19}, {3072: 57}),
+    "sd3": (SD3, sd3, {"self_attention": 24, "feed_forward": 24}, {1536: 24}),
+    "sd35_medium": (SD3, sd35_medium, {"self_attention": 37, "feed_forward": 24}, {1536: 37}),
+    "pixart": (
+        PIXART, PixArtTransformer2DModel, {"self_attention": 28, "cross_attention": 28, "feed_forward": 28}, {1152: 28},
+    ),
+    "z_image": (Z_IMAGE, ZImageTransformer2DModel, {"self_attention": 30, "feed_forward": 30}, {3840: 30}),
+}  # fmt: skip
