@@ -222,7 +222,7 @@ def test_the_report_has_table_page_and_figures_and_is_the_same_twice(
 ) -> None:
     for number, (alpha, fd, clip_i) in enumerate([(1.0, 0.4, 0.95), (2.0, 0.2, 0.9), (4.0, 0.3, 0.8)]):
         add_job(number, fd, clip_i, alpha=alpha)
-    folder = report_sweep(read(tmp_path)).folder
+    folder = report_sweep(read(tmp_path))
     first = hashes(folder)
     assert set(first) == {"sweep.csv", "sweep.md", "overview.png", "front.png", "against_alpha.png", "strips.png"}
     with (folder / "sweep.csv").open(newline="") as file:
@@ -243,14 +243,14 @@ def test_a_single_job_without_images_can_be_reported(tmp_path: Path, add_job: Ca
     sweep = read(tmp_path)
     (job,) = sweep.jobs
     bare = Sweep(sweep.folder, (SweepJob(job.name, job.subject, job.factors, job.evaluation),), {})
-    assert set(hashes(report_sweep(bare).folder)) == {"sweep.csv", "sweep.md", "overview.png", "front.png"}
+    assert set(hashes(report_sweep(bare))) == {"sweep.csv", "sweep.md", "overview.png", "front.png"}
 
 
 def test_the_page_names_settings_as_they_are_written(tmp_path: Path, add_job: Callable[..., None]) -> None:
     words = ("evaluate.images_per_prompt=4", "layers.names=[a,b]")
     add_job(0, 0.1, 0.9, (*words, "model.num_steps=6"), model="x")
     add_job(1, 0.1, 0.9, (*words, "model.num_steps=8"), model="y")
-    page = (report_sweep(read(tmp_path)).folder / "sweep.md").read_text()
+    page = (report_sweep(read(tmp_path)) / "sweep.md").read_text()
     assert "| job | model | model.num_steps | FD before |" in page
     assert "evaluate.images_per_prompt 4, layers.names [a,b]." in page
     assert "alpha unit relative" in page
@@ -259,7 +259,7 @@ def test_the_page_names_settings_as_they_are_written(tmp_path: Path, add_job: Ca
 
 def test_a_sweep_of_one_job_is_one_job(tmp_path: Path, add_job: Callable[..., None]) -> None:
     add_job(0, 0.1, 0.9)
-    page = (report_sweep(read(tmp_path)).folder / "sweep.md").read_text()
+    page = (report_sweep(read(tmp_path)) / "sweep.md").read_text()
     assert page.startswith("# Sweep sweep: 1 job\n")
 
 

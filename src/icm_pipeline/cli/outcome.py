@@ -35,12 +35,12 @@ def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:
     from icm_pipeline.report.sweep_report import report_sweep
     from icm_pipeline.tracking.dashboard import track_sweep
 
-    report = report_sweep(sweep)
-    track_sweep(tracker, sweep, sweep_cells(sweep), report.figures)
+    files = sorted(report_sweep(sweep).iterdir())
+    track_sweep(tracker, sweep, sweep_cells(sweep), [path for path in files if path.suffix == ".png"])
     print_sweep(
         f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}", *sweep_cells(sweep, kept=False), sweep.left_out
     )
-    for path in sorted(report.folder.iterdir()):
+    for path in files:
         print(path)
 
 

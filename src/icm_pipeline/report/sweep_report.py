@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from icm_pipeline.images.table import ImageRow, read_table
@@ -18,7 +17,6 @@ from icm_pipeline.report.figures.sweep import (
 from icm_pipeline.report.sweep_page import write_sweep_page, write_sweep_table
 from icm_pipeline.report.wording import AXIS_NAMES, phrase
 from icm_pipeline.results.sweeps import Sweep, SweepJob
-from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import replace_folder
 
 FOLDER = "report"
@@ -28,16 +26,8 @@ MOST_STRIPS = 4
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SweepReport:
-    """Where a sweep's report lies, and its figures."""
-
-    folder: Path
-    figures: tuple[Path, ...]
-
-
-def report_sweep(sweep: Sweep) -> SweepReport:
-    """Write the sweep's report into `report` below its folder, in place of an earlier one.
+def report_sweep(sweep: Sweep) -> Path:
+    """Write the sweep's report into `report` below its folder, in place of an earlier one; return that folder.
 
     The table as `sweep.csv`, the page as `sweep.md`, figures as PNG.
     """
@@ -58,7 +48,7 @@ def report_sweep(sweep: Sweep) -> SweepReport:
     write_sweep_table(partial / "sweep.csv", sweep)
     write_sweep_page(partial / PAGE, sweep, figures)
     replace_folder(partial, folder)
-    return SweepReport(folder, tuple(folder / path.name for path in figures.values()))
+    return folder
 
 
 def _strips(folder: Path, sweep: Sweep) -> dict[str, Path]:
@@ -86,8 +76,8 @@ def _strips(folder: Path, sweep: Sweep) -> dict[str, Path]:
 
 def _with_images(jobs: list[SweepJob]) -> list[SweepJob]:
     """Return the jobs whose images are there, those only that share the first one's originals."""
-    there = [job for job in jobs if job.steered is not None and job.originals is not None]
-    return [job for job in there if _key(job.originals) == _key(there[0].originals)]
+    there = [(job, job.originals.key) for job in jobs if job.steered is not None and job.originals is not None]
+    return [job for job, key in there if key == there[0][1]]
 
 
 def _by_originals(sweep: Sweep) -> dict[str, list[SweepJob]]:
@@ -122,10 +112,6 @@ def _columns(jobs: list[SweepJob], varied: list[str]) -> list[tuple[str, list[Im
         ("original", [originals[image_id] for image_id in ids]),
         *((heading, [table[image_id] for image_id in ids]) for heading, table in zip(headings, tables, strict=True)),
     ]
-
-
-def _key(artifact: Artifact | None) -> str:
-    return "" if artifact is None else artifact.key
 
 
 def _file_name(axis: str) -> str:
