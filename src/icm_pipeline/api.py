@@ -37,6 +37,7 @@ def steer(
     first and last step, None for the run's last, and counts in the run's own steps. num_images: of a denoising loop of
     your own, with the pipeline's scheduler; a call of the pipeline says how many it makes.
 
+    Example:
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
 
@@ -45,7 +46,7 @@ def steer(
     and where the number of options or alphas is not the number of images.
     """
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
-    _refuse_text(layers)
+    _check_layers(layers)
     chosen = chosen if layers is None else chosen.of_layers(layers)
     strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
     names = option if isinstance(option, str) else list(option)
@@ -72,6 +73,7 @@ def fold(
     The arguments are those of `steer`. A bias shifts every row of a call: without guidance that is what `steer` does;
     with guidance it shifts the unconditional half too, which `steer` does not. both_halves=True says that it is meant.
 
+    Example:
         averaged, whole_run = vectors.averaged(), (0, None)
         fold(pipe, averaged, "woman", alpha=5.0, alpha_unit="activation", window=whole_run, both_halves=True)
         pipe.save_pretrained("steered")
@@ -87,14 +89,14 @@ def fold(
             "conditional half. Give both_halves=True if the pipeline runs without guidance or both halves are meant."
         )
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
-    _refuse_text(layers)
+    _check_layers(layers)
     chosen = chosen if layers is None else chosen.of_layers(layers)
     strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
     return Folded(_with_layers(pipe, chosen.layers), constant_shifts(chosen, chosen.option_index(option), strength))
 
 
-def _refuse_text(layers: Sequence[str] | None) -> None:
-    """Raise ValueError for a text where a list of them belongs: it would be taken letter by letter."""
+def _check_layers(layers: Sequence[str] | None) -> None:
+    """Raise ValueError for a string where a list of names belongs: it would be taken letter by letter."""
     if isinstance(layers, str):
         raise ValueError(f"layers={layers!r}: give a list, [{layers!r}].")
 
@@ -149,6 +151,7 @@ def record(
     way. steps: from 0, None for every denoising step. num_images: as in `steer`. With `record` inside of `steer` the
     shifted output is recorded, the other way round the plain one.
 
+    Example:
         with record(pipe) as seen:
             pipe("a face of a doctor", num_images_per_prompt=4)
         seen.recordings[0].activations  # {layer: [4, steps, width]}
@@ -156,7 +159,7 @@ def record(
     Raises ValueError for a layer, a step or a pipeline that is not known.
     """
     backbone, seen = attach(pipe), Recorded(steps)
-    _refuse_text(layers)
+    _check_layers(layers)
     if layers is not None and not layers:
         raise ValueError(f"layers=[] records nothing; give some of {', '.join(backbone.layers)}.")
     if steps is not None and (not steps or len(set(steps)) != len(steps) or min(steps) < 0):

@@ -256,6 +256,13 @@ def test_a_prompt_that_does_not_fit_into_memory_is_not_cut(rival: Rival, monkeyp
         made(rival("coupled", WHOLE))
 
 
+def test_steps_before_the_first_steered_one_are_lent_only_to_methods_that_leave_them_alone(rival: Rival) -> None:
+    late = ("method.first_step=2",)
+    assert Keys(rival("scaled", WEIGHTS, "params: {factor: 2.0}", late)).prefix_folder() is None
+    waits = WEIGHTS.replace("params=", "from_first_step=True, params=").replace('"scaled"', '"waits"')
+    assert Keys(rival("waits", waits, "params: {factor: 2.0}", late)).prefix_folder() is not None
+
+
 CHOOSY = """
 METHOD = Method(
     "choosy", lambda backbone, inputs, jobs: nullcontext(), words=lambda s: ["choosy"],

@@ -34,6 +34,10 @@ def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None =
     """Return the backbone around a pipeline that its user loaded. sites: patterns by kind; None: the family's own.
 
     A class derived from a known one is known if it makes its images as that one does. Raises BackboneError.
+
+    Example:
+        backbone = attach(StableDiffusionPipeline.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5"))
+        backbone.layers  # the names that `steer`, `record` and `hooked` take
     """
     family = family_of(_known_class(type(pipe)))
     found = find_sites(getattr(pipe, family.denoiser), sites or family.sites)

@@ -11,11 +11,13 @@ SEEDS_PER_STREAM = 1_000_000
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make: `image_id` names it in every table, `prompt_index` groups it."""
+    """One image to make."""
 
     image_id: str
+    """Its name in every table."""
     prompt: str
     prompt_index: int
+    """What FD groups it by."""
     seed: int
 
 

@@ -3,7 +3,7 @@
 One StepClock per run owns the step. It is driven by the scheduler, whose `set_timesteps` starts it and whose `step`
 advances it, because timesteps repeat (PNDM), are called more than once (Heun) and are scaled differently from model to
 model, and because some schedulers have no step index. What gated sites and compiled denoisers need besides is in
-`gate_hooks` and `compiled_hooks`.
+`hooks.gated` and `hooks.compiled`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,16 @@ def hooked(
 ) -> Iterator[StepClock]:
     """Call `hook` with the conditional image tokens of every named layer while the context lasts.
 
-    Without a hook, and so without layers, there is only the clock. num_images: how many images are made at once, None
+    Without a hook, and so without layers, there is only the clock.
+
+    Example:
+        def doubled(tokens, site, clock):
+            return 2 * tokens if clock.step < 10 else None
+
+        with hooked(attach(pipe), ["mid_block.attentions.0.transformer_blocks.0.attn1"], doubled):
+            images = pipe("a face of a doctor").images
+
+    num_images: how many images are made at once, None
     to let the pipeline tell; a pipeline that makes another number is refused. Of several contexts the outer one's hook
     sees a layer first. Everything registered or wrapped is taken off again on exit, after an exception too; on a
     compiled denoiser hooks that do nothing stay. Raises BackboneError for a call of the denoiser whose step or images

@@ -27,18 +27,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FolderReading:
-    """How a folder is read. setting: the setting that gave it, for messages.
-
-    table: the CSV file's name in it, None for `images.csv` if it is there; names: naming rules for where there is no
-    table; prompts: what a prompt_index counts in; options: what an image can have been steered to.
-    """
+    """How a folder is read."""
 
     folder: Path
     setting: str
+    """The setting that gave it, for messages."""
     table: str | None
+    """The CSV file's name in it; None for `images.csv` if it is there."""
     names: Sequence[str]
+    """Naming rules for where there is no table."""
     prompts: Sequence[str]
+    """What a prompt_index counts in."""
     options: Sequence[str]
+    """What an image can have been steered to."""
 
     @property
     def where(self) -> str:
@@ -47,11 +48,13 @@ class FolderReading:
 
 @dataclass(frozen=True)
 class FolderTable:
-    """The images of a folder; left_out: pictures in it that are none of them, and the reason."""
+    """The images of a folder."""
 
     rows: list[ImageRow]
     left_out: list[str]
+    """Pictures in the folder that are none of them."""
     reason: str
+    """Why they are left out."""
 
 
 def folder_of(settings: Settings, setting: str) -> Path:
@@ -96,8 +99,8 @@ def read_folder(reading: FolderReading) -> FolderTable:
         raise ValueError(f"{reading.where} has no table {reading.table} (folders.table).")
     else:
         found = _from_names(pictures, reading)
-    _refuse_repeats(reading, found.rows)
-    _refuse_options(reading, found.rows)
+    _check_ids(reading, found.rows)
+    _check_options(reading, found.rows)
     return found
 
 
@@ -206,7 +209,7 @@ def _number(text: str, name: str, where: str) -> int | None:
     return int(text)
 
 
-def _refuse_repeats(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
+def _check_ids(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
     counts = Counter(row.image_id for row in rows)
     repeated = [image_id for image_id, count in counts.items() if count > 1]
     if repeated:
@@ -217,7 +220,7 @@ def _refuse_repeats(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
         )
 
 
-def _refuse_options(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
+def _check_options(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
     unknown = Counter(row.option for row in rows if row.option and row.option not in reading.options)
     if unknown:
         found = abbreviate([f"{option} ({count} images)" for option, count in unknown.items()])

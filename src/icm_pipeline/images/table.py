@@ -20,18 +20,17 @@ COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One line of an image table; `option` is what the image was steered to, empty if it was not.
-
-    Of images from elsewhere the prompt may be empty and the seed None; problem: why the picture cannot be read.
-    """
+    """One line of an image table. Of images from elsewhere the prompt may be empty and the seed None."""
 
     image_id: str
     prompt: str
     prompt_index: int
     seed: int | None
     option: str
+    """What the image was steered to; empty if it was not."""
     path: Path
     problem: str = ""
+    """Why the picture cannot be read."""
 
 
 def write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:

@@ -1,4 +1,9 @@
-"""Which option each image is steered to: drawn per image, per batch (the paper's way), or by exact quotas."""
+"""Which option each image is steered to: drawn per image, per batch (the paper's way), or by exact quotas.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026,
+    https://arxiv.org/abs/2604.06052
+"""
 
 import numpy as np
 from numpy.typing import NDArray

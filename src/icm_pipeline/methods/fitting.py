@@ -1,4 +1,12 @@
-"""From recordings and labels to steering vectors; the probe stage makes its vectors here too."""
+"""From recordings and labels to steering vectors: the probe's direction, the difference of means, or the pattern.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026,
+    https://arxiv.org/abs/2604.06052
+    Steering Llama 2 via Contrastive Activation Addition (difference of means), 2023, https://arxiv.org/abs/2312.06681
+    On the interpretation of weight vectors of linear models in multivariate neuroimaging (pattern), Haufe et al., 2014,
+    https://doi.org/10.1016/j.neuroimage.2013.10.067
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,6 +67,7 @@ def fit_vectors(
     for one that counts for none; test_share: of the images, held out for the scores. A score is the mean accuracy over
     steps on the held-out images.
 
+    Example:
         with record(pipe) as seen:
             images = [pipe("a face of a doctor").images[0] for _ in range(100)]
         vectors = fit_vectors(seen.recordings, my_labels(images), ["woman", "man"]).best(3)

@@ -1,7 +1,7 @@
 """ICM, the paper's method: probes find the layers, and their tokens are shifted along the probes' directions.
 
 References:
-    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026,
     https://arxiv.org/abs/2604.06052
 """
 

@@ -4,7 +4,7 @@ tokens + alpha * s[l, t], with s the unit direction of the probe at layer l and 
 steered to an option of its own, by an alpha of its own.
 
 References:
-    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026,
     https://arxiv.org/abs/2604.06052
 """
 

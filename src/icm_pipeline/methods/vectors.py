@@ -24,26 +24,27 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class SteeringVectors:
-    """What steering needs to know.
-
-    directions: {layer: [T, options, d]} of unit length, float32; mean_norms: {layer: [T]} mean length of a pooled
-    activation, which is the unit of a relative alpha; steps and noise_levels: of the T recorded steps (the levels as of
-    `backbones.schedulers.noise_levels`); options: their names; scores: {layer: mean accuracy of its probes}; kinds:
-    {layer: site kind}; strength: how they were used last, if they were; made_with: the settings of the model and of
-    sampling that they were made with, as far as they are known.
-    """
+    """What steering needs to know of a model's layers."""
 
     directions: dict[str, Tensor]
+    """{layer: [T, options, d]}, of unit length, float32."""
     mean_norms: dict[str, Tensor]
+    """{layer: [T]}, the mean length of a pooled activation: the unit of a relative alpha."""
     steps: tuple[int, ...]
+    """The T recorded steps."""
     noise_levels: tuple[float, ...]
+    """Of the T recorded steps, see `hooks.clock.noise_levels`."""
     options: tuple[str, ...]
     model: str
     attribute: str
     scores: dict[str, float] = field(default_factory=dict)
+    """{layer: mean accuracy of its probes}."""
     kinds: dict[str, str] = field(default_factory=dict)
+    """{layer: site kind}."""
     strength: Strength | None = None
+    """How they were used last, if they were."""
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the model and of sampling that they were made with, as far as they are known."""
 
     def __repr__(self) -> str:
         """Say in a line what they are, without their numbers."""
@@ -119,7 +120,13 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
     """Read the vectors of some layers, None for all.
 
     path: a file; or `user/name`, a repository of the hub whose vectors.safetensors is fetched, where no file or folder
-    has that name; revision: of the repository. Raises ValueError for another file or a missing layer.
+    has that name; revision: of the repository.
+
+    Example:
+        vectors = load_vectors("outputs/artifacts/steer/tiny-gender-0123456789abcdef/vectors.safetensors")
+        vectors.best(2).options  # ("woman", "man")
+
+    Raises ValueError for another file or a missing layer.
     """
     found = _fetched(str(path), revision) if _is_hub_id(path) else Path(path)
     try:
