@@ -107,7 +107,7 @@ def test_a_method_that_changes_weights_steers_and_undoes_it_after_an_exception(
     rival: Rival, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = rival("scaled", WEIGHTS, "params: {factor: 30.0}")
-    denoiser = MODELS.load(settings.model).denoiser
+    denoiser = MODELS.load(settings.model, settings.compute).denoiser
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
     artifact = Pipeline(settings, [], NoTracker(), models=MODELS).run("steer")
     assert artifact is not None
@@ -150,7 +150,7 @@ def test_a_method_may_compute_gradients_of_what_it_sees(rival: Rival, monkeypatc
         lambda backbone, jobs, latents: found.append((jobs, latents)) or decode(backbone, jobs, latents),
     )
     made(settings)
-    backbone, (jobs, latents) = MODELS.load(settings.model), found[0]
+    backbone, (jobs, latents) = MODELS.load(settings.model, settings.compute), found[0]
     with hooked(backbone, backbone.layers[:1], lambda tokens, site, clock: 0.5 * tokens, len(jobs)):
         expected = denoise(backbone, jobs)
     torch.testing.assert_close(latents, expected)
