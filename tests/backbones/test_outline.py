@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL
-from icm_pipeline.planning.workload import rows_per_image
 
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.outline import outline_of, read_outline
@@ -17,6 +16,7 @@ from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
+from icm_pipeline.stages.image_sets import _rows_per_image
 from icm_pipeline.store.files import write_json
 from tests.helpers.full_size import CASES
 from tests.helpers.models import load
@@ -59,7 +59,7 @@ def test_the_outline_of_a_folder_is_what_its_run_records(name: str, tmp_path: Pa
         widths[values.shape[2]] = widths.get(values.shape[2], 0) + 1
     assert outline.widths == {kind: [list(pair) for pair in sorted(found.items())] for kind, found in counts.items()}
     assert clock.call is not None
-    assert rows_per_image(outline, 3.0, {}) == clock.call.num_rows
+    assert _rows_per_image(outline, 3.0, {}) == clock.call.num_rows
     if name != "z_image":  # whose denoiser returns a list
         places = (size // outline.factor) ** 2
         assert outputs[0].numel() == clock.call.num_rows * outline.channels * places

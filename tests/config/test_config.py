@@ -5,13 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException
-from icm_pipeline.planning.workload import num_probe_images
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.config.choices import JUDGES, SET_FOR_EVERY_CALL
 from icm_pipeline.config.compose import register_resolvers
 from icm_pipeline.config.schema import ConfigError, Settings, conf_path, value_at
-from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.jobs import Job, probe_jobs
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.tracking.base import NoTracker
@@ -62,7 +61,7 @@ def test_the_runs_on_large_models_have_judges_and_prompts_of_photographs(
     assert (settings.model.name, settings.layers.k) == (model, k)
     assert {settings.labeler.kind, settings.judge.kind} == {"clip"}
     assert settings.evaluate.clip.model == "ViT-L-14-quickgelu"
-    assert num_probe_images(settings) == 500
+    assert len(probe_jobs(settings)) == 500
     assert not any("cartoon" in template for template in settings.attribute.probe_templates)
 
 
@@ -73,7 +72,7 @@ def test_the_published_run_has_the_papers_layers_draws_and_judge(compose_setting
     ]  # fmt: skip
     assert (settings.layers.rule, settings.method.assignment, settings.judge.kind) == ("named", "batch", "fairface")
     assert (settings.alpha, settings.method.alpha_unit, settings.method.first_step) == (15, "activation", 15)
-    assert num_probe_images(settings) == 500
+    assert len(probe_jobs(settings)) == 500
 
 
 def test_experiments_can_be_taken_together(compose_settings: Compose) -> None:

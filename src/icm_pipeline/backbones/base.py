@@ -43,16 +43,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the denoiser.
-
-    num_rows: its batch; num_images: the images of the batch, whatever guidance adds to them; index: which call since
-    the scheduler's last step, from 0; num_text_tokens and num_image_tokens: per row, None where the call does not say.
-    """
+    """One call of the denoiser."""
 
     num_rows: int
+    """Its batch."""
     num_images: int
+    """The images of the batch, whatever guidance adds to them."""
     index: int
+    """Which call since the scheduler's last step, from 0."""
     num_text_tokens: int | None = None
+    """Per row, None where the call does not say."""
     num_image_tokens: int | None = None
 
     @property
@@ -77,15 +77,14 @@ class WriteTokens(Protocol):
 
 @dataclass(frozen=True)
 class Gate:
-    """Where the AdaLN gate of a gated site comes from.
-
-    source: a site's module -> the module that knows its gate; before: whether it is known from the source's inputs,
-    else from its output; find: (source, args, kwargs, output or None, layer) -> gate [b, 1, d].
-    """
+    """Where the AdaLN gate of a gated site comes from."""
 
     source: Callable[[str], str]
+    """From a site's module to the module that knows its gate."""
     before: bool
+    """Whether the gate is known from the source's inputs, else from its output."""
     find: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any, str], Tensor]
+    """(source, args, kwargs, output or None, layer) -> gate [b, 1, d]."""
 
 
 def _as_drawn(pipe: Any, latents: Tensor) -> Tensor:
@@ -94,50 +93,52 @@ def _as_drawn(pipe: Any, latents: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Family:
-    """What is particular to an architecture.
-
-    pipelines: the diffusers classes it covers; denoiser: the pipeline's attribute; sites: a fullmatch pattern per kind.
-    describe(args, kwargs) -> (rows, text tokens, image tokens) of a denoiser call. conditional_rows(pipe, call) ->
-    the conditional rows, None if the call has none; raises BackboneError for a layout it cannot explain.
-    latent_shape(pipe, height, width) -> one image's initial noise (c, h, w); pack turns a batch of it into what the
-    pipeline takes; to_pixels(pipe, latents, height, width) -> what the pipeline's image processor takes.
-    size_step: height and width in pixels must be multiples of it. `options` are passed to every call of the pipeline.
-    """
+    """What is particular to an architecture."""
 
     name: str
     pipelines: tuple[str, ...]
+    """The diffusers classes it covers."""
     denoiser: str
+    """The pipeline's attribute."""
     sites: Mapping[str, str]
+    """A pattern by kind that matches whole names of modules."""
     describe: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[int, int | None, int | None]]
+    """(args, kwargs) of a denoiser call -> rows, text tokens and image tokens of a row."""
     conditional_rows: Callable[[Any, Call], slice | None]
+    """(pipe, call) -> the conditional rows, None if there are none; raises BackboneError for an unknown layout."""
     read: ReadTokens
     write: WriteTokens
     default_size: Callable[[Any], int]
+    """pipe -> pixels of an image's side where none is set."""
     size_step: Callable[[Any], int]
+    """pipe -> what height and width in pixels must be multiples of."""
     latent_shape: Callable[[Any, int, int], tuple[int, ...]]
+    """(pipe, height, width) -> one image's initial noise (c, h, w)."""
     to_pixels: Callable[[Any, Tensor, int, int], Tensor]
+    """(pipe, latents, height, width) -> what the pipeline's image processor takes."""
     pack: Callable[[Any, Tensor], Tensor] = _as_drawn
+    """(pipe, a batch of initial noise) -> what the pipeline takes as latents."""
     largest_size: Callable[[Any], int | None] = lambda pipe: None
+    """pipe -> the most pixels of a side, None where there is no limit."""
     float32_latents: bool = False
+    """Whether the pipeline keeps its latents in float32 whatever the denoiser's dtype."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to every call of the pipeline."""
     gate: Gate | None = None
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a backbone makes its images.
-
-    options: further arguments of the pipeline's call; decode_batch_size: images decoded at once, None for as many as
-    were denoised; around(forward, *args, **kwargs): runs the denoiser's forward, if something is to be around it.
-    """
+    """How a backbone makes its images."""
 
     num_steps: int
     guidance_scale: float
     height: int
     width: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the pipeline's call."""
     decode_batch_size: int | None = None
-    around: Callable[..., Any] | None = None
+    """Images decoded at once, None for as many as were denoised."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
 from icm_pipeline.cli.running import this_command
-from icm_pipeline.config.checks import refuse_secrets
+from icm_pipeline.config.checks import check_secrets
 from icm_pipeline.config.compose import quoted
 from icm_pipeline.config.schema import ConfigError, conf_path
 
@@ -97,6 +97,6 @@ def _check_force(config: Any) -> None:
 
 def _check_secrets(config: Any) -> None:
     try:
-        refuse_secrets(OmegaConf.to_container(config, resolve=False))
+        check_secrets(OmegaConf.to_container(config, resolve=False))
     except ConfigError as error:
         sys.exit(f"error: {error}")  # Hydra makes a mere warning of an exception

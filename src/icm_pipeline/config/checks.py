@@ -36,7 +36,7 @@ def check_fields(group: Any, place: str = "") -> None:
 
 def check(settings: Settings) -> None:
     """Refuse what cannot work before anything is computed; raises ConfigError naming the value and its choices."""
-    refuse_secrets(asdict(settings))
+    check_secrets(asdict(settings))
     check_fields(settings)
     _check_names(settings)
     _check_call(settings.model.call)
@@ -46,7 +46,7 @@ def check(settings: Settings) -> None:
     check_combinations(settings)
 
 
-def refuse_secrets(config: Any) -> None:
+def check_secrets(config: Any) -> None:
     """Refuse a key or token in a configuration, which logs, manifests and trackers would show; raises ConfigError."""
     where = find_secret(config)
     if where is not None:
