@@ -140,10 +140,7 @@ def _strength(
 
 @contextmanager
 def record(
-    pipe: Any,
-    layers: Sequence[str] | None = None,
-    steps: Sequence[int] | None = None,
-    num_images: int | None = None,
+    pipe: Any, layers: Sequence[str] | None = None, steps: Sequence[int] | None = None, num_images: int | None = None
 ) -> Iterator[Recorded]:
     """Pool the activations of a diffusers pipeline inside the context: the mean over image tokens, conditional rows.
 

@@ -43,12 +43,7 @@ class ImageSet:
 
 
 def plan_images(
-    folder: Path,
-    jobs: list[Job],
-    batch_size: int,
-    shard_size: int,
-    options: Sequence[str] = (),
-    share: Share = WHOLE,
+    folder: Path, jobs: list[Job], batch_size: int, shard_size: int, options: Sequence[str] = (), share: Share = WHOLE
 ) -> ImageSet:
     """Return a set of images as it stands in a folder, where whole shards may be there already; or a share of it."""
     shards = plan_shards(folder, [job.image_id for job in jobs], share, batch_size, shard_size)
