@@ -3,9 +3,8 @@
 Jobs are added in the order in which they would run; what one of them makes, the later ones find.
 """
 
-import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from icm_pipeline.backbones.outline import outline_of
@@ -21,38 +20,6 @@ from icm_pipeline.store.partial import is_begun, partial_of
 from icm_pipeline.store.shards import num_kept
 
 PREFIXES = "first steps"  # what a plan calls the denoiser's outputs that are kept beside the originals
-
-
-@dataclass(frozen=True)
-class Total:
-    """What items come to together: they are added up with `+`, but that of memory the largest of one counts."""
-
-    num_items: int = 0
-    num_done: int = 0
-    kept: int = 0
-    """Images that interrupted jobs left."""
-    num_images: int = 0
-    passes: int = 0
-    num_probes: int = 0
-    disk: float = 0.0
-    """Bytes still to be written that stay, as far as they are known."""
-    disk_unknown: int = 0
-    """Items of which they are not."""
-    at_most: int = 0
-    """Items of which they are a bound."""
-    device_memory: int = 0
-    memory: int = 0
-    memory_unknown: int = 0
-    seconds: float = 0.0
-    """Of one device, as far as they are known."""
-    shared_seconds: float = 0.0
-    """Those of them that several devices can share."""
-    seconds_unknown: int = 0
-
-    def __add__(self, other: "Total") -> "Total":
-        names = [one.name for one in fields(self)]
-        add = {name: max if name in ("device_memory", "memory") else operator.add for name in names}
-        return Total(*(add[name](getattr(self, name), getattr(other, name)) for name in names))
 
 
 @dataclass(frozen=True)
@@ -80,16 +47,6 @@ class Item:
     def disk(self) -> float | None:
         """Bytes still to be written that stay; None if unknown."""
         return None if self.work.stored is None or self.pictures is None else self.work.stored + self.pictures
-
-    @property
-    def total(self) -> Total:
-        work, seconds = self.work, self.seconds or 0.0
-        return Total(
-            1, self.done, self.kept, work.num_images, work.passes, work.num_probes or 0,
-            disk=self.disk or 0.0, disk_unknown=self.disk is None, at_most=self.at_most,
-            device_memory=work.device_memory or 0, memory=work.memory or 0, memory_unknown=work.memory is None,
-            seconds=seconds, shared_seconds=seconds if self.shared else 0.0, seconds_unknown=self.seconds is None,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,11 +128,6 @@ class Plan:
         kept = Workload() if there else Workload(stored=work.prefix_bytes)
         self.items[PREFIXES, folder.name] = Item(PREFIXES, there, kept)
         return there
-
-
-def total(items: Iterable[Item]) -> Total:
-    """Return what items come to together."""
-    return sum((item.total for item in items), Total())
 
 
 def most_disk(items: Iterable[Item]) -> float:

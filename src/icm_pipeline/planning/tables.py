@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich import box
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from icm_pipeline.pipeline.table import STAGES
-from icm_pipeline.planning.plan import PREFIXES, Item, JobPlan, Plan, Total, most_disk, total
+from icm_pipeline.planning.plan import PREFIXES, Item, JobPlan, Plan, most_disk
 from icm_pipeline.text import size_text, time_text
 
 PLANNING = ("stage=", "plan.", "hydra.", "hydra/", "tracker", "paths.", "shards=", "shard=", "devices=")
@@ -55,91 +55,89 @@ def _stages_table(plan: Plan, title: str) -> Table:
     for stage in order:
         items = [item for (name, _), item in plan.items.items() if name == stage]
         if items:
-            table.add_row(stage, *_cells(items, total(items)))
+            table.add_row(stage, *_cells(items))
     return table
 
 
-def _cells(items: list[Item], sums: Total) -> list[str]:
-    if sums.num_done == sums.num_items:
-        return [_state(items, sums), *[""] * 7]
-    device_unknown = any(item.work.device_memory is None for item in items)
+def _cells(items: list[Item]) -> list[str]:
+    if all(item.done for item in items):
+        return [_state(items), *[""] * 7]
+    works = [item.work for item in items]
     return [
-        _state(items, sums),
-        _count(sums.num_images),
-        _count(sums.passes),
-        _count(sums.num_probes),
-        _known(size_text, sums.disk, sums.disk_unknown, sums.at_most),
-        _known(size_text, sums.memory, sums.memory_unknown),
-        _known(
-            size_text,
-            sums.device_memory,
-            device_unknown,
-        ),
-        _known(time_text, sums.seconds, sums.seconds_unknown),
+        _state(items),
+        _count(work.num_images for work in works),
+        _count(work.passes for work in works),
+        _count(work.num_probes or 0 for work in works),
+        _disk(items),
+        _known(size_text, [work.memory for work in works], max),
+        _known(size_text, [work.device_memory for work in works], max),
+        _known(time_text, [item.seconds for item in items]),
     ]
 
 
-def _state(items: list[Item], sums: Total) -> str:
+def _state(items: list[Item]) -> str:
     if any(item.problem for item in items):
         return "damaged"
-    missing = sums.num_items - sums.num_done
+    num_done = sum(item.done for item in items)
+    missing = len(items) - num_done
     if missing == 0:
-        return "done" if sums.num_items == 1 else f"{sums.num_done} done"
-    kept = f", {sums.kept} images are there" if sums.kept else ""
-    if sums.num_items == 1:
+        return "done" if num_done == 1 else f"{num_done} done"
+    num_kept = sum(item.kept for item in items)
+    kept = f", {num_kept} images are there" if num_kept else ""
+    if len(items) == 1:
         return f"will run{kept}" if items[0].stage != PREFIXES else "will be kept"
-    return f"{sums.num_done} done, {missing} to make{kept}" if sums.num_done else f"{missing} to make{kept}"
+    return f"{num_done} done, {missing} to make{kept}" if num_done else f"{missing} to make{kept}"
 
 
 def _summary(plan: Plan) -> list[str]:
     items = [item for item in plan.items.values() if not item.done]
-    lines = [f"{item.stage}: {item.problem}" for item in items if item.problem]
     if not items:
         return ["Everything is done: nothing would run."]
-    sums = total(items)
-    lines.append(_disk_line(plan, items, sums))
-    lines.append(
-        "Memory is that of pooled activations, probes and vectors; the model's weights and its own work come on top."
+    return [
+        *(f"{item.stage}: {item.problem}" for item in items if item.problem),
+        _disk_line(plan, items),
+        "Memory is that of pooled activations, probes and vectors; the model's weights and its own work come on top.",
+        *_time_lines(plan, items),
+        *_unknown_lines(plan),
+    ]
+
+
+def _disk_line(plan: Plan, items: list[Item]) -> str:
+    outputs, at_most = Path(plan.jobs[0].settings.paths.outputs), any(item.at_most for item in items)
+    free, most = shutil.disk_usage(_existing(outputs)).free, most_disk(items)
+    line = (
+        f"Disk: {_disk(items) or size_text(0)} more, {size_text(most)} at once while it is made; {size_text(free)} are "
+        f"free in {outputs}."
     )
-    lines += _time_lines(plan, items, sums)
-    lines += _unknown_lines(plan)
-    return lines
-
-
-def _disk_line(plan: Plan, items: list[Item], sums: Total) -> str:
-    outputs = Path(plan.jobs[0].settings.paths.outputs)
-    free = shutil.disk_usage(_existing(outputs)).free
-    more, most = _known(size_text, sums.disk, sums.disk_unknown, sums.at_most) or size_text(0), most_disk(items)
-    line = f"Disk: {more} more, {size_text(most)} at once while it is made; {size_text(free)} are free in {outputs}."
-    if sums.at_most:
+    if at_most:
         line += " No picture of this model is there to go by: pictures are counted uncompressed."
     if most > free:
-        line += f" That {'may not be' if sums.at_most else 'is not'} enough: set paths.outputs to a larger disk, or "
+        line += f" That {'may not be' if at_most else 'is not'} enough: set paths.outputs to a larger disk, or "
         line += "record fewer steps (timesteps=five)."
     return line
 
 
-def _time_lines(plan: Plan, items: list[Item], sums: Total) -> list[str]:
+def _time_lines(plan: Plan, items: list[Item]) -> list[str]:
     """Say how long it takes one device and, if the work is shared, all of them; or what is missing to say so."""
-    lines = []
-    if sums.seconds:
-        more = " and what is not known" if sums.seconds_unknown else ""
-        lines.append(f"Time: {time_text(sums.seconds)} of one device{more}.")
+    lines, unknown = [], [item for item in items if item.seconds is None]
+    if seconds := sum(item.seconds or 0 for item in items):
+        more = " and what is not known" if unknown else ""
+        lines.append(f"Time: {time_text(seconds)} of one device{more}.")
         settings = plan.jobs[0].settings
         workers = max(settings.shards, len(settings.devices))
         if workers > 1:
-            at_once = sums.seconds - sums.shared_seconds + sums.shared_seconds / workers
-            lines[-1] += f" {time_text(at_once)} with {workers} of them at work, each loading the model once more."
-    unknown = list(dict.fromkeys(item.stage for item in items if item.seconds is None))
+            shared = sum(item.seconds or 0 for item in items if item.shared)
+            at_once = time_text(seconds - shared + shared / workers)
+            lines[-1] += f" {at_once} with {workers} of them at work, each loading the model once more."
     if unknown:
         lines.append(
-            f"Not known: the time of {', '.join(unknown)}. Nothing like it was made on a device of this name into this "
-            "outputs folder."
+            f"Not known: the time of {', '.join(dict.fromkeys(item.stage for item in unknown))}. Nothing like it was "
+            "made on a device of this name into this outputs folder."
         )
-    if any(item.seconds is None and item.work.passes for item in items):
+    if any(item.work.passes for item in unknown):
         lines.append(
-            f"There are {sums.passes:,} denoiser passes to go, one for each image and step: give "
-            "plan.seconds_per_image=<seconds that one unsteered image takes>."
+            f"There are {_count(item.work.passes for item in items)} denoiser passes to go, one for each image and "
+            "step: give plan.seconds_per_image=<seconds that one unsteered image takes>."
         )
     return lines
 
@@ -158,12 +156,20 @@ def _existing(folder: Path) -> Path:
     return folder if folder.exists() else _existing(folder.parent)
 
 
-def _count(number: int) -> str:
+def _count(numbers: Iterable[int]) -> str:
+    number = sum(numbers)
     return f"{number:,}" if number else ""
 
 
-def _known(text: Callable[[float], str], value: float, unknown: int, at_most: int = 0) -> str:
-    """Return a sum in words, with a question mark for what of it is unknown."""
-    if not value:
+def _disk(items: list[Item]) -> str:
+    bound = "<= " if any(item.at_most for item in items) else ""
+    told = _known(size_text, [item.disk for item in items])
+    return told if told in ("", "?") else bound + told
+
+
+def _known(text: Callable[[float], str], values: list[float | None], add: Callable[[list[float]], float] = sum) -> str:
+    """Return in words what values come to, with a question mark if some are unknown."""
+    known, unknown = [value for value in values if value], None in values
+    if not known:
         return "?" if unknown else ""
-    return f"{'<= ' if at_most else ''}{text(value)}{' + ?' if unknown else ''}"
+    return text(add(known)) + (" + ?" if unknown else "")

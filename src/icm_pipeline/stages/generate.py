@@ -21,9 +21,7 @@ def run(context: StageContext) -> None:
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
-    num_images, model = len(probe_jobs(settings)), settings.model
-    made = Workload(num_images, num_images, num_images * passes_per_run(model.num_steps, model.scheduler))
-    return with_recording(settings, made, outline) if settings.generate.record else made
+    return probe_dataset_work(settings, outline, pictures=True, record=settings.generate.record)
 
 
 def make_probe_dataset(context: StageContext, title: str, pictures: bool, record: bool) -> None:
@@ -55,21 +53,26 @@ def check_layers(settings: Settings, backbone: Backbone) -> None:
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
 
 
-def with_recording(settings: Settings, work: Workload, outline: OutlineConfig | None) -> Workload:
-    """Add what recording keeps.
+def probe_dataset_work(settings: Settings, outline: OutlineConfig | None, pictures: bool, record: bool) -> Workload:
+    """Return what making the probe dataset takes, and what recording keeps.
 
     On disk the files of all layers, beside those of all shards before these are removed; on the device the buffers of a
     batch, beside the same joined; in memory a shard's batches, the same joined, and the next shard's.
     """
+    num_images, model = len(probe_jobs(settings)), settings.model
+    passes = num_images * passes_per_run(model.num_steps, model.scheduler)
+    made = Workload(num_images, num_images if pictures else 0, passes)
+    if not record:
+        return made
     if outline is None:
-        return replace(work, values=None, stored=None, temporary=None, device_memory=None, memory=None)
+        return replace(made, values=None, stored=None, temporary=None, device_memory=None, memory=None)
     values, batch = len(recorded_steps(settings)) * width_sum(outline), settings.compute.batch_size
     shard = -(-settings.generate.shard_size // batch) * batch
     return replace(
-        work,
-        values=work.num_images * values,
-        stored=work.num_images * FLOAT_BYTES * values,
-        temporary=work.num_images * FLOAT_BYTES * values,
-        device_memory=2 * min(batch, work.num_images) * FLOAT_BYTES * values,
-        memory=3 * min(shard, work.num_images) * FLOAT_BYTES * values,
+        made,
+        values=num_images * values,
+        stored=num_images * FLOAT_BYTES * values,
+        temporary=num_images * FLOAT_BYTES * values,
+        device_memory=2 * min(batch, num_images) * FLOAT_BYTES * values,
+        memory=3 * min(shard, num_images) * FLOAT_BYTES * values,
     )
