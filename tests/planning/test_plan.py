@@ -158,8 +158,12 @@ def test_time_is_measured_by_what_was_made_here(made: Settings) -> None:
 
 
 def test_time_is_not_taken_from_another_model_or_dtype(made: Settings) -> None:
-    for model in (replace(made.model, dtype="bfloat16"), replace(made.model, guidance_scale=1.0)):
-        assert item_of(planned(replace(made, model=model)), "originals").seconds is None
+    unlike = {
+        "compute": replace(made.compute, dtype="bfloat16"),
+        "model": replace(made.model, guidance_scale=1.0),
+    }
+    for group, values in unlike.items():
+        assert item_of(planned(replace(made, **{group: values})), "originals").seconds is None
 
 
 def test_the_time_that_is_given_is_believed(made: Settings) -> None:

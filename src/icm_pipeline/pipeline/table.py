@@ -24,11 +24,8 @@ MODEL = (
 # What changes images by rounding at most: part of no key, but told in the manifest of what the model made.
 ROUNDING = tuple(name for each in fields(ComputeConfig) if (name := f"compute.{each.name}") not in MODEL)
 PROBE_DATASET = (
-    *MODEL,
-    *_under("attribute", "probe_templates", "probe_subjects"),
-    "generate.images_per_prompt",
-    "seed",
-)
+    *MODEL, *_under("attribute", "probe_templates", "probe_subjects"), "generate.images_per_prompt", "seed",
+)  # fmt: skip
 RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
 JUDGE = ("kind", "model", "path", "faces", "detector")
