@@ -18,6 +18,7 @@ BODIES = {
     ),
 }
 SWALLOWED = """try:
+        print("at work", flush=True)
         time.sleep(60)
     except BaseException:
         print("swallowed", flush=True)
@@ -55,8 +56,9 @@ def test_a_signal_ends_the_process_and_says_how_to_go_on(number: signal.Signals,
 
 def test_a_second_signal_ends_a_job_that_swallows_the_first() -> None:
     process = started(SWALLOWED)
-    process.send_signal(signal.SIGINT)
     assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "swallowed\n"
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
