@@ -15,7 +15,7 @@ BAD = {
     "an unknown model": (["model=sdx"], ["there is no model=sdx. Did you mean model=sdxl? Choose from: flux_dev, "]),
     "an unknown attribute": (["attribute=mood"], ["mood", "gender"]),
     "a misspelled key": (["layers.kk=2"], ["kk"]),
-    "a word for a number": (["layers.k=two"], ["layers.k=two is no whole number"]),
+    "a word for a number": (["layers.k=two"], ["layers.k=two must be a whole number"]),
     "a word that sets nothing": (["alpha"], ["'alpha' sets nothing: write <name>=<value>"]),
     "a misspelt group": (["layer.k=2"], ["there is no layer.k. Did you mean layers?"]),
     "a setting of another case": (["probe.c=1"], ["Did you mean probe.C?"]),
