@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -68,15 +70,59 @@ def test_the_report_shows_its_figures_and_the_figures_show_something(finished: P
         assert sheet.size == (8 * 128, 2 * 128)  # 16 images
 
 
-def test_originals_are_looked_at_once_for_all_ways_of_steering(finished: Path, tmp_path: Path) -> None:
-    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
-    (outputs / "artifacts" / "evaluate").mkdir()
-    seen = finished / "artifacts" / "evaluate" / ".judged"
-    shutil.copytree(seen, outputs / "artifacts" / "evaluate" / ".judged")
-    before = {path.name for path in seen.iterdir()}
-    result = run(outputs, "method=none")  # the steered images are the originals: nothing is new
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert {path.name for path in (outputs / "artifacts" / "evaluate" / ".judged").iterdir()} == before
+def sharing(finished: Path, outputs: Path, *stages: str) -> Path:
+    """Return a new outputs folder that already has some stages of the finished run."""
+    for stage in stages:
+        shutil.copytree(finished / "artifacts" / stage, outputs / "artifacts" / stage, copy_function=os.link)
+    return outputs
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two other ways of steering the finished run's originals, one after the other in one outputs folder."""
+
+    outputs: Path
+    weaker: str
+    """What the first, with a smaller alpha and fewer layers, said."""
+    evaluation: dict[str, Any]
+    """The first's metrics."""
+    seen: tuple[set[str], set[str]]
+    """What the judges had looked at before the second, which steers nothing, and after it."""
+
+
+@pytest.fixture(scope="module")
+def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    folder = tmp_path_factory.mktemp("compared") / "outputs"
+    outputs, looked = sharing(finished, folder, "generate", "label", "probe", "originals"), []
+    evaluated = outputs / "artifacts" / "evaluate"
+    said = []
+    for words in (("alpha=0.25", "layers.k=2"), ("method=none",)):
+        result = run(outputs, *words)
+        assert result.returncode == 0, result.stdout + result.stderr
+        said.append(result.stdout + result.stderr)
+        looked.append({path.name for path in (evaluated / ".judged").iterdir()})
+        if len(said) == 1:
+            metrics = json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())
+    return Compared(outputs, said[0], metrics, (looked[0], looked[1]))
+
+
+def test_originals_are_looked_at_once_for_all_ways_of_steering(compared: Compared) -> None:
+    before, after = compared.seen
+    assert after == before  # the images of no steering are the originals: nothing is new
+
+
+def test_another_alpha_and_k_reuse_images_activations_and_probes(compared: Compared) -> None:
+    assert compared.weaker.count("done before") == 4
+    assert compared.evaluation["steering"]["alpha"] == 0.25
+
+
+def test_the_report_compares_other_ways_of_steering_the_same_originals(compared: Compared) -> None:
+    reports = compared.outputs.glob("artifacts/report/*/report.md")
+    newest = max(reports, key=lambda path: path.stat().st_mtime)
+    page = newest.read_text()
+    assert "| best 2 self-attention" in page
+    assert "| no steering" in page
+    assert (newest.parent / "comparison.png").exists()
 
 
 def test_fid_against_another_run_is_zero_for_its_own_images(finished: Path, tmp_path: Path) -> None:
@@ -106,22 +152,6 @@ def test_a_second_run_finds_everything_done(finished: Path, tmp_path: Path) -> N
     assert artifact_hashes(outputs) == artifact_hashes(finished)
 
 
-def sharing(finished: Path, outputs: Path, *stages: str) -> Path:
-    """Return a new outputs folder that already has some stages of the finished run."""
-    (outputs / "artifacts").mkdir(parents=True)
-    for stage in stages:
-        (outputs / "artifacts" / stage).symlink_to(finished / "artifacts" / stage)
-    return outputs
-
-
-def test_another_alpha_and_k_reuse_images_activations_and_probes(finished: Path, tmp_path: Path) -> None:
-    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "originals")
-    result = run(outputs, "alpha=0.25", "layers.k=2")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert (result.stdout + result.stderr).count("done before") == 4
-    assert json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())["steering"]["alpha"] == 0.25
-
-
 def test_the_opposite_alpha_steers_the_other_way(finished: Path, tmp_path: Path) -> None:
     outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
     result = run(outputs, "alpha=-3")
@@ -129,18 +159,6 @@ def test_the_opposite_alpha_steers_the_other_way(finished: Path, tmp_path: Path)
     away = json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())
     towards = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
     assert towards["obeyed"] > away["obeyed"] + 0.3
-
-
-def test_the_report_compares_other_ways_of_steering_the_same_originals(finished: Path, tmp_path: Path) -> None:
-    outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "originals")
-    for words in (["layers.k=2"], ["method=none"]):
-        result = run(outputs, *words)
-        assert result.returncode == 0, result.stdout + result.stderr
-    newest = max(outputs.glob("artifacts/report/*/report.md"), key=lambda path: path.stat().st_mtime)
-    page = newest.read_text()
-    assert "| best 2 self-attention" in page
-    assert "| no steering" in page
-    assert (newest.parent / "comparison.png").exists()
 
 
 def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path) -> None:
@@ -178,16 +196,23 @@ def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: P
     assert pooled == {name.split("/")[-1]: digest for name, digest in recorded.items() if "/activations/" in name}
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    outputs, order = tmp_path / "outputs", ["generate", "label", "probe", "select", "steer", "evaluate", "report"]
-    for stage, shards in (("generate", 2), ("steer", 1)):
-        for _ in range(5):
-            if is_killed(outputs, stage, shards):
-                break
-            for name in order[order.index(stage) :]:  # it was faster than this test looks: again
-                shutil.rmtree(outputs / "artifacts" / name, ignore_errors=True)
-        else:
-            pytest.fail(f"{stage} could not be killed in time")
+@pytest.mark.parametrize(
+    ("stage", "shards", "there"),
+    [
+        ("steer", 1, ["generate", "label", "probe", "select", "originals"]),
+        pytest.param("generate", 2, [], marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    finished: Path, tmp_path: Path, stage: str, shards: int, there: list[str]
+) -> None:
+    for attempt in range(5):
+        outputs = sharing(finished, tmp_path / str(attempt) / "outputs", *there)
+        outputs.parent.mkdir(exist_ok=True)
+        if is_killed(outputs, stage, shards):  # else it was faster than this test looks: again
+            break
+    else:
+        pytest.fail(f"{stage} could not be killed in time")
     assert not list(outputs.glob("artifacts/steer/*/manifest.json"))
     result = run(outputs)
     assert result.returncode == 0, result.stderr
