@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from icm_pipeline.config.choices import DIRECTIONS
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.schema import OutlineConfig, Settings, value_at
 from icm_pipeline.generation.jobs import probe_jobs, recorded_steps
 from icm_pipeline.images.activations import RecordingTable, read_activations, read_recording
 from icm_pipeline.localization.probes import (
@@ -30,7 +30,10 @@ from icm_pipeline.results.scores import LayerScores, Scores
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.tracking.base import Tracker
 
-MADE_WITH = ("path", "revision", "variant", "dtype", "scheduler", "num_steps", "guidance_scale", "height", "width")
+MADE_WITH = (
+    "model.path", "model.revision", "model.variant", "compute.dtype", "model.scheduler", "model.num_steps",
+    "model.guidance_scale", "model.height", "model.width",
+)  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -150,7 +153,7 @@ def _write(
             options=options,
             model=settings.model.name,
             attribute=settings.attribute.name,
-            made_with={name: getattr(settings.model, name) for name in MADE_WITH},
+            made_with={dotted.partition(".")[2]: value_at(settings, dotted) for dotted in MADE_WITH},
         )
         vectors.save(context.folder / f"vectors-{direction}.safetensors")
     layers = {
