@@ -407,7 +407,7 @@ def test_a_layer_without_a_gate_in_a_family_with_gates_is_refused_by_name(loaded
         pytest.fail("the context must not be entered")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def compiled(loaded: Loaded) -> Iterator[Backbone]:
     with pytest.MonkeyPatch.context() as patch:  # the graphs are those of the default backend, run without a C compiler
         compile_model = torch.compile

@@ -1,14 +1,17 @@
 """SIGINT and SIGTERM: the process ends with its code, says how to go on and shows no traceback."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.command_line import command
+from tests.helpers.command_line import command, words_of
+from tests.helpers.command_line import started as job_started
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 BODIES = {
@@ -74,26 +77,41 @@ def test_without_a_signal_errors_and_exit_codes_pass_through() -> None:
     assert (done.returncode, done.stderr) == (7, b"")
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "when"), [(signal.SIGTERM, 143, "imports"), (signal.SIGINT, 130, "a batch")]
-)
-def test_a_job_stopped_by_a_signal_keeps_what_is_done(
-    tmp_path: Path, number: signal.Signals, code: int, when: str
-) -> None:
-    outputs = tmp_path / "outputs"
-    words = command(outputs, "stage=originals", "compute.batch_size=2", "evaluate.images_per_prompt=200")
-    sign = "runs/**/icm.log" if when == "imports" else "artifacts/originals/*.partial/images/*.png"
-    with (tmp_path / "errors").open("wb") as errors:
-        process = subprocess.Popen(words, cwd=tmp_path, stdout=errors, stderr=errors)
-        deadline = time.monotonic() + 600
-        while not list(outputs.glob(sign)):
-            assert process.poll() is None, (tmp_path / "errors").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(number)
-        assert process.wait(60) == code
-    text = (tmp_path / "errors").read_text()
+LONG = ("stage=originals", "compute.batch_size=2", "evaluate.images_per_prompt=200")
+
+
+def wait_for(sign: str, outputs: Path, is_running: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 600
+    while not list(outputs.glob(sign)):
+        assert is_running()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def check_stopped(outputs: Path, text: str) -> None:
     assert "what is done is kept. To go on: python -m icm_pipeline" in text
     assert "Traceback" not in text
-    assert (when == "a batch") == bool(list(outputs.glob("artifacts/originals/*.partial")))
     assert not list(outputs.glob("artifacts/originals/*/manifest.json"))
+
+
+def test_a_job_stopped_while_it_imports_says_how_to_go_on_and_leaves_nothing(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    with (tmp_path / "errors").open("wb") as errors:
+        process = subprocess.Popen(command(outputs, *LONG), cwd=tmp_path, stdout=errors, stderr=errors)
+        wait_for("runs/**/icm.log", outputs, lambda: process.poll() is None)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    check_stopped(outputs, (tmp_path / "errors").read_text())
+    assert not list(outputs.glob("artifacts/originals/*.partial"))
+
+
+def test_a_job_stopped_by_a_signal_keeps_what_is_done(tmp_path: Path) -> None:
+    outputs, errors = tmp_path / "outputs", tmp_path / "errors"
+    process = job_started(words_of(outputs, *LONG), tmp_path, Path(os.devnull), errors)
+    wait_for("artifacts/originals/*.partial/images/*.png", outputs, process.is_alive)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    check_stopped(outputs, errors.read_text())
+    assert list(outputs.glob("artifacts/originals/*.partial"))

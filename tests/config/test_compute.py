@@ -51,9 +51,12 @@ def test_a_model_recommends_its_precision_and_batch_unless_they_are_set(compose_
     assert (settings.compute.dtype, settings.compute.batch_size) == ("bfloat16", 3)
 
 
-@pytest.mark.parametrize("model", choices_of("model"))
-@pytest.mark.parametrize("choice", choices_of("compute"))
-def test_every_model_composes_on_every_choice(model: str, choice: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "choice"),
+    [(model, "default") for model in choices_of("model")]
+    + [(model, choice) for model in ("tiny", "sdxl") for choice in choices_of("compute") if choice != "default"],
+)
+def test_every_model_composes_and_small_and_large_ones_on_every_choice(model: str, choice: str) -> None:
     register_schema()
     words = [f"model={model}", f"compute={choice}", "stage=originals"] + ["model.path=/x"] * (model == "local")
     with initialize_config_dir(str(conf_path()), version_base="1.3"):
