@@ -23,20 +23,14 @@ def write_page(
 
     results: this evaluation and those it compares to; usual: the settings of most of them.
     """
-    found, fair, before, after = (
-        this.evaluation,
-        this.evaluation.fairness,
-        this.evaluation.before,
-        this.evaluation.after,
-    )
+    found, fair = this.evaluation, this.evaluation.fairness
+    before, after = found.before, found.after
     assert fair.fd_change is not None and fair.worst_share_original is not None
     kept = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in found.kept.items())
     steered = ", ".join(f"`{layer}`" for layer in this.steering.layers) or "none"
     lines = [
-        f"# {title_of(found, this.told)}".replace("|", "/"),
-        "",
-        "| | original | steered |",
-        "|---|---|---|",
+        f"# {title_of(found, this.told)}\n".replace("|", "/"),
+        "| | original | steered |\n|---|---|---|",
         *(f"| FD, {prompt} | {before.by_prompt[prompt]:.3f} | {fd:.3f} |" for prompt, fd in after.by_prompt.items()),
         f"| **FD, mean** | {before.mean:.3f} | **{after.mean:.3f}** |",
         "| FD, 95 % interval | | {:.3f} to {:.3f} |".format(*after.interval_95),
@@ -50,9 +44,7 @@ def write_page(
         f"| show the option they were steered to | | {found.obeyed:.1%} |",
         f"| kept | | {kept or '-'} |",
         *_agreement(found.agreement),
-        "",
-        f"{found.num_images} images. Steered layers: {steered}.",
-        "",
+        f"\n{found.num_images} images. Steered layers: {steered}.\n",
     ]
     for name, figure in figures.items():
         lines += [f"## {TITLES[name]}", "", f"![{TITLES[name]}]({figure.name})", ""]
@@ -66,8 +58,7 @@ def _comparison(results: Sequence[Compared], usual: Sequence[str]) -> list[str]:
     """Return the table of runs, and below it the settings of most of them."""
     lines = ["| way of steering | FD | FD less this run's (95 %) | CLIP-I | obeyed |", "|---|---|---|---|---|"]
     for row in results:
-        fd, clip_i = row.place
-        label = describe(row.steering, row.told).replace("|", "/")
+        label, (fd, clip_i) = describe(row.steering, row.told).replace("|", "/"), row.place
         less = _interval(row.fd_less_this)
         lines.append(f"| {label} | {fd:.3f} | {less} | {clip_i:.3f} | {row.evaluation.obeyed:.1%} |")
     if usual:
@@ -93,7 +84,7 @@ def _agreement(agreement: Agreement | None) -> list[str]:
     """Return the row of agreement: share and Cohen's kappa of each side."""
     if agreement is None:
         return []
-    cells = " | ".join(_agreeing(side) for side in (agreement.original, agreement.steered))
+    cells = f"{_agreeing(agreement.original)} | {_agreeing(agreement.steered)}"
     return [f"| {' and '.join(agreement.judges)} agree | {cells} |"]
 
 

@@ -8,7 +8,7 @@ from icm_pipeline.results.sweeps import Sweep
 from icm_pipeline.text import count_text
 
 
-def write_sweep_table(path: Path, sweep: Sweep) -> Path:
+def write_sweep_table(path: Path, sweep: Sweep) -> None:
     """Write the table at full precision; a cell is empty where a job has no such factor."""
     rows = [
         {
@@ -27,33 +27,27 @@ def write_sweep_table(path: Path, sweep: Sweep) -> Path:
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+        csv.writer(file).writerows([columns, *([row.get(name) for name in columns] for row in rows)])
 
 
-def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> Path:
-    """Write the page beside its figures ({title: file}) and return its path."""
+def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> None:
+    """Write the page beside its figures, {title: file}."""
     columns, cells = sweep_cells(sweep)
+    shared = {name: value for name, value in sweep.jobs[0].factors.items() if name not in sweep.varied()}
+    same = [f"{_title(name)} {_cell(value)}" for name, value in shared.items() if value is not None]
     lines = [
-        f"# Sweep {sweep.folder.name}: {count_text(len(sweep.jobs), 'job')}",
-        "",
-        _common(sweep),
-        "",
+        f"# Sweep {sweep.folder.name}: {count_text(len(sweep.jobs), 'job')}\n",
+        f"In all of them: {', '.join(same)}.\n",
         f"| {' | '.join(columns)} |",
         "|---" * len(columns) + "|",
         *(f"| {' | '.join(row)} |" for row in cells),
-        "",
-        "\\* on the Pareto front: no other job has a lower FD and a higher CLIP-I.",
-        "",
+        "\n\\* on the Pareto front: no other job has a lower FD and a higher CLIP-I.\n",
     ]
     if sweep.left_out:
         lines += ["Left out:", "", *(f"- job {name}: {reason}" for name, reason in sweep.left_out.items()), ""]
     for title, figure in figures.items():
-        lines += [f"## {title}", "", f"![{title}]({figure.name})", ""]
+        lines += [f"## {title}\n", f"![{title}]({figure.name})\n"]
     path.write_text("\n".join(lines), "utf-8")
-    return path
 
 
 def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[str]]]:
@@ -79,14 +73,6 @@ def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[s
         for job, best in zip(sweep.jobs, sweep.front(), strict=True)
     ]
     return [*titles, *(f"kept {name.replace('_', ' ')}" for name in others), "front"], cells
-
-
-def _common(sweep: Sweep) -> str:
-    varied, first = sweep.varied(), sweep.jobs[0].factors
-    same = [
-        f"{_title(name)} {_cell(value)}" for name, value in first.items() if name not in varied and value is not None
-    ]
-    return f"In all of them: {', '.join(same)}."
 
 
 def _title(name: str) -> str:

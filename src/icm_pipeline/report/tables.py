@@ -1,7 +1,5 @@
 """Tables on the terminal; light, so that a run with nothing to do prints its result at once."""
 
-from collections.abc import Sized
-
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -17,59 +15,46 @@ def print_metrics(evaluation: Evaluation) -> None:
     """Print the table of one evaluation, originals beside steered; what was not measured has no row."""
     fair, reference, agreement = evaluation.fairness, evaluation.reference, evaluation.agreement
     before, after, steering = fair.fd_original, fair.fd, evaluation.steering
-    originals = before.by_prompt if before else {}
     table = Table(title=escape(title_of(evaluation)))
     for column in ("", "original", "steered" if steering else "images"):
         table.add_column(column, justify="left" if not column else "right")
 
-    def add(name: str, before: str | None, after: str | None) -> None:
-        if before is not None or after is not None:
-            table.add_row(escape(name), before or "", after or "")
+    def add(name: str, before: float | str | None, after: float | str | None, form: str = "z.3f") -> None:
+        """Add a row unless both are None; a text stands as it is."""
+        cells = [f"{value:{form}}" if isinstance(value, int | float) else value or "" for value in (before, after)]
+        if any(cells):
+            table.add_row(escape(name), *cells)
 
     for prompt, value in after.by_prompt.items():
-        add(f"FD  {prompt}", _number(originals.get(prompt)), _number(value))
+        add(f"FD  {prompt}", before.by_prompt.get(prompt) if before else None, value)
     table.add_section()
-    add("FD  mean", _number(mean_of(before)), f"[bold]{after.mean:.3f}[/bold]")
+    add("FD  mean", mean_of(before), f"[bold]{after.mean:.3f}[/bold]")
     add("    95 % interval", _interval(before), _interval(after))
-    perfect = f"    of a perfect steerer ({steering.assignment})" if steering else "    if all obeyed"
-    add(perfect, None, _number(fair.fd_floor))
+    add(f"    of a perfect steerer ({steering.assignment})" if steering else "    if all obeyed", None, fair.fd_floor)
     add("    change, 95 % interval of pairs", None, _interval(fair.fd_change, "+z"))
-    worst = (fair.worst_share_original, fair.worst_share)
-    add("share of the rarest option", *(_percent(mean_of(side)) for side in worst))
+    add("share of the rarest option", mean_of(fair.worst_share_original), fair.worst_share.mean, ".1%")
     table.add_section()
-    add("CLIP-I", None, _number(evaluation.clip_i))
-    add("CLIP-T", _number(evaluation.clip_t_original), _number(evaluation.clip_t))
+    add("CLIP-I", None, evaluation.clip_i)
+    add("CLIP-T", evaluation.clip_t_original, evaluation.clip_t)
     if reference:
-        add("FID", _number(reference.fid_original), _number(reference.fid))
-        add("KID", _number(reference.kid_original), _number(reference.kid))
-    add("show the option they were steered to", None, _percent(evaluation.obeyed))
+        add("FID", reference.fid_original, reference.fid)
+        add("KID", reference.kid_original, reference.kid)
+    add("show the option they were steered to", None, evaluation.obeyed, ".1%")
     for name, share in evaluation.kept.items():
-        add(f"kept their {name.replace('_', ' ')}", None, _percent(share))
+        add(f"kept their {name.replace('_', ' ')}", None, share, ".1%")
     if agreement:
-        sides = (agreement.original, agreement.steered)
-        add("two judges agree", *(_percent(side.share if side else None) for side in sides))
-    lost, unseen = evaluation.lost, evaluation.unseen
-    unreadable = lost.unreadable or {}
-    add("cannot be read", *(_count(unreadable.get(side)) for side in ("reference", "images")))
-    add("judge saw no option", *(str(unseen.get(side) or "") or None for side in ("originals", "steered")))
-    add("have no twin", None, _count(lost.without_twin))
+        original = agreement.original.share if agreement.original else None
+        add("two judges agree", original, agreement.steered.share, ".1%")
+    lost = {side: len(problems or ()) or None for side, problems in (evaluation.lost.unreadable or {}).items()}
+    unseen = {side: number or None for side, number in evaluation.unseen.items()}
+    add("cannot be read", lost.get("reference"), lost.get("images"), "d")
+    add("judge saw no option", unseen.get("originals"), unseen.get("steered"), "d")
+    add("have no twin", None, len(evaluation.lost.without_twin or ()) or None, "d")
     Console().print(table)
-
-
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:z.3f}"
-
-
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1%}"
 
 
 def _interval(figure: Discrepancy | Change | None, sign: str = "") -> str | None:
     return None if figure is None else " to ".join(f"{limit:{sign}.3f}" for limit in figure.interval_95)
-
-
-def _count(lost: Sized | None) -> str | None:
-    return str(len(lost)) if lost else None
 
 
 def print_ranking(selection: Selection, most: int | None = None) -> None:
@@ -84,14 +69,8 @@ def print_ranking(selection: Selection, most: int | None = None) -> None:
     for row in shown:
         mark = "*" if row.layer in chosen else ""
         table.add_row(mark, f"{row.score:.3f}", escape(row.layer), row.kind.replace("_", "-"))
-    _whole_lines(table).print(table)
-
-
-def _whole_lines(table: Table) -> Console:
-    """Return a console as wide as the terminal, or as the table if that is wider: no layer's name is cut or folded."""
-    console = Console()
     needed = Console(width=500).measure(table).maximum
-    return console if needed <= console.width else Console(width=needed)
+    Console(width=max(needed, Console().width)).print(table)  # no layer's name is cut or folded
 
 
 def print_sweep(title: str, columns: list[str], cells: list[list[str]], left_out: dict[str, str]) -> None:
@@ -101,7 +80,6 @@ def print_sweep(title: str, columns: list[str], cells: list[list[str]], left_out
         table.add_column(escape(column), overflow="fold")
     for row in cells:
         table.add_row(*map(escape, row))
-    console = Console()
-    console.print(table)
+    Console().print(table)
     for name, reason in left_out.items():
-        console.print(f"left out: job {name} {reason}", markup=False, highlight=False)
+        Console().print(f"left out: job {name} {reason}", markup=False, highlight=False)

@@ -6,10 +6,14 @@ from textwrap import fill
 from typing import Any
 
 from icm_pipeline.config.choices import KIND_NAMES
-from icm_pipeline.report.figures.style import KIND_COLORS, ORIGINAL_COLOR, STEERED_COLOR, figure
+from icm_pipeline.report.figures.style import KIND_COLORS, ORIGINAL_COLOR, STEERED_COLOR, figure, mark_original
 from icm_pipeline.report.wording import words_of
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.evaluation import Evaluation
+
+LONGEST_LINE = 44  # characters of a label beside its point
+MOST_WHOLE_LABELS = 6  # of more points the labels leave out what all of them share
+FD_AND_CLIP_I = {"xlabel": "FD, mean over prompts (lower is better)", "ylabel": "CLIP-I (higher is better)"}
 
 
 def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
@@ -22,20 +26,15 @@ def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
             axis.bar(places, values, 0.36, color=color, label=label)
             for place, value in zip(places, values, strict=True):
                 axis.text(place, value + 0.012, f"{value:.2f}", ha="center", fontsize=7)
-            interval = "95 % interval" if side else None
             beside = [places[-1] + 0.15] * 2  # the number
-            axis.plot(beside, found.interval_95, color="black", lw=1, label=interval)
+            axis.plot(beside, found.interval_95, color="black", lw=1, label="95 % interval" if side else None)
         labels = [*map(_wrapped, evaluation.after.by_prompt), "mean"]
         axis.set_xticks([index + 0.19 for index in range(len(labels))], labels)
         axis.axhline(evaluation.fairness.fd_floor, color="black", lw=0.8, ls=":")
-        axis.set_ylabel("FD (lower is better)")
-        axis.set_title(f"Fairness discrepancy of {evaluation.attribute.replace('_', ' ')}")
+        title = f"Fairness discrepancy of {evaluation.attribute.replace('_', ' ')}"
+        axis.set(ylabel="FD (lower is better)", title=title)
         drawing.legend(frameon=False, loc="outside lower center", ncols=3)
     return path
-
-
-LONGEST_LINE = 44  # characters of a label beside its point
-MOST_WHOLE_LABELS = 6  # of more points the labels leave out what all of them share
 
 
 def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
@@ -54,28 +53,21 @@ def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> P
     """Draw every run as a point: FD against CLIP-I, labelled by what sets it apart; the run of `this_key` is filled."""
     with figure(path, (6.4, 4.2)) as (drawing, axis):
         original = results[0].evaluation.before.mean
-        axis.axvline(original, color=ORIGINAL_COLOR, lw=1.2, ls="--")
-        axis.text(
-            original, 1.0, " original", color="#5b6570", fontsize=7, va="top", transform=axis.get_xaxis_transform()
-        )
+        mark_original(axis, original)
         furthest = max(original, *(row.place[0] for row in results))
-        seen: set[str] = set()
-        labels = []
+        seen, labels = set[str](), []
         texts, shared = _labels(results)
         for row, text in zip(results, texts, strict=True):
-            kind, place = row.steering.kind, row.place
-            color = KIND_COLORS[kind]
+            kind, place, color = row.steering.kind, row.place, KIND_COLORS[row.steering.kind]
             filled = color if row.key == this_key else "white"
             axis.plot(*place, "o", ms=7, mfc=filled, mec=color, label=None if kind in seen else KIND_NAMES[kind])
             seen.add(kind)
             side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}
             labels.append(axis.annotate(text, place, textcoords="offset points", fontsize=6.5, **side))
-        axis.set_xlim(0, 1.12 * furthest)
-        axis.margins(y=0.12)
-        axis.set_xlabel("FD, mean over prompts (lower is better)")
-        axis.set_ylabel("CLIP-I (higher is better)")
         everywhere = f"\nIn all of them: {', '.join(shared)}" if shared else ""
-        axis.set_title(f"Ways of steering: how fair against how much of the picture stays{everywhere}")
+        title = f"Ways of steering: how fair against how much of the picture stays{everywhere}"
+        axis.set(xlim=(0, 1.12 * furthest), title=title, **FD_AND_CLIP_I)
+        axis.margins(y=0.12)
         axis.legend(frameon=False, fontsize=7, loc="best")
         drawing.draw_without_rendering()
         spread_labels(labels)

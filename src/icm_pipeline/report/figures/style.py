@@ -1,5 +1,6 @@
 """One look for all figures: names, colours and how a figure is written."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ KIND_COLORS = {
     "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f",
     "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "block": "#cc79a7", "mixed": "#009e73",
 }  # fmt: skip
-ORIGINAL_COLOR, STEERED_COLOR, MISSED_COLOR = "#9aa5b1", "#0072b2", "#d55e00"
+ORIGINAL_COLOR, STEERED_COLOR, MISSED_COLOR, QUIET_COLOR = "#9aa5b1", "#0072b2", "#d55e00", "#5b6570"
 
 
 def short_name(layer: str) -> str:
@@ -23,16 +24,10 @@ def short_name(layer: str) -> str:
 
 
 def short_names(layers: Sequence[str]) -> list[str]:
-    """Return short names that tell the layers of a list apart: where two would be equal, with their last word.
-
-    A whole block has no word of its own and is called whole.
-    """
+    """Return short names that tell layers apart: where two would be equal, with the last word, `whole` of a block."""
     names = [short_name(layer) for layer in layers]
-    words = [layer.rpartition(".")[2] for layer in layers]
-    return [
-        f"{name} {'whole' if word.isdigit() else word}" if names.count(name) > 1 else name
-        for name, word in zip(names, words, strict=True)
-    ]
+    words = [re.sub(r"^\d+$", "whole", layer.rpartition(".")[2]) for layer in layers]
+    return [f"{name} {word}" if names.count(name) > 1 else name for name, word in zip(names, words, strict=True)]
 
 
 def spread_ticks(num_rows: int, wanted: Sequence[int], apart: int) -> list[int]:
@@ -44,6 +39,15 @@ def spread_ticks(num_rows: int, wanted: Sequence[int], apart: int) -> list[int]:
     return sorted(ticks)
 
 
+def mark_original(axis: Any, value: float, vertical: bool = True) -> None:
+    """Draw a figure of the unsteered images as a dashed line across the panel."""
+    (axis.axvline if vertical else axis.axhline)(value, color=ORIGINAL_COLOR, lw=1.2, ls="--")
+    place: Any = {"x": value, "y": 1.0, "va": "top", "transform": axis.get_xaxis_transform()}
+    if not vertical:
+        place = {"x": 1.0, "y": value, "va": "bottom", "ha": "right", "transform": axis.get_yaxis_transform()}
+    axis.text(s=" original", color=QUIET_COLOR, fontsize=7, **place)
+
+
 @contextmanager
 def figure(path: Path, size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> Iterator[Any]:
     """Yield (figure, axes) in the project's style and write the PNG on exit."""
@@ -53,15 +57,9 @@ def figure(path: Path, size: tuple[float, float], rows: int = 1, columns: int = 
     import matplotlib.pyplot as plt
 
     style: Any = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "savefig.dpi": 200,
-        "font.family": "DejaVu Sans",
-    }
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold",
+        "axes.titlelocation": "left", "font.family": "DejaVu Sans", "font.size": 9, "savefig.dpi": 200,
+    }  # fmt: skip
     with plt.rc_context(style):
         drawing, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
         try:

@@ -1,6 +1,5 @@
 """What a sweep found: FD and CLIP-I against what was varied, the Pareto front, and the same seeds side by side."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -9,8 +8,8 @@ import numpy as np
 
 from icm_pipeline.images.sheet import fitted
 from icm_pipeline.images.table import ImageRow, Pictures
-from icm_pipeline.report.figures.comparison import spread_labels
-from icm_pipeline.report.figures.style import ORIGINAL_COLOR, STEERED_COLOR, figure
+from icm_pipeline.report.figures.comparison import FD_AND_CLIP_I, spread_labels
+from icm_pipeline.report.figures.style import QUIET_COLOR, STEERED_COLOR, figure, mark_original
 from icm_pipeline.report.wording import AXIS_NAMES, phrase
 from icm_pipeline.results.sweeps import Sweep, SweepJob
 
@@ -20,18 +19,12 @@ MOST_LABELLED = 14  # points of the front's figure that all carry their name; of
 LONGEST_LABEL = 22  # characters
 MOST_ROWS = 40  # of the overview
 STRIP_SIZE = 96  # pixels of a picture in a strip
+HEADING: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 10, "fontweight": "bold"}
 
 
 def sweep_axes(sweep: Sweep) -> list[str]:
     """Return the varied factors that are numbers in every job, which can be an x axis."""
-    return [
-        name
-        for name in sweep.varied()
-        if all(
-            isinstance(job.factors.get(name), int | float) and not isinstance(job.factors[name], bool)
-            for job in sweep.jobs
-        )
-    ]
+    return [name for name in sweep.varied() if all(type(job.factors.get(name)) in (int, float) for job in sweep.jobs)]
 
 
 def sweep_series(sweep: Sweep, axis: str) -> dict[str, list[SweepJob]]:
@@ -41,14 +34,14 @@ def sweep_series(sweep: Sweep, axis: str) -> dict[str, list[SweepJob]]:
     the factor was varied along with something that is no number, so that there is nothing to draw against it.
     """
     others = [name for name in sweep.varied() if name != axis]
+    ordered = sorted(sweep.jobs, key=lambda job: job.factors[axis])
     series: dict[str, list[SweepJob]] = {}
-    for job in sorted(sweep.jobs, key=lambda job: job.factors[axis]):
+    for job in ordered:
         series.setdefault(phrase(job.factors, others), []).append(job)
     joined = sum(len(jobs) for jobs in series.values() if is_line(jobs, axis))
     if len(series) <= len(SERIES_COLORS) and 2 * joined >= len(sweep.jobs):
         return series
-    drawn = set(sweep_axes(sweep)) == set(sweep.varied())
-    return {"": sorted(sweep.jobs, key=lambda job: job.factors[axis])} if drawn else {}
+    return {"": ordered} if sweep_axes(sweep) == sweep.varied() else {}
 
 
 def is_line(jobs: list[SweepJob], axis: str) -> bool:
@@ -58,16 +51,13 @@ def is_line(jobs: list[SweepJob], axis: str) -> bool:
 
 def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
     """Draw FD (with 95 % intervals) and CLIP-I of every job against one factor, a line for all that share the rest."""
-    series = sweep_series(sweep, axis)
+    series, axis_name = sweep_series(sweep, axis), AXIS_NAMES.get(axis, axis)
     named = [name for name in series if name]
     searched = list(series) == [""] and len(sweep.varied()) > 1
-    rows = -(-len(named) // 3)
-    with figure(path, (7.2, 3.1 + 0.2 * rows), 1, 2) as (drawing, (left, right)):
-        for index, (name, jobs) in enumerate(series.items()):
-            color = SERIES_COLORS[index % len(SERIES_COLORS)]
-            style: dict[str, Any] = {"color": color, "marker": MARKERS[index % len(MARKERS)], "ms": 4.5, "lw": 1.5}
+    with figure(path, (7.2, 3.1 + 0.2 * -(-len(named) // 3)), 1, 2) as (drawing, (left, right)):
+        for (name, jobs), color, marker in zip(series.items(), SERIES_COLORS, MARKERS, strict=False):
             line = is_line(jobs, axis) and not searched
-            style["ls"] = "-" if line else "none"
+            style: dict[str, Any] = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.5, "ls": "-" if line else ""}
             places = [job.factors[axis] for job in jobs]
             left.plot(places, [job.fd for job in jobs], label=name or None, **style)
             right.plot(places, [job.clip_i for job in jobs], **style)
@@ -76,21 +66,15 @@ def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
                 left.vlines(places, low, high, color=color, lw=0.8, alpha=0.5)
             elif len(series) <= 4:
                 left.fill_between(places, low, high, color=color, alpha=0.12, lw=0)
-        _draw_original(left, sweep.jobs, vertical=False)
-        for panel, label in (
-            (left, "FD, 95 % interval (lower is better)"),
-            (right, "CLIP-I (higher is better)"),
-        ):
-            panel.set_xlabel(AXIS_NAMES.get(axis, axis))
-            panel.set_ylabel(label)
-            values = sorted({job.factors[axis] for job in sweep.jobs})
-            if len(values) <= 8:
-                panel.set_xticks(values, [f"{value:g}" for value in values])
+        _draw_original(left, sweep, vertical=False)
+        left.set(xlabel=axis_name, ylabel="FD, 95 % interval (lower is better)")
+        right.set(xlabel=axis_name, ylabel=FD_AND_CLIP_I["ylabel"])
+        values = sorted({job.factors[axis] for job in sweep.jobs})
+        for panel in (left, right) if len(values) <= 8 else ():
+            panel.set_xticks(values, [f"{value:g}" for value in values])
         left.set_ylim(0, 1.03 * left.get_ylim()[1])
         right.margins(y=0.1)
-        drawing.suptitle(
-            f"FD and CLIP-I against {AXIS_NAMES.get(axis, axis)}", x=0.01, ha="left", fontsize=10, fontweight="bold"
-        )
+        drawing.suptitle(f"FD and CLIP-I against {axis_name}", **HEADING)
         if named:
             drawing.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=min(3, len(named)))
     return path
@@ -100,36 +84,28 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
     """Draw every job as a point, FD against CLIP-I, and the Pareto front as a line through its filled points."""
     from matplotlib.patheffects import withStroke
 
-    on_front, varied = sweep.front(), sweep.varied()
+    rows, varied, labels = list(zip(sweep.jobs, sweep.front(), strict=True)), sweep.varied(), []
     with figure(path, (6.4, 4.4)) as (drawing, axis):
-        labels = []
-        _draw_original(axis, sweep.jobs, vertical=True)
-        for job, best in zip(sweep.jobs, on_front, strict=True):
-            axis.plot(
-                job.fd, job.clip_i, "o", ms=7 if best else 5.5, mfc=STEERED_COLOR if best else "white",
-                mec=STEERED_COLOR if best else "#5b6570", mew=1.2, zorder=3 if best else 2,
-            )  # fmt: skip
-            if varied and (best or len(sweep.jobs) <= MOST_LABELLED):
-                labels.append(
-                    axis.annotate(
-                        _label(sweep, job, varied), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
-                        ha="right", fontsize=6.5,  # on the left, where nothing lies above the front
-                        color="black" if best else "#5b6570",
-                        path_effects=[withStroke(linewidth=2, foreground="white")], zorder=4,
-                    )
+        _draw_original(axis, sweep, vertical=True)
+        for job, best in rows:
+            look: Any = {"ms": 7, "mfc": STEERED_COLOR, "mec": STEERED_COLOR, "zorder": 3}
+            if not best:
+                look = {"ms": 5.5, "mfc": "white", "mec": QUIET_COLOR, "zorder": 2}
+            axis.plot(job.fd, job.clip_i, "o", mew=1.2, **look)
+            if varied and (best or len(rows) <= MOST_LABELLED):
+                label = axis.annotate(
+                    _label(sweep, job, varied), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
+                    ha="right", fontsize=6.5, color="black" if best else QUIET_COLOR, zorder=4,
+                    path_effects=[withStroke(linewidth=2, foreground="white")],
                 )  # fmt: skip
+                labels.append(label)  # on the left, where nothing lies above the front
         for subject in dict.fromkeys(job.subject for job in sweep.jobs):
-            members = sorted(
-                (job.fd, job.clip_i)
-                for job, best in zip(sweep.jobs, on_front, strict=True)
-                if best and job.subject == subject
-            )
+            members = sorted((job.fd, job.clip_i) for job, best in rows if best and job.subject == subject)
             axis.step(*zip(*members, strict=True), where="post", color=STEERED_COLOR, lw=1, alpha=0.5, zorder=1)
-        axis.set_xlim(0, 1.06 * max(axis.get_xlim()[1], *(job.fd for job in sweep.jobs)))
+        furthest = max(axis.get_xlim()[1], *(job.fd for job in sweep.jobs))
+        title = "Pareto front (filled): no other job is fairer and closer to the originals"
+        axis.set(xlim=(0, 1.06 * furthest), title=title, **FD_AND_CLIP_I)
         axis.margins(y=0.12)
-        axis.set_xlabel("FD, mean over prompts (lower is better)")
-        axis.set_ylabel("CLIP-I (higher is better)")
-        axis.set_title("Pareto front (filled): no other job is fairer and closer to the originals")
         drawing.draw_without_rendering()
         for label in labels:
             if label.get_window_extent().x0 < axis.bbox.x0:
@@ -146,34 +122,32 @@ def _label(sweep: Sweep, job: SweepJob, varied: list[str]) -> str:
 
 def plot_overview(path: Path, sweep: Sweep) -> Path:
     """Draw one row per job: FD with its 95 % interval beside the original's, CLIP-I; at most 40, those of lowest FD."""
-    varied, front = sweep.varied(), dict(zip((job.name for job in sweep.jobs), sweep.front(), strict=True))
-    jobs = sorted(sweep.jobs, key=lambda job: job.fd)[:MOST_ROWS] if len(sweep.jobs) > MOST_ROWS else sweep.jobs
-    with figure(path, (7.2, 1.1 + 0.24 * len(jobs)), 1, 2, sharey=True, width_ratios=(3, 2)) as (drawing, axes):
+    varied, rows = sweep.varied(), list(zip(sweep.jobs, sweep.front(), strict=True))
+    many = len(rows) > MOST_LABELLED  # the front's figure may name them by their number
+    if len(rows) > MOST_ROWS:
+        rows = sorted(rows, key=lambda row: row[0].fd)[:MOST_ROWS]
+    with figure(path, (7.2, 1.1 + 0.24 * len(rows)), 1, 2, sharey=True, width_ratios=(3, 2)) as (drawing, axes):
         left, right = axes
-        for row, job in enumerate(jobs):
-            low, high = job.evaluation.after.interval_95
-            filled = STEERED_COLOR if front[job.name] else "white"
-            marker = {"mfc": filled, "mec": STEERED_COLOR, "ms": 6, "mew": 1.3}
-            left.plot([low, high], [row, row], color=STEERED_COLOR, lw=1.4, alpha=0.45)
-            left.plot(job.evaluation.before.mean, row, "|", color="#5b6570", ms=9, mew=1.5)
-            left.plot(job.fd, row, "o", **marker)
-            right.plot(job.clip_i, row, "o", **marker)
-            right.annotate(
-                f"{job.clip_i:.3f}", (job.clip_i, row), xytext=(6, -2.5), textcoords="offset points", fontsize=6.5
-            )
-        number = "job {}: " if len(sweep.jobs) > MOST_LABELLED else ""  # the front's figure may name them by it
-        names = [number.format(job.name) + (phrase(job.factors, varied) or f"job {job.name}") for job in jobs]
-        left.set_yticks(range(len(jobs)), names, fontsize=7.5)
-        left.set_ylim(len(jobs) - 0.4, -0.6)
-        left.set_xlim(left=0)
-        right.margins(x=0.25)
-        left.set_xlabel("FD, 95 % interval; | original")
+        names = []
+        for y, (job, best) in enumerate(rows):
+            marker = {"mfc": STEERED_COLOR if best else "white", "mec": STEERED_COLOR, "ms": 6, "mew": 1.3}
+            left.plot(job.evaluation.after.interval_95, [y, y], color=STEERED_COLOR, lw=1.4, alpha=0.45)
+            left.plot(job.evaluation.before.mean, y, "|", color=QUIET_COLOR, ms=9, mew=1.5)
+            left.plot(job.fd, y, "o", **marker)
+            right.plot(job.clip_i, y, "o", **marker)
+            value, beside = f"{job.clip_i:.3f}", {"xytext": (6, -2.5), "textcoords": "offset points"}
+            right.annotate(value, (job.clip_i, y), fontsize=6.5, **beside)
+            words = phrase(job.factors, varied) or f"job {job.name}"
+            names.append(f"job {job.name}: {words}" if many else words)
+        left.set_yticks(range(len(rows)), names, fontsize=7.5)
+        left.set(xlabel="FD, 95 % interval; | original", xlim=(0, None), ylim=(len(rows) - 0.4, -0.6))
         right.set_xlabel("CLIP-I")
+        right.margins(x=0.25)
         for panel in axes:
             panel.grid(axis="y", color="#e5e8eb", lw=0.6)
             panel.set_axisbelow(True)
             panel.tick_params(axis="y", length=0)
-        drawing.suptitle("Every job; filled: on the Pareto front", x=0.01, ha="left", fontsize=10, fontweight="bold")
+        drawing.suptitle("Every job; filled: on the Pareto front", **HEADING)
     return path
 
 
@@ -188,34 +162,22 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
     with figure(path, size, len(last), len(columns), squeeze=False) as (drawing, axes):
         drawing.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0, rect=(0.015, 0, 0.985, 1))
         for axis in axes.flat:
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         for place, (heading, rows) in enumerate(columns):
             for axis, picture in zip(axes[:, place], Pictures(rows), strict=True):
                 axis.imshow(np.asarray(fitted(picture, STRIP_SIZE)))
-            axes[0, place].set_title(_wrapped(heading), fontsize=7.5, fontweight="normal", loc="center", pad=3)
+            heading = "\n".join(fill(line, 14, break_on_hyphens=False) for line in heading.split(", "))
+            axes[0, place].set_title(heading, fontsize=7.5, fontweight="normal", loc="center", pad=3)
         for axis, row in zip(axes[:, 0], last, strict=True):
-            axis.set_ylabel(
-                f"{row.prompt}\n\N{RIGHTWARDS ARROW} {row.option}", fontsize=7, rotation=0, ha="right", va="center"
-            )
-        title = fill(title, int(12 * size[0]))
-        drawing.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+            text = f"{row.prompt}\n\N{RIGHTWARDS ARROW} {row.option}"
+            axis.set_ylabel(text, fontsize=7, rotation=0, ha="right", va="center")
+        drawing.suptitle(fill(title, int(12 * size[0])), **HEADING)
     return path
 
 
-def _wrapped(heading: str) -> str:
-    return "\n".join(fill(line, 14, break_on_hyphens=False) for line in heading.split(", "))
-
-
-def _draw_original(axis: Any, jobs: Sequence[SweepJob], vertical: bool) -> None:
+def _draw_original(axis: Any, sweep: Sweep, vertical: bool) -> None:
     """Draw FD of the unsteered images, where all jobs share them."""
-    values = {round(job.evaluation.before.mean, 6) for job in jobs}
-    if len(values) != 1:
-        return
-    (value,) = values
-    (axis.axvline if vertical else axis.axhline)(value, color=ORIGINAL_COLOR, lw=1.2, ls="--")
-    place: Any = {"x": value, "y": 1.0, "va": "top", "transform": axis.get_xaxis_transform()}
-    if not vertical:
-        place = {"x": 1.0, "y": value, "va": "bottom", "ha": "right", "transform": axis.get_yaxis_transform()}
-    axis.text(s=" original", color="#5b6570", fontsize=7, **place)
+    values = {round(job.evaluation.before.mean, 6) for job in sweep.jobs}
+    if len(values) == 1:
+        mark_original(axis, values.pop(), vertical)

@@ -24,8 +24,7 @@ def plot_twins(
     """
     prompts = list(dict.fromkeys(row.prompt for row in steered))
     members = {prompt: [i for i, row in enumerate(steered) if row.prompt == prompt] for prompt in prompts}
-    width = max(len(indices) for indices in members.values())
-    columns = max(width, LEAST_COLUMNS)
+    columns = max(*map(len, members.values()), LEAST_COLUMNS)
     title = fill(title, 9 * columns)  # characters in a column's width
     size = (0.75 * columns, 1.92 * len(prompts) + 0.17 * (1 + len(title.splitlines())))
     with figure(path, size, len(prompts), columns, squeeze=False) as (drawing, axes):
@@ -33,21 +32,17 @@ def plot_twins(
         for axis in axes.flat:
             axis.set_axis_off()
         for row, (prompt, indices) in enumerate(members.items()):
-            above = Pictures([originals[index] for index in indices])
-            below = Pictures([steered[index] for index in indices])
+            above, below = (Pictures([side[index] for index in indices]) for side in (originals, steered))
             for axis, index, original, twin in zip(axes[row], indices, above, below, strict=False):
                 axis.imshow(_stacked(original, twin))
-                failed = steered[index].image_id in missed
-                axis.text(
-                    0.5, -0.01, f"not {steered[index].option}" if failed else steered[index].option,
-                    transform=axis.transAxes, ha="center", va="top", fontsize=7,
-                    color=MISSED_COLOR if failed else STEERED_COLOR,
-                )  # fmt: skip
-            heading = axes[row, 0].text(
-                0, 1.02, f"\N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}",
-                transform=axes[row, 0].transAxes, fontsize=8.5, fontweight="bold",
-            )  # fmt: skip
-            heading.set_in_layout(False)
+                option, failed = steered[index].option, steered[index].image_id in missed
+                text, color = (f"not {option}", MISSED_COLOR) if failed else (option, STEERED_COLOR)
+                axis.text(0.5, -0.01, text, transform=axis.transAxes, ha="center", va="top", fontsize=7, color=color)
+            quoted, inside = (
+                f"\N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}",
+                axes[row, 0].transAxes,
+            )
+            axes[row, 0].text(0, 1.02, quoted, transform=inside, fontsize=8.5, fontweight="bold", in_layout=False)
             axes[row, 0].set_title(" ", fontsize=8.5)  # keeps room for the heading, which is wider than its picture
         drawing.suptitle(title, x=0.01, ha="left", fontsize=10)
     return path
