@@ -12,8 +12,7 @@ from icm_pipeline.cli.artifact_tables import artifact_table, print_artifact
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.building import locked_or_skip
-from icm_pipeline.store.caches import find_caches, find_stale_caches
-from icm_pipeline.store.garbage import Waste, find_waste, last_change
+from icm_pipeline.store.garbage import Waste, find_caches, find_stale_caches, find_waste, last_change
 from icm_pipeline.store.partial import OLD, artifact_folder
 from icm_pipeline.store.shelf import Shelf, changed_files, read_shelf
 from icm_pipeline.text import count_text, size_text

@@ -33,12 +33,7 @@ def fingerprint(path: Path) -> str:
     paths = sorted(islice(files, MOST_WEIGHT_FILES + 1))
     if len(paths) > MOST_WEIGHT_FILES:
         raise ValueError(f"{path} holds more than {MOST_WEIGHT_FILES} files, so it is no folder of weights.")
-    entries = []
-    for file in paths:
-        size = file.stat().st_size
-        content = hash_file(file) if size <= LARGE_FILE else _remembered_hash(file)
-        entries.append([file.relative_to(path).as_posix(), size, content])
-    return make_key(entries)
+    return make_key([[file.relative_to(path).as_posix(), file.stat().st_size, _hash(file)] for file in paths])
 
 
 def stat_hash(folder: Path) -> str:
@@ -47,17 +42,18 @@ def stat_hash(folder: Path) -> str:
     return make_key(sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats))
 
 
-def _remembered_hash(path: Path) -> str:
-    """Return a file's hash, from the user's cache if the file was not changed since."""
+def _hash(path: Path) -> str:
+    """Return a file's hash; that of a large one from the user's cache if it was not changed since."""
     stat, name = path.stat(), str(path.resolve())
+    if stat.st_size <= LARGE_FILE:
+        return hash_file(path)
     state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "icm_pipeline" / "weights.json"
-    known = None
+    known: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(cache.read_text("utf-8"))
+        known = dict(json.loads(cache.read_text("utf-8")))
         if known[name]["state"] == state:
             return str(known[name]["sha256"])
-    known = known if isinstance(known, dict) else {}
     tell_if_long(path, stat.st_size)
     digest = hash_file(path)
     with contextlib.suppress(OSError):  # without a cache it is hashed again

@@ -28,7 +28,7 @@ SILENT_SECONDS = 60.0  # a lease without a heartbeat for so long was left behind
 OUT_SECONDS = 60.0  # how long to retry where the system is out of locks (ENOLCK)
 
 
-class Lock:
+class Lock(contextlib.AbstractContextManager["Lock"]):
     """The lock of one name (a path without suffix), which other processes and other `Lock`s of the name contend for."""
 
     def __init__(self, name: Path) -> None:
@@ -61,9 +61,6 @@ class Lock:
             log.info("waiting for another job that %s", reason)
             while self.try_now() is None:
                 time.sleep(POLL_SECONDS)
-        return self
-
-    def __enter__(self) -> "Lock":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -99,10 +96,7 @@ def lock_names(folder: Path, prefix: str) -> list[Path]:
 def _lock_file(name: Path) -> BaseFileLock:
     if os.environ.get(FILES_ONLY) == "files" or not _has_system_locks(name.parent):
         return SoftFileLease(
-            f"{name}{LEASE_SUFFIX}",
-            lease_duration=SILENT_SECONDS,
-            heartbeat_interval=BEAT_SECONDS,
-            thread_local=False,
+            f"{name}{LEASE_SUFFIX}", lease_duration=SILENT_SECONDS, heartbeat_interval=BEAT_SECONDS, thread_local=False
         )
     return FileLock(f"{name}{SUFFIX}", thread_local=False, fallback_to_soft=False)
 

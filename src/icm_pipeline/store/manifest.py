@@ -99,13 +99,11 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest in a folder; raises one of the UNREADABLE errors if it cannot be read."""
     content = json.loads((folder / MANIFEST).read_text("utf-8"))
-    names = Manifest.__dataclass_fields__.keys() & content.keys()
-    known = {name: content[name] for name in names}
-    made_by = content.get("format", 0)
+    known = {name: content[name] for name in Manifest.__dataclass_fields__.keys() & content.keys()}
+    made_by, settings = content.get("format", 0), content.get("settings", {})
     if made_by < FORMAT_VERSION:
-        config = known.get("settings", {}).get("config", {})
-        mappings = {name: _as_mapping(value) for name, value in config.items()}
-        known["settings"] = {**known.get("settings", {}), "config": mappings}
+        mappings = {name: _as_mapping(value) for name, value in settings.get("config", {}).items()}
+        known["settings"] = {**settings, "config": mappings}
     files = {name: FileEntry(entry["size"], entry["sha256"]) for name, entry in content["files"].items()}
     shares = tuple(ShareEntry(**share) for share in content.get("shares", ()))
     return Manifest(**known | {"format": made_by, "files": files, "shares": shares})
@@ -127,10 +125,7 @@ def earlier_formats(folder: Path) -> list[int]:
 
 def _as_mapping(value: Any) -> Any:
     """Return a list of pairs, as which formats up to 5 kept a mapping, as the mapping."""
-    if isinstance(value, list) and value and all(_is_pair(item) for item in value):
-        return {key: _as_mapping(inner) for key, inner in value}
+    pairs = value if isinstance(value, list) else []
+    if pairs and all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        return {key: _as_mapping(inner) for key, inner in pairs}
     return value
-
-
-def _is_pair(item: Any) -> bool:
-    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)
