@@ -31,9 +31,8 @@ def run_on_devices(
         for index, output in enumerate(outputs):
             words = device_command(stage, index, setting, devices, overrides, folder)
             with output.open("w", encoding="utf-8") as file:
-                processes.append(
-                    subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-                )
+                process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            processes.append(process)
         log.info("%s: on %s; what each prints is in %s", stage, ", ".join(devices), folder)
         codes = [process.wait() for process in processes]
     finally:

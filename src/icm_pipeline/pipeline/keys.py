@@ -4,6 +4,7 @@ A key is a hash of the part of the configuration that changes the stage's result
 """
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ class Keys:
         self.settings = settings
         self._keys: dict[str, str] = {}
         self._contents: dict[str, str] = {}
-        self._compared: tuple[Artifact, ...] | None = None
 
     def key(self, name: str) -> str:
         """Return a stage's key under this configuration."""
@@ -45,16 +45,13 @@ class Keys:
 
     def folder(self, name: str) -> Path:
         """Return where a stage's artifact lies or will lie; attributes with the same prompts share their images."""
-        stage_folder = Path(self.settings.paths.outputs) / "artifacts" / name
         label = f"{self.subject()}-{self.settings.attribute.name}-{self.key(name)}"
-        return folder_of_key(stage_folder / label)
+        return folder_of_key(Path(self.settings.paths.outputs) / "artifacts" / name / label)
 
+    @cached_property
     def compared(self) -> tuple[Artifact, ...]:
-        """Return the evaluations on disk that can stand beside this configuration's, as they were when first asked."""
-        if self._compared is None:
-            evaluations = self.folder("evaluate").parent
-            self._compared = comparable_evaluations(evaluations, self.content("evaluate"), self.key("originals"))
-        return self._compared
+        """The evaluations on disk that can stand beside this configuration's, as they were when first asked for."""
+        return comparable_evaluations(self.folder("evaluate").parent, self.content("evaluate"), self.key("originals"))
 
     def content(self, name: str) -> dict[str, Any]:
         """Return what a stage's key stands for beside its parents: settings, weights and content of folders."""
@@ -67,7 +64,7 @@ class Keys:
         weights = {dotted: found for dotted, found in hashes.items() if found}
         given = [dotted for dotted in stage.images if value_at(settings, dotted) is not None]
         content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
-        shown = {"compared": [artifact.key for artifact in self.compared()]} if stage.compares else {}
+        shown = {"compared": [artifact.key for artifact in self.compared]} if stage.compares else {}
         return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **content, **shown}
 
     def _content(self, setting: str) -> str:

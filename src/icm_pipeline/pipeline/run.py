@@ -155,7 +155,7 @@ class Pipeline:
         if partial is None:
             return False
         log.info("%s: %s", stage.name if share == WHOLE else f"{stage.name}, share {share.name}", stage.summary)
-        compared = self.keys.compared() if stage.compares else ()
+        compared = self.keys.compared if stage.compares else ()
         stage.run(StageContext(self.settings, parents, partial, compared, share, self.models))
         return True
 

@@ -85,8 +85,7 @@ class Stage:
 
     def work(self, settings: Settings, outline: OutlineConfig | None) -> Workload:
         """Return what making the whole artifact takes; outline: what is known of the model's architecture."""
-        found: Workload = self._file.work(settings, outline) if hasattr(self._file, "work") else Workload()
-        return found
+        return self._file.work(settings, outline) if hasattr(self._file, "work") else Workload()
 
     def show(self, tracker: Tracker, artifact: Artifact) -> None:
         """Log what is particular to the stage's artifacts."""

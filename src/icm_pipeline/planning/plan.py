@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from icm_pipeline.backbones.outline import outline_of
-from icm_pipeline.config.schema import ModelConfig, OutlineConfig, Settings
+from icm_pipeline.config.schema import OutlineConfig, Settings
 from icm_pipeline.localization.selection import LayerScore, select_layers
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, stages_of
 from icm_pipeline.pipeline.workload import Workload, picture_size
 from icm_pipeline.planning.rates import Rates
-from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
+from icm_pipeline.store.artifacts import ArtifactError, open_artifact
 from icm_pipeline.store.partial import is_begun, partial_of
 from icm_pipeline.store.shards import num_kept
 
@@ -74,34 +74,31 @@ class Plan:
 
     def add(self, settings: Settings, words: Sequence[str]) -> JobPlan:
         """Add a job; raises ValueError for layers that its model does not have, as the job would."""
-        outline = self._outline(settings.model)
+        source = repr((settings.model.path, settings.model.revision, settings.model.sites, settings.model.outline))
+        if source not in self._outlines:
+            self._outlines[source] = outline_of(settings.model)
+        outline = self._outlines[source]
         _check_layers(settings, outline)
         keys = Keys(settings)
         makes: list[str] = []
         shares: list[str] = []
         for name in stages_of(settings):
-            known = self.items.get((name, keys.key(name)))
-            if known is None:
-                item = self._item(STAGES[name], keys, outline)
-                self.items[name, keys.key(name)] = item
-                makes += [] if item.done else [name]
-            else:
-                shares += [] if known.done else [name]
+            key = (name, keys.key(name))
+            stages = shares if key in self.items else makes
+            self.items[key] = self.items.get(key) or self._item(STAGES[name], keys, outline)
+            stages += [] if self.items[key].done else [name]
         job = JobPlan(tuple(words), settings, outline, tuple(makes), tuple(shares))
         self.jobs.append(job)
         return job
 
-    def _outline(self, model: ModelConfig) -> OutlineConfig | None:
-        source = repr((model.path, model.revision, model.sites, model.outline))
-        if source not in self._outlines:
-            self._outlines[source] = outline_of(model)
-        return self._outlines[source]
-
     def _item(self, stage: Stage, keys: Keys, outline: OutlineConfig | None) -> Item:
         settings, folder = keys.settings, keys.folder(stage.name)
-        artifact, problem = _found(folder)
-        if artifact is not None and not settings.force:
-            return Item(stage.name, done=True)
+        problem = ""
+        try:  # files are not hashed again
+            if open_artifact(folder) is not None and not settings.force:
+                return Item(stage.name, done=True)
+        except ArtifactError as error:
+            problem = str(error)
         work = stage.work(settings, outline)
         if work.prefix_passes and self._has_prefix(keys, work):
             work = replace(work, passes=work.passes - work.prefix_passes)
@@ -150,11 +147,3 @@ def _check_layers(settings: Settings, outline: OutlineConfig | None) -> None:
         for number in range(sum(count for _, count in pairs))
     ]
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)
-
-
-def _found(folder: Path) -> tuple[Artifact | None, str]:
-    """Return the artifact in a folder, and what is wrong with it if it is damaged. Files are not hashed again."""
-    try:
-        return open_artifact(folder), ""
-    except ArtifactError as error:
-        return None, str(error)

@@ -13,6 +13,7 @@ from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, passes_per_run
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
+from icm_pipeline.store.caches import PICTURES
 from icm_pipeline.store.shelf import read_shelf
 
 SAME_PICTURES = ("model.path", "model.height", "model.width")
@@ -38,20 +39,17 @@ class Rates:
         alike = self._alike(stage, settings)
         if not (work.values or work.num_images):
             return _median(_seconds(artifact) for artifact in alike)
-        done = self._values_fitted if work.values else self._images_judged
-        rate = _median(_seconds(artifact) / amount for artifact in alike if (amount := done(artifact)))
+        count = _num_activations if work.values else _num_images
+        done = [(artifact, sum(count(parent) for parent in self._parents(artifact))) for artifact in alike]
+        rate = _median(_seconds(artifact) / amount for artifact, amount in done if amount)
         return None if rate is None else rate * (work.values or work.num_images)
 
     def picture_bytes(self, settings: Settings) -> float | None:
         """Return what a picture of this model took on disk, None if there is none."""
-        pictures = [
-            entry.size
-            for artifact in self._artifacts.values()
-            if _agree(artifact.manifest.config, settings, SAME_PICTURES)
-            for name, entry in artifact.manifest.files.items()
-            if name.startswith("images/")
-        ]
-        return statistics.mean(pictures) if pictures else None
+        manifests = [artifact.manifest for artifact in self._artifacts.values()]
+        alike = [manifest.files for manifest in manifests if _agree(manifest.config, settings, SAME_PICTURES)]
+        sizes = [entry.size for files in alike for name, entry in files.items() if name.startswith(PICTURES)]
+        return statistics.mean(sizes) if sizes else None
 
     @cached_property
     def _artifacts(self) -> dict[str, Artifact]:
@@ -62,11 +60,8 @@ class Rates:
 
     def _alike(self, stage: Stage, settings: Settings) -> list[Artifact]:
         """Return a stage's artifacts that took as long as one of these settings, made on a device of the same name."""
-        alike = [
-            artifact
-            for artifact in self._artifacts.values()
-            if artifact.stage == stage.name and _agree(self._config(artifact), settings, stage.same_speed)
-        ]
+        made = [artifact for artifact in self._artifacts.values() if artifact.stage == stage.name]
+        alike = [artifact for artifact in made if _agree(self._config(artifact), settings, stage.same_speed)]
         here = device_name(stage.device(settings)) if alike else ""
         return [artifact for artifact in alike if artifact.manifest.device_name == here]
 
@@ -90,19 +85,13 @@ class Rates:
         itself, pictures_alone = [stage] * (stage in unsteered), [one for one in unsteered if one.makes == ("images",)]
         for stages in (itself, pictures_alone, unsteered):
             alike = [artifact for one in stages for artifact in self._alike(one, settings)]
-            rate = _median(_seconds(artifact) / passes for artifact in alike if (passes := _passes_made(artifact)))
+            rate = _median(_seconds(artifact) / passes for artifact in alike if (passes := _num_passes(artifact)))
             if rate is not None:
                 return rate
         return None
 
-    def _values_fitted(self, artifact: Artifact) -> float:
-        return sum(_activation_bytes(parent) for parent in self._parents(artifact)) / FLOAT_BYTES
 
-    def _images_judged(self, artifact: Artifact) -> int:
-        return sum(_num_images(parent) for parent in self._parents(artifact))
-
-
-def _num_images(artifact: Artifact) -> int:
+def _num_images(artifact: Artifact) -> float:
     """Return how many images an artifact's settings ask for, 0 if it makes none."""
     found = artifact.manifest.config
     if "attribute.evaluation_prompts" in found:
@@ -113,13 +102,14 @@ def _num_images(artifact: Artifact) -> int:
     return 0
 
 
-def _passes_made(artifact: Artifact) -> int:
+def _num_passes(artifact: Artifact) -> float:
     found = artifact.manifest.config
     return _num_images(artifact) * passes_per_run(int(found["model.num_steps"]), found["model.scheduler"])
 
 
-def _activation_bytes(artifact: Artifact) -> int:
-    return sum(entry.size for name, entry in artifact.manifest.files.items() if name.startswith("activations/"))
+def _num_activations(artifact: Artifact) -> float:
+    files = artifact.manifest.files.items()
+    return sum(entry.size for name, entry in files if name.startswith("activations/")) / FLOAT_BYTES
 
 
 def _seconds(artifact: Artifact) -> float:

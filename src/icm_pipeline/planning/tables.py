@@ -8,7 +8,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.planning.plan import PREFIXES, Item, JobPlan, Plan, most_disk
@@ -32,9 +32,8 @@ def print_plan(plan: Plan) -> None:
 
 
 def _jobs_table(jobs: list[JobPlan]) -> Table:
-    table = Table(title="Jobs, in the order in which they run", box=box.SIMPLE_HEAD)
-    for column in ("job", "", "makes", "shares with an earlier job"):
-        table.add_column(column, overflow="fold")
+    columns = (Column(name, overflow="fold") for name in ("job", "", "makes", "shares with an earlier job"))
+    table = Table(*columns, title="Jobs, in the order in which they run", box=box.SIMPLE_HEAD)
     words = [[word for word in job.words if not word.startswith(PLANNING)] for job in jobs]
     common = {word for word in words[0] if all(word in others for others in words)}
     for number, job in enumerate(jobs):
@@ -45,11 +44,9 @@ def _jobs_table(jobs: list[JobPlan]) -> Table:
 
 
 def _stages_table(plan: Plan, title: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    for column in ("stage", "state"):
-        table.add_column(column)
-    for column in ("images", "denoiser passes", "probes", "disk", "memory", "on the device", "time"):
-        table.add_column(column, justify="right")
+    figures = ("images", "denoiser passes", "probes", "disk", "memory", "on the device", "time")
+    columns = (Column(name, justify="right") for name in figures)
+    table = Table("stage", "state", *columns, title=title, box=box.SIMPLE_HEAD)
     order = list(STAGES)
     order.insert(order.index("originals") + 1, PREFIXES)
     for stage in order:
@@ -93,18 +90,25 @@ def _summary(plan: Plan) -> list[str]:
     items = [item for item in plan.items.values() if not item.done]
     if not items:
         return ["Everything is done: nothing would run."]
+    unknown = dict.fromkeys(job.settings.model.path for job in plan.jobs if job.outline is None)
     return [
         *(f"{item.stage}: {item.problem}" for item in items if item.problem),
         _disk_line(plan, items),
         "Memory is that of pooled activations, probes and vectors; the model's weights and its own work come on top.",
         *_time_lines(plan, items),
-        *_unknown_lines(plan),
+        *(
+            f"The layers of {path} are not known: its files are not on this disk, or model.sites asks for others than "
+            "its YAML file counts. Disk and memory of activations are not in these figures; model.path=<its folder> "
+            "adds them."
+            for path in unknown
+        ),
     ]
 
 
 def _disk_line(plan: Plan, items: list[Item]) -> str:
     outputs, at_most = Path(plan.jobs[0].settings.paths.outputs), any(item.at_most for item in items)
-    free, most = shutil.disk_usage(_existing(outputs)).free, most_disk(items)
+    there = next(folder for folder in (outputs.resolve(), *outputs.resolve().parents) if folder.exists())
+    free, most = shutil.disk_usage(there).free, most_disk(items)
     line = (
         f"Disk: {_disk(items) or size_text(0)} more, {size_text(most)} at once while it is made; {size_text(free)} are "
         f"free in {outputs}."
@@ -140,20 +144,6 @@ def _time_lines(plan: Plan, items: list[Item]) -> list[str]:
             "step: give plan.seconds_per_image=<seconds that one unsteered image takes>."
         )
     return lines
-
-
-def _unknown_lines(plan: Plan) -> list[str]:
-    models = dict.fromkeys(job.settings.model.path for job in plan.jobs if job.outline is None)
-    return [
-        f"The layers of {path} are not known: its files are not on this disk, or model.sites asks for others than its "
-        "YAML file counts. Disk and memory of activations are not in these figures; model.path=<its folder> adds them."
-        for path in models
-    ]
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.resolve()
-    return folder if folder.exists() else _existing(folder.parent)
 
 
 def _count(numbers: Iterable[int]) -> str:

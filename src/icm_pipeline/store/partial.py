@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.machine.devices import device_name
-from icm_pipeline.store.artifacts import SHARDS, STAMP, ArtifactError, open_artifact
+from icm_pipeline.store.artifacts import SHARDS, STAMP, ArtifactError, open_artifact, verify
 from icm_pipeline.store.files import hash_file, replace_folder, spread_mode, write_json
 from icm_pipeline.store.manifest import FORMAT_VERSION, MANIFEST, FileEntry, Manifest, ShareEntry
 from icm_pipeline.store.versions import code_version, library_versions
@@ -133,13 +133,11 @@ def publish(partial: Path, folder: Path, manifest: Manifest, seconds: float) -> 
 
 def is_complete(partial: Path, key: str) -> bool:
     """Return whether a job was killed between the manifest of this key and the rename: all files are there, hashed."""
-    try:
+    with contextlib.suppress(ArtifactError):
         artifact = open_artifact(partial) if (partial / MANIFEST).exists() else None
-    except ArtifactError:
-        return False
-    if artifact is None or artifact.key != key or artifact.manifest.format != FORMAT_VERSION:
-        return False
-    return all(hash_file(partial / name) == entry.sha256 for name, entry in artifact.manifest.files.items())
+        if artifact is not None and artifact.key == key and artifact.manifest.format == FORMAT_VERSION:
+            return verify(artifact) is artifact
+    return False
 
 
 def move(partial: Path, folder: Path) -> None:

@@ -52,21 +52,17 @@ class Shard:
         """The safetensors file of what is kept of these items beside their own files, whatever the stage puts in it."""
         return self.folder / SHARDS / f"{self.start:07d}-{self.stop:07d}.safetensors"
 
-    @property
-    def _table_path(self) -> Path:
-        return self.tensors.with_suffix(".json")
-
     def keep(self, ids: Sequence[str], files: Sequence[Path], content: dict[str, Any]) -> "Shard":
         """Write the table of a shard whose files are all there; return the whole shard."""
         hashes = {path.relative_to(self.folder).as_posix(): hash_file(path) for path in files}
         table = {"ids": list(ids[self.start : self.stop]), "files": hashes, **content}
-        write_json(self._table_path, table)
+        write_json(self.tensors.with_suffix(".json"), table)
         return replace(self, table=table)
 
     def read(self, ids: Sequence[str]) -> "Shard | None":
         """Return the shard with its table, None if it is not of these items, or a file of it is missing or changed."""
         try:
-            table = json.loads(self._table_path.read_text("utf-8"))
+            table = json.loads(self.tensors.with_suffix(".json").read_text("utf-8"))
             if table["ids"] != list(ids[self.start : self.stop]):
                 return None
             changed = [name for name, digest in table["files"].items() if hash_file(self.folder / name) != digest]

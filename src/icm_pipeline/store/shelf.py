@@ -92,9 +92,7 @@ class Shelf:
     def find(self, word: str) -> Artifact:
         """Return the artifact of a folder, a folder's name, a key or the beginning of one; raises ArtifactError."""
         path = Path(word)
-        if (path / MANIFEST).exists():
-            artifact = open_artifact(path)
-            assert artifact is not None
+        if (path / MANIFEST).exists() and (artifact := open_artifact(path)) is not None:
             return artifact
         found = [a for key, a in self.artifacts.items() if key.startswith(word) or a.folder.name.startswith(path.name)]
         if len(found) == 1:
@@ -122,12 +120,10 @@ def read_shelf(outputs: Path, kinds: Mapping[str, str]) -> Shelf:
         if folder.name.endswith((PARTIAL, OLD)):
             continue
         try:
-            artifact = open_artifact(folder)
+            if (artifact := open_artifact(folder)) is not None:
+                artifacts[artifact.key] = artifact
         except ArtifactError as error:
             damaged.append(Damaged(folder, str(error), parents_in(folder / MANIFEST)))
-        else:
-            assert artifact is not None
-            artifacts[artifact.key] = artifact
     return Shelf(outputs, artifacts, tuple(damaged), kinds)
 
 
