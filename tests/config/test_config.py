@@ -191,7 +191,7 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("model", ["tiny", "sd15"])
+@pytest.mark.parametrize("model", [pytest.param("tiny", marks=pytest.mark.slow), "sd15"])
 @pytest.mark.parametrize("experiment", SWEEPS)
 def test_a_shipped_sweep_is_in_terms_of_the_model(compose_settings: Compose, experiment: str, model: str) -> None:
     swept, for_tiny, for_sd15 = SWEEPS[experiment]
