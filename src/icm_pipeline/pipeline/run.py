@@ -176,14 +176,11 @@ class Pipeline:
     def _parent(self, name: str, parent: str) -> Artifact:
         artifact = self.find(parent)
         if artifact is None:
-            first = self._first_missing(parent)
+            first = parent  # to run: it lacks no parent
+            while missing := [up for up in STAGES[first].needs(self.settings) if not self.keys.folder(up).exists()]:
+                first = missing[0]
             raise ArtifactError(
                 f"stage={name} needs the artifact of stage={parent}, which is not there ({self.keys.folder(parent)}). "
                 f"Make everything up to it with stage=all, or begin with: {self.command(first)}"
             )
         return artifact
-
-    def _first_missing(self, name: str) -> str:
-        """Return the stage to run first: a missing one, this stage or above it, that lacks no parent."""
-        missing = [parent for parent in STAGES[name].needs(self.settings) if not self.keys.folder(parent).exists()]
-        return self._first_missing(missing[0]) if missing else name

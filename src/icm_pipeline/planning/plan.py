@@ -102,7 +102,9 @@ class Plan:
         work = stage.work(settings, outline)
         if work.prefix_passes and self._has_prefix(keys, work):
             work = replace(work, passes=work.passes - work.prefix_passes)
-        rates = self._rates.setdefault(settings.paths.outputs, Rates(Path(settings.paths.outputs)))
+        if (outputs := settings.paths.outputs) not in self._rates:
+            self._rates[outputs] = Rates(Path(outputs))
+        rates = self._rates[outputs]
         seconds, kept = rates.seconds(stage, settings, work), 0
         if stage.shared and is_begun(partial_of(folder), keys.key(stage.name)):
             kept = min(num_kept(partial_of(folder)), work.num_images)

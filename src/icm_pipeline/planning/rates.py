@@ -1,8 +1,8 @@
 """How fast this machine was, by the manifests of what it has made: seconds a pass, an image judged, a number fitted."""
 
+import contextlib
 import statistics
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ class Rates:
     """
 
     def __init__(self, outputs: Path) -> None:
-        self._outputs = outputs
+        self._artifacts: dict[str, Artifact] = {}
+        with contextlib.suppress(ArtifactError):  # no run has been here
+            self._artifacts = read_shelf(outputs, kinds_of_stages()).artifacts
 
     def seconds(self, stage: Stage, settings: Settings, work: Workload) -> float | None:
         """Return how long a stage's work takes one device, None if nothing like it was measured here."""
@@ -50,13 +52,6 @@ class Rates:
         alike = [manifest.files for manifest in manifests if _agree(manifest.config, settings, SAME_PICTURES)]
         sizes = [entry.size for files in alike for name, entry in files.items() if name.startswith(PICTURES)]
         return statistics.mean(sizes) if sizes else None
-
-    @cached_property
-    def _artifacts(self) -> dict[str, Artifact]:
-        try:
-            return read_shelf(self._outputs, kinds_of_stages()).artifacts
-        except ArtifactError:  # no run has been here
-            return {}
 
     def _alike(self, stage: Stage, settings: Settings) -> list[Artifact]:
         """Return a stage's artifacts that took as long as one of these settings, made on a device of the same name."""

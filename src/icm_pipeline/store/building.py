@@ -18,22 +18,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from icm_pipeline.machine.devices import device_name
+from icm_pipeline.store import partial as partials
 from icm_pipeline.store.artifacts import SHARDS, ArtifactError, open_artifact
 from icm_pipeline.store.files import STORAGE_ERRORS, write_json
 from icm_pipeline.store.locks import POLL_SECONDS, Lock, lock_names
 from icm_pipeline.store.manifest import Manifest, ShareEntry
-from icm_pipeline.store.partial import (
-    OLD,
-    PARTIAL,
-    check_versions,
-    is_begun,
-    is_complete,
-    move,
-    partial_of,
-    prepare,
-    publish,
-    remove_if_empty,
-)
+from icm_pipeline.store.partial import OLD, PARTIAL, partial_of
 from icm_pipeline.store.shards import Share
 
 log = logging.getLogger(__name__)
@@ -55,9 +45,9 @@ def building(folder: Path, manifest: Manifest, force: bool = False) -> Iterator[
         try:
             with _disk_errors(folder):
                 yield partial
-                publish(partial, folder, manifest, time.monotonic() - started)
+                partials.publish(partial, folder, manifest, time.monotonic() - started)
         finally:
-            remove_if_empty(partial)
+            partials.remove_if_empty(partial)
 
 
 @contextmanager
@@ -99,7 +89,7 @@ def tidy(folder: Path) -> None:
             return
         with locked_or_skip(folder) as is_locked:
             if is_locked:
-                remove_if_empty(partial)
+                partials.remove_if_empty(partial)
             if is_locked and folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
 
@@ -182,27 +172,20 @@ def _begin(folder: Path, manifest: Manifest, shared: bool, force: bool = False) 
     """
     partial = partial_of(folder)
     with _disk_errors(folder):
-        if shared and is_begun(partial, manifest.key):
+        if shared and partials.is_begun(partial, manifest.key):
             return True
         if shared:
-            check_versions(partial, manifest.key)  # rather now than after the wait
-        with _wait_for_shares(folder):
-            if not force and is_complete(partial, manifest.key):
-                move(partial, folder)
+            partials.check_versions(partial, manifest.key)  # rather now than after the wait
+        with contextlib.ExitStack() as held:
+            for name in _locks(folder, "share-"):  # no job can begin a share meanwhile, as the folder's lock is held
+                held.enter_context(Lock(name).wait(f"makes a share of {folder.name}"))
+            if not force and partials.is_complete(partial, manifest.key):
+                partials.move(partial, folder)
                 return False
             if shared:
-                check_versions(partial, manifest.key)  # of what was made meanwhile
-            prepare(partial, manifest, force)
+                partials.check_versions(partial, manifest.key)  # of what was made meanwhile
+            partials.prepare(partial, manifest, force)
     return True
-
-
-@contextmanager
-def _wait_for_shares(folder: Path) -> Iterator[None]:
-    """Wait, with the folder's lock held, until no job makes a share any more; none can begin one meanwhile."""
-    with contextlib.ExitStack() as held:
-        for name in _locks(folder, "share-"):
-            held.enter_context(Lock(name).wait(f"makes a share of {folder.name}"))
-        yield
 
 
 @contextmanager
@@ -212,9 +195,8 @@ def _held(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = Lock(_lock_name(folder)).wait(f"builds {folder.name}")
     except OSError as error:
-        raise ArtifactError(
-            f"Cannot write to {folder.parent}: {error}. Set paths.outputs to a writable folder."
-        ) from error
+        told = f"Cannot write to {folder.parent}: {error}. Set paths.outputs to a writable folder."
+        raise ArtifactError(told) from error
     with lock:
         yield
 

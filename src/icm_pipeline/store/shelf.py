@@ -75,12 +75,10 @@ class Shelf:
     def ancestors(self, keys: Iterable[str]) -> frozenset[str]:
         """Return these keys and those of everything they were made from, as far as it is there."""
         found: set[str] = set()
-        waiting = [key for key in keys if key in self._parents]
-        while waiting:
-            key = waiting.pop()
-            if key not in found:
-                found.add(key)
-                waiting += [parent for parent in self._parents[key] if parent in self._parents]
+        new = self._parents.keys() & keys
+        while new:
+            found |= new
+            new = self._parents.keys() & {parent for key in new for parent in self._parents[key]} - found
         return frozenset(found)
 
     @cached_property
