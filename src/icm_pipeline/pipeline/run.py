@@ -58,9 +58,8 @@ class Pipeline:
         if artifact is None or artifact.key in self._verified:
             return artifact
         if artifact.key != self.keys.key(name):
-            raise ArtifactError(
-                f"{artifact.folder} holds the artifact of another key, {artifact.key}. Delete it and run again."
-            )
+            told = f"{artifact.folder} holds the artifact of another key, {artifact.key}. Delete it and run again."
+            raise ArtifactError(told)
         self._verified.add(verify(artifact).key)
         return artifact
 

@@ -34,6 +34,7 @@ JUDGING = (
     *_under("judge", *JUDGE, "groups"), *LABELLING,
     *_under("evaluate", "clip.model", "clip.path", "drift", "bootstrap", "fd", "reference", "inception"),
 )  # fmt: skip
+EVALUATED, EVALUATED_FOLDER = ("evaluate.images_per_prompt",), ("method.target_shares", "seed")
 PROBING = (
     *_under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), "attribute.name",
     "seed",
@@ -53,16 +54,6 @@ def _fit(settings: Settings) -> Fit:
     if fit is None:
         raise ConfigError(f"stage=fit: method={settings.method.name} learns nothing before it steers.")
     return fit
-
-
-def _read_besides(settings: Settings) -> list[str]:
-    """Return what the method reads beside alpha and its own settings."""
-    reads = method_named(settings.method.name).reads
-    return [name for name in reads if name != "alpha" and name.split(".")[0] != "method"]
-
-
-def _evaluated_set(settings: Settings) -> tuple[str, ...]:
-    return ("evaluate.images_per_prompt",) if settings.images is None else ("method.target_shares", "seed")
 
 
 STAGES: dict[str, Stage] = {
@@ -93,11 +84,13 @@ STAGES: dict[str, Stage] = {
               reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
         Stage("steer", "make the evaluation images again, steered", kind="step",
               needs=lambda s: method_named(s.method.name).parents,
-              reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *_read_besides(s)),
+              reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *(
+                  name for name in method_named(s.method.name).reads if name.split(".")[0] not in ("alpha", "method"))),
               makes=("images",), shared=True, **DENOISING),
         Stage("evaluate", "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift", kind="result",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("originals", "steer"),
-              reads=lambda s: (*JUDGING, *_evaluated_set(s)), images=("images", "reference"), asks=("judge",),
+              reads=lambda s: (*JUDGING, *(EVALUATED if s.images is None else EVALUATED_FOLDER)),
+              images=("images", "reference"), asks=("judge",),
               devices=lambda s: ("judge.device", "evaluate.clip.device") if s.images is None else ("labeler.device",),
               same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
                           *_under("evaluate", "clip.model", "clip.path", "reference"))),

@@ -51,8 +51,7 @@ class Workload:
 def passes_per_run(num_steps: int, scheduler: str | None) -> int:
     """Return how often a run of so many steps calls the denoiser.
 
-    Heun calls it twice at every step but the first, PNDM at its second. A pipeline's own scheduler is taken to call it
-    once.
+    Heun calls it twice at every step but the first, PNDM at its second; a pipeline's own is taken to call it once.
     """
     return {"heun": 2 * num_steps - 1, "pndm": num_steps + 1}.get(scheduler or "", num_steps)
 
@@ -64,8 +63,8 @@ def passes_before(step: int, scheduler: str | None) -> int:
 
 def picture_size(model: ModelConfig, outline: OutlineConfig | None) -> tuple[int, int] | None:
     """Return height and width in pixels, None if only the model's files could tell."""
-    height = model.height or (outline.size if outline else None)
-    width = model.width or (outline.size if outline else None)
+    size = outline.size if outline else None
+    height, width = model.height or size, model.width or size
     return None if height is None or width is None else (height, width)
 
 

@@ -71,8 +71,7 @@ class Rates:
     def _seconds_per_pass(self, stage: Stage, settings: Settings) -> float | None:
         """Return seconds a pass from the stage itself, else from the originals, else from any unsteered images.
 
-        Steered images do not count: they may have had their first steps for nothing. A pass takes them what it takes
-        the unsteered.
+        Steered images do not count: they may have had their first steps for nothing.
         """
         if settings.plan.seconds_per_image is not None:
             return settings.plan.seconds_per_image / passes_per_run(settings.model.num_steps, settings.model.scheduler)

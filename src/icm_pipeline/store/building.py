@@ -115,10 +115,7 @@ def locked_or_skip(folder: Path) -> Iterator[bool]:
 
 
 def folder_of_key(folder: Path) -> Path:
-    """Return where the artifact of a folder's key lies or is being built, whatever model and attribute it is named by.
-
-    Attributes with the same prompts share their images, and the first of them gives the folder its name.
-    """
+    """Return where the artifact of a folder's key lies or is being built: the first attribute with it gave the name."""
     for ending in ("", PARTIAL):
         found = sorted(folder.parent.glob(f"*-{_key_of(folder)}{ending}"))
         names = [path.name.removesuffix(ending) for path in found]

@@ -50,7 +50,16 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
         except OSError as error:
             if error.errno != errno.ENOLCK:
                 raise
-            self._retry_for_a_minute(error)
+            now = time.monotonic()
+            if self._out_since is None:  # a server that is full or restarting has locks again soon
+                self._out_since = now
+                log.warning("no lock to be had in %s at the moment (%s); trying again", self._name.parent, error)
+            if now - self._out_since > OUT_SECONDS:
+                raise ArtifactError(
+                    f"The file system of {self._name.parent} granted no lock for {OUT_SECONDS:.0f} seconds ({error}). "
+                    f"If it has none at all, set {FILES_ONLY}=files in the environment of every job; else try again "
+                    "later."
+                ) from error
             return None
         self._out_since = None
         return self
@@ -73,18 +82,6 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
             with contextlib.suppress(OSError):
                 Path(self._lock.lock_file).unlink()  # while held: filelock takes no lock of a file without a name
         self._lock.release()
-
-    def _retry_for_a_minute(self, error: OSError) -> None:
-        """Return so that the caller retries: a server that is full or restarting has locks again soon. Raise if not."""
-        now = time.monotonic()
-        if self._out_since is None:
-            self._out_since = now
-            log.warning("no lock to be had in %s at the moment (%s); trying again", self._name.parent, error)
-        if now - self._out_since > OUT_SECONDS:
-            raise ArtifactError(
-                f"The file system of {self._name.parent} granted no lock for {OUT_SECONDS:.0f} seconds ({error}). If "
-                f"it has none at all, set {FILES_ONLY}=files in the environment of every job; else try again later."
-            ) from error
 
 
 def lock_names(folder: Path, prefix: str) -> list[Path]:

@@ -16,17 +16,11 @@ class Damaged:
     """A folder whose artifact cannot be read."""
 
     folder: Path
+    stage: str
+    key: str
     problem: str
     parents: tuple[str, ...] | None
     """The keys of what it was made from; None if that is not known."""
-
-    @property
-    def key(self) -> str:
-        return self.folder.name.rpartition("-")[2]
-
-    @property
-    def stage(self) -> str:
-        return self.folder.parent.name
 
 
 @dataclass(frozen=True)
@@ -105,10 +99,7 @@ class Shelf:
 
 
 def read_shelf(outputs: Path, kinds: Mapping[str, str]) -> Shelf:
-    """Read every manifest below an outputs folder; raises ArtifactError if there is no such folder.
-
-    kinds: what each stage's artifacts are, root, step, end or result.
-    """
+    """Read every manifest below an outputs folder; raises ArtifactError if there is no such folder."""
     root = outputs / "artifacts"
     if not root.is_dir():
         raise ArtifactError(f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER.")
@@ -121,7 +112,8 @@ def read_shelf(outputs: Path, kinds: Mapping[str, str]) -> Shelf:
             if (artifact := open_artifact(folder)) is not None:
                 artifacts[artifact.key] = artifact
         except ArtifactError as error:
-            damaged.append(Damaged(folder, str(error), parents_in(folder / MANIFEST)))
+            key, parents = folder.name.rpartition("-")[2], parents_in(folder / MANIFEST)
+            damaged.append(Damaged(folder, folder.parent.name, key, str(error), parents))
     return Shelf(outputs, artifacts, tuple(damaged), kinds)
 
 
