@@ -48,9 +48,8 @@ def fairness_figures(
     def figures(side: Floats, strata: Ints | None) -> tuple[Discrepancy, Figure, Figure]:
         shares, fd = _by_prompt(side, prompts), _figure(discrepancy_by_prompt(side, prompts, target))
         interval = bootstrap_interval(side, prompts, num_resamples, rng, target, strata=strata)
-        gaps = {prompt: parity_gap(row) for prompt, row in shares.items()}
-        rarest = {prompt: worst_share(row) for prompt, row in shares.items()}
-        return Discrepancy(fd.mean, fd.by_prompt, interval), _figure(gaps), _figure(rarest)
+        gap, rarest = (_figure({prompt: of(row) for prompt, row in shares.items()}) for of in (parity_gap, worst_share))
+        return Discrepancy(fd.mean, fd.by_prompt, interval), gap, rarest
 
     def change(before: Floats, after: Floats) -> Change | None:
         pairs = ~np.isin(prompts, _unseen_prompts([before + after], prompts))  # of prompts with a pair that was seen
@@ -88,7 +87,7 @@ def _assigned_floor(wanted: Ints, prompts: list[str], target: Floats) -> float |
     """Return FD if all images showed the option they were steered to; None unless it is known of each."""
     if (wanted < 0).any():
         return None
-    return float(np.mean(list(discrepancy_by_prompt(np.eye(len(target))[wanted], prompts, target).values())))
+    return _figure(discrepancy_by_prompt(np.eye(len(target))[wanted], prompts, target)).mean
 
 
 def _unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:

@@ -21,8 +21,7 @@ def write_files(folder: Path, evaluation: Evaluation, images: list[JudgedImage],
     asked = [(name, side) for name in others for side in SIDES if side in evaluation.shares]
     figures = ["clip_i", "clip_t", "ssim", *(f"{side}_{option}" for side in SIDES for option in options)]
     with (folder / IMAGES_TABLE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        also = [f"{name}_{side}" for name, side in asked]
+        writer, also = csv.writer(file), [f"{name}_{side}" for name, side in asked]
         writer.writerow(["id", "prompt", "seed", "steered_to", *figures, *also, "problem"])
         nothing = {evaluation.attribute: np.full(len(options), np.nan)}
         for image in images:

@@ -29,18 +29,13 @@ class InceptionEncoder:
         with tempfile.TemporaryDirectory() as folder:  # the library reads pickles: it gets one that is made here
             checked = Path(folder) / "inception.pth"
             torch.save(weights, checked)
+            options = {"feature_extractor_weights_path": str(checked)}
             try:
-                model = FeatureExtractorInceptionV3(
-                    "inception-v3-compat", [FEATURES], feature_extractor_weights_path=str(checked)
-                )
+                model = FeatureExtractorInceptionV3("inception-v3-compat", [FEATURES], **options)
             except (RuntimeError, TypeError) as error:
-                raise ValueError(
-                    f"{path} is not the Inception network of FID (pt_inception-2015-12-05-6726825d.pth): "
-                    f"{str(error).splitlines()[0]}"
-                ) from error
-        self._model = model.to(device)
-        self._batch_size = batch_size
-        self._device = device
+                what = "the Inception network of FID (pt_inception-2015-12-05-6726825d.pth)"
+                raise ValueError(f"{path} is not {what}: {str(error).splitlines()[0]}") from error
+        self._model, self._batch_size, self._device = model.to(device), batch_size, device
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Any]) -> Floats:

@@ -29,9 +29,7 @@ class Judging:
     """The judges of one evaluation, each loaded at its first cache miss."""
 
     def __init__(self, settings: Settings, cache: RowCache) -> None:
-        self._clip = settings.evaluate.clip
-        self._inception = settings.evaluate.inception
-        self._cache = cache
+        self._clip, self._inception, self._cache = settings.evaluate.clip, settings.evaluate.inception, cache
         self._encoder: ClipJudge | None = None
         self._labelers: dict[str, Labeler] = {}
 
@@ -47,7 +45,7 @@ class Judging:
 
         A judge that is the encoder of CLIP-I as well labels by the same embeddings.
         """
-        if judge == self._clip and judge.faces == "none":
+        if asdict(judge) == asdict(self._clip) and judge.faces == "none":
             embedded = self.embed(rows)
             unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
             return self._clip_judge().label_embedded(unit, questions)
@@ -70,9 +68,8 @@ class Judging:
 
     def embed_prompts(self, prompts: list[str]) -> Floats:
         """Return unit-length embeddings [n, d] of `evaluate.clip`, one row per prompt in the list."""
-        unique = list(dict.fromkeys(prompts))
-        embedded = self._clip_judge().embed_texts(unique)
-        return embedded[[unique.index(prompt) for prompt in prompts]]
+        unique = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
+        return self._clip_judge().embed_texts(list(unique))[[unique[prompt] for prompt in prompts]]
 
     def realism_features(self, rows: Sequence[ImageRow]) -> Floats:
         """Return the features [n, d] that FID and KID compare: Inception's where its weights are given, else CLIP's."""
@@ -129,6 +126,5 @@ def check_reference(evaluate: EvaluateConfig) -> None:
     if evaluate.reference is not None:
         require_library()
     if evaluate.inception is not None and not Path(evaluate.inception).expanduser().is_file():
-        raise ValueError(
-            f"evaluate.inception={evaluate.inception} does not exist; give a checkpoint of FID's Inception."
-        )
+        advice = "give a checkpoint of FID's Inception."
+        raise ValueError(f"evaluate.inception={evaluate.inception} does not exist; {advice}")

@@ -32,18 +32,15 @@ class JudgedImage:
     likeness: Likeness
 
 
-def judged_images(judging: Judging, pairs: ImagePairs, questions: Questions) -> list[JudgedImage]:
+def judged_images(settings: Settings, judging: Judging, pairs: ImagePairs, questions: Questions) -> list[JudgedImage]:
     """Return what the judge sees in each image and twin, and their likeness."""
-    judge = pairs.judge
-    seen = {side: judging.label(judge.config, judge.setting, rows, questions) for side, rows in pairs.sides.items()}
-    return [
-        JudgedImage(
-            row, problem, {side: {name: found[index] for name, found in seen[side].items()} for side in seen}, like
-        )
-        for index, (row, problem, like) in enumerate(
-            zip(pairs.rows, pairs.problems, likeness_of(judging, pairs), strict=True)
-        )
-    ]
+    judge, images = getattr(settings, pairs.judge), []
+    seen = {side: judging.label(judge, pairs.judge, rows, questions) for side, rows in pairs.sides.items()}
+    likeness = likeness_of(judging, pairs)
+    for index, (row, problem, like) in enumerate(zip(pairs.rows, pairs.problems, likeness, strict=True)):
+        own = {side: {name: rows[index] for name, rows in found.items()} for side, found in seen.items()}
+        images.append(JudgedImage(row, problem, own, like))
+    return images
 
 
 def shown_in(images: list[JudgedImage], side: str, attribute: str) -> Floats:
@@ -52,11 +49,7 @@ def shown_in(images: list[JudgedImage], side: str, attribute: str) -> Floats:
 
 
 def figures_of(
-    settings: Settings,
-    pairs: ImagePairs,
-    images: list[JudgedImage],
-    agreement: Agreement | None,
-    reference: Realism | None,
+    settings: Settings, pairs: ImagePairs, images: list[JudgedImage], agreed: Agreement | None, realism: Realism | None
 ) -> Evaluation:
     """Return all figures of an evaluation; None for those that need unknown twins, prompts or options."""
     name, options = settings.attribute.name, list(settings.attribute.options)
@@ -64,55 +57,29 @@ def figures_of(
     prompts = [image.row.prompt or ALL_IMAGES for image in images]
     wanted = np.array([options.index(image.row.option) if image.row.option else -1 for image in images])
     after, known, like = shown["steered"], wanted >= 0, [image.likeness for image in images]
-    obeying = {
-        option: share_obeying(after[wanted == index], wanted[wanted == index])
-        for index, option in enumerate(options)
-        if (wanted == index).any()
-    }
-    kept, drift = _others(pairs, images, prompts)
-    return Evaluation(
-        model=pairs.name,
-        attribute=name,
-        steering=pairs.steering,
-        num_images=len(images),
-        lost=pairs.lost,
-        unseen={
-            "originals" if side == "original" else side: _num_unseen(rows, shown[side])
-            for side, rows in pairs.sides.items()
-        },
-        fd_of=settings.evaluate.fd,
-        fairness=fairness_figures(settings, shown, prompts, wanted, made_here=pairs.steering is not None),
-        clip_i=mean_of(one.clip_i for one in like),
-        clip_t_original=mean_of(one.clip_t_original for one in like),
-        clip_t=mean_of(one.clip_t for one in like),
-        ssim=mean_of(one.ssim for one in like),
-        obeyed=share_obeying(after[known], wanted[known]) if known.any() else None,
-        obeyed_by_option=obeying,
-        kept=kept,
-        drift=drift,
-        shares={side: shares_by_prompt(found, prompts, options) for side, found in shown.items()},
-        agreement=agreement,
-        reference=reference,
-    )
-
-
-def _num_unseen(rows: list[ImageRow], probabilities: Floats) -> int:
-    """Return how many readable images the judge could not judge."""
-    return int(((hard_labels(probabilities) < 0) & [not row.problem for row in rows]).sum())
-
-
-def _others(
-    pairs: ImagePairs, images: list[JudgedImage], prompts: list[str]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return by how many pairs other attributes were kept, and how far they drifted, over pairs with both images."""
-    kept, drift = dict[str, float](), dict[str, float]()
+    members = {option: wanted == index for index, option in enumerate(options) if index in wanted}
+    kept, drift, unseen = dict[str, float](), dict[str, float](), dict[str, int]()
     there = np.array([not image.problem for image in images])
-    for name in pairs.others if pairs.twins is not None else ():
-        before, after = (shown_in(images, side, name)[there] for side in SIDES)
-        moved = drift_of(before, after, np.array(prompts)[there].tolist())
+    for other in pairs.others if pairs.twins is not None else ():
+        old, new = (shown_in(images, side, other)[there] for side in SIDES)
+        moved = drift_of(old, new, np.array(prompts)[there].tolist())
         if moved is not None:
-            kept[name], drift[name] = share_kept(before, after), moved
-    return kept, drift
+            kept[other], drift[other] = share_kept(old, new), moved
+    for side, rows in pairs.sides.items():
+        readable = [not row.problem for row in rows]
+        unseen["originals" if side == "original" else side] = int(((hard_labels(shown[side]) < 0) & readable).sum())
+    return Evaluation(
+        model=pairs.name, attribute=name, steering=pairs.steering, num_images=len(images), lost=pairs.lost,
+        unseen=unseen, fd_of=settings.evaluate.fd,
+        fairness=fairness_figures(settings, shown, prompts, wanted, made_here=pairs.steering is not None),
+        clip_i=mean_of(one.clip_i for one in like), clip_t_original=mean_of(one.clip_t_original for one in like),
+        clip_t=mean_of(one.clip_t for one in like), ssim=mean_of(one.ssim for one in like),
+        obeyed=share_obeying(after[known], wanted[known]) if known.any() else None,
+        obeyed_by_option={option: share_obeying(after[own], wanted[own]) for option, own in members.items()},
+        kept=kept, drift=drift,
+        shares={side: shares_by_prompt(found, prompts, options) for side, found in shown.items()},
+        agreement=agreed, reference=realism,
+    )  # fmt: skip
 
 
 def agreement_of(
@@ -123,11 +90,12 @@ def agreement_of(
     if second is None:
         return None
     for side, rows in pairs.sides.items():
-        others = judging.label(second.config, second.setting, rows, {attribute.name: attribute.options})[attribute.name]
+        asked = {attribute.name: attribute.options}
+        others = judging.label(getattr(settings, second), second, rows, asked)[attribute.name]
         labels = hard_labels(shown_in(images, side, attribute.name)), hard_labels(others)
         table, share, kappa = agreement(*labels, len(attribute.options))
         sides[side] = SideAgreement(table.tolist(), share, kappa, len(rows) - int(table.sum()))
-    judges = [pairs.judge.config.model, second.config.model]
+    judges = [getattr(settings, judge).model for judge in (pairs.judge, second)]
     return Agreement(judges=judges, options=list(attribute.options), **sides)
 
 

@@ -26,14 +26,6 @@ NO_TWIN = "no twin"
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A judge, and the name of its group of settings for messages."""
-
-    config: LabelerConfig
-    setting: str
-
-
-@dataclass(frozen=True)
 class ImagePairs:
     """Images with their unsteered twins; an image that is missing or unreadable is a row with a problem."""
 
@@ -41,9 +33,10 @@ class ImagePairs:
     rows: list[ImageRow]
     twins: list[ImageRow] | None
     """The twin of each row; None if the images are judged alone."""
-    judge: Judge
-    second: Judge | None
-    """The judge that is compared with the first."""
+    judge: str
+    """The group of settings of the judge: `judge` or `labeler`."""
+    second: str | None
+    """That of the judge that is compared with the first."""
     others: Questions
     """The other attributes that the judge is asked for."""
     steering: Steering | None
@@ -58,24 +51,19 @@ class ImagePairs:
     @property
     def problems(self) -> list[str]:
         """What is wrong with each image or with its twin, empty if nothing is."""
-        twins = [""] * len(self.rows) if self.twins is None else [_problem_of_twin(twin) for twin in self.twins]
-        return [row.problem or twin for row, twin in zip(self.rows, twins, strict=True)]
+        found = [row.problem for row in self.rows]
+        for index, twin in enumerate(self.twins or ()):
+            found[index] = found[index] or (twin.problem if twin.problem in ("", NO_TWIN) else f"twin: {twin.problem}")
+        return found
 
 
 def pairs_of_pipeline(settings: Settings, steer: Artifact, originals: Artifact) -> ImagePairs:
     """Return the steered images with their originals; raises ValueError if an image has no twin."""
     rows, twins = read_table(steer), read_table(originals)
     order = pair_by_id([row.image_id for row in rows], [twin.image_id for twin in twins])
-    return ImagePairs(
-        name=settings.model.name,
-        rows=rows,
-        twins=[twins[index] for index in order],
-        judge=Judge(settings.judge, "judge"),
-        second=None if _are_same(settings) else Judge(settings.labeler, "labeler"),
-        others=_other_attributes(settings),
-        steering=Steering.read(steer),
-        lost=Lost(),
-    )
+    paired, second = [twins[index] for index in order], None if _are_same(settings) else "labeler"
+    others, steering = _other_attributes(settings), Steering.read(steer)
+    return ImagePairs(settings.model.name, rows, paired, "judge", second, others, steering, Lost())
 
 
 def pairs_of_folders(settings: Settings) -> ImagePairs:
@@ -83,34 +71,26 @@ def pairs_of_folders(settings: Settings) -> ImagePairs:
 
     The labeler judges. Attributes under `evaluate.drift` that it does not know are left out, with a warning.
     """
-    labeler, attribute = settings.labeler, settings.attribute
+    labeler, attribute, clip = settings.labeler, settings.attribute, settings.evaluate.clip
     check_labeler(labeler, "labeler", {attribute.name: attribute.options})
     check_reference(settings.evaluate)
-    rows, others = read_images(settings, "images"), None
-    twins: list[ImageRow] | None = None
-    asked: Questions = {}
-    left_out: list[str] = []
+    rows, name, twins = read_images(settings, "images"), folder_of(settings, "images").name, None
+    unreadable: dict[str, dict[str, str] | None] = {"images": _problems(rows), "reference": None}
+    asked, lost = Questions(), Lost(unreadable, [], 0, [])
     if settings.reference is not None:
         others = read_images(settings, "reference")
         twins = find_twins(rows, others)
-        asked, left_out = _answerable(settings)
-    if _is_embedded(settings.evaluate.clip) and not _is_embedded(labeler):
-        log.warning("CLIP-I and CLIP-T are of %s, which knows drawn portraits only", settings.evaluate.clip.model)
-    return ImagePairs(
-        name=folder_of(settings, "images").name,
-        rows=rows,
-        twins=twins,
-        judge=Judge(labeler, "labeler"),
-        second=_second_opinion(settings),
-        others=asked,
-        steering=None,
-        lost=Lost(
-            unreadable={"images": _problems(rows), "reference": None if others is None else _problems(others)},
-            without_twin=[row.image_id for row in twins or [] if row.problem == NO_TWIN],
-            reference_unused=0 if others is None or twins is None else _unused(others, twins),
-            not_judged=left_out,
-        ),
-    )
+        asked = _other_attributes(settings)
+        refused = {name: reason for name in asked if (reason := _refusal(labeler, {name: asked[name]}))}
+        for reason in refused.values():
+            log.warning("left out: %s", reason)
+        asked = {name: options for name, options in asked.items() if name not in refused}
+        without_twin = [row.image_id for row in twins if row.problem == NO_TWIN]
+        unreadable |= {"reference": _problems(others)}
+        lost = Lost(unreadable, without_twin, _unused(others, twins), list(refused))
+    if _is_embedded(clip) and not _is_embedded(labeler):
+        log.warning("CLIP-I and CLIP-T are of %s, which knows drawn portraits only", clip.model)
+    return ImagePairs(name, rows, twins, "labeler", _second_opinion(settings), asked, None, lost)
 
 
 def find_twins(rows: Sequence[ImageRow], others: Sequence[ImageRow]) -> list[ImageRow]:
@@ -121,13 +101,11 @@ def find_twins(rows: Sequence[ImageRow], others: Sequence[ImageRow]) -> list[Ima
     """
     by_id = {row.image_id: row for row in others}
     origins = Counter((row.prompt, row.seed) for row in others)
-    by_origin: dict[tuple[str, int | None], ImageRow] = {
-        (row.prompt, row.seed): row for row in others if row.seed is not None
-    }
+    by_origin = {(row.prompt, row.seed): row for row in others if origins[row.prompt, row.seed] == 1}
     twins = []
     for row in rows:
-        origin = (row.prompt, row.seed)
-        twin = by_id.get(row.image_id) or (by_origin.get(origin) if origins[origin] == 1 else None)
+        same_origin = None if row.seed is None else by_origin.get((row.prompt, row.seed))
+        twin = by_id.get(row.image_id) or same_origin
         if twin and (_differ(row.prompt, twin.prompt) or _differ(row.seed, twin.seed)):
             raise ValueError(
                 f"Image {row.image_id!r} is of {row.prompt!r}, seed {row.seed}, but its twin of {twin.prompt!r}, seed "
@@ -135,22 +113,14 @@ def find_twins(rows: Sequence[ImageRow], others: Sequence[ImageRow]) -> list[Ima
             )
         twins.append(twin or replace(row, path=Path(), problem=NO_TWIN))
     if all(twin.problem for twin in twins):
-        raise ValueError(
-            f"No image has a readable twin: images has the ids {abbreviate([row.image_id for row in rows])}; reference "
-            f"has {abbreviate([row.image_id for row in others])}. Twins share an id, or a prompt and seed: see "
-            "folders.names."
-        )
-    alone = [twin.image_id for twin in twins if twin.problem == NO_TWIN]
-    if alone:
+        here, there = (abbreviate([row.image_id for row in side]) for side in (rows, others))
+        advice = "Twins share an id, or a prompt and seed: see folders.names."
+        raise ValueError(f"No image has a readable twin: images has the ids {here}; reference has {there}. {advice}")
+    if alone := [twin.image_id for twin in twins if twin.problem == NO_TWIN]:
         log.warning("images: %d of %d have no twin in the reference: %s", len(alone), len(rows), abbreviate(alone))
-    unused = _unused(others, twins)
-    if unused:
+    if unused := _unused(others, twins):
         log.warning("reference: %d of %d images are nobody's twin and are left out", unused, len(others))
     return twins
-
-
-def _problem_of_twin(twin: ImageRow) -> str:
-    return twin.problem if twin.problem in ("", NO_TWIN) else f"twin: {twin.problem}"
 
 
 def _differ(a: Any, b: Any) -> bool:
@@ -166,30 +136,17 @@ def _unused(others: Sequence[ImageRow], twins: Sequence[ImageRow]) -> int:
 
 
 def _other_attributes(settings: Settings) -> Questions:
-    return {
-        other.name: other.options for other in settings.evaluate.drift.values() if other.name != settings.attribute.name
-    }
+    attributes = {other.name: other.options for other in settings.evaluate.drift.values()}
+    return {name: options for name, options in attributes.items() if name != settings.attribute.name}
 
 
-def _answerable(settings: Settings) -> tuple[Questions, list[str]]:
-    """Return the other attributes that the labeler knows, and the names of those that it does not."""
-    asked = _other_attributes(settings)
-    refused = {name: reason for name in asked if (reason := _refusal(settings.labeler, {name: asked[name]}))}
-    for reason in refused.values():
-        log.warning("left out: %s", reason)
-    return {name: options for name, options in asked.items() if name not in refused}, list(refused)
-
-
-def _second_opinion(settings: Settings) -> Judge | None:
+def _second_opinion(settings: Settings) -> str | None:
     """Return the judge to compare the labeler with: a different one of the same domain that knows the attribute."""
-    judge = settings.judge
-    if _are_same(settings) or _is_embedded(settings.labeler) != _is_embedded(judge):
+    if _are_same(settings) or _is_embedded(settings.labeler) != _is_embedded(settings.judge):
         return None
-    reason = _refusal(judge, {settings.attribute.name: settings.attribute.options})
-    if reason:
+    if reason := _refusal(settings.judge, {settings.attribute.name: settings.attribute.options}):
         log.warning("no second judge: %s", reason)
-        return None
-    return Judge(judge, "judge")
+    return None if reason else "judge"
 
 
 def _are_same(settings: Settings) -> bool:

@@ -65,8 +65,7 @@ def _read(entry: Path) -> Floats | None:
         whole = False
     if not whole:
         log.warning("%s is damaged; looking at the images again", entry)
-        return None
-    return rows
+    return rows if whole else None
 
 
 def _digest(rows: Floats) -> str:

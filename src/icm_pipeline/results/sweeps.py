@@ -6,6 +6,7 @@ Every job leaves a `JobResult` in its output folder, as `result.json`.
 import json
 import re
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ class Sweep:
     def varied(self) -> list[str]:
         """Return the factors that differ between jobs."""
         names = dict.fromkeys(name for job in self.jobs for name in job.factors)
-        return [name for name in names if len({_hashable(job.factors.get(name)) for job in self.jobs}) > 1]
+        values = {name: {json.dumps(job.factors.get(name), sort_keys=True) for job in self.jobs} for name in names}
+        return [name for name, found in values.items() if len(found) > 1]
 
     def front(self) -> list[bool]:
         """Return for each job whether it is on the Pareto front, that is, not dominated by a job of its subject."""
@@ -73,8 +75,7 @@ class Sweep:
 
 def dominates(one: SweepJob, other: SweepJob) -> bool:
     """Return whether one result is nowhere worse (FD lower, CLIP-I higher) than another and somewhere better."""
-    nowhere_worse = one.fd <= other.fd and one.clip_i >= other.clip_i
-    return nowhere_worse and (one.fd < other.fd or one.clip_i > other.clip_i)
+    return one.fd <= other.fd and one.clip_i >= other.clip_i and (one.fd, one.clip_i) != (other.fd, other.clip_i)
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,19 @@ def read_sweep(folder: Path, outputs: Path) -> Sweep:
 
     Raises ValueError if the folder holds no jobs or none of them has an evaluation.
     """
+    advice = "Give the folder that a multirun printed, such as multirun/2026-01-31/20-15-00."
     if not folder.is_dir():
-        raise ValueError(f"sweep={folder} is no folder. Give the folder that a multirun printed, such as {_EXAMPLE}.")
+        raise ValueError(f"sweep={folder} is no folder. {advice}")
     folders = [path for path in folder.iterdir() if (path / ".hydra").is_dir() or (path / RESULT).is_file()]
     if not folders:
         raise ValueError(
-            f"sweep={folder} is not the folder of a sweep: no job's folder (0, 1, ...) lies in it. "
-            f"Give the folder that a multirun printed, such as {_EXAMPLE}."
+            f"sweep={folder} is not the folder of a sweep: no job's folder (0, 1, ...) lies in it. {advice}"
         )
     jobs, left_out = [], {}
-    for path in sorted(folders, key=_number_first):
+    for path in sorted(folders, key=lambda path: (int(path.name) if path.name.isdigit() else inf, path.name)):
         try:
             jobs.append(_read_job(path, outputs))
-        except (ArtifactError, _NoEvaluationError) as error:
+        except ArtifactError as error:
             left_out[path.name] = str(error)
     if not jobs:
         alike: dict[str, list[str]] = {}
@@ -135,32 +136,22 @@ def read_sweep(folder: Path, outputs: Path) -> Sweep:
     return Sweep(folder, tuple(jobs), left_out)
 
 
-_EXAMPLE = "multirun/2026-01-31/20-15-00"
-
-
-class _NoEvaluationError(Exception):
-    """A job without a result to show; the message says why."""
-
-
-def _number_first(path: Path) -> tuple[int, int, str]:
-    return (0, int(path.name), "") if path.name.isdigit() else (1, 0, path.name)
-
-
 def _read_job(folder: Path, outputs: Path) -> SweepJob:
+    """Raises ArtifactError if the job has no evaluation; the message says why."""
     try:
         result: JobResult = from_json(JobResult, json.loads((folder / RESULT).read_text("utf-8")))
     except FileNotFoundError:
-        raise _NoEvaluationError("did not finish") from None
+        raise ArtifactError("did not finish") from None
     except (OSError, ValueError, TypeError) as error:
-        raise _NoEvaluationError(f"its {RESULT} cannot be read ({error})") from error
+        raise ArtifactError(f"its {RESULT} cannot be read ({error})") from error
     if result.error:
-        raise _NoEvaluationError("was stopped" if result.error == STOPPED else f"failed: {result.error}")
+        raise ArtifactError("was stopped" if result.error == STOPPED else f"failed: {result.error}")
     evaluated = result.find("evaluate", outputs)
     if evaluated is None:
-        raise _NoEvaluationError("has no evaluation: it ran another stage, or the artifact was removed")
+        raise ArtifactError("has no evaluation: it ran another stage, or the artifact was removed")
     evaluation = Evaluation.read(evaluated)
     if evaluation.steering is None:
-        raise _NoEvaluationError(f"judged a folder of images; its figures are in {evaluated.folder}")
+        raise ArtifactError(f"judged a folder of images; its figures are in {evaluated.folder}")
     factors = _factors(evaluation, evaluation.steering, result.overrides)
     subject = make_key([evaluated.manifest.parents["originals"], evaluated.manifest.settings])
     steered, originals = (result.find(stage, outputs) for stage in ("steer", "originals"))
@@ -168,15 +159,11 @@ def _read_job(folder: Path, outputs: Path) -> SweepJob:
 
 
 def _factors(evaluation: Evaluation, steering: Steering, overrides: list[str]) -> dict[str, Any]:
-    told = {
-        "model": evaluation.model,
-        "attribute": evaluation.attribute,
-        **{name: getattr(steering, name) for name in STEERING_FACTORS},
-        "k": len(steering.layers),
-        "alpha": steering.alpha,
-        "first_step": steering.first_step,
-        "last_step": "end" if steering.last_step is None else steering.last_step,
-    }
+    last_step = "end" if steering.last_step is None else steering.last_step
+    told: dict[str, Any] = {"model": evaluation.model, "attribute": evaluation.attribute}
+    told |= {name: getattr(steering, name) for name in STEERING_FACTORS}
+    told |= {"k": len(steering.layers), "alpha": steering.alpha}
+    told |= {"first_step": steering.first_step, "last_step": last_step}
     others = dict(word.lstrip("+~").split("=", 1) for word in overrides if "=" in word)
     return told | {name: _parsed(value) for name, value in others.items() if not TOLD_BY_FACTORS.fullmatch(name)}
 
@@ -186,7 +173,3 @@ def _parsed(value: str) -> Any:
         return json.loads(value)
     except ValueError:
         return value
-
-
-def _hashable(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)

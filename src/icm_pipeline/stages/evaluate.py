@@ -32,7 +32,7 @@ def run(context: StageContext) -> None:
     folder = settings.evaluate.reference
     reference = None if folder is None else reference_images(Path(folder).expanduser())
     judging = Judging(settings, RowCache(context.folder.parent / JUDGED, context.folder))
-    images = judged_images(judging, pairs, {**pairs.others, attribute.name: attribute.options})
+    images = judged_images(settings, judging, pairs, {**pairs.others, attribute.name: attribute.options})
     agreement = agreement_of(settings, judging, pairs, images)
     realism = None if reference is None else realism_of(judging, pairs, reference, settings.seed)
     evaluation = figures_of(settings, pairs, images, agreement, realism)

@@ -1,10 +1,12 @@
 """What a tracker is."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 
-class Tracker(Protocol):
+class Tracker:
+    """Where figures, tables and pictures of a run go."""
+
     def metrics(self, values: dict[str, float]) -> None:
         """Log scalars under stable names such as `fd/mean`."""
 
@@ -21,15 +23,5 @@ class Tracker(Protocol):
         """Finish the run, as failed or not; the tracker cannot be used afterwards."""
 
 
-class NoTracker:
+class NoTracker(Tracker):
     """Keeps nothing."""
-
-    def metrics(self, values: dict[str, float]) -> None: ...
-
-    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None: ...
-
-    def image(self, name: str, path: Path) -> None: ...
-
-    def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None: ...
-
-    def close(self, failed: bool = False) -> None: ...

@@ -28,14 +28,10 @@ def track_sweep(
     """Log a sweep's table (titles and cells), its best figures and its pictures."""
     best = min(sweep.jobs, key=lambda job: job.fd)
     tracker.table("sweep/jobs", *table)
-    tracker.metrics(
-        {
-            "sweep/num_jobs": len(sweep.jobs),
-            "sweep/num_left_out": len(sweep.left_out),
-            "sweep/num_on_front": sum(sweep.front()),
-            "sweep/lowest_fd": best.fd,
-            "sweep/clip_i_at_lowest_fd": best.clip_i,
-        }
-    )
+    values = {
+        "sweep/num_jobs": len(sweep.jobs), "sweep/num_left_out": len(sweep.left_out),
+        "sweep/num_on_front": sum(sweep.front()), "sweep/lowest_fd": best.fd, "sweep/clip_i_at_lowest_fd": best.clip_i,
+    }  # fmt: skip
+    tracker.metrics(values)
     for path in figures:
         tracker.image(f"sweep/{path.stem}", path)

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.tracking.base import Tracker
 
-class CsvTracker:
+
+class CsvTracker(Tracker):
     """`metrics.csv` (seconds since the start, name, value), a CSV file per table, the pictures, and `lineage.csv`."""
 
     def __init__(self, folder: Path) -> None:
@@ -21,9 +23,8 @@ class CsvTracker:
         self._append("metrics.csv", ["seconds", "name", "value"], [[seconds, *item] for item in values.items()])
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        path = self._folder / f"{_file_name(name)}.csv"
-        path.unlink(missing_ok=True)
-        self._append(path.name, columns, rows)
+        (self._folder / f"{_file_name(name)}.csv").unlink(missing_ok=True)
+        self._append(f"{_file_name(name)}.csv", columns, rows)
 
     def image(self, name: str, path: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -33,8 +34,6 @@ class CsvTracker:
         row = [stage, key, json.dumps(parents), str(folder.resolve())]
         self._append("lineage.csv", ["stage", "key", "parents", "folder"], [row])
 
-    def close(self, failed: bool = False) -> None: ...
-
     def _append(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / name
@@ -43,18 +42,16 @@ class CsvTracker:
             csv.writer(file).writerows([columns, *rows] if new else rows)
 
 
-class TensorBoardTracker:
+class TensorBoardTracker(Tracker):
     """Scalars, pictures, and tables as text, for `tensorboard --logdir`; raises ValueError if it is not installed."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         try:
             import torch.utils.tensorboard  # noqa: F401
         except ImportError as error:
-            raise ValueError(
-                "tracker=tensorboard needs TensorBoard: pip install icm_pipeline[tensorboard], or set tracker=csv."
-            ) from error
-        self._folder = folder
-        self._config = config
+            advice = "pip install icm_pipeline[tensorboard], or set tracker=csv."
+            raise ValueError(f"tracker=tensorboard needs TensorBoard: {advice}") from error
+        self._folder, self._config = folder, config
         self._writer: Any = None
 
     def _opened(self) -> Any:

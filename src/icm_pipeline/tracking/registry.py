@@ -15,8 +15,7 @@ def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracke
 
     folder: where the tracker writes; sweep: the folder of the sweep that the job, or the report, belongs to.
     """
-    tracker = settings.tracker
-    config = asdict(settings)
+    tracker, config = settings.tracker, asdict(settings)
     if tracker.name == "none" or (tracker.name == "wandb" and tracker.mode == "disabled"):
         return NoTracker()
     if tracker.name == "csv":
@@ -27,14 +26,8 @@ def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracke
     subject = f"{made_by}-{settings.attribute.name}"
     task = "sweep-report" if settings.sweep else settings.stage
     number = f"-{folder.name}" if sweep and not settings.sweep else ""
+    group = tracker.group or (sweep_name(sweep) if sweep else subject)
     return WandbTracker(
-        mode=tracker.mode,
-        project=tracker.project,
-        entity=tracker.entity,
-        group=tracker.group or (sweep_name(sweep) if sweep else subject),
-        job_type=task,
-        name=f"{task}-{subject}{number}",
-        tags=[made_by, settings.attribute.name, task],
-        folder=folder,
-        config=config,
-    )
+        tracker.mode, folder, project=tracker.project, entity=tracker.entity, group=group, job_type=task,
+        name=f"{task}-{subject}{number}", tags=[made_by, settings.attribute.name, task], config=config,
+    )  # fmt: skip

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.tracking.base import Tracker
+
 log = logging.getLogger(__name__)
 
 BEGIN_SECONDS = 60  # how long an online run tries to reach W&B before it goes on offline
 FINISH_SECONDS = 300  # how long closing an online run waits for uploads; the rest stays on disk for `wandb sync`
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """One W&B run per job.
 
     An offline run begins with the first value logged, so that a job with nothing to do leaves none. An online run
@@ -32,10 +34,8 @@ class WandbTracker:
             import wandb
 
             Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
-            settings = wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, init_timeout=BEGIN_SECONDS,
-                finish_timeout=FINISH_SECONDS,
-            )  # fmt: skip
+            waits = {"init_timeout": BEGIN_SECONDS, "finish_timeout": FINISH_SECONDS}
+            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, **waits)
             try:
                 self._run = wandb.init(**self._options, settings=settings)
             except wandb.errors.Error as error:
@@ -43,10 +43,8 @@ class WandbTracker:
                     log.warning("W&B cannot be reached; the run is kept offline, for `wandb sync`.")
                     self._options["mode"] = "offline"
                     return self._started()
-                raise ValueError(
-                    f"W&B could not begin a run ({error}). Log in with `wandb login`, or set tracker.mode=offline or "
-                    "tracker=none."
-                ) from error
+                advice = "Log in with `wandb login`, or set tracker.mode=offline or tracker=none."
+                raise ValueError(f"W&B could not begin a run ({error}). {advice}") from error
             log.info("wandb: %s run in %s", self._options["mode"], self._run.dir)
         return self._run
 
@@ -61,10 +59,10 @@ class WandbTracker:
         except Exception as error:
             self._refused = self._run is None  # it cannot begin, so it is not tried again
             if not self._warned:
+                what = f"{type(error).__name__}: {error}"
                 log.warning(
-                    "W&B does not take what is logged (%s: %s); the job goes on, its results are in the artifacts.",
-                    type(error).__name__, error,
-                )  # fmt: skip
+                    "W&B does not take what is logged (%s); the job goes on, its results are in the artifacts.", what
+                )
             self._warned = True
 
     def metrics(self, values: dict[str, float]) -> None:
