@@ -24,16 +24,8 @@ def title_of(evaluation: Evaluation, told: Sequence[str] = ()) -> str:
 
 
 def describe(steering: Steering, told: Sequence[str] = ()) -> str:
-    """Return a way of steering in a few words: which layers, how far, and whatever is unusual about it.
-
-    told: other settings to append.
-    """
-    return ", ".join(words_of(steering, told))
-
-
-def words_of(steering: Steering, told: Sequence[str]) -> list[str]:
-    """Return the words of `describe` one by one."""
-    return [*method_named(steering.method).words(steering), *told]
+    """Return a way of steering in a few words: which layers, how far, what is unusual about it, and `told` after it."""
+    return ", ".join([*method_named(steering.method).words(steering), *told])
 
 
 def phrase(factors: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -41,9 +33,8 @@ def phrase(factors: Mapping[str, Any], names: Sequence[str]) -> str:
     words = []
     if {"rule", "kind", "k"} & set(names):
         kind = f" {KIND_NAMES[factors['kind']]}" if "kind" in names else ""
-        count = (
-            layers_in_words(factors["rule"], factors["k"]) if {"rule", "kind"} & set(names) else f"k = {factors['k']}"
-        )
+        ruled = {"rule", "kind"} & set(names)
+        count = layers_in_words(factors["rule"], factors["k"]) if ruled else f"k = {factors['k']}"
         words.append(f"{count}{kind}")
     for name in names:
         value = factors.get(name)

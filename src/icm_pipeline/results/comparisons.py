@@ -67,17 +67,13 @@ def comparable_evaluations(folder: Path, settings: dict[str, Any], originals_key
     """
     found = []
     for path in manifests_in(folder):
-        if path.name.endswith((PARTIAL, OLD)):
-            continue
         try:
-            artifact = open_artifact(path)
+            artifact = None if path.name.endswith((PARTIAL, OLD)) else open_artifact(path)
         except ArtifactError as error:
             log.warning("left out of the comparison: %s", error)
             continue
-        if artifact is None or make_key(artifact.manifest.settings) != make_key(settings):
-            continue
-        if artifact.manifest.parents.get("originals") == originals_key:
-            found.append(artifact)
+        if artifact is not None and artifact.manifest.parents.get("originals") == originals_key:
+            found += [artifact] if make_key(artifact.manifest.settings) == make_key(settings) else []
     return tuple(sorted(found, key=lambda artifact: artifact.key))
 
 

@@ -6,8 +6,8 @@ from textwrap import fill
 from typing import Any
 
 from icm_pipeline.config.choices import KIND_NAMES
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.report.figures.style import KIND_COLORS, ORIGINAL_COLOR, STEERED_COLOR, figure, mark_original
-from icm_pipeline.report.wording import words_of
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.evaluation import Evaluation
 
@@ -39,11 +39,10 @@ def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
 
 def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
     """Return a label per point, without its kind, which the colour shows, and the words that all of them share."""
-    words = [
-        [word.replace(f" {KIND_NAMES[row.steering.kind]}", "") for word in words_of(row.steering, row.told)]
-        for row in results
-    ]
-    many = len(results) > MOST_WHOLE_LABELS
+    words, many = list[list[str]](), len(results) > MOST_WHOLE_LABELS
+    for row in results:
+        kind, whole = KIND_NAMES[row.steering.kind], method_named(row.steering.method).words(row.steering)
+        words.append([word.replace(f" {kind}", "") for word in (*whole, *row.told)])
     shared = [word for word in words[0] if many and all(word in others for others in words)]
     own = [[word for word in label if word not in shared] or label for label in words]
     return [fill(", ".join(label), LONGEST_LINE) for label in own], shared
