@@ -4,7 +4,6 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from icm_pipeline.config.compose import quoted
@@ -15,14 +14,11 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
 
 
-def run_on_devices(
-    stage: str, setting: str, devices: Sequence[str], overrides: Sequence[str], logs: Path | None
-) -> None:
+def run_on_devices(stage: str, setting: str, devices: list[str], overrides: list[str], logs: Path | None) -> None:
     """Make a stage with one process per device, under the same configuration, and wait for all of them.
 
-    setting: the name of the stage's device setting; overrides: the command-line words of the configuration; logs: where
-    what the processes print goes. Raises ArtifactError with the last words of the first that failed, when the others
-    have ended.
+    setting: the name of the stage's device setting; overrides: the configuration's command-line words; logs: where what
+    they print goes. Raises ArtifactError with the last words of the first that failed, when the others have ended.
     """
     folder = logs or Path(tempfile.mkdtemp(prefix="icm-devices-"))
     outputs = [folder / f"{stage}-{index}.log" for index in range(len(devices))]
@@ -39,12 +35,14 @@ def run_on_devices(
         _stop(processes)
     for code, device, output in zip(codes, devices, outputs, strict=True):
         if code != 0:
-            told = _last_words(output.read_text("utf-8", "replace"))
+            lines = [line.strip() for line in output.read_text("utf-8", "replace").splitlines() if line.strip()]
+            errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+            told = " ".join(lines[errors[-1] :] if errors else lines[-1:])  # the last error, else the last line
             raise ArtifactError(f"{stage} on {device} ended with code {code}: {told} (all of it: {output}).")
 
 
 def device_command(
-    stage: str, index: int, setting: str, devices: Sequence[str], overrides: Sequence[str], folder: Path
+    stage: str, index: int, setting: str, devices: list[str], overrides: list[str], folder: Path
 ) -> list[str]:
     """Return the command of the process that makes a share of a stage on a device; it is not tracked."""
     kept = [word for word in overrides if not word.lstrip("+~").startswith(("tracker=", "tracker."))]
@@ -53,13 +51,6 @@ def device_command(
         "devices=[]", f"{setting}={devices[index]}", "tracker=none",
         "hydra.mode=RUN", f"hydra.run.dir={quoted(folder / f'{stage}-{index}')}",
     ]  # fmt: skip
-
-
-def _last_words(text: str) -> str:
-    """Return the last error that a process told, else the last line that it printed."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-    return " ".join(lines[errors[-1] :] if errors else lines[-1:])
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -86,8 +86,7 @@ class Keys:
     def prefix_folder(self) -> Path | None:
         """Return the folder of first steps that all runs with these originals and this first steered step share.
 
-        None if there are none to share: the method may change every step, a compiled model would be compiled again for
-        them, and force=true computes them again.
+        None if the method may change every step, a compiled model would be compiled again, or force=true redoes them.
         """
         settings, first = self.settings, self.settings.method.first_step
         reused = settings.generate.reuse_prefix and method_named(settings.method.name).from_first_step and first > 0

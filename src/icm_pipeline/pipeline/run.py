@@ -27,9 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Pipeline:
-    """The stages under one configuration, run in order.
-
-    Pipelines that are given no common `forced` and `models` share nothing.
+    """The stages under one configuration, run in order. Pipelines share only the `forced` and `models` they are given.
 
     Example:
         Pipeline(settings, [], NoTracker()).run("all")

@@ -24,8 +24,7 @@ def images_key(hashes: Iterable[str]) -> str:
 def prefix_folder(originals: Path, key: str, first_step: int, device: str) -> Path:
     """Return the cache of the steps before the first steered one, for all runs with the originals of this key.
 
-    originals: the folder of the stage's artifacts. Other versions of the libraries and another kind of device round
-    otherwise, so they have a cache of their own.
+    originals: the folder of the stage's artifacts. Other libraries and kinds of device round otherwise: not shared.
     """
     made_by = make_key([library_versions(), device.partition(":")[0]])[:8]
     return originals / PREFIXES / f"{key}-{first_step}-{made_by}"

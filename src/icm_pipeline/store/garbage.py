@@ -26,11 +26,10 @@ class Waste:
 
 
 def find_waste(shelf: Shelf, hours: float) -> list[Waste]:
-    """Return what can be removed.
+    """Return what can be removed: no whole artifact while some are `untraceable`.
 
     Artifacts made within the last so many hours stay, as a job may be about to use them, and so does half-made work
-    that was changed within them, as the next share or the job's next start may be about to resume it. What both were
-    made from stays too. No whole artifact can go while some are `untraceable`.
+    changed within them, which a job may be about to resume. What both were made from stays too.
     """
     youngest = time.time() - 3600 * hours
     left_over, needed = [], set(shelf.needed)

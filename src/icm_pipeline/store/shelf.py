@@ -35,10 +35,7 @@ class Shelf:
 
     @cached_property
     def results(self) -> set[str]:
-        """The keys of results: evaluations, the newest report of each, the labels of folders of images.
-
-        And the probes and selections from which nothing was made, of those who only localize.
-        """
+        """The keys of evaluations, newest reports, labels of folders, and probes and selections without offspring."""
         used = {parent for artifact in self.artifacts.values() for parent in artifact.manifest.parents.values()}
         kinds = {key: self.kinds.get(artifact.stage) for key, artifact in self.artifacts.items()}
         found = {key for key, kind in kinds.items() if kind == "result" or (kind == "end" and key not in used)}

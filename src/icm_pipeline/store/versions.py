@@ -1,5 +1,6 @@
 """What made a result, besides its settings: this code's version and commit, and the device by its own name."""
 
+import contextlib
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -14,21 +15,16 @@ LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "open_clip_torch", "
 def code_version() -> dict[str, Any]:
     """Return the package's version and, in a git checkout of it, the commit and whether files differ from it."""
     version: dict[str, Any] = {"version": library_versions()["icm_pipeline"]}
-    if not (CHECKOUT / ".git").exists():
-        return version
-    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "src", "conf")
-    if commit is None or status is None:
-        return version
-    return {**version, "commit": commit, "modified": bool(status)}
+    if (CHECKOUT / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, or a checkout that git refuses
+            commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "src", "conf")
+            return {**version, "commit": commit, "modified": bool(status)}
+    return version
 
 
-def _git(*words: str) -> str | None:
+def _git(*words: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(CHECKOUT), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):  # no git, or a checkout of somebody else's that git refuses
-        return None
-    return done.stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 
 def library_versions() -> dict[str, str]:
