@@ -87,10 +87,6 @@ class Gate:
     """(source, args, kwargs, output or None, layer) -> gate [b, 1, d]."""
 
 
-def _as_drawn(pipe: Any, latents: Tensor) -> Tensor:
-    return latents
-
-
 @dataclass(frozen=True)
 class Family:
     """What is particular to an architecture."""
@@ -116,7 +112,7 @@ class Family:
     """(pipe, height, width) -> one image's initial noise (c, h, w)."""
     to_pixels: Callable[[Any, Tensor, int, int], Tensor]
     """(pipe, latents, height, width) -> what the pipeline's image processor takes."""
-    pack: Callable[[Any, Tensor], Tensor] = _as_drawn
+    pack: Callable[[Any, Tensor], Tensor] = lambda pipe, latents: latents
     """(pipe, a batch of initial noise) -> what the pipeline takes as latents."""
     largest_size: Callable[[Any], int | None] = lambda pipe: None
     """pipe -> the most pixels of a side, None where there is no limit."""
@@ -153,8 +149,7 @@ class Backbone:
 
     @property
     def denoiser(self) -> nn.Module:
-        module: nn.Module = getattr(self.pipe, self.family.denoiser)
-        return module
+        return getattr(self.pipe, self.family.denoiser)
 
     @property
     def layers(self) -> list[str]:
@@ -162,10 +157,9 @@ class Backbone:
 
     def site(self, layer: str) -> Site:
         """Return the site of a layer; raises BackboneError listing what exists."""
-        site = self._site_of.get(layer)
-        if site is None:
+        if layer not in self._site_of:
             raise BackboneError(f"Layer {layer!r} is not a site of {self.name}. Its sites: {', '.join(self.layers)}.")
-        return site
+        return self._site_of[layer]
 
     def with_layers(self, layers: Sequence[str]) -> "Backbone":
         """Return the backbone with more sites: modules of the denoiser by name, of the kind `other`.

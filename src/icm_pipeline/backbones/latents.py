@@ -12,8 +12,7 @@ def decode_shifted(pipe: Any, latents: Tensor, height: int, width: int) -> Tenso
     """Decode latents that were scaled and shifted by the autoencoder's factors."""
     config = pipe.vae.config
     shifted = latents.to(pipe.vae.dtype) / config.scaling_factor + config.shift_factor
-    pixels: Tensor = pipe.vae.decode(shifted, return_dict=False)[0]
-    return pixels
+    return pipe.vae.decode(shifted, return_dict=False)[0]
 
 
 def describe_sample(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
@@ -32,5 +31,4 @@ def latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
 
 def decode_scaled(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     """Decode latents that were scaled by the autoencoder's factor."""
-    pixels: Tensor = pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor, return_dict=False)[0]
-    return pixels
+    return pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor, return_dict=False)[0]

@@ -30,7 +30,11 @@ def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping
     path, variant = model.path, model.variant
     _check_dtype(compute)
     folder = local_folder(path)
-    index = _hub_index(path, model.revision) if folder is None else folder_index(folder, path)
+    if folder is None:
+        with _hub_errors(path):
+            index = diffusers.DiffusionPipeline.load_config(path, revision=model.revision)
+    else:
+        index = folder_index(folder, path)
     class_name = str(index.get("_class_name"))
     if class_name not in denoisers:
         raise BackboneError(f"{path} holds a {class_name}, which is not known here. Known: {', '.join(denoisers)}.")
@@ -40,10 +44,14 @@ def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping
     pipeline_class = getattr(diffusers, class_name)
     with _quiet_loading(path.startswith(choices.EMBEDDED)):
         if folder is None:
-            pipe = _from_hub(pipeline_class, path, {**options, "revision": model.revision})
+            with _hub_errors(path):
+                pipe = pipeline_class.from_pretrained(path, revision=model.revision, **options)
         else:
             _check_parts(folder, index, variant)
-            pipe = _from_folder(pipeline_class, folder, options)
+            try:
+                pipe = pipeline_class.from_pretrained(folder, local_files_only=True, **options)
+            except (OSError, ValueError, SafetensorError) as error:
+                raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
     denoiser = denoisers[class_name]
     _check_loaded_dtype(getattr(pipe, denoiser), compute.dtype)
     pipe.set_progress_bar_config(disable=True)
@@ -99,19 +107,15 @@ def _check_loaded_dtype(denoiser: torch.nn.Module, dtype: str) -> None:
         )
 
 
-def _hub_index(path: str, revision: str | None) -> dict[str, Any]:
+@contextmanager
+def _hub_errors(path: str) -> Iterator[None]:
     try:
-        index: dict[str, Any] = diffusers.DiffusionPipeline.load_config(path, revision=revision)
+        yield
     except (OSError, ValueError) as error:
-        raise _no_hub(path, error) from error
-    return index
-
-
-def _no_hub(path: str, error: Exception) -> BackboneError:
-    return BackboneError(
-        f"{path!r} could not be fetched from the hub ({str(error).splitlines()[0]}). Without a network, save the "
-        "pipeline to a folder elsewhere and set model.path=/that/folder."
-    )
+        raise BackboneError(
+            f"{path!r} could not be fetched from the hub ({str(error).splitlines()[0]}). Without a network, save the "
+            "pipeline to a folder elsewhere and set model.path=/that/folder."
+        ) from error
 
 
 def folder_index(folder: Path, path: str) -> dict[str, Any]:
@@ -121,21 +125,16 @@ def folder_index(folder: Path, path: str) -> dict[str, Any]:
     if not (folder / INDEX).is_file():
         raise BackboneError(f"model.path={path} is not a diffusers pipeline folder: it has no {INDEX}.")
     try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
+        return json.loads((folder / INDEX).read_text("utf-8"))
     except ValueError as error:
         raise BackboneError(f"{folder / INDEX} is not JSON: {error}") from error
-    return index
 
 
 def _check_parts(folder: Path, index: dict[str, Any], variant: str | None) -> None:
     """Raise BackboneError naming the parts that the index promises and the folder lacks or has only as pickles."""
-    promised = [
-        name
-        for name, entry in index.items()
-        if isinstance(entry, list) and entry[0] is not None and name not in ("safety_checker", "feature_extractor")
-    ]
-    missing = [name for name in promised if not (folder / name).is_dir()]
-    if missing:
+    parts = [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
+    promised = [name for name in parts if name not in ("safety_checker", "feature_extractor")]
+    if missing := [name for name in promised if not (folder / name).is_dir()]:
         raise BackboneError(f"The pipeline in {folder} is not complete: {', '.join(missing)} missing. Save it again.")
     for name in promised:
         files = [file.name for file in (folder / name).iterdir()]
@@ -146,30 +145,12 @@ def _check_parts(folder: Path, index: dict[str, Any], variant: str | None) -> No
                 f"{folder / name} has its weights only as a pickle ({', '.join(pickled)}), which may run code when it "
                 "is loaded. Load it where you trust it and save it with pipe.save_pretrained(folder)."
             )
-        if variant is not None and safe and not any(_is_of_variant(file, variant) for file in safe):
+        # A file of a variant is called model.fp16.safetensors or model.fp16-00001-of-00002.safetensors.
+        if variant is not None and safe and not any(re.search(rf"\.{re.escape(variant)}[.-]", file) for file in safe):
             raise BackboneError(
                 f"{folder / name} has no weights of model.variant={variant}: {', '.join(safe)}. To load those, set "
                 "model.variant=null."
             )
-
-
-def _is_of_variant(file: str, variant: str) -> bool:
-    """Say whether a file is of a variant, as model.fp16.safetensors and model.fp16-00001-of-00002.safetensors are."""
-    return re.search(rf"\.{re.escape(variant)}[.-]", file) is not None
-
-
-def _from_hub(pipeline_class: Any, path: str, options: dict[str, Any]) -> Any:
-    try:
-        return pipeline_class.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        raise _no_hub(path, error) from error
-
-
-def _from_folder(pipeline_class: Any, folder: Path, options: dict[str, Any]) -> Any:
-    try:
-        return pipeline_class.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
 
 
 def _no_text_encoder_warning(record: logging.LogRecord) -> bool:

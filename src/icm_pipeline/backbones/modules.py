@@ -5,8 +5,7 @@ from torch import nn
 
 def uncompiled(module: nn.Module) -> nn.Module:
     """Return the module that torch.compile wrapped, or the module itself."""
-    inner: nn.Module = getattr(module, "_orig_mod", module)
-    return inner
+    return getattr(module, "_orig_mod", module)
 
 
 def is_compiled(module: nn.Module) -> bool:

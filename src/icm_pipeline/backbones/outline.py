@@ -5,6 +5,7 @@ and take no memory.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,9 @@ def outline_of(model: ModelConfig) -> OutlineConfig | None:
     It comes from the config.json files of a local folder, of an embedded model or of the hub's cache; for a hub id that
     is not there from the model's own YAML file, unless `sites` asks for other layers than those counted there.
     """
-    folder = local_folder(model.path)
+    folder = local_folder(model.path) or _cached_folder(model.path, model.revision)
     if folder is not None:
         return read_outline(folder, model.sites)
-    cached = _cached_folder(model.path, model.revision)
-    if cached is not None:
-        return read_outline(cached, model.sites)
     return None if model.sites else model.outline
 
 
@@ -43,11 +41,9 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
     family = family_of(class_name)
     pipe = _hollow_pipeline(folder, class_name)
     denoiser: nn.Module = getattr(pipe, family.denoiser)
-    widths: dict[str, dict[int, int]] = {}
+    widths: dict[str, Counter[int]] = {}
     for site in find_sites(denoiser, sites or family.sites):
-        counts = widths.setdefault(site.kind, {})
-        width = _width(denoiser.get_submodule(site.module), site.layer)
-        counts[width] = counts.get(width, 0) + 1
+        widths.setdefault(site.kind, Counter())[_width(denoiser.get_submodule(site.module), site.layer)] += 1
     size = family.default_size(pipe)
     config: Any = denoiser.config
     channels = family.latent_shape(pipe, size, size)[0]

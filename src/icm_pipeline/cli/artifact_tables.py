@@ -35,8 +35,10 @@ def print_artifact(console: Console, shelf: Shelf, artifact: Artifact, all_files
     console.print(_pairs(_facts(artifact)))
     console.print("\n[bold]settings that its key stands for[/bold]")
     console.print(_pairs({name: _setting_text(value) for name, value in artifact.manifest.config.items()}))
+    tree = Tree(f"[bold]made from[/bold]{'' if artifact.manifest.parents else ': nothing else'}")
+    _grow(tree, shelf, artifact, set())
     console.print()
-    console.print(_tree(shelf, artifact))
+    console.print(tree)
     console.print("\n[bold]files[/bold]")
     console.print(_files(artifact.manifest.files, all_files))
 
@@ -70,10 +72,9 @@ def _facts(artifact: Artifact) -> dict[str, str]:
     for setting, folder in manifest.folders.items():
         facts[setting] = f"{folder} (content {manifest.settings['images'][setting]})"
     if manifest.shares:
-        devices = Counter(share.device_name for share in manifest.shares)
-        facts["shared"] = f"{count_text(len(manifest.shares), 'job')}: " + ", ".join(
-            f"{count} x {name}" for name, count in devices.items()
-        )
+        devices = Counter(share.device_name for share in manifest.shares).items()
+        shares = ", ".join(f"{count} x {name}" for name, count in devices)
+        facts["shared"] = f"{count_text(len(manifest.shares), 'job')}: {shares}"
     return facts
 
 
@@ -94,12 +95,6 @@ def _setting_text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_setting_text(inner) for inner in value)
     return "null" if value is None else str(value)
-
-
-def _tree(shelf: Shelf, artifact: Artifact) -> Tree:
-    tree = Tree(f"[bold]made from[/bold]{'' if artifact.manifest.parents else ': nothing else'}")
-    _grow(tree, shelf, artifact, set())
-    return tree
 
 
 def _grow(branch: Tree, shelf: Shelf, artifact: Artifact, shown: set[str]) -> None:

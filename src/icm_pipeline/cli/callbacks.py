@@ -5,6 +5,7 @@ It is noted for its report: Hydra's callback for the end is not called when a jo
 
 import copy
 import sys
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,10 @@ def _take_folder(config: Any) -> None:
     others = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        folder = next(folder for folder in chain([wanted], others) if _made(folder))
+        for folder in chain([wanted], others):
+            with suppress(FileExistsError):
+                folder.mkdir()
+                break
     except OSError as error:
         sys.exit(f"error: {error}. Set hydra.sweep.dir to a folder that can be written.")
     with read_write(config), open_dict(config):
@@ -67,18 +71,10 @@ def _take_folder(config: Any) -> None:
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
 
 
-def _made(folder: Path) -> bool:
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return False
-    return True
-
-
 def _plan_here(config: Any) -> None:
     """Let a planning multirun run in this process; ends the program for a search, whose jobs nobody knows yet."""
     if config.hydra.sweeper._target_ != GRID:
-        raise SystemExit(
+        sys.exit(
             "error: stage=plan cannot tell which jobs a search will draw. Plan one of them with hydra.mode=RUN: every "
             "trial makes steer, evaluate and report anew, and finds the other stages done."
         )

@@ -59,13 +59,7 @@ def end_with(error: Exception) -> None:
         # A job's own have been told; this one kept Hydra from beginning the job.
         sys.exit(f"error: {error}. Set paths.outputs, of a sweep hydra.sweep.dir too, to a folder that can be written.")
     if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError)):
-        sys.exit(f"error: {explain(error)}{_missing_plugin(str(error))}")
+        missing = [extra for plugin, extra in PLUGIN_EXTRAS.items() if plugin in str(error)]
+        install = f"\nThis launcher or sweeper needs: pip install icm_pipeline[{missing[0]}]" if missing else ""
+        sys.exit(f"error: {explain(error)}{install}")
     raise error
-
-
-def _missing_plugin(message: str) -> str:
-    """Return what to install if an error is about a launcher or sweeper whose plugin is not there."""
-    for plugin, extra in PLUGIN_EXTRAS.items():
-        if plugin in message:
-            return f"\nThis launcher or sweeper needs: pip install icm_pipeline[{extra}]"
-    return ""

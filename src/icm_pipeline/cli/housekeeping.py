@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -23,9 +23,9 @@ YOUNG_HOURS = 24.0
 def run_command(words: Sequence[str]) -> int:
     """Run one of the commands and return its exit code; what cannot be done is told in one line and returns 1."""
     arguments = _parser().parse_args(words)
-    command: Callable[[argparse.Namespace, Shelf, Console], int] = arguments.run
+    console = Console() if sys.stdout.isatty() else Console(width=200)  # no table is cut in a file or a pipe
     try:
-        return command(arguments, read_shelf(Path(arguments.outputs), kinds_of_stages()), _console())
+        return arguments.run(arguments, read_shelf(Path(arguments.outputs), kinds_of_stages()), console)
     except (ArtifactError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -60,11 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("artifacts", nargs="*", help="folders or keys; none: all")
     check.set_defaults(run=_verify)
     return parser
-
-
-def _console() -> Console:
-    """Return a console that cuts no table where its output goes to a file or a pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def _show(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def run() -> None:
     register_schema()
     register_resolvers()
     OmegaConf.register_new_resolver("help_of_stages", stages_help, replace=True)
+    run_id = secrets.token_hex(3)  # sets apart the folders of commands that start in the same second
+    OmegaConf.register_new_resolver("run_id", lambda: run_id, replace=True)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing a traceback
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback
     sweep, failure = RunningSweep(), None

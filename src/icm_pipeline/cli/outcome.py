@@ -1,6 +1,7 @@
 """What a job prints at its end and hands to a sweeper."""
 
 import shlex
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +38,8 @@ def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:
 
     files = sorted(report_sweep(sweep).iterdir())
     track_sweep(tracker, sweep, sweep_cells(sweep), [path for path in files if path.suffix == ".png"])
-    print_sweep(
-        f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}", *sweep_cells(sweep, kept=False), sweep.left_out
-    )
+    title = f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}"
+    print_sweep(title, *sweep_cells(sweep, kept=False), sweep.left_out)
     for path in files:
         print(path)
 
@@ -50,11 +50,8 @@ def report_started(started: RunningSweep) -> None:
     try:
         settings = replace(to_settings(started.config), stage="report", sweep=str(started.folder))
         sweep = read_sweep(started.folder, Path(settings.paths.outputs))
-        tracker = make_tracker(settings, started.folder, started.folder)
-        try:
+        with closing(make_tracker(settings, started.folder, started.folder)) as tracker:
             report_sweep_of(sweep, tracker)
-        finally:
-            tracker.close()
     except USER_ERRORS as error:
         print(f"No report on the sweep: {error}")
         return

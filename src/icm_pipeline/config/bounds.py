@@ -1,40 +1,32 @@
 """How a field of the schema says what its values may be: one of some choices, or a number within bounds."""
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 MAY_BE = "may_be"
+HOLDS = {"at least": operator.ge, "more than": operator.gt, "at most": operator.le, "less than": operator.lt}
 
 
 @dataclass(frozen=True)
 class Bounds:
     """Which numbers a setting may be; without any limit every finite number will do."""
 
-    at_least: int | None = None
-    more_than: int | None = None
-    at_most: int | None = None
-    less_than: int | None = None
-    null: str | None = None
+    limits: dict[str, int]
+    """By the words of `HOLDS`."""
+    null: str | None
     """What null stands for; where it stands for nothing it is refused."""
 
     def admit(self, value: float | None) -> bool:
         if value is None:
             return self.null is not None
-        return (
-            (isinstance(value, int) or math.isfinite(value))
-            and (self.at_least is None or value >= self.at_least)
-            and (self.more_than is None or value > self.more_than)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.less_than is None or value < self.less_than)
-        )
+        is_finite = isinstance(value, int) or math.isfinite(value)
+        return is_finite and all(HOLDS[words](value, limit) for words, limit in self.limits.items())
 
     def refusal(self, dotted: str, value: Any) -> str:
-        limits = {name.replace("_", " "): limit for name, limit in vars(self).items() if name != "null"}
-        said = " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
-        return f"{dotted}={value} must be {said or 'a finite number'}" + (
-            f", or null for {self.null}." if self.null else "."
-        )
+        said = " and ".join(f"{words} {limit}" for words, limit in self.limits.items()) or "a finite number"
+        return f"{dotted}={value} must be {said}" + (f", or null for {self.null}." if self.null else ".")
 
 
 @dataclass(frozen=True)
@@ -50,9 +42,9 @@ class Choices:
         return f"{dotted}={value} is not known. Choose one of: {', '.join(self.names)}."
 
 
-def number(**bounds: Any) -> dict[str, Any]:
+def number(null: str | None = None, **limits: int) -> dict[str, Any]:
     """Return the metadata of a field whose number, or each number of its mapping, stays within `Bounds`."""
-    return {MAY_BE: Bounds(**bounds)}
+    return {MAY_BE: Bounds({name.replace("_", " "): limit for name, limit in limits.items()}, null)}
 
 
 def one_of(*names: str) -> dict[str, Any]:

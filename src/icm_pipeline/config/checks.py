@@ -10,8 +10,7 @@ from icm_pipeline.config.bounds import MAY_BE
 from icm_pipeline.config.choices import SET_FOR_EVERY_CALL, TRAINED
 from icm_pipeline.config.combinations import check_combinations
 from icm_pipeline.config.credentials import find_secret
-from icm_pipeline.config.schema import AttributeConfig, PretrainConfig, Settings, unknown_setting
-from icm_pipeline.config.schema import ConfigError as ConfigError
+from icm_pipeline.config.schema import AttributeConfig, ConfigError, PretrainConfig, Settings, unknown_setting
 
 # Becomes part of a folder's name.
 NAME = re.compile(r"\w[\w.+-]{0,63}")
@@ -48,8 +47,7 @@ def check(settings: Settings) -> None:
 
 def check_secrets(config: Any) -> None:
     """Refuse a key or token in a configuration, which logs, manifests and trackers would show; raises ConfigError."""
-    where = find_secret(config)
-    if where is not None:
+    if (where := find_secret(config)) is not None:
         raise ConfigError(
             f"{where} holds a key, token or password. Leave it in the environment (HF_TOKEN, WANDB_API_KEY) or in the "
             "login of its tool; a setting of Hydra's own can refer to it as ${oc.env:NAME}."
@@ -69,8 +67,7 @@ def _check_names(settings: Settings) -> None:
 def _check_call(call: Mapping[str, Any]) -> None:
     for name in call:
         if name in SET_FOR_EVERY_CALL:
-            setting = SET_FOR_EVERY_CALL[name]
-            way = f"Set {setting} instead." if setting else "Leave it out."
+            way = f"Set {setting} instead." if (setting := SET_FOR_EVERY_CALL[name]) else "Leave it out."
             raise ConfigError(f"model.call.{name} cannot be set: it is decided for every call of the pipeline. {way}")
 
 
@@ -92,27 +89,20 @@ def _check_parts(pretrain: PretrainConfig) -> None:
         for part in found:
             if part not in TRAINED:
                 raise ConfigError(unknown_setting(f"{dotted}.{part}", part, list(TRAINED), f"{dotted}."))
-        missing = [part for part in TRAINED if part not in found]
-        if missing:
+        if missing := [part for part in TRAINED if part not in found]:
             raise ConfigError(f"{dotted} has no number for {', '.join(missing)}. Add +{dotted}.{missing[0]}=<number>.")
 
 
 def _check_attribute(attribute: AttributeConfig) -> None:
     _check_options(attribute)
-    prompts = {
-        "probe_templates": attribute.probe_templates,
-        "probe_subjects": attribute.probe_subjects,
-        "evaluation_prompts": attribute.evaluation_prompts,
-    }
-    for name, texts in prompts.items():
-        if not texts:
+    for name in ("probe_templates", "probe_subjects", "evaluation_prompts"):
+        if not (texts := getattr(attribute, name)):
             raise ConfigError(f"attribute.{name} is empty: attribute {attribute.name!r} needs at least one prompt.")
         for text in texts:
             _check_text(f"attribute.{name}", text)
             if not text.strip():
                 raise ConfigError(f"attribute.{name} contains an empty prompt.")
-    repeated = [text for text, count in Counter(attribute.evaluation_prompts).items() if count > 1]
-    if repeated:
+    if repeated := [text for text, count in Counter(attribute.evaluation_prompts).items() if count > 1]:
         raise ConfigError(
             f"attribute.evaluation_prompts has {repeated[0]!r} more than once, and FD counts every prompt as another. "
             "Leave out what is repeated; evaluate.images_per_prompt makes more images of each."

@@ -2,18 +2,12 @@
 
 import json
 import re
-import secrets
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.checks import check
 from icm_pipeline.config.help_page import groups_help
-from icm_pipeline.config.schema import ConfigError as ConfigError
-from icm_pipeline.config.schema import Settings, conf_path
-
-CONFIG_NAME = "config"
-FILE = "file://"
+from icm_pipeline.config.schema import ConfigError, Settings, conf_path
 
 
 def config_words(hydra: Any) -> list[str]:
@@ -23,12 +17,12 @@ def config_words(hydra: Any) -> list[str]:
     """
     words = []
     for source in hydra.runtime.config_sources:
-        path = source.path.removeprefix(FILE)
+        path = source.path.removeprefix("file://")
         if source.provider == "main" and Path(path).resolve() != conf_path():
             words.append(f"--config-path={path}")
         elif source.provider == "command-line":
             words.append(f"--config-dir={path}")
-    if hydra.job.config_name not in (None, CONFIG_NAME):
+    if hydra.job.config_name not in (None, "config"):
         words.append(f"--config-name={hydra.job.config_name}")
     if hydra.searchpath:
         words.append(f"hydra.searchpath={json.dumps(list(hydra.searchpath), ensure_ascii=False)}")
@@ -46,28 +40,17 @@ def quoted(path: Path) -> str:
 
 
 def register_resolvers() -> None:
-    """Tell OmegaConf what `conf/` is written in beside its own.
-
-    The arithmetic of sweeps, `${times:0.5,${model.steering.k}}` and `${plus:1,2}`; `${run_id:}`, which sets apart the
-    folders of runs that start in the same second; and the help.
-    """
+    """Tell OmegaConf the arithmetic of sweeps, `${times:0.5,${model.steering.k}}` and `${plus:1,2}`, and the help."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("help_of_groups", groups_help, replace=True)
     OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
-    OmegaConf.register_new_resolver("run_id", _run_id, replace=True)
 
 
 def _times(factor: float, value: float) -> float:
     """Return the product; where the value is a whole number, rounded to one and at least 1."""
     return max(1, round(factor * value)) if isinstance(value, int) else factor * value
-
-
-@cache
-def _run_id() -> str:
-    """Return six random hexadecimal digits, the same all through the process."""
-    return secrets.token_hex(3)
 
 
 def to_settings(cfg: Any) -> Settings:
@@ -78,13 +61,10 @@ def to_settings(cfg: Any) -> Settings:
     register_resolvers()
     try:
         settings = OmegaConf.to_object(cfg)
-    except MissingMandatoryValue as error:
-        raise ConfigError(
-            f"The configuration does not hold together: {error.full_key} has no value. Add it to its YAML file or give "
-            f"{error.full_key}=<value>."
-        ) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"The configuration does not hold together: {error}") from error
+        missing = f"{error.full_key} has no value. Add it to its YAML file or give {error.full_key}=<value>."
+        told = missing if isinstance(error, MissingMandatoryValue) else error
+        raise ConfigError(f"The configuration does not hold together: {told}") from error
     assert isinstance(settings, Settings)
     check(settings)
     return settings

@@ -8,18 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.config import choices
 from icm_pipeline.config.bounds import number, one_of
-from icm_pipeline.config.choices import (
-    ASSIGNMENTS,
-    DIRECTIONS,
-    DTYPES,
-    FACES,
-    JUDGES,
-    PARTS,
-    RULES,
-    SITE_KINDS,
-    SOLVERS,
-)
 from icm_pipeline.text import no_setting
 
 LARGEST_SEED = 2**32 - 1  # that KID's random generator takes; jobs' own seeds, two million for each, stay below 2**63
@@ -73,7 +63,6 @@ class ModelConfig:
     path: str
     """A local folder, a hub id, or `embedded:<name>`."""
     revision: str | None
-    """The hub's commit."""
     variant: str | None
     num_steps: int = field(metadata=COUNT)
     guidance_scale: float = field(metadata=number())
@@ -97,15 +86,12 @@ class ComputeConfig:
 
     device: str
     """Judges, probes and pretraining follow it unless they are given one of their own."""
-    dtype: str = field(metadata=one_of(*DTYPES))
+    dtype: str = field(metadata=one_of(*choices.DTYPES))
     offload: str = field(metadata=one_of("none", "model", "sequential"))
     """What is on the device only while it runs: one part at a time (model) or one layer (sequential)."""
     vae_slicing: bool
-    """Decode one image at a time."""
     vae_tiling: bool
-    """Decode one tile at a time."""
     compile: bool
-    """torch.compile the denoiser."""
     batch_size: int = field(metadata=COUNT)
     grow_batch: bool
     """Take more images at once than batch_size as long as they fit into a GPU's memory."""
@@ -138,8 +124,8 @@ class TimestepsConfig:
 class LayersConfig:
     """Which layers are steered: `k` of a site kind by a rule over the probes' scores, or those named."""
 
-    kind: str = field(metadata=one_of(*SITE_KINDS))
-    rule: str = field(metadata=one_of(*RULES))
+    kind: str = field(metadata=one_of(*choices.SITE_KINDS))
+    rule: str = field(metadata=one_of(*choices.RULES))
     k: int = field(metadata=COUNT)
     names: list[str]
     seed: int = field(metadata=SEED)
@@ -149,16 +135,15 @@ class LayersConfig:
 class LabelerConfig:
     """Who says what an image shows."""
 
-    kind: str = field(metadata=one_of(*JUDGES))
+    kind: str = field(metadata=one_of(*choices.JUDGES))
     model: str
     path: str
     """A checkpoint, a hub tag or `embedded:<name>`."""
     batch_size: int = field(metadata=COUNT)
     device: str
-    faces: str = field(metadata=one_of(*FACES))
+    faces: str = field(metadata=one_of(*choices.FACES))
     """Which faces of an image are judged; `none` judges the image as a whole."""
     detector: str
-    """What finds the faces."""
     groups: dict[str, dict[str, list[str]]]
     """Which of the judge's own classes make up an option, {head: {option: [classes]}}."""
 
@@ -175,9 +160,9 @@ class MethodConfig:
     """How generation is changed."""
 
     name: str
-    direction: str = field(metadata=one_of(*DIRECTIONS))
+    direction: str = field(metadata=one_of(*choices.DIRECTIONS))
     alpha_unit: str = field(metadata=one_of("activation", "relative"))
-    assignment: str = field(metadata=one_of(*ASSIGNMENTS))
+    assignment: str = field(metadata=one_of(*choices.ASSIGNMENTS))
     draw_size: int = field(metadata=COUNT)
     """How many images of a prompt share a draw with assignment=batch."""
     first_step: int = field(metadata=number(at_least=0))
@@ -195,7 +180,6 @@ class GenerateConfig:
 
     images_per_prompt: int = field(metadata=COUNT)
     record: bool
-    """Pool activations in the pass that makes the images."""
     shard_size: int = field(metadata=COUNT)
     """Images per shard of any set."""
     reuse_prefix: bool
@@ -208,7 +192,7 @@ class ProbeConfig:
 
     C: float = field(metadata=number(more_than=0))
     max_iter: int = field(metadata=COUNT)
-    solver: str = field(metadata=one_of(*SOLVERS))
+    solver: str = field(metadata=one_of(*choices.SOLVERS))
     device: str
     test_share: float = field(metadata=number(more_than=0, less_than=1))
     group_by_prompt: bool
@@ -268,7 +252,7 @@ class PathsConfig:
 class PretrainConfig:
     """Sizes and lengths of training the embedded parts."""
 
-    part: str = field(metadata=one_of(*PARTS))
+    part: str = field(metadata=one_of(*choices.PARTS))
     folder: str
     install: bool
     device: str

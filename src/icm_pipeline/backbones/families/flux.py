@@ -42,8 +42,7 @@ def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
 
 
 def _pack(pipe: Any, latents: Tensor) -> Tensor:
-    packed: Tensor = pipe._pack_latents(latents, *latents.shape)
-    return packed
+    return pipe._pack_latents(latents, *latents.shape)
 
 
 def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:

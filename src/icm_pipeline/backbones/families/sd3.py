@@ -14,18 +14,14 @@ from icm_pipeline.backbones.latents import decode_shifted, describe_sample, late
 
 def _largest_size(pipe: Any) -> int | None:
     config = pipe.transformer.config
-    size: int = config.pos_embed_max_size * config.patch_size * pipe.vae_scale_factor
-    return size
+    return config.pos_embed_max_size * config.patch_size * pipe.vae_scale_factor
 
 
 SD3 = Family(
     name="sd3",
     pipelines=("StableDiffusion3Pipeline",),
     denoiser="transformer",
-    sites={
-        "self_attention": r"transformer_blocks\.\d+\.attn2?",
-        "feed_forward": r"transformer_blocks\.\d+\.ff",
-    },
+    sites={"self_attention": r"transformer_blocks\.\d+\.attn2?", "feed_forward": r"transformer_blocks\.\d+\.ff"},
     describe=describe_sample,
     conditional_rows=skip_layer_guidance,
     read=read_pair,

@@ -25,13 +25,7 @@ def _decode_xl(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     if mean is None or std is None:
         return decode_scaled(pipe, latents, height, width)
     mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
-    pixels: Tensor = vae.decode(latents * std / vae.config.scaling_factor + mean, return_dict=False)[0]
-    return pixels
-
-
-def _default_size(pipe: Any) -> int:
-    size: int = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    return size
+    return vae.decode(latents * std / vae.config.scaling_factor + mean, return_dict=False)[0]
 
 
 STABLE_DIFFUSION = Family(
@@ -47,16 +41,13 @@ STABLE_DIFFUSION = Family(
     conditional_rows=unconditional_first,
     read=read_tokens,
     write=write_tokens,
-    default_size=_default_size,
+    default_size=lambda pipe: pipe.unet.config.sample_size * pipe.vae_scale_factor,
     size_step=lambda pipe: pipe.vae_scale_factor,
     latent_shape=latent_shape,
     to_pixels=decode_scaled,
 )
 SDXL = replace(STABLE_DIFFUSION, name="sdxl", pipelines=("StableDiffusionXLPipeline",), to_pixels=_decode_xl)
 PERTURBED = replace(
-    STABLE_DIFFUSION,
-    name="stable_diffusion_pag",
-    pipelines=("StableDiffusionPAGPipeline",),
-    conditional_rows=perturbed,
+    STABLE_DIFFUSION, name="stable_diffusion_pag", pipelines=("StableDiffusionPAGPipeline",), conditional_rows=perturbed
 )
 PERTURBED_XL = replace(SDXL, name="sdxl_pag", pipelines=("StableDiffusionXLPAGPipeline",), conditional_rows=perturbed)
