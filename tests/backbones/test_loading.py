@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
-from icm_pipeline.backbones import loading
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.loading import _check_parts
 from icm_pipeline.zoo.paths import ZOO
@@ -91,10 +91,12 @@ def test_weights_of_a_variant_are_found_whole_and_in_shards(copy: Path, name: st
 def test_a_library_that_loads_another_dtype_than_asked_is_told(
     random_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loading._from_folder
-    monkeypatch.setattr(
-        loading, "_from_folder", lambda cls, folder, options: real(cls, folder, {**options, "dtype": torch.float32})
-    )
+    real = DiffusionPipeline.from_pretrained.__func__
+
+    def in_float32(cls: type, folder: Path, **options: object) -> object:
+        return real(cls, folder, **{**options, "dtype": torch.float32})
+
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(in_float32))
     with pytest.raises(BackboneError, match=r"compute\.dtype=bfloat16 was asked for, but diffusers .* torch\.float32"):
         load(random_pipeline_folder, dtype="bfloat16")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from icm_pipeline.config.bounds import MAY_BE, Bounds, Choices
+from icm_pipeline.config.bounds import MAY_BE, Bounds, Choices, number
 from icm_pipeline.config.checks import check_fields
 from icm_pipeline.config.schema import LARGEST_SEED, ConfigError, Settings, value_at
 from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, make_jobs
@@ -105,10 +105,10 @@ def test_the_last_value_within_range_is_accepted(settings_with: Compose, word: s
 @pytest.mark.parametrize(
     ("bounds", "admitted", "refused", "said"),
     [
-        (Bounds(), [0, -1.5, 10**400], [math.nan, math.inf, None], "a finite number"),
-        (Bounds(at_least=0, at_most=2), [0, 2], [-1, 3], "at least 0 and at most 2"),
-        (Bounds(more_than=0, less_than=1), [0.5], [0, 1, math.nan], "more than 0 and less than 1"),
-        (Bounds(at_least=1, null="every step"), [1, None], [0], "at least 1, or null for every step"),
+        (number()[MAY_BE], [0, -1.5, 10**400], [math.nan, math.inf, None], "a finite number"),
+        (number(at_least=0, at_most=2)[MAY_BE], [0, 2], [-1, 3], "at least 0 and at most 2"),
+        (number(more_than=0, less_than=1)[MAY_BE], [0.5], [0, 1, math.nan], "more than 0 and less than 1"),
+        (number(at_least=1, null="every step")[MAY_BE], [1, None], [0], "at least 1, or null for every step"),
     ],
 )
 def test_bounds_admit_what_they_say(bounds: Bounds, admitted: list, refused: list, said: str) -> None:
