@@ -35,7 +35,7 @@ class Shelf:
 
     @cached_property
     def results(self) -> set[str]:
-        """The keys of evaluations, newest reports, labels of folders, and probes and selections without offspring."""
+        """The keys of evaluations, newest reports, labels of folders, unused probes and selections."""
         used = {parent for artifact in self.artifacts.values() for parent in artifact.manifest.parents.values()}
         kinds = {key: self.kinds.get(artifact.stage) for key, artifact in self.artifacts.items()}
         found = {key for key, kind in kinds.items() if kind == "result" or (kind == "end" and key not in used)}
