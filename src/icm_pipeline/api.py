@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorded
@@ -45,14 +44,10 @@ def steer(
     for vectors of another width than the layer's and, when the pipeline runs, for a window that holds none of its steps
     and where the number of options or alphas is not the number of images.
     """
-    chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
-    _check_layers(layers)
-    chosen = chosen if layers is None else chosen.of_layers(layers)
-    strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
+    chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
     names = option if isinstance(option, str) else list(option)
     indices = chosen.option_index(names) if isinstance(names, str) else [chosen.option_index(name) for name in names]
-    shift = Shift(chosen, indices, strength)
-    with hooked(_with_layers(pipe, chosen.layers), chosen.layers, shift, num_images):
+    with hooked(attach(pipe).with_layers(chosen.layers), chosen.layers, Shift(chosen, indices, strength), num_images):
         yield
 
 
@@ -88,11 +83,9 @@ def fold(
             "A bias shifts every row of a call, the unconditional half of guidance too, and steer() only the "
             "conditional half. Give both_halves=True if the pipeline runs without guidance or both halves are meant."
         )
-    chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
-    _check_layers(layers)
-    chosen = chosen if layers is None else chosen.of_layers(layers)
-    strength = _strength(chosen.strength, alpha, alpha_unit, window, norm_preserving)
-    return Folded(_with_layers(pipe, chosen.layers), constant_shifts(chosen, chosen.option_index(option), strength))
+    chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
+    shifts = constant_shifts(chosen, chosen.option_index(option), strength)
+    return Folded(attach(pipe).with_layers(chosen.layers), shifts)
 
 
 def _check_layers(layers: Sequence[str] | None) -> None:
@@ -101,19 +94,19 @@ def _check_layers(layers: Sequence[str] | None) -> None:
         raise ValueError(f"layers={layers!r}: give a list, [{layers!r}].")
 
 
-def _with_layers(pipe: Any, layers: Sequence[str]) -> Backbone:
-    """Return a pipeline's backbone whose sites include these layers, which may be behind a gate or any module."""
-    return attach(pipe).with_layers(layers)
-
-
-def _strength(
-    used: Strength | None,
+def _chosen(
+    vectors: SteeringVectors | str | Path,
+    layers: Sequence[str] | None,
     alpha: float | Sequence[float] | None,
     alpha_unit: str | None,
     window: tuple[int, int | None] | None,
     norm_preserving: bool | None,
-) -> Strength:
-    """Return how strongly to steer: as it was done last, except for what is given."""
+) -> tuple[SteeringVectors, Strength]:
+    """Return the vectors of the layers and how strongly to steer: as it was done last, except for what is given."""
+    chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
+    _check_layers(layers)
+    chosen = chosen if layers is None else chosen.of_layers(layers)
+    used = chosen.strength
     if used is None:
         if alpha is None:
             raise ValueError("These vectors were not used to steer yet, so they know no alpha: give alpha=.")
@@ -130,12 +123,14 @@ def _strength(
         )
     given = {"alpha": alpha, "alpha_unit": alpha_unit, "norm_preserving": norm_preserving}
     strength = replace(used, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    if window is None:
-        return strength
-    first, last = window
-    if first < 0 or (last is not None and last < first):
-        raise ValueError(f"window={window} holds no step: give the first and the last step, None for the run's last.")
-    return replace(strength, first_step=first, last_step=last, num_steps=None)
+    if window is not None:
+        first, last = window
+        if first < 0 or (last is not None and last < first):
+            raise ValueError(
+                f"window={window} holds no step: give the first and the last step, None for the run's last."
+            )
+        strength = replace(strength, first_step=first, last_step=last, num_steps=None)
+    return chosen, strength
 
 
 @contextmanager

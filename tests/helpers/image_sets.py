@@ -32,7 +32,7 @@ def activations_of(jobs: list[Job]) -> dict[str, torch.Tensor]:
 
 
 def recording_of(jobs: list[Job]) -> Recording:
-    return Recording(activations_of(jobs), dict.fromkeys(LAYERS, "self_attention"), [0, 1], [1.0, 0.5])
+    return Recording(dict.fromkeys(LAYERS, "self_attention"), [0, 1], [1.0, 0.5], activations_of(jobs))
 
 
 def make_both(jobs: list[Job]) -> Batch:

@@ -20,12 +20,8 @@ def planted(num_images: int, seed: int, strength: float = 4.0) -> tuple[Recordin
     telling, noise = (torch.randn(num_images, 3, 6, generator=generator) for _ in range(2))
     answers = torch.randint(0, 2, (num_images,), generator=generator)
     telling[:, :, 0] += strength * (2 * answers[:, None] - 1)
-    recording = Recording(
-        {"telling": telling, "noise": noise},
-        {"telling": "self_attention", "noise": "cross_attention"},
-        [0, 2, 4],
-        LEVELS,
-    )
+    kinds = {"telling": "self_attention", "noise": "cross_attention"}
+    recording = Recording(kinds, [0, 2, 4], LEVELS, {"telling": telling, "noise": noise})
     return recording, [OPTIONS[answer] for answer in answers.tolist()]
 
 

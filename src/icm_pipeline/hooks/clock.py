@@ -29,8 +29,8 @@ class StepClock:
 
     def start(self, levels: Sequence[float]) -> None:
         """Begin a run whose passes have these noise levels; passes at the same level are one step."""
-        self._levels, self._steps = list(levels), step_numbers(levels)
-        self.num_steps = self._steps[-1] + 1
+        self._levels, self.steps = list(levels), step_numbers(levels)
+        self.num_steps = self.steps[-1] + 1
         self.reached.clear()
         self.calls_in_run = 0
         self.stand_at(0)
@@ -38,13 +38,8 @@ class StepClock:
     def stand_at(self, number: int) -> None:
         """Stand at a pass of this run, counted from 0; after the last one the clock stays there."""
         self.num_passes, self.calls_in_pass = number, 0
-        reached = min(number, len(self._steps) - 1)
-        self.step, self.noise_level = self._steps[reached], self._levels[reached]  # hooks read them at every layer
-
-    @property
-    def is_over(self) -> bool:
-        """Say whether the scheduler has made every step of this run."""
-        return self.num_passes >= len(self._steps)
+        reached = min(number, len(self.steps) - 1)
+        self.step, self.noise_level = self.steps[reached], self._levels[reached]  # hooks read them at every layer
 
     def begin_call(self, call: Call, rows: slice | None) -> None:
         """Note what the denoiser is about to be called with."""
@@ -71,8 +66,8 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callabl
     def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
         clock.stand_at(clock.num_passes + 1)
-        if clock.is_over:
-            clock.num_images = expected  # the next run's pipeline tells its own
+        if clock.num_passes >= len(clock.steps):  # the run is over, and the next one's pipeline tells its own
+            clock.num_images = expected
         return result
 
     def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.base import Backbone, BackboneError, Gate, Site
+from icm_pipeline.backbones.base import Backbone, BackboneError, Site
 from icm_pipeline.backbones.modules import uncompiled
 
 
@@ -40,24 +40,12 @@ class CaughtGates:
             raise BackboneError(
                 f"{site.module} has no gate of its own: there is no {source}. Use the layer itself."
             ) from error
-        handle = (
-            module.register_forward_pre_hook(self._catch_inputs(gate, site), with_kwargs=True)
-            if gate.before
-            else module.register_forward_hook(self._catch_output(gate, site))
-        )
-        self._stack.callback(handle.remove)
 
-    def _catch_inputs(self, gate: Gate, site: Site) -> Any:
-        def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._caught[site.module] = gate.find(module, args, kwargs, None, site.module)
+        def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
+            self._caught[site.module] = gate.find(module, args, kwargs, output, site.module)
 
-        return catch
-
-    def _catch_output(self, gate: Gate, site: Site) -> Any:
-        def catch(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._caught[site.module] = gate.find(module, args, {}, output, site.module)
-
-        return catch
+        register: Any = module.register_forward_pre_hook if gate.before else module.register_forward_hook
+        self._stack.callback(register(catch, with_kwargs=True).remove)
 
     def of(self, site: Site) -> Tensor:
         return self._caught[site.module]

@@ -14,17 +14,23 @@ from icm_pipeline.hooks.clock import StepClock
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What was recorded of one batch."""
+class RecordedAt:
+    """Where activations were recorded."""
 
-    activations: dict[str, Tensor]
-    """{layer: [n, T, d]} in float32 on the CPU, in the network's order."""
     kinds: dict[str, str]
     """{layer: site kind}."""
     steps: list[int]
     """The T recorded steps."""
     noise_levels: list[float]
     """Of the T recorded steps."""
+
+
+@dataclass(frozen=True)
+class Recording(RecordedAt):
+    """What was recorded of one batch."""
+
+    activations: dict[str, Tensor]
+    """{layer: [n, T, d]} in float32 on the CPU, in the network's order."""
 
 
 class Recorder:
@@ -100,7 +106,7 @@ class Recorder:
             layer: (sums / self._num_tokens[layer]).transpose(0, 1).contiguous() for layer, sums in self._sums.items()
         }
         levels = [level for level in self._levels if level is not None]
-        return Recording(activations, dict(self._kinds), list(self._slots), levels)
+        return Recording(dict(self._kinds), list(self._slots), levels, activations)
 
 
 class Recorded:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from icm_pipeline.hooks.recording import Recording
+from icm_pipeline.hooks.recording import RecordedAt, Recording
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import write_json, written_whole
 
@@ -50,13 +50,11 @@ def join_activations(folder: Path, records: list[Path], recording: dict[str, Any
 
 
 @dataclass(frozen=True)
-class RecordingTable:
-    """What an artifact holds of activations: per layer its kind and file; the recorded steps and their noise levels."""
+class RecordingTable(RecordedAt):
+    """What an artifact holds of activations."""
 
-    kinds: dict[str, str]
     files: dict[str, str]
-    steps: list[int]
-    noise_levels: list[float]
+    """{layer: the file's name}."""
 
 
 def read_recording(artifact: Artifact) -> RecordingTable:

@@ -35,11 +35,8 @@ class MethodInputs:
 
     @property
     def strength(self) -> Strength:
-        settings, method = self.settings, self.settings.method
-        return Strength(
-            settings.alpha, method.alpha_unit, method.first_step, method.last_step,
-            norm_preserving=method.norm_preserving,
-        )  # fmt: skip
+        alpha, how = self.settings.alpha, self.settings.method
+        return Strength(alpha, how.alpha_unit, how.first_step, how.last_step, norm_preserving=how.norm_preserving)
 
     @cached_property
     def vectors(self) -> "SteeringVectors":

@@ -15,36 +15,23 @@ import numpy as np
 import torch
 
 from icm_pipeline.config.choices import DIRECTIONS
-from icm_pipeline.hooks.recording import Recording
+from icm_pipeline.hooks.recording import RecordedAt, Recording
 from icm_pipeline.localization.probes import LayerProbes, fit_layer, split_samples
 from icm_pipeline.methods.vectors import SteeringVectors
 
 
 def vectors_of_probes(
-    fitted: Mapping[str, LayerProbes],
-    direction: str,
-    *,
-    kinds: Mapping[str, str],
-    steps: Sequence[int],
-    noise_levels: Sequence[float],
-    options: Sequence[str],
-    model: str,
-    attribute: str,
-    made_with: Mapping[str, Any] | None = None,
-) -> SteeringVectors:
+    fitted: Mapping[str, LayerProbes], direction: str, recorded: RecordedAt, options: Sequence[str], model: str,
+    attribute: str, made_with: Mapping[str, Any] | None = None,
+) -> SteeringVectors:  # fmt: skip
     """Return the steering vectors of some layers' probes; direction: which of DIRECTIONS."""
     return SteeringVectors(
-        directions={layer: torch.from_numpy(p.directions[direction]).float() for layer, p in fitted.items()},
-        mean_norms={layer: torch.from_numpy(p.mean_norm).float() for layer, p in fitted.items()},
-        steps=tuple(steps),
-        noise_levels=tuple(noise_levels),
-        options=tuple(options),
-        model=model,
-        attribute=attribute,
+        {layer: torch.from_numpy(p.directions[direction]).float() for layer, p in fitted.items()},
+        {layer: torch.from_numpy(p.mean_norm).float() for layer, p in fitted.items()},
+        tuple(recorded.steps), tuple(recorded.noise_levels), tuple(options), model, attribute,
         scores={layer: float(p.accuracy.mean()) for layer, p in fitted.items()},
-        kinds={layer: kinds[layer] for layer in fitted},
-        made_with=made_with or {},
-    )
+        kinds={layer: recorded.kinds[layer] for layer in fitted}, made_with=made_with or {},
+    )  # fmt: skip
 
 
 def fit_vectors(
@@ -99,10 +86,7 @@ def fit_vectors(
         )
         for layer in first.activations
     }  # fmt: skip
-    return vectors_of_probes(
-        fitted, direction, kinds=first.kinds, steps=first.steps, noise_levels=first.noise_levels, options=options,
-        model=model, attribute=attribute,
-    )  # fmt: skip
+    return vectors_of_probes(fitted, direction, first, options, model, attribute)
 
 
 def _alike(recordings: Sequence[Recording]) -> Recording:

@@ -27,18 +27,15 @@ class Folded:
     """Shifts that were folded into a pipeline. As a context it takes them out again at its end, bitwise."""
 
     def __init__(self, backbone: Backbone, shifts: Mapping[str, Tensor]) -> None:
-        projections = {layer: _projection(backbone, backbone.site(layer)) for layer in shifts}
-        self._projections = {layer: projection for layer, (projection, _) in projections.items()}
-        biases = {layer: _shifted(layer, *projections[layer], shift) for layer, shift in shifts.items()}
-        self._before = {layer: _bias(projection).detach().clone() for layer, projection in self._projections.items()}
-        for layer, bias in biases.items():
-            _set_bias(self._projections[layer], bias)
+        shifted = [_shifted(backbone, backbone.site(layer), shift) for layer, shift in shifts.items()]
+        self._before = [(projection, projection.bias.detach().clone()) for projection, _ in shifted]
+        for projection, bias in shifted:
+            _set_bias(projection, bias)
 
     def undo(self) -> None:
         """Give every projection the bias it had before; does nothing the second time."""
         while self._before:
-            layer, bias = self._before.popitem()
-            _set_bias(self._projections[layer], bias)
+            _set_bias(*self._before.pop())
 
     def __enter__(self) -> "Folded":
         return self
@@ -82,14 +79,15 @@ def _constant_shift(vectors: SteeringVectors, layer: str, option: int, relative:
     return lengths[0] * directions[0]
 
 
-def _projection(backbone: Backbone, site: Site) -> tuple[nn.Module, float]:
-    """Return the linear map that ends a site's module, and what the module divides its output by.
+def _shifted(backbone: Backbone, site: Site, shift: Tensor) -> tuple[nn.Linear, Tensor]:
+    """Return the linear map that ends a site's module, and its bias with the shift added, in float64.
 
     Raises FoldingError where there is none or where its bias would do more or less than a shift of image tokens.
     """
     if site.gated:
         raise FoldingError(f"{site.layer} lies behind a gate that depends on the step. Use steer().")
-    if not _holds_image_tokens_only(backbone, site):
+    row, call = torch.zeros(1, 8, 1), Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
+    if backbone.family.read(row, site, call).shape != row.shape:
         raise FoldingError(f"{site.layer} projects text tokens with the image tokens' map, so a bias shifts both.")
     module: Any = uncompiled(backbone.denoiser).get_submodule(site.module)
     chain = getattr(module, "to_out", None) or getattr(module, "net", None)
@@ -98,33 +96,18 @@ def _projection(backbone: Backbone, site: Site) -> tuple[nn.Module, float]:
     *_, projection = [part for part in chain if not isinstance(part, nn.Dropout)]
     if not isinstance(projection, nn.Linear):
         raise FoldingError(f"{site.layer} ends in a {type(projection).__name__}, not in a plain nn.Linear.")
-    if projection.bias is None or projection.bias.is_meta:
+    bias = projection.bias
+    if bias is None or bias.is_meta:
         raise FoldingError(f"The last map of {site.layer} has no bias, or none that is loaded (offload): use steer().")
-    return projection, float(getattr(module, "rescale_output_factor", 1.0))
-
-
-def _holds_image_tokens_only(backbone: Backbone, site: Site) -> bool:
-    """Say whether what the family reads at a site, of a row with 3 text and 5 image tokens, is the whole output."""
-    output = torch.zeros(1, 8, 1)
-    call = Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
-    return backbone.family.read(output, site, call).shape == output.shape
-
-
-def _shifted(layer: str, projection: nn.Module, factor: float, shift: Tensor) -> Tensor:
-    """Return a projection's bias with the shift added, in float64; raises FoldingError for one of another width."""
-    bias = _bias(projection)
     if bias.shape != shift.shape:
         raise FoldingError(
-            f"The vectors of {layer} are {len(shift)} wide and its bias {len(bias)}: they were made on another model."
+            f"The vectors of {site.layer} are {len(shift)} wide and its bias {len(bias)}: they were made on another "
+            "model."
         )
-    return bias.detach().double() + factor * shift.to(bias.device)
-
-
-def _bias(projection: nn.Module) -> Tensor:
-    bias: Tensor = projection.bias  # type: ignore[assignment]
-    return bias
+    factor = float(getattr(module, "rescale_output_factor", 1.0))  # what the module divides its output by
+    return projection, bias.detach().double() + factor * shift.to(bias.device)
 
 
 @torch.no_grad()
-def _set_bias(projection: nn.Module, value: Tensor) -> None:
-    _bias(projection).copy_(value)
+def _set_bias(projection: nn.Linear, value: Tensor) -> None:
+    projection.bias.copy_(value)

@@ -61,12 +61,6 @@ def window_in_words(first: int | None, last: int | str | None) -> str:
 
 
 METHOD = Method(
-    name="icm",
-    applied=_applied,
-    words=_words,
-    needs=("probe", "select"),
-    reads=("alpha", "method"),
-    in_layers=True,
-    from_first_step=True,
-    keep=_keep,
-)
+    "icm", _applied, _words, needs=("probe", "select"), reads=("alpha", "method"), in_layers=True,
+    from_first_step=True, keep=_keep,
+)  # fmt: skip

@@ -9,6 +9,7 @@ References:
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,32 +37,20 @@ class Shift:
         self._is_nothing = not self._alphas.any()
         given = {"options": options, "alphas": strength.alpha}
         self._per_image = {name: len(values) for name, values in given.items() if isinstance(values, Sequence)}
-        self._slots: dict[float, int] = {}
-        self._window: tuple[tuple[int, int], range] | None = None  # of a run: its number and its number of steps
+        self._slot, self._window = cache(vectors.slot), cache(strength.window)
         self._shifts: dict[str, Tensor] = {}
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         for name, count in self._per_image.items():
             if count != len(tokens):
                 raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
-        if self._is_nothing or clock.step not in self._window_of(clock):
+        if self._is_nothing or clock.step not in self._window(clock.num_steps):
             return None
         moved = tokens + self._shifts_of(site.layer, tokens)[self._slot(clock.noise_level)]
         if self._strength.norm_preserving:
             before, after = tokens.norm(dim=-1, keepdim=True), moved.norm(dim=-1, keepdim=True)
             moved = moved * (before / after.clamp_min(torch.finfo(tokens.dtype).tiny))
         return moved
-
-    def _window_of(self, clock: StepClock) -> range:
-        run = (clock.run, clock.num_steps)
-        if self._window is None or self._window[0] != run:
-            self._window = run, self._strength.window(clock.num_steps)
-        return self._window[1]
-
-    def _slot(self, noise_level: float) -> int:
-        if noise_level not in self._slots:
-            self._slots[noise_level] = self._vectors.slot(noise_level)
-        return self._slots[noise_level]
 
     def _shifts_of(self, layer: str, tokens: Tensor) -> Tensor:
         """Return the layer's shifts [slots, n, 1, d], where the tokens are and in their precision."""
@@ -73,14 +62,11 @@ class Shift:
                     f"The vectors of {layer} are {width} wide and its tokens {tokens.shape[-1]}: they were made on "
                     "another model."
                 )
-            shifts = self._computed(layer)[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)
+            directions = self._vectors.directions[layer][:, self._options]
+            lengths = self._alphas.expand(len(directions), -1)
+            if self._strength.alpha_unit == "relative":
+                lengths = lengths * self._vectors.mean_norms[layer].double()[:, None]
+            computed = lengths.to(directions.dtype)[..., None] * directions  # on the CPU
+            shifts = computed[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)
             self._shifts[layer] = shifts
         return shifts
-
-    def _computed(self, layer: str) -> Tensor:
-        """Return the shift of every image at every recorded step [slots, n, d], on the CPU."""
-        directions = self._vectors.directions[layer][:, self._options]
-        lengths = self._alphas.double().expand(len(directions), -1)
-        if self._strength.alpha_unit == "relative":
-            lengths = lengths * self._vectors.mean_norms[layer].double()[:, None]
-        return lengths.to(directions.dtype)[..., None] * directions

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +106,11 @@ class SteeringVectors:
         """Write one safetensors file that says in its metadata what it holds."""
         tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}
         tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in self.mean_norms.items()}
-        details = {
-            "format": FORMAT, "layers": self.layers, "steps": self.steps, "noise_levels": self.noise_levels,
-            "options": self.options, "model": self.model, "attribute": self.attribute, "scores": self.scores,
-            "kinds": self.kinds, "strength": asdict(self.strength) if self.strength else None,
-            "made_with": dict(self.made_with),
-        }  # fmt: skip
+        details = {"format": FORMAT, "layers": self.layers}
+        details |= {each.name: getattr(self, each.name) for each in fields(self)[2:]}  # all but the tensors
+        details["made_with"] = dict(self.made_with)
         with written_whole(Path(path)) as partial:
-            save_file(tensors, partial, metadata={METADATA: json.dumps(details)})
+            save_file(tensors, partial, metadata={METADATA: json.dumps(details, default=asdict)})
 
 
 def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision: str | None = None) -> SteeringVectors:
@@ -128,9 +125,8 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
 
     Raises ValueError for another file or a missing layer.
     """
-    found = _fetched(str(path), revision) if _is_hub_id(path) else Path(path)
     try:
-        with safe_open(found, framework="pt") as file:
+        with safe_open(_local(path, revision), framework="pt") as file:
             details = _details(file.metadata(), path)
             wanted = details["layers"] if layers is None else list(layers)
             missing = [layer for layer in wanted if layer not in details["layers"]]
@@ -138,19 +134,14 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
                 raise ValueError(f"{path} has no vectors for {missing}; it holds {', '.join(details['layers'])}.")
             directions = {layer: file.get_tensor(f"direction/{layer}") for layer in wanted}
             mean_norms = {layer: file.get_tensor(f"mean_norm/{layer}") for layer in wanted}
+        scores = {layer: score for layer, score in details["scores"].items() if layer in wanted}
+        kinds = {layer: kind for layer, kind in details.get("kinds", {}).items() if layer in wanted}
+        strength = Strength(**details["strength"]) if details["strength"] else None
+        steps, noise_levels, options = (tuple(details[name]) for name in ("steps", "noise_levels", "options"))
         return SteeringVectors(
-            directions=directions,
-            mean_norms=mean_norms,
-            steps=tuple(details["steps"]),
-            noise_levels=tuple(details["noise_levels"]),
-            options=tuple(details["options"]),
-            model=details["model"],
-            attribute=details["attribute"],
-            scores={layer: score for layer, score in details["scores"].items() if layer in wanted},
-            kinds={layer: kind for layer, kind in details.get("kinds", {}).items() if layer in wanted},
-            strength=Strength(**details["strength"]) if details["strength"] else None,
-            made_with=details.get("made_with", {}),
-        )
+            directions, mean_norms, steps, noise_levels, options, details["model"], details["attribute"], scores,
+            kinds, strength, details.get("made_with", {}),
+        )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
 
@@ -169,19 +160,16 @@ def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any
     return details
 
 
-def _is_hub_id(path: str | Path) -> bool:
-    is_id = isinstance(path, str) and HUB_ID.fullmatch(path) and not path.endswith(".safetensors")
-    return bool(is_id) and not Path(path).exists()
-
-
-def _fetched(repository: str, revision: str | None) -> Path:
-    """Return the file of vectors of a repository on the hub, from the hub's cache if it is there."""
+def _local(path: str | Path, revision: str | None) -> Path:
+    """Return the path, or what the hub has under it, from its cache if it is there."""
+    if not isinstance(path, str) or path.endswith(".safetensors") or not HUB_ID.fullmatch(path) or Path(path).exists():
+        return Path(path)
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, FILE_NAME, revision=revision))
+        return Path(hf_hub_download(path, FILE_NAME, revision=revision))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{repository} is no file here, and {FILE_NAME} could not be fetched from the hub's repository of that "
+            f"{path} is no file here, and {FILE_NAME} could not be fetched from the hub's repository of that "
             f"name ({str(error).splitlines()[0]})."
         ) from error

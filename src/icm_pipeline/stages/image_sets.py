@@ -6,11 +6,9 @@ from typing import Any
 from icm_pipeline.config.schema import OutlineConfig, Settings
 from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
-from icm_pipeline.generation.prefixes import PrefixStore
 from icm_pipeline.images.making import ImageSet, plan_images, store_images
 from icm_pipeline.images.sheet import draw_sheet
 from icm_pipeline.images.table import IMAGES, SAMPLES
-from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload, passes_before, passes_per_run, picture_size
 
@@ -32,12 +30,6 @@ def store(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
     if complete and (images.folder / IMAGES).exists():
         draw_sheet(images.folder / SAMPLES, images.folder / IMAGES)
     return complete
-
-
-def prefix_store(context: StageContext) -> PrefixStore | None:
-    """Return where the steps before the first steered one are kept for all runs with these images, if they are."""
-    folder = Keys(context.settings).prefix_folder()
-    return PrefixStore(folder) if folder else None
 
 
 def evaluation_set_work(settings: Settings, outline: OutlineConfig | None) -> Workload:

@@ -69,7 +69,17 @@ def run(context: StageContext) -> None:
     _warn_of_unfinished(fitted, settings.probe.max_iter)
     majority = np.bincount(labels[split.train]).argmax()
     chance = float((labels[split.test] == majority).mean())
-    _write(context, fitted, recording, options, chance, len(split.train), len(split.test))
+    layers = {
+        layer: LayerScores(recording.kinds[layer], float(p.accuracy.mean()), p.accuracy.tolist())
+        for layer, p in fitted.items()
+    }
+    scores = Scores(recording.steps, chance, len(split.train), len(split.test), layers)
+    _write(context, fitted, recording, scores)
+    means = {kind: f"{np.mean(values):.3f}" for kind, values in scores.by_kind.items()}
+    log.info(
+        "probe: %d layers x %d steps on %d + %d images, chance %.3f, mean accuracy %s",
+        len(layers), len(scores.steps), len(split.train), len(split.test), chance, means,
+    )  # fmt: skip
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
@@ -130,41 +140,18 @@ def _check_counts(labels: np.ndarray, options: list[str], least: int) -> None:
         )
 
 
-def _write(
-    context: StageContext,
-    fitted: dict[str, LayerProbes],
-    recording: RecordingTable,
-    options: list[str],
-    chance: float,
-    num_train: int,
-    num_test: int,
-) -> None:
-    settings, kinds, steps = context.settings, recording.kinds, recording.steps
+def _write(context: StageContext, fitted: dict[str, LayerProbes], recording: RecordingTable, scores: Scores) -> None:
+    folder, model, attribute = context.folder, context.settings.model, context.settings.attribute
     weights = {f"weights/{layer}": p.weights.astype(np.float32) for layer, p in fitted.items()}
     weights |= {f"bias/{layer}": p.bias.astype(np.float32) for layer, p in fitted.items()}
-    save_file(weights, context.folder / "probes.safetensors")
+    save_file(weights, folder / "probes.safetensors")
+    made_with = {dotted.partition(".")[2]: value_at(context.settings, dotted) for dotted in MADE_WITH}
     for direction in DIRECTIONS:
         vectors = vectors_of_probes(
-            fitted,
-            direction,
-            kinds=kinds,
-            steps=steps,
-            noise_levels=recording.noise_levels,
-            options=options,
-            model=settings.model.name,
-            attribute=settings.attribute.name,
-            made_with={dotted.partition(".")[2]: value_at(settings, dotted) for dotted in MADE_WITH},
+            fitted, direction, recording, list(attribute.options), model.name, attribute.name, made_with
         )
-        vectors.save(context.folder / f"vectors-{direction}.safetensors")
-    layers = {
-        layer: LayerScores(kinds[layer], float(p.accuracy.mean()), p.accuracy.tolist()) for layer, p in fitted.items()
-    }
-    scores = Scores(steps, chance, num_train, num_test, layers)
-    scores.write(context.folder)
-    rows = [[layer, row.kind, row.score] for layer, row in layers.items()]
-    with (context.folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+        vectors.save(folder / f"vectors-{direction}.safetensors")
+    scores.write(folder)
+    rows = [[layer, row.kind, row.score] for layer, row in scores.layers.items()]
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["layer", "kind", "accuracy"], *rows])
-    log.info(
-        "probe: %d layers x %d steps on %d + %d images, chance %.3f, mean accuracy %s", len(fitted), len(steps),
-        num_train, num_test, chance, {kind: f"{np.mean(values):.3f}" for kind, values in scores.by_kind.items()},
-    )  # fmt: skip

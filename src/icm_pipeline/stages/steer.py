@@ -2,26 +2,28 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
-from icm_pipeline.generation.prefixes import shared_prefix
+from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.images.making import ImageSet
 from icm_pipeline.methods.assignment import assign_options
 from icm_pipeline.methods.base import Method, MethodInputs
 from icm_pipeline.methods.registry import method_named
+from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import Steering
-from icm_pipeline.stages.image_sets import evaluation_set_work, planned, prefix_store, store
+from icm_pipeline.stages.image_sets import evaluation_set_work, planned, store
 
 WHOLE_MODEL = Selection([], rule="all", kind="mixed", ranking=[])  # of a method that acts wherever it likes
 log = logging.getLogger(__name__)
+work = evaluation_set_work
 
 
 def run(context: StageContext) -> None:
@@ -37,19 +39,15 @@ def run(context: StageContext) -> None:
         len(layers), dict(Counter(names[option] for option in assigned.values())),
     )  # fmt: skip
     inputs = MethodInputs(settings, context.parents, layers, assigned)
-    size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.compute.batch_size
+    size = settings.evaluate.images_per_prompt if method.whole_prompts else None
     images = planned(context, jobs, [names[option] for option in assigned.values()], size)
-    if store(images, _made(context, method, inputs, images.missing, size), "steer"):
+    if store(images, make_images(context, method, inputs, images), "steer"):
         method.keep(inputs, context.folder)
         how = asdict(settings.method)
         name, alpha = how.pop("name"), settings.alpha if "alpha" in method.reads else 0.0
         how["params"] = how["params"] or None
         steering = Steering(**how, method=name, alpha=alpha, layers=layers, rule=selection.rule, kind=selection.kind)
         steering.write(context.folder)
-
-
-def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
-    return evaluation_set_work(settings, outline)
 
 
 def _assigned(settings: Settings, jobs: list[Job]) -> dict[str, int]:
@@ -61,12 +59,12 @@ def _assigned(settings: Settings, jobs: list[Job]) -> dict[str, int]:
     return dict(zip([job.image_id for job in jobs], options, strict=True))
 
 
-def _made(
-    context: StageContext, method: Method, inputs: MethodInputs, missing: Iterable[list[Job]], size: int
-) -> Iterator[Batch]:
+def make_images(context: StageContext, method: Method, inputs: MethodInputs, images: ImageSet) -> Iterator[Batch]:
     """Yield the missing images batch by batch; the model is loaded for the first."""
     settings, first_step = context.settings, context.settings.method.first_step
-    prefixes = prefix_store(context)
+    size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.compute.batch_size
+    folder = Keys(settings).prefix_folder()
+    prefixes = PrefixStore(folder) if folder else None  # shared by all runs with these images
     backbone = context.models.load(settings.model, settings.compute)
     method.check_family(backbone)
 
@@ -86,4 +84,4 @@ def _made(
             latents = denoise(backbone, generated)
         return Batch(jobs, decode(backbone, jobs, latents))
 
-    yield from fitting(missing, make, size, settings.compute.grow_batch and not method.whole_prompts)
+    yield from fitting(images.missing, make, size, settings.compute.grow_batch and not method.whole_prompts)
