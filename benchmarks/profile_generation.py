@@ -28,7 +28,7 @@ from torch import nn
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.generation.jobs import Job, make_jobs
 from icm_pipeline.generation.sampling import decode, denoise
-from icm_pipeline.hooks.wrapping import wrap_method
+from icm_pipeline.hooks.wrapping import wrapped
 from icm_pipeline.store.files import hash_file
 
 PIPELINE, DENOISER = "the pipeline's own code", "denoiser: the rest (norms, embeddings, sums)"
@@ -63,7 +63,7 @@ class Stopwatch:
         self._pass_to(self._parts.pop)
 
     def within(self, part: str) -> Callable[..., Any]:
-        """Return around(method, ...) for `wrap_method`."""
+        """Return around(method, ...) for `wrapped`."""
 
         def around(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             self.begin(part)
@@ -92,9 +92,9 @@ def profiled(backbone: Backbone, jobs: list[Job], folder: Path) -> dict[str, flo
         for name, module in backbone.denoiser.named_modules():
             if name in kinds or isinstance(module, nn.Conv2d):
                 watch(module, kinds.get(name, CONVOLUTION), stopwatch, stack)
-        wrap_method(pipe.scheduler, "step", stopwatch.within(SCHEDULER), stack)
-        wrap_method(pipe.vae, "decode", stopwatch.within("decoding"), stack)
-        wrap_method(pipe.image_processor, "postprocess", stopwatch.within("pixels to pictures"), stack)
+        stack.enter_context(wrapped(pipe.scheduler, "step", stopwatch.within(SCHEDULER)))
+        stack.enter_context(wrapped(pipe.vae, "decode", stopwatch.within("decoding")))
+        stack.enter_context(wrapped(pipe.image_processor, "postprocess", stopwatch.within("pixels to pictures")))
         samples = decode(backbone, jobs, denoise(backbone, jobs))
     for sample in samples:
         packed, path = io.BytesIO(), folder / f"{sample.job.image_id}.png"

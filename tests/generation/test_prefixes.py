@@ -10,7 +10,7 @@ import torch
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.generation.prefixes import Prefix, PrefixError, PrefixStore, kept, replayed, shared_prefix
+from icm_pipeline.generation.prefixes import PrefixError, PrefixStore, kept, replayed, shared_prefix, split_calls
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
@@ -19,13 +19,13 @@ from tests.helpers.models import NUM_STEPS
 FIRST = 2
 
 
-def remember(backbone: Backbone, jobs: list[Job], before: int = FIRST) -> Prefix:
+def remember(backbone: Backbone, jobs: list[Job], before: int = FIRST) -> list[torch.Tensor]:
     with (
         hooked(backbone, [], None, len(jobs)) as clock,
         kept(backbone, clock, before) as calls,
     ):
         denoise(backbone, jobs)
-    return Prefix.of_calls(calls, len(jobs))
+    return split_calls(calls, len(jobs))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_replayed_run_ends_where_the_plain_one_does(
         backbone.pipe.scheduler = own
     assert torch.equal(again, plain)
     assert len(computed) < NUM_STEPS * 2
-    assert len(prefix.calls()) > 0
+    assert len(prefix[0]) > 0
 
 
 def test_only_the_steps_after_the_prefix_are_computed(backbone: Backbone, jobs: list[Job], computed: list[int]) -> None:
@@ -66,7 +66,7 @@ def test_only_the_steps_after_the_prefix_are_computed(backbone: Backbone, jobs: 
 
 def test_images_of_one_batch_can_be_replayed_in_another(backbone: Backbone, jobs: list[Job]) -> None:
     plain, prefix = denoise(backbone, jobs), remember(backbone, jobs)
-    with replayed(backbone, Prefix(prefix.outputs[1:3])):
+    with replayed(backbone, prefix[1:3]):
         torch.testing.assert_close(denoise(backbone, jobs[1:3]), plain[1:3], rtol=1e-5, atol=1e-5)
 
 
@@ -88,12 +88,12 @@ def test_steering_after_the_prefix_is_the_same(backbone: Backbone, jobs: list[Jo
 def test_without_guidance_an_image_has_one_part(backbone: Backbone, jobs: list[Job]) -> None:
     assert backbone.sampling is not None
     unguided = replace(backbone, sampling=replace(backbone.sampling, guidance_scale=1.0))
-    assert {tuple(output.shape[:2]) for output in remember(unguided, jobs).outputs} == {(FIRST, 1)}
+    assert {tuple(output.shape[:2]) for output in remember(unguided, jobs)} == {(FIRST, 1)}
 
 
 def test_calls_of_different_shapes_are_refused() -> None:
     with pytest.raises(PrefixError, match="no tensors of one shape"):
-        Prefix.of_calls([torch.zeros(4, 2), torch.zeros(2, 2)], 2)
+        split_calls([torch.zeros(4, 2), torch.zeros(2, 2)], 2)
 
 
 def test_nothing_stays_behind(backbone: Backbone, jobs: list[Job]) -> None:
@@ -136,7 +136,7 @@ def test_outputs_that_are_no_tensors_are_computed_every_time(
     backbone: Backbone, jobs: list[Job], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(PrefixError):
-        Prefix.of_calls([torch.empty(0)] * FIRST, len(jobs))
+        split_calls([torch.empty(0)] * FIRST, len(jobs))
     store = PrefixStore(tmp_path)
     for _ in range(3):
         with shared_prefix(backbone, StepClock(), store, ["a"], FIRST):

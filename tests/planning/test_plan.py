@@ -191,10 +191,10 @@ def test_images_of_an_interrupted_job_are_not_made_again(made: Settings, tmp_pat
 
     class StopError(Exception): ...
 
-    from icm_pipeline.stages import originals
+    from icm_pipeline.stages import steer
 
     with pytest.MonkeyPatch.context() as patch:
-        real, calls = originals.decode, []
+        real, calls = steer.decode, []
 
         def second_fails(*args: Any) -> Any:
             calls.append(args)
@@ -202,7 +202,7 @@ def test_images_of_an_interrupted_job_are_not_made_again(made: Settings, tmp_pat
                 raise StopError
             return real(*args)
 
-        patch.setattr(originals, "decode", second_fails)
+        patch.setattr(steer, "decode", second_fails)
         with pytest.raises(StopError):
             pipeline.run("originals")
     assert partial.exists()

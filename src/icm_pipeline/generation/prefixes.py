@@ -7,7 +7,7 @@ runs unchanged, so that any pipeline and scheduler comes to the same latents.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.modules import is_compiled
 from icm_pipeline.hooks.clock import StepClock
-from icm_pipeline.hooks.wrapping import wrap_method
+from icm_pipeline.hooks.wrapping import wrapped
 from icm_pipeline.store.files import written_whole
 
 log = logging.getLogger(__name__)
@@ -29,35 +29,21 @@ class PrefixError(ValueError):
     """Outputs of the denoiser that cannot be kept or put back for this model."""
 
 
-class Prefix:
-    """The denoiser's outputs for each image of a batch before a step.
+def split_calls(calls: Sequence[Tensor], num_images: int) -> list[Tensor]:
+    """Split what a batch's calls returned, each [parts * num_images, ...] with the images innermost, by image.
 
-    outputs: one tensor [calls, parts, ...] per image, where parts are the rows an image has in a call (two under
-    classifier-free guidance).
+    Returns a tensor [calls, parts, ...] per image, where parts are the rows an image has in a call (two under
+    classifier-free guidance). They leave the device here, once for the batch.
     """
-
-    def __init__(self, outputs: Sequence[Tensor]) -> None:
-        self.outputs = tuple(outputs)
-
-    @classmethod
-    def of_calls(cls, calls: Sequence[Tensor], num_images: int) -> "Prefix":
-        """Split what a batch's calls returned, each [parts * num_images, ...] with the images innermost, by image.
-
-        They leave the device here, once for the batch.
-        """
-        shapes = {tuple(call.shape) for call in calls}
-        if len(shapes) != 1 or not calls[0].numel() or calls[0].shape[0] % num_images:
-            raise PrefixError(f"the denoiser returned no tensors of one shape for {num_images} image(s)")
-        stacked = torch.stack([call.unflatten(0, (-1, num_images)) for call in calls]).cpu()
-        return cls([image.contiguous() for image in stacked.unbind(2)])
-
-    def calls(self) -> list[Tensor]:
-        """Return what the denoiser returned in each call for the whole batch."""
-        return [call.flatten(0, 1) for call in torch.stack(self.outputs, dim=2)]
+    shapes = {tuple(call.shape) for call in calls}
+    if len(shapes) != 1 or not calls[0].numel() or calls[0].shape[0] % num_images:
+        raise PrefixError(f"the denoiser returned no tensors of one shape for {num_images} image(s)")
+    stacked = torch.stack([call.unflatten(0, (-1, num_images)) for call in calls]).cpu()
+    return [image.contiguous() for image in stacked.unbind(2)]
 
 
 class PrefixStore:
-    """Prefixes on disk, one file per image, for one set of images and one first steered step.
+    """The denoiser's outputs before the first steered step, on disk: a file per image of one set.
 
     A file is written by one rename, so a killed job leaves none half-written and two jobs at once leave the same one.
     """
@@ -66,18 +52,17 @@ class PrefixStore:
         self._folder = folder
         self.is_useless = False  # the model's outputs turned out to be none that can be kept
 
-    def load(self, image_ids: Sequence[str]) -> Prefix | None:
-        """Return the prefix of these images, None unless that of each is there and can be read."""
-        paths = [self._path(image_id) for image_id in image_ids]
+    def load(self, image_ids: Sequence[str]) -> list[Tensor] | None:
+        """Return the outputs for each of these images, None unless all are there and can be read."""
         try:
-            outputs = [load_file(path)["outputs"] for path in paths]
+            outputs = [load_file(self._path(image_id))["outputs"] for image_id in image_ids]
         except (OSError, SafetensorError, KeyError):
             return None
-        return Prefix(outputs) if len({output.shape for output in outputs}) == 1 else None
+        return outputs if len({output.shape for output in outputs}) == 1 else None
 
-    def save(self, image_ids: Sequence[str], prefix: Prefix) -> None:
+    def save(self, image_ids: Sequence[str], outputs: Sequence[Tensor]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for image_id, output in zip(image_ids, prefix.outputs, strict=True):
+        for image_id, output in zip(image_ids, outputs, strict=True):
             with written_whole(self._path(image_id)) as partial:
                 save_file({"outputs": output}, partial)
 
@@ -97,15 +82,15 @@ def shared_prefix(
     if store is None or store.is_useless or is_compiled(backbone.denoiser):
         yield
         return
-    prefix = store.load(image_ids)
-    if prefix is not None:
-        with replayed(backbone, prefix):
+    outputs = store.load(image_ids)
+    if outputs is not None:
+        with replayed(backbone, outputs):
             yield
         return
     with kept(backbone, clock, before_step) as calls:
         yield
     try:
-        store.save(image_ids, Prefix.of_calls(calls, len(image_ids)))
+        store.save(image_ids, split_calls(calls, len(image_ids)))
     except PrefixError as error:
         store.is_useless = True
         log.warning("The steps before the first steered one are computed again in every run: %s.", error)
@@ -128,15 +113,14 @@ def kept(backbone: Backbone, clock: StepClock, before_step: int) -> Iterator[lis
             calls.append(first.detach().clone() if isinstance(first, Tensor) else torch.empty(0))
         return output
 
-    with ExitStack() as stack:
-        wrap_method(backbone.denoiser, "forward", keeping, stack)
+    with wrapped(backbone.denoiser, "forward", keeping):
         yield calls
 
 
 @contextmanager
-def replayed(backbone: Backbone, prefix: Prefix) -> Iterator[None]:
-    """Return the kept outputs in the first calls of the denoiser instead of computing them."""
-    left = iter(prefix.calls())
+def replayed(backbone: Backbone, outputs: Sequence[Tensor]) -> Iterator[None]:
+    """Return the outputs kept of a batch's images in the first calls of the denoiser instead of computing them."""
+    left = (call.flatten(0, 1) for call in torch.stack(tuple(outputs), dim=2))
 
     def replaying(forward: Any, *args: Any, **kwargs: Any) -> Any:
         output = next(left, None)
@@ -144,6 +128,5 @@ def replayed(backbone: Backbone, prefix: Prefix) -> Iterator[None]:
             return forward(*args, **kwargs)
         return (output.to(backbone.pipe._execution_device),)
 
-    with ExitStack() as stack:
-        wrap_method(backbone.denoiser, "forward", replaying, stack)
+    with wrapped(backbone.denoiser, "forward", replaying):
         yield

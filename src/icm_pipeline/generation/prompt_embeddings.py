@@ -6,13 +6,13 @@ family makes of a prompt; nothing is sliced or put together anew, so that the im
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from icm_pipeline.hooks.wrapping import wrap_method
+from icm_pipeline.hooks.wrapping import wrapped
 
 MOST_BYTES = 256_000_000  # of embeddings that are kept for a pipeline; they lie on its device
 
@@ -29,13 +29,10 @@ class _Encoded:
         asked = repr((args, sorted(kwargs.items())))
         if asked not in self._found:
             self._found[asked] = encode_prompt(*args, **kwargs)
-            while len(self._found) > 1 and self._num_bytes() > MOST_BYTES:
+            while len(self._found) > 1 and sum(t.nbytes for t in _tensors(list(self._found.values()))) > MOST_BYTES:
                 self._found.popitem(last=False)
         self._found.move_to_end(asked)
         return _copied(self._found[asked])
-
-    def _num_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in _tensors(list(self._found.values())))
 
 
 # By pipeline, so two runs share nothing here unless they share a model.
@@ -46,8 +43,7 @@ _ENCODED: WeakKeyDictionary[Any, _Encoded] = WeakKeyDictionary()
 def remembered_prompts(pipe: Any) -> Iterator[None]:
     """Let a pipeline encode no prompts twice that it encoded in an earlier such context."""
     encoded = _ENCODED.setdefault(pipe, _Encoded())
-    with ExitStack() as stack:
-        wrap_method(pipe, "encode_prompt", encoded.encode, stack)
+    with wrapped(pipe, "encode_prompt", encoded.encode):
         yield
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,7 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     shape = family.latent_shape(pipe, sampling.height, sampling.width)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
-    with ExitStack() as stack:
-        stack.enter_context(_clear_memory_error(len(jobs), "compute.batch_size"))
-        stack.enter_context(remembered_prompts(pipe))
+    with _clear_memory_error(len(jobs), "compute.batch_size"), remembered_prompts(pipe):
         result: Tensor = pipe(
             prompt=[job.prompt for job in jobs],
             latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from icm_pipeline.backbones.base import BackboneError, Call
-from icm_pipeline.hooks.wrapping import wrap_method
+from icm_pipeline.hooks.wrapping import wrapped
 
 
 class StepClock:
@@ -78,9 +78,9 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callabl
         clock.num_images = len(latents)
         return result
 
-    wrap_method(pipe.scheduler, "set_timesteps", starting, stack)
-    wrap_method(pipe.scheduler, "step", advancing, stack)
-    wrap_method(pipe, "prepare_latents", preparing, stack)
+    stack.enter_context(wrapped(pipe.scheduler, "set_timesteps", starting))
+    stack.enter_context(wrapped(pipe.scheduler, "step", advancing))
+    stack.enter_context(wrapped(pipe, "prepare_latents", preparing))
 
 
 def noise_levels(scheduler: Any) -> list[float]:
@@ -103,10 +103,8 @@ def noise_levels(scheduler: Any) -> list[float]:
 
 
 def _is_flow(scheduler: Any) -> bool:
-    config = scheduler.config
-    return type(scheduler).__name__.startswith("FlowMatch") or bool(
-        config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
-    )
+    says, name = scheduler.config.get, type(scheduler).__name__
+    return bool(name.startswith("FlowMatch") or says("use_flow_sigmas") or says("prediction_type") == "flow_prediction")
 
 
 def step_numbers(levels: Sequence[float]) -> list[int]:

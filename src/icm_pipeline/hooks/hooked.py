@@ -18,7 +18,7 @@ from icm_pipeline.backbones.modules import is_compiled, path_to, uncompiled
 from icm_pipeline.hooks.clock import StepClock, drive
 from icm_pipeline.hooks.compiled import switched_on
 from icm_pipeline.hooks.gated import CaughtGates, away_from_zero
-from icm_pipeline.hooks.wrapping import wrap_method
+from icm_pipeline.hooks.wrapping import wrapped
 
 
 class Hook(Protocol):
@@ -44,11 +44,11 @@ def hooked(
         with hooked(attach(pipe), ["mid_block.attentions.0.transformer_blocks.0.attn1"], doubled):
             images = pipe("a face of a doctor").images
 
-    num_images: how many images are made at once, None
-    to let the pipeline tell; a pipeline that makes another number is refused. Of several contexts the outer one's hook
-    sees a layer first. Everything registered or wrapped is taken off again on exit, after an exception too; on a
-    compiled denoiser hooks that do nothing stay. Raises BackboneError for a call of the denoiser whose step or images
-    are not known and, when the next run begins or on exit, if a layer was never reached in a run.
+    num_images: how many images are made at once, None to let the pipeline tell; a pipeline that makes another number
+    is refused. Of several contexts the outer one's hook sees a layer first. Everything registered or wrapped is taken
+    off again on exit, after an exception too; on a compiled denoiser hooks that do nothing stay. Raises BackboneError
+    for a call of the denoiser whose step or images are not known and, when the next run begins or on exit, if a layer
+    was never reached in a run.
     """
     assert hook is not None or not layers
     clock = StepClock(num_images)
@@ -90,8 +90,7 @@ def _check_reached(backbone: Backbone, denoiser: nn.Module, layers: Sequence[str
 
 def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None:
     """Tell the clock, before each call of the denoiser, what the call is."""
-
-    scheduler = backbone.pipe.scheduler
+    denoiser, scheduler = backbone.denoiser, backbone.pipe.scheduler
 
     def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         num_images = _known_images(backbone, scheduler, clock)
@@ -103,9 +102,8 @@ def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None
         before(args, kwargs)
         return compiled(*args, **kwargs)
 
-    denoiser = backbone.denoiser
     if denoiser._compiled_call_impl is not None:  # by its own compile(), which looks at no hook registered later
-        wrap_method(denoiser, "_compiled_call_impl", calling, stack)
+        stack.enter_context(wrapped(denoiser, "_compiled_call_impl", calling))
     else:
         handle = denoiser.register_forward_pre_hook(lambda _, args, kwargs: before(args, kwargs), with_kwargs=True)
         stack.callback(handle.remove)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm_pipeline.config.schema import Settings, value_at
-from icm_pipeline.images.naming_rules import compile_rules, read_name
+from icm_pipeline.images.naming_rules import compile_rule, read_name
 from icm_pipeline.images.pictures import PICTURE_SUFFIXES, problem_of
 from icm_pipeline.images.table import TABLE, ImageRow
 from icm_pipeline.machine.threads import in_threads
@@ -64,13 +64,9 @@ def folder_of(settings: Settings, setting: str) -> Path:
 
 def list_images(settings: Settings, setting: str) -> FolderTable:
     """Return the images of the folder that `images` or `reference` gives, unopened."""
-    folders, attribute = settings.folders, settings.attribute
-    folder = folder_of(settings, setting)
-    return read_folder(
-        FolderReading(
-            folder, setting, folders.table, folders.names, attribute.evaluation_prompts, list(attribute.options)
-        )
-    )
+    folders, attribute, folder = settings.folders, settings.attribute, folder_of(settings, setting)
+    prompts, options = attribute.evaluation_prompts, list(attribute.options)
+    return read_folder(FolderReading(folder, setting, folders.table, folders.names, prompts, options))
 
 
 def read_images(settings: Settings, setting: str) -> list[ImageRow]:
@@ -107,7 +103,9 @@ def read_folder(reading: FolderReading) -> FolderTable:
 def list_pictures(folder: Path) -> dict[str, Path]:
     """Return every picture below a folder by its path from there; hidden files and folders are left out."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
-    named = {_text(path.relative_to(folder)): path for path in found}
+    named = {  # as text that can be written, also where a name is no UTF-8
+        os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace"): path for path in found
+    }
     return {name: named[name] for name in sorted(named) if not any(part.startswith(".") for part in name.split("/"))}
 
 
@@ -118,10 +116,7 @@ def content_key(rows: Sequence[ImageRow]) -> str:
 
 
 def mark_unreadable(rows: Sequence[ImageRow], setting: str) -> list[ImageRow]:
-    """Open every picture and return the rows, with the reason where one cannot be read.
-
-    Raises ValueError if none can.
-    """
+    """Open every picture and return the rows, with the reason where one cannot be read; ValueError if none can."""
     marked = []
     with working(f"read {setting}", len(rows), "image") as work:
         for row, problem in zip(rows, in_threads(problem_of, [row.path for row in rows]), strict=True):
@@ -133,11 +128,6 @@ def mark_unreadable(rows: Sequence[ImageRow], setting: str) -> list[ImageRow]:
     if lost:
         log.warning("%s: %d of %d images cannot be read: %s", setting, len(lost), len(marked), abbreviate(lost))
     return marked
-
-
-def _text(path: Path) -> str:
-    """Return a path as text that can be written, also where its name is no UTF-8."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _digest(path: Path) -> str:
@@ -153,7 +143,7 @@ def _from_names(pictures: dict[str, Path], reading: FolderReading) -> FolderTabl
     stems = {name: name.removesuffix(path.suffix) for name, path in pictures.items()}
     if not reading.names:
         return FolderTable([_row(stem, {}, pictures[name], reading, name) for name, stem in stems.items()], [], "")
-    patterns = compile_rules(reading.names)
+    patterns = [compile_rule(rule) for rule in reading.names]
     fields = {name: read_name(stem, patterns) for name, stem in stems.items()}
     unfit = [name for name, found in fields.items() if found is None]
     if len(unfit) == len(fields):

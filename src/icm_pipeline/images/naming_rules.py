@@ -13,12 +13,8 @@ from icm_pipeline.config.schema import ConfigError
 FIELDS = {
     "id": ".+?", "prompt": "[^/]+?", "prompt_index": "[0-9]+", "seed": "[0-9]+", "option": "[^/]+?", "skip": "[^/]*?",
 }  # fmt: skip
+KNOWN = ", ".join(f"{{{name}}}" for name in FIELDS)
 FIELD = re.compile(r"\{(\w*)\}")
-
-
-def compile_rules(rules: Sequence[str]) -> list[re.Pattern[str]]:
-    """Turn naming rules into patterns with a group for each field; raises ConfigError for a rule that is none."""
-    return [_compiled(rule) for rule in rules]
 
 
 def read_name(name: str, patterns: Sequence[re.Pattern[str]]) -> dict[str, str] | None:
@@ -36,12 +32,13 @@ def read_name(name: str, patterns: Sequence[re.Pattern[str]]) -> dict[str, str] 
     return None
 
 
-def _compiled(rule: str) -> re.Pattern[str]:
+def compile_rule(rule: str) -> re.Pattern[str]:
+    """Turn a naming rule into a pattern with a group for each field; raises ConfigError for a rule that is none."""
     pattern, position, seen = "", 0, []
     for field in FIELD.finditer(rule):
         name = field[1]
         if name not in FIELDS:
-            raise ConfigError(f"folders.names: {rule!r} has a field {{{name}}}. Known: {_known()}.")
+            raise ConfigError(f"folders.names: {rule!r} has a field {{{name}}}. Known: {KNOWN}.")
         if name in seen and name != "skip":
             raise ConfigError(f"folders.names: {rule!r} has the field {{{name}}} twice.")
         pattern += re.escape(rule[position : field.start()])
@@ -49,9 +46,5 @@ def _compiled(rule: str) -> re.Pattern[str]:
         seen.append(name)
         position = field.end()
     if not seen:
-        raise ConfigError(f"folders.names: {rule!r} has no field. Known: {_known()}.")
+        raise ConfigError(f"folders.names: {rule!r} has no field. Known: {KNOWN}.")
     return re.compile(pattern + re.escape(rule[position:]))
-
-
-def _known() -> str:
-    return ", ".join(f"{{{name}}}" for name in FIELDS)
