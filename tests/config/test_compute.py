@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.help_page import choices_of
 from icm_pipeline.config.mistakes import explain
-from icm_pipeline.config.schema import ComputeConfig, ConfigError, Settings, conf_path, register_schema
+from icm_pipeline.config.schema import ComputeConfig, ConfigError, Settings, conf_path, register_schema, unknown_setting
 
 Compose = Callable[..., Settings]
 
@@ -64,14 +64,17 @@ def test_every_model_composes_and_small_and_large_ones_on_every_choice(model: st
     assert settings.compute.offload == ("model" if choice == "offload" else "none")
 
 
-@pytest.mark.parametrize("name", [each.name for each in fields(ComputeConfig)])
-def test_a_setting_that_was_the_models_is_refused_with_its_new_name(compose_settings: Compose, name: str) -> None:
-    with pytest.raises(HydraException) as caught:
-        compose_settings(f"model.{name}=1")
+@pytest.mark.parametrize("word", ["model.device=cpu", "+model.batch_size=1"])
+def test_a_setting_that_was_the_models_is_refused_with_its_new_name(compose_settings: Compose, word: str) -> None:
+    with pytest.raises((ConfigError, HydraException)) as caught:
+        compose_settings(word)
+    name = word.partition(".")[2].partition("=")[0]
     assert f"there is no model.{name}: set compute.{name}." in explain(caught.value)
-    with pytest.raises((ConfigError, HydraException)) as caught_when_added:
-        compose_settings(f"+model.{name}=1")
-    assert f"there is no model.{name}: set compute.{name}." in explain(caught_when_added.value)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(ComputeConfig)])
+def test_every_compute_setting_is_named_for_who_looks_for_it_in_the_model(name: str) -> None:
+    assert unknown_setting(f"model.{name}", name, []).startswith(f"there is no model.{name}: set compute.{name}.")
 
 
 @pytest.mark.parametrize("group", ["model", "compute", "labeler", "hydra/launcher"])

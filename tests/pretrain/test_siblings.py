@@ -52,7 +52,7 @@ def test_a_sibling_is_saved_whole_and_draws(name: str, plan_of: Callable[..., Pr
     assert images[0].tobytes() != images[1].tobytes()
 
 
-@pytest.mark.parametrize("name", SIBLINGS)
+@pytest.mark.parametrize("name", [SIBLINGS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SIBLINGS[1:])])
 def test_a_sibling_trained_on_begins_with_its_shipped_weights_and_remembers(
     name: str, plan_of: Callable[..., PretrainPlan]
 ) -> None:

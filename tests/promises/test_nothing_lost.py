@@ -74,7 +74,7 @@ def leftovers(outputs: Path) -> list[Path]:
     return beside + [path for path in folders if not (path / "manifest.json").exists()]
 
 
-@pytest.mark.parametrize("num_kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_pipeline_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_one(
     make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path, num_kills: int
 ) -> None:
