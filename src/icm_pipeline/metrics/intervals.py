@@ -63,10 +63,7 @@ def paired_change(
     (low_b, high_b), (low_a, high_a) = (_interval(side, level) for side in sides)
     vary = min(np.ptp(values_a), np.ptp(values_b)) > ROUNDING
     shared = float(np.corrcoef(values_a, values_b)[0, 1]) if vary else 0.0
-    return change, (
-        change - _joined(a - low_a, high_b - b, shared),
-        change + _joined(high_a - a, b - low_b, shared),
-    )
+    return change, (change - _joined(a - low_a, high_b - b, shared), change + _joined(high_a - a, b - low_b, shared))
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,10 @@ EDGE_WEIGHT = 1.0
 def build_autoencoder(seed: int) -> AutoencoderKL:
     torch.manual_seed(seed)
     return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=LATENT_CHANNELS,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 32, 64, 96),
-        layers_per_block=1,
-        norm_num_groups=16,
-        sample_size=64,
-        mid_block_add_attention=True,
-    )
+        in_channels=3, out_channels=3, latent_channels=LATENT_CHANNELS, block_out_channels=(32, 32, 64, 96),
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1, norm_num_groups=16, sample_size=64, mid_block_add_attention=True,
+    )  # fmt: skip
 
 
 def to_tensor(pixels: Tensor) -> Tensor:
@@ -84,11 +77,9 @@ def standardise_latents(model: AutoencoderKL, pixels: Tensor) -> None:
 @torch.no_grad()
 def encode_portraits(model: AutoencoderKL | AutoencoderDC, pixels: Tensor, batch_size: int = 200) -> Tensor:
     """Return the latents [n, 8, 8, 8], unscaled; of a variational autoencoder the posterior means."""
-    device = next(model.parameters()).device
     parts = []
     for batch in pixels.split(batch_size):
-        images = to_tensor(batch).to(device)
-        encoded = model.encode(images)
+        encoded = model.encode(to_tensor(batch).to(model.device))
         latents = encoded.latent_dist.mean if isinstance(model, AutoencoderKL) else encoded.latent
         parts.append(latents.float().cpu())
     return torch.cat(parts)
@@ -97,17 +88,11 @@ def encode_portraits(model: AutoencoderKL | AutoencoderDC, pixels: Tensor, batch
 def build_deep_compression(seed: int) -> AutoencoderDC:
     torch.manual_seed(seed)
     return AutoencoderDC(
-        latent_channels=LATENT_CHANNELS,
-        encoder_block_out_channels=(32, 32, 64, 128),
-        decoder_block_out_channels=(32, 32, 64, 128),
-        encoder_layers_per_block=(1, 1, 1, 1),
-        decoder_layers_per_block=(1, 1, 2, 2),
-        encoder_block_types="ResBlock",
-        decoder_block_types="ResBlock",
-        encoder_qkv_multiscales=((),) * 4,
-        decoder_qkv_multiscales=((),) * 4,
-        scaling_factor=1.0,
-    )
+        latent_channels=LATENT_CHANNELS, scaling_factor=1.0, encoder_qkv_multiscales=((),) * 4,
+        decoder_qkv_multiscales=((),) * 4, encoder_block_types="ResBlock", decoder_block_types="ResBlock",
+        encoder_block_out_channels=(32, 32, 64, 128), decoder_block_out_channels=(32, 32, 64, 128),
+        encoder_layers_per_block=(1, 1, 1, 1), decoder_layers_per_block=(1, 1, 2, 2),
+    )  # fmt: skip
 
 
 def train_deep_compression(

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.pretrain.training import TrainingPlan
 from icm_pipeline.pretrain.world import OCCUPATIONS, PERSON_SHARE
 
+History = dict[str, list[dict[str, Any]]]  # the trainings behind weights, {part: [one entry per run, oldest first]}
 TRAINING = "training.json"
 QUALITY = "quality.json"
 DISTILLED = (
@@ -39,21 +41,19 @@ HEADER = {
 }
 
 
-def read_training(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return what is known of the trainings behind a folder's weights, {part: [one entry per run, oldest first]}."""
+def read_training(folder: Path) -> History:
+    """Return what is known of the trainings behind a folder's weights."""
     path = folder / TRAINING
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write_training(
-    folder: Path,
-    checkpoint: Path,
-    part: str,
-    plan: TrainingPlan,
-    num_portraits: int,
-    earlier: dict[str, list[dict[str, Any]]],
-) -> None:
-    """Write the folder's training.json: the history of the weights it began with, and what this training did."""
+    folder: Path, checkpoint: Path, part: str, plan: TrainingPlan, num_portraits: int, earlier: History
+) -> History:
+    """Write the folder's training.json: the history of the weights it began with, and what this training did.
+
+    Returns the whole history.
+    """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     entry = {
         **asdict(plan),
@@ -65,6 +65,7 @@ def write_training(
     }
     history = {**earlier, part: [*earlier.get(part, []), entry]}
     (folder / TRAINING).write_text(json.dumps(history, indent=2) + "\n")
+    return history
 
 
 def write_cards(zoo: Path) -> None:
@@ -78,112 +79,97 @@ def write_cards(zoo: Path) -> None:
         body = JUDGES.get(name, _model_quality)
         seen = f"{figures['num_held_out']:,} held-out renders and " if "num_held_out" in figures else ""
         command = "python -m icm_pipeline stage=pretrain" + ("" if name in ("tiny", *JUDGES) else f" model={name}")
-        lines = [
+        paragraphs = (
             f"# {name}",
-            "",
             HEADER[name],
-            "",
-            *_sizes(folder),
-            "",
+            _sizes(folder),
             "## Data",
-            "",
             "Portraits of 64 x 64 pixels drawn with DiceBear avataaars (Pablo Stanley, free for "
             "personal and commercial use) and resvg, plus wrinkles for the old. "
             f"{PERSON_SHARE:.0%} show a person without occupation, the rest one of {len(OCCUPATIONS) - 1} occupations "
             "with equal odds. Odds and phrasings: `icm_pipeline/pretrain/world.py` and `captions.py`. "
             "Portrait i of a split is decided by (seed, split, i) alone.",
-            "",
             "## Training",
-            "",
-            *_training(folder),
-            "",
+            _training(folder),
             "A part with several rows was trained in several goes, each from the averaged half-precision weights of "
             "the one before; the learning rate rises and falls in each.",
-            "",
             f"Made by `{command}`; measured by `pretrain.part=quality` on {seen}about {figures['num_images']} "
             "generated images a question.",
-            "",
             "## Measured quality",
-            "",
-            *body(figures),
-            "",
+            body(figures),
             "## Limits",
-            "",
             "Cartoon people of a made-up world: nothing measured here says anything about people, and the odds of the "
             "occupations are invented.",
-        ]
-        (folder / "README.md").write_text("\n".join(lines) + "\n")
+        )
+        (folder / "README.md").write_text("\n\n".join(paragraphs) + "\n")
 
 
-def _sizes(folder: Path) -> list[str]:
-    lines = ["| weights | parameters | MB |", "|---|---|---|"]
+def _table(*rows: Sequence[object]) -> str:
+    """Return a table of Markdown, the first row its head."""
+    lines = ["|" + "".join(f" {cell} |" if cell != "" else " |" for cell in row) for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def _sizes(folder: Path) -> str:
+    rows = []
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             count = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
-        name = path.relative_to(folder).as_posix()
-        lines.append(f"| `{name}` | {count / 1e6:.2f} M | {path.stat().st_size / 1e6:.1f} |")
-    return lines
+        name, size = path.relative_to(folder).as_posix(), path.stat().st_size
+        rows.append((f"`{name}`", f"{count / 1e6:.2f} M", f"{size / 1e6:.1f}"))
+    return _table(("weights", "parameters", "MB"), *rows)
 
 
-def _training(folder: Path) -> list[str]:
-    facts = json.loads((folder / TRAINING).read_text())
-    columns = ("part", "portraits", "steps", "batch", "peak rate", "seed", "time", "machine")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for part, row in ((part, row) for part, rows in facts.items() for row in rows):
-        steps = f"{row['steps_done']:,} of {row['num_steps']:,}"
-        machine = f"{row['machine']}, torch {row['torch']}"
-        cells = (
-            part, f"{row['num_portraits']:,}", steps, row["batch_size"], f"{row['learning_rate']:g}", row["seed"],
-            f"{row['seconds'] / 60:.0f} min", machine,
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    return lines
+def _training(folder: Path) -> str:
+    rows = [
+        (
+            part, f"{row['num_portraits']:,}", f"{row['steps_done']:,} of {row['num_steps']:,}", row["batch_size"],
+            f"{row['learning_rate']:g}", row["seed"], f"{row['seconds'] / 60:.0f} min",
+            f"{row['machine']}, torch {row['torch']}",
+        )
+        for part, trainings in read_training(folder).items()
+        for row in trainings
+    ]  # fmt: skip
+    return _table(("part", "portraits", "steps", "batch", "peak rate", "seed", "time", "machine"), *rows)
 
 
-def _percentages(title: str, values: dict[str, float]) -> list[str]:
-    return [
-        f"| {title} | {' | '.join(name.replace('_', ' ') for name in values)} |",
-        "|---" * (len(values) + 1) + "|",
-        f"| | {' | '.join(f'{value:.1%}' for value in values.values())} |",
-        "",
-    ]
+def _percentages(title: str, values: dict[str, float]) -> str:
+    names = (name.replace("_", " ") for name in values)
+    return _table((title, *names), ("", *(f"{value:.1%}" for value in values.values()))) + "\n"
 
 
-def _classifier_quality(figures: dict[str, Any]) -> list[str]:
+def _classifier_quality(figures: dict[str, Any]) -> str:
     return _percentages("right on held-out renders", figures["classifier_accuracy"])
 
 
-def _clip_quality(figures: dict[str, Any]) -> list[str]:
-    return [
-        *_percentages("zero-shot labels right on held-out renders", figures["clip_accuracy"]),
-        *_percentages("agrees with the classifier on generated images", figures["judges_agree"]),
-    ]
+def _clip_quality(figures: dict[str, Any]) -> str:
+    right = _percentages("zero-shot labels right on held-out renders", figures["clip_accuracy"])
+    return right + "\n" + _percentages("agrees with the classifier on generated images", figures["judges_agree"])
 
 
-def _model_quality(figures: dict[str, Any]) -> list[str]:
-    lines = _percentages("named attributes obeyed (default guidance)", figures["obeyed"])
-    lines += [
-        "| FD of the unsteered model over the four evaluation prompts | gender | age | skin tone |",
-        "|---|---|---|---|",
-        "| | " + " | ".join(f"{figures['fd_original'][name]:.3f}" for name in ("gender", "age", "skin_tone")) + " |",
-        "",
-        f"Autoencoder on held-out renders: {figures['autoencoder_psnr']:.1f} dB PSNR.",
-        "",
-        f"Shares at guidance 1 beside the training odds, {figures['odds']['images_per_occupation']} images an "
-        "occupation (largest difference of any option; sampling alone gives a standard error of "
-        f"{50 / figures['odds']['images_per_occupation'] ** 0.5:.1f} points at even odds):",
-        "",
-        "| occupation | gender: man, trained / drawn | age: old, trained / drawn | skin tone: largest difference |",
-        "|---|---|---|---|",
-    ]
+def _model_quality(figures: dict[str, Any]) -> str:
+    measured = ("gender", "age", "skin_tone")
+    rows = []
     for job in OCCUPATIONS:
-        gender, age, tone = (figures["odds"][name][job] for name in ("gender", "age", "skin_tone"))
+        gender, age, tone = (figures["odds"][name][job] for name in measured)
+        sides = [f"{row['trained'][1]:.2f} / {row['drawn'][1]:.2f}" for row in (gender, age)]
         largest = max(abs(a - b) for a, b in zip(tone["trained"], tone["drawn"], strict=True))
-        lines.append(
-            f"| {job} | {gender['trained'][1]:.2f} / {gender['drawn'][1]:.2f} | "
-            f"{age['trained'][1]:.2f} / {age['drawn'][1]:.2f} | {largest:.2f} |"
-        )
-    return lines
+        rows.append((job, *sides, f"{largest:.2f}"))
+    head = ("gender: man, trained / drawn", "age: old, trained / drawn", "skin tone: largest difference")
+    num_images = figures["odds"]["images_per_occupation"]
+    paragraphs = (
+        _percentages("named attributes obeyed (default guidance)", figures["obeyed"])
+        + "\n"
+        + _table(
+            ("FD of the unsteered model over the four evaluation prompts", "gender", "age", "skin tone"),
+            ("", *(f"{figures['fd_original'][name]:.3f}" for name in measured)),
+        ),
+        f"Autoencoder on held-out renders: {figures['autoencoder_psnr']:.1f} dB PSNR.",
+        f"Shares at guidance 1 beside the training odds, {num_images} images an occupation (largest difference of any "
+        f"option; sampling alone gives a standard error of {50 / num_images**0.5:.1f} points at even odds):",
+        _table(("occupation", *head), *rows),
+    )
+    return "\n\n".join(paragraphs)
 
 
 JUDGES = {"tiny-classifier": _classifier_quality, "tiny-clip": _clip_quality}

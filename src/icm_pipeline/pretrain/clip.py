@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from icm_pipeline.pretrain.augment import augment
+from icm_pipeline.pretrain.autoencoder import to_tensor
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
 from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
@@ -26,12 +27,6 @@ CONFIG: dict[str, Any] = {
 CAPTION_STAMP = 1_000_000  # keeps the judge's captions apart from the generator's
 UNNAMED_SHARE = 0.05
 NAMED_SHARE = {"gender": 0.5, "age": 0.5, "skin_tone": 0.5, "background": 0.5, "glasses": 0.6, "expression": 0.25}
-
-
-def clip_mean_std() -> tuple[Tensor, Tensor]:
-    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    return torch.tensor(OPENAI_DATASET_MEAN).view(1, 3, 1, 1), torch.tensor(OPENAI_DATASET_STD).view(1, 3, 1, 1)
 
 
 def write_config(folder: Path) -> Path:
@@ -54,7 +49,8 @@ def train_clip(portraits: Portraits, plan: TrainingPlan, run: TrainingRun, start
         model.load_state_dict({key: value.float() for key, value in shipped.items()})
     tokenizer = open_clip.get_tokenizer(MODEL_NAME)
     pixels = torch.from_numpy(portraits.pixels)
-    mean, std = clip_mean_std()
+    stats = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in stats)
 
     def loss(model: nn.Module, generator: torch.Generator) -> Loss:
         rows = torch.randint(len(pixels), (plan.batch_size,), generator=generator)
@@ -64,9 +60,12 @@ def train_clip(portraits: Portraits, plan: TrainingPlan, run: TrainingRun, start
             write_caption(person, caption_rng(plan.seed, row, stamp), NAMED_SHARE, UNNAMED_SHARE)
             for person, row in zip(people, rows.tolist(), strict=True)
         ]
-        true = torch.tensor([[caption.is_true_of(person) for caption in captions] for person in people]).float()
-        true = true.to(plan.device)
-        images = augment(pixels[rows].permute(0, 3, 1, 2).float().div(127.5).sub(1), generator)
+        true = (
+            torch.tensor([[caption.is_true_of(person) for caption in captions] for person in people])
+            .float()
+            .to(plan.device)
+        )
+        images = augment(to_tensor(pixels[rows]), generator)
         images = ((images + 1) / 2 - mean) / std
         tokens = tokenizer([caption.text for caption in captions])
         image_features, text_features, scale = model(images.to(plan.device), tokens.to(plan.device))[:3]

@@ -4,10 +4,11 @@ Zero terminal SNR (Lin et al. 2024, arXiv 2305.08891) matters here: with the usu
 shows the mean colour, so a sampler that starts from pure noise would not draw backgrounds at their training odds.
 """
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from icm_pipeline.pretrain.autoencoder import encode_portraits
+from icm_pipeline.pretrain.autoencoder import LATENT_CHANNELS, encode_portraits
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.dataset import Portraits, caption_rng
 from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
@@ -24,77 +25,51 @@ from icm_pipeline.store.files import written_whole
 from icm_pipeline.store.fingerprints import make_key
 
 MAX_TOKENS = 32
+TEXT_WIDTH = 128
 VOCABULARY_SIZE = 900
 EMPTY_CAPTION_SHARE = 0.1  # trains the unconditional half of classifier-free guidance
 
 
 def build_tokenizer(captions: list[str]) -> CLIPTokenizer:
     """Learn CLIP-style byte-pair merges on the captions, so that every common word is one token."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, normalizers, trainers
+    from tokenizers.pre_tokenizers import ByteLevel, Punctuation, Sequence, WhitespaceSplit
 
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Punctuation(),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation(), ByteLevel(add_prefix_space=False)])
+    alphabet = sorted(ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY_SIZE, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(captions, trainer)
-    merges = [tuple(line.split(" ")) for line in _merges(bpe)]
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     tokens = alphabet + [f"{letter}</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
 
-def _merges(bpe: object) -> list[str]:
-    import json
-
-    merges = json.loads(bpe.to_str())["model"]["merges"]  # type: ignore[attr-defined]
-    return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-
-
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=512,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            projection_dim=128,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    config = CLIPTextConfig(
+        hidden_size=TEXT_WIDTH, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return CLIPTextModel(config)
 
 
-def build_unet() -> UNet2DConditionModel:
-    """Return a UNet of one resolution with three transformer blocks wherever it attends.
+def build_unet(num_blocks: int = 3, text_width: int = TEXT_WIDTH, **more: Any) -> UNet2DConditionModel:
+    """Return a UNet of one resolution with `num_blocks` transformer blocks wherever it attends.
 
     With a second, coarser level the trained network did its spatial work in the 8 x 8 convolutions and hardly used the
     level below, so that steering there changed nothing.
     """
     return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=(96,),
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        layers_per_block=1,
-        transformer_layers_per_block=3,
-        attention_head_dim=4,
-        cross_attention_dim=128,
-    )
+        sample_size=8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(96,),
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), layers_per_block=1,
+        transformer_layers_per_block=num_blocks, attention_head_dim=4, cross_attention_dim=text_width, **more,
+    )  # fmt: skip
 
 
 def use_quick_attention(unet: UNet2DConditionModel, device: str) -> None:
@@ -105,17 +80,10 @@ def use_quick_attention(unet: UNet2DConditionModel, device: str) -> None:
 
 def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=1,
-    )
+        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
+        set_alpha_to_one=True, steps_offset=1,
+    )  # fmt: skip
 
 
 class TextToLatent(nn.Module):
@@ -161,29 +129,26 @@ class Batches:
     """Draws training batches: rows of the cached latents, a fresh caption for each, steps spread over the schedule."""
 
     def __init__(self, portraits: Portraits, autoencoder: AutoencoderKL, folder: Path, plan: TrainingPlan) -> None:
-        self._portraits = portraits
-        self._plan = plan
+        self._portraits, self._autoencoder, self._folder, self._plan = portraits, autoencoder, folder, plan
 
-        @cache
-        def latents() -> Tensor:  # only when a step is left to train
-            cached = cached_latents(portraits, autoencoder, folder)
-            return cached.to(plan.device, memory_format=torch.channels_last)
+    @cached_property
+    def _latents(self) -> Tensor:  # only when a step is left to train
+        cached = cached_latents(self._portraits, self._autoencoder, self._folder)
+        return cached.to(self._plan.device, memory_format=torch.channels_last)
 
-        self._latents: Callable[[], Tensor] = latents
-
-    def draw(self, generator: torch.Generator, num_timesteps: int = 1000) -> Batch:
+    def draw(self, generator: torch.Generator) -> Batch:
         size, plan = self._plan.batch_size, self._plan
         rows = torch.randint(len(self._portraits), (size,), generator=generator)
         stamp = int(torch.randint(2**31, (1,), generator=generator))
         silent = torch.rand(size, generator=generator) < EMPTY_CAPTION_SHARE
         spread = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
-        clean = self._latents()[rows]
+        clean = self._latents[rows]
         noise = torch.randn(clean.shape, generator=generator).to(plan.device)
         captions = [
             "" if drop else write_caption(self._portraits.people[row], caption_rng(plan.seed, row, 1 + stamp)).text
             for row, drop in zip(rows.tolist(), silent.tolist(), strict=True)
         ]
-        return Batch(clean, noise, (spread * num_timesteps).long().to(plan.device), captions, silent.to(plan.device))
+        return Batch(clean, noise, (spread * 1000).long().to(plan.device), captions, silent.to(plan.device))
 
 
 def cached_latents(portraits: Portraits, autoencoder: AutoencoderKL, folder: Path) -> Tensor:
@@ -239,12 +204,6 @@ def train_diffusion(
     train("diffusion", model, loss, plan, run)
     model.unet.to(memory_format=torch.contiguous_format)
     return StableDiffusionPipeline(
-        vae=autoencoder,
-        text_encoder=model.text_encoder,
-        tokenizer=tokenizer,
-        unet=model.unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+        vae=autoencoder, text_encoder=model.text_encoder, tokenizer=tokenizer, unet=model.unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from icm_pipeline.config.choices import SIBLINGS
 from icm_pipeline.config.schema import LabelerConfig, ModelConfig, PretrainConfig, Settings
 from icm_pipeline.labelers.base import Labeler
 from icm_pipeline.machine.devices import check_device
-from icm_pipeline.pretrain.cards import QUALITY, TRAINING, read_training, write_cards, write_training
+from icm_pipeline.pretrain.cards import QUALITY, TRAINING, History, read_training, write_cards, write_training
 from icm_pipeline.pretrain.dataset import Portraits, load_portraits, render_portraits
 from icm_pipeline.pretrain.training import TrainingPlan, TrainingRun, has_quick_bf16
 from icm_pipeline.store.files import replace_folder, spread_mode, write_json
@@ -95,8 +94,8 @@ def portraits(plan: PretrainPlan, split: str) -> Portraits:
 
 
 def make_portraits(plan: PretrainPlan) -> None:
-    for split in ("train", "held_out"):
-        portraits(plan, split)
+    portraits(plan, "train")
+    portraits(plan, "held_out")
 
 
 def make_autoencoder(plan: PretrainPlan) -> None:
@@ -107,9 +106,8 @@ def make_autoencoder(plan: PretrainPlan) -> None:
         return
     pictures = portraits(plan, "train")
     model = train_autoencoder(pictures, plan.training("autoencoder"), _training_run(plan, pictures))
-    with _new_folder(plan.folder / "autoencoder") as folder:
+    with _new_folder(plan, plan.folder / "autoencoder", "autoencoder") as folder:
         model.save_pretrained(folder)
-        _note_training(plan, "autoencoder", folder, {})
 
 
 def make_classifier(plan: PretrainPlan) -> None:
@@ -117,22 +115,21 @@ def make_classifier(plan: PretrainPlan) -> None:
 
     pictures = portraits(plan, "train")
     model = train_classifier(pictures, plan.training("classifier"), _training_run(plan, pictures))
-    with _new_folder(plan.zoo / CLASSIFIER_FOLDER) as folder:
+    with _new_folder(plan, plan.zoo / CLASSIFIER_FOLDER, "classifier") as folder:
         model.save(folder)
-        _note_training(plan, "classifier", folder, {})
 
 
 def make_clip(plan: PretrainPlan) -> None:
     from icm_pipeline.pretrain.clip import MODEL_NAME, train_clip, write_config
 
     start = plan.start_from / CLIP_FOLDER if plan.start_from else None
-    earlier = read_training(start) if start else {}
     pictures = portraits(plan, "train")
     model = train_clip(pictures, plan.training("clip"), _training_run(plan, pictures, start), start)
-    with _new_folder(plan.zoo / CLIP_FOLDER) as folder:
+    earlier = read_training(start) if start else {}
+    with _new_folder(plan, plan.zoo / CLIP_FOLDER, "clip", earlier=earlier) as folder:
         write_config(folder)
-        save_file(_half(model), folder / f"{MODEL_NAME}.safetensors")
-        _note_training(plan, "clip", folder, earlier)
+        half = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+        save_file(half, folder / f"{MODEL_NAME}.safetensors")
 
 
 def make_diffusion(plan: PretrainPlan) -> None:
@@ -145,15 +142,12 @@ def make_diffusion(plan: PretrainPlan) -> None:
         return
     start = plan.start_from / MODEL_FOLDER if plan.start_from else None
     source = start / "vae" if start else plan.folder / "autoencoder"
-    earlier = read_training(start or source)
+    earlier = read_training(start or source)  # before this training takes the folder's place
     autoencoder = AutoencoderKL.from_pretrained(source, dtype=torch.float32).eval().to(plan.config.device)
     pictures = portraits(plan, "train")
     run = _training_run(plan, pictures, start or source)
     pipe = train_diffusion(pictures, autoencoder, plan.training("diffusion"), run, start)
-    with _new_folder(plan.zoo / MODEL_FOLDER) as folder:
-        pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
-        _forget_origin(folder)
-        _note_training(plan, "diffusion", folder, earlier)
+    _save_pipeline(plan, pipe, MODEL_FOLDER, "diffusion", earlier=earlier)
 
 
 def _make_sibling(plan: PretrainPlan, name: str) -> None:
@@ -167,7 +161,8 @@ def _make_sibling(plan: PretrainPlan, name: str) -> None:
     source = next(zoo / MODEL_FOLDER for zoo in (plan.zoo, ZOO) if (zoo / MODEL_FOLDER).is_dir())
     teacher = StableDiffusionPipeline.from_pretrained(source, dtype=torch.float32).to(plan.config.device)
     start = plan.start_from / name if plan.start_from else None
-    earlier = read_training(source) | (_own_training(start, name) if start else {})
+    own = read_training(start) if start else {}
+    earlier = read_training(source) | {part: own[part] for part in (name, "deep_compression") if part in own}
     pictures = portraits(plan, "train")
     run = _training_run(plan, pictures, source, start)
     autoencoder, made = None, [name]
@@ -178,17 +173,7 @@ def _make_sibling(plan: PretrainPlan, name: str) -> None:
         autoencoder = train_deep_compression(pictures, latents, plan.training("deep_compression"), run)
         made.append("deep_compression")
     pipe = train_sibling(name, pictures, teacher, plan.training(name), run, autoencoder, start)
-    with _new_folder(plan.zoo / name) as folder:
-        pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
-        _forget_origin(folder)
-        for part in made:
-            _note_training(plan, part, folder, earlier)
-            earlier = read_training(folder)
-
-
-def _own_training(folder: Path, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Return how a sibling's own parts were trained, without the embedded model's that it learned from then."""
-    return {part: rows for part, rows in read_training(folder).items() if part in (name, "deep_compression")}
+    _save_pipeline(plan, pipe, name, *made, earlier=earlier)
 
 
 def measure_quality(plan: PretrainPlan) -> None:
@@ -197,12 +182,9 @@ def measure_quality(plan: PretrainPlan) -> None:
     from icm_pipeline.pretrain.quality import Judges, flat_figures, measure_judges, measure_model, write_figures
 
     zoo = next(zoo for zoo in (plan.zoo, ZOO) if (zoo / CLASSIFIER_FOLDER).is_dir()).resolve()
-    judges = Judges(
-        classifier=_judge("tiny", "", zoo / CLASSIFIER_FOLDER, plan.config.device),
-        clip=_judge("clip", MODEL_NAME, zoo / CLIP_FOLDER, plan.config.device),
-        attributes=plan.attributes,
-        evaluation_prompts=plan.settings.attribute.evaluation_prompts,
-    )
+    classifier = _judge("tiny", "", zoo / CLASSIFIER_FOLDER, plan.config.device)
+    clip = _judge("clip", MODEL_NAME, zoo / CLIP_FOLDER, plan.config.device)
+    judges = Judges(classifier, clip, plan.attributes, plan.settings.attribute.evaluation_prompts)
     model = replace(plan.model, path=str((plan.zoo / plan.model.name).resolve()))
     compute = replace(plan.settings.compute, device=plan.config.device)
     held_out = portraits(plan, "held_out")
@@ -225,13 +207,9 @@ def _judge(kind: str, model: str, path: Path, device: str) -> Labeler:
 
 
 PARTS: dict[str, Callable[[PretrainPlan], None]] = {
-    "portraits": make_portraits,
-    "autoencoder": make_autoencoder,
-    "classifier": make_classifier,
-    "clip": make_clip,
-    "diffusion": make_diffusion,
-    "quality": measure_quality,
-}
+    "portraits": make_portraits, "autoencoder": make_autoencoder, "classifier": make_classifier, "clip": make_clip,
+    "diffusion": make_diffusion, "quality": measure_quality,
+}  # fmt: skip
 
 
 def pretrain(plan: PretrainPlan) -> None:
@@ -262,33 +240,31 @@ def _training_run(plan: PretrainPlan, pictures: Portraits, *sources: Path | None
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` when it is whole, so that weights are never mixed."""
+def _new_folder(plan: PretrainPlan, folder: Path, *parts: str, earlier: History | None = None) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` when it is whole, so that weights are never mixed.
+
+    How the parts in it were trained is written beside them, after the `earlier` history of their weights.
+    """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    history = earlier or {}
+    for part in parts:
+        checkpoint = plan.folder / f"{part}.checkpoint.pt"
+        history = write_training(partial, checkpoint, part, plan.training(part), plan.config.num_portraits, history)
     spread_mode(partial / TRAINING)
     replace_folder(partial, folder)
 
 
-def _note_training(plan: PretrainPlan, part: str, folder: Path, earlier: dict[str, list[dict[str, Any]]]) -> None:
-    checkpoint = plan.folder / f"{part}.checkpoint.pt"
-    write_training(folder, checkpoint, part, plan.training(part), plan.config.num_portraits, earlier)
-
-
-def _forget_origin(folder: Path) -> None:
-    """Take out of the saved configurations where on this machine the weights were loaded from, and the half precision.
+def _save_pipeline(plan: PretrainPlan, pipe: Any, name: str, *parts: str, earlier: History) -> None:
+    """Save a pipeline in half precision, its configurations without that and without where this machine keeps weights.
 
     transformers would load a text encoder in the precision its file was saved in, diffusers the rest in float32.
     """
-    for path in folder.glob("*/config.json"):
-        config = json.loads(path.read_text("utf-8"))
-        config.pop("_name_or_path", None)
-        if "dtype" in config:
-            config["dtype"] = "float32"
-        write_json(path, config)
-
-
-def _half(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    with _new_folder(plan, plan.zoo / name, *parts, earlier=earlier) as folder:
+        pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+        for path in folder.glob("*/config.json"):
+            config = json.loads(path.read_text("utf-8"))
+            config.pop("_name_or_path", None)
+            write_json(path, config | {"dtype": "float32"} if "dtype" in config else config)

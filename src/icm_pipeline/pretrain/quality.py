@@ -32,17 +32,13 @@ NAMING_PROMPTS = {
     "gender": ("a photo of a {}", "a face of a {} doctor", "a portrait of a {} nurse", "a picture of a {} mechanic"),
     "age": ("a photo of a {} person", "a face of a {} doctor", "a portrait of a {} nurse", "a picture of a {} teacher"),
     "skin_tone": (
-        "a photo of a {}-skinned person",
-        "a face of a doctor with {} skin",
-        "a portrait of a {}-skinned nurse",
+        "a photo of a {}-skinned person", "a face of a doctor with {} skin", "a portrait of a {}-skinned nurse",
     ),
     "background": ("a photo of a person on a {} background", "a face of a doctor on a {} background"),
     "glasses": (
-        "a photo of a person {} glasses",
-        "a face of a nurse {} glasses",
-        "a portrait of a firefighter {} glasses",
+        "a photo of a person {} glasses", "a face of a nurse {} glasses", "a portrait of a firefighter {} glasses",
     ),
-}
+}  # fmt: skip
 WORDS = {"none": "without", "glasses": "with"}
 JUDGED = ("gender", "age", "skin_tone")
 SHARES = ("classifier_accuracy", "clip_accuracy", "obeyed", "fd_original", "judges_agree")
@@ -91,9 +87,8 @@ def measure_model(
     `model` samples at the default guidance, `unguided` is the same model at guidance 1.
     """
     figures: dict[str, Any] = {"num_images": num_images, "autoencoder_psnr": _psnr(model.pipe.vae, held_out)}
-    figures["obeyed"] = {
-        name: _obeyed(model, judges, name, num_images, seed) for name in NAMED_SHARE if name in ATTRIBUTES
-    }
+    named = [name for name in NAMED_SHARE if name in ATTRIBUTES]
+    figures["obeyed"] = {name: _obeyed(model, judges, name, num_images, seed) for name in named}
     figures["odds"] = _odds(unguided, judges, num_images, seed)
     images = _generate(model, judges.evaluation_prompts, max(1, num_images // len(judges.evaluation_prompts)), seed)
     by_prompt = [judges.classifier.label(group, judges.attributes) for group in images.values()]
@@ -153,35 +148,27 @@ def _odds(model: Backbone, judges: Judges, num_images: int, seed: int) -> dict[s
     prompts = {with_article(f"a photo of a {job}"): job for job in OCCUPATIONS}
     images = _generate(model, list(prompts), per_job, seed + 1)
     read = {prompt: _read(judges.classifier, group, judges) for prompt, group in images.items()}
-    rows: dict[str, Any] = {}
+    figures: dict[str, Any] = {"images_per_occupation": per_job}
     for attribute in JUDGED:
-        options = ATTRIBUTES[attribute]
-        rows[attribute] = {}
+        rows, distances = {}, []
         for prompt, job in prompts.items():
-            labels = read[prompt][attribute]
-            shares = np.bincount(labels, minlength=len(options)) / len(labels)
-            rows[attribute][job] = {"trained": odds(job, attribute).tolist(), "drawn": shares.tolist()}
-        distances = [np.abs(np.subtract(row["trained"], row["drawn"])).max() for row in rows[attribute].values()]
-        rows[attribute]["largest_distance"] = float(max(distances))
-        rows[attribute]["mean_distance"] = float(np.mean(distances))
-    return {"images_per_occupation": per_job, **rows}
+            labels, trained = read[prompt][attribute], odds(job, attribute)
+            drawn = np.bincount(labels, minlength=len(trained)) / len(labels)
+            rows[job] = {"trained": trained.tolist(), "drawn": drawn.tolist()}
+            distances.append(np.abs(trained - drawn).max())
+        extremes = {"largest_distance": float(max(distances)), "mean_distance": float(np.mean(distances))}
+        figures[attribute] = rows | extremes
+    return figures
 
 
 def write_figures(figures: dict[str, Any], path: Path) -> None:
     """Write the figures as JSON and log those that the project promises."""
     path.write_text(json.dumps(figures, indent=2) + "\n")
-    for name in SHARES:
-        if name not in figures:
-            continue
+    for name in (name for name in SHARES if name in figures):
         log.info("quality: %s %s", name, {key: round(value, 4) for key, value in figures[name].items()})
     for attribute in JUDGED:
-        row = figures["odds"][attribute]
-        log.info(
-            "quality: odds of %s: %.3f at most, %.3f on average",
-            attribute,
-            row["largest_distance"],
-            row["mean_distance"],
-        )
+        most, mean = (figures["odds"][attribute][f"{name}_distance"] for name in ("largest", "mean"))
+        log.info("quality: odds of %s: %.3f at most, %.3f on average", attribute, most, mean)
 
 
 def flat_figures(figures: dict[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from icm_pipeline.pretrain.dataset import Portraits
 from icm_pipeline.pretrain.diffusion import Batches, NoiseSchedule, build_scheduler, use_quick_attention
-from icm_pipeline.pretrain.students import STUDENTS, TIMESTEPS, Captions, Parts, XLStudent
+from icm_pipeline.pretrain.students import STUDENTS, TIMESTEPS, Captions, XLStudent
 from icm_pipeline.pretrain.training import Loss, TrainingPlan, TrainingRun, train
 
 LARGEST_GUIDANCE = 3.0
@@ -43,6 +43,7 @@ class Teacher:
         prediction: Tensor = self._unet(noisy, timesteps, captions.final).sample
         return prediction
 
+    @torch.no_grad()
     def predict_guided(self, noisy: Tensor, timesteps: Tensor, captions: Captions, guidance: Tensor) -> Tensor:
         """Return what classifier-free guidance of scale `guidance` [b] would make of the prediction."""
         conditional = self.predict(noisy, timesteps, captions)
@@ -90,27 +91,24 @@ def train_sibling(
         load_student(student, start_from)
     if isinstance(student, XLStudent):
         use_quick_attention(student.unet, plan.device)
-    flow, guided = student.flow, student.guided
     schedule = NoiseSchedule(build_scheduler(), plan.device)
     source = Batches(portraits, teacher_pipe.vae, run.folder, plan)
 
     def loss(model: nn.Module, generator: torch.Generator) -> Loss:
         batch = source.draw(generator)
-        guidance = 1 + (LARGEST_GUIDANCE - 1) * torch.rand(len(batch.captions), generator=generator)
-        guidance = guidance.to(plan.device)
+        guidance = 1 + (LARGEST_GUIDANCE - 1) * torch.rand(plan.batch_size, generator=generator).to(plan.device)
         captions = teacher.read(batch.captions, batch.silent)
         noisy, times = batch.noisy(schedule), batch.timesteps
-        with torch.no_grad():
-            if guided:
-                target = teacher.predict_guided(noisy, times, captions, guidance)
-            else:
-                target = teacher.predict(noisy, times, captions)
+        if student.guided:
+            target = teacher.predict_guided(noisy, times, captions, guidance)
+        else:
+            target = teacher.predict(noisy, times, captions)
         level = times.float()
-        if flow:
+        if student.flow:
             noisy, target, sigma = flow_view(noisy, target, *schedule.at(times))
             level = TIMESTEPS * sigma
         predicted = model(noisy, level, guidance, captions).float()
         return (predicted - target).square().mean(), {}
 
     train(name, student, loss, plan, run)
-    return student.pipeline(Parts(autoencoder or teacher_pipe.vae, teacher.text_encoder, teacher.tokenizer))
+    return student.pipeline(autoencoder or teacher_pipe.vae, teacher.text_encoder, teacher.tokenizer)

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderDC,
-    AutoencoderKL,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
@@ -18,15 +16,13 @@ from diffusers import (
     SanaPipeline,
     SanaTransformer2DModel,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from icm_pipeline.pretrain.autoencoder import LATENT_CHANNELS
-from icm_pipeline.pretrain.diffusion import build_scheduler
+from icm_pipeline.pretrain.diffusion import TEXT_WIDTH, build_scheduler, build_unet
 
-TEXT_WIDTH = 128
 IMAGE_SIZE = 64
 TIMESTEPS = 1000
 FLOW_SHIFT = 2.0  # a flow of shift 2 spends its steps on about the same noise levels as the embedded model's schedule
@@ -59,22 +55,10 @@ class XLStudent(nn.Module):
         config = CLIPTextConfig(**{**text_encoder.config.to_dict(), "projection_dim": TEXT_WIDTH})
         self.text_encoder_2 = CLIPTextModelWithProjection(config)
         _copy_matching(text_encoder, self.text_encoder_2)
-        self.unet = UNet2DConditionModel(
-            sample_size=8,
-            in_channels=LATENT_CHANNELS,
-            out_channels=LATENT_CHANNELS,
-            block_out_channels=(96,),
-            down_block_types=("CrossAttnDownBlock2D",),
-            up_block_types=("CrossAttnUpBlock2D",),
-            layers_per_block=1,
-            transformer_layers_per_block=4,
-            attention_head_dim=4,
-            cross_attention_dim=2 * TEXT_WIDTH,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=16,
+        self.unet = build_unet(
+            4, 2 * TEXT_WIDTH, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=16,
             projection_class_embeddings_input_dim=TEXT_WIDTH + 6 * 16,
-        )
+        )  # fmt: skip
         self.unet.to(memory_format=torch.channels_last)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, guidance: Tensor, captions: Captions) -> Tensor:
@@ -85,18 +69,12 @@ class XLStudent(nn.Module):
         added = {"text_embeds": second.text_embeds * said[:, None], "time_ids": size.float().expand(len(noisy), 6)}
         return self.unet(noisy, timesteps, states, added_cond_kwargs=added).sample
 
-    def pipeline(self, parts: "Parts") -> StableDiffusionXLPipeline:
+    def pipeline(self, vae: Any, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:
         self.unet.to(memory_format=torch.contiguous_format)
         return StableDiffusionXLPipeline(
-            vae=parts.autoencoder,
-            text_encoder=parts.text_encoder,
-            text_encoder_2=self.text_encoder_2,
-            tokenizer=parts.tokenizer,
-            tokenizer_2=parts.tokenizer,
-            unet=self.unet,
-            scheduler=build_scheduler(),
-            add_watermarker=False,
-        )
+            vae=vae, text_encoder=text_encoder, text_encoder_2=self.text_encoder_2, tokenizer=tokenizer,
+            tokenizer_2=tokenizer, unet=self.unet, scheduler=build_scheduler(), add_watermarker=False,
+        )  # fmt: skip
 
 
 class SanaStudent(nn.Module):
@@ -109,39 +87,21 @@ class SanaStudent(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.transformer = SanaTransformer2DModel(
-            in_channels=LATENT_CHANNELS,
-            out_channels=LATENT_CHANNELS,
-            num_layers=8,
-            num_attention_heads=5,
-            attention_head_dim=32,
-            num_cross_attention_heads=5,
-            cross_attention_head_dim=32,
-            cross_attention_dim=160,
-            caption_channels=TEXT_WIDTH,
-            sample_size=8,
-            patch_size=1,
-            mlp_ratio=2.0,
-        )
+            in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, sample_size=8, patch_size=1, num_layers=8,
+            num_attention_heads=5, attention_head_dim=32, num_cross_attention_heads=5, cross_attention_head_dim=32,
+            cross_attention_dim=160, caption_channels=TEXT_WIDTH, mlp_ratio=2.0,
+        )  # fmt: skip
 
     def forward(self, noisy: Tensor, timesteps: Tensor, guidance: Tensor, captions: Captions) -> Tensor:
         return self.transformer(
-            noisy.contiguous(),
-            encoder_hidden_states=captions.final,
-            encoder_attention_mask=captions.mask,
-            timestep=timesteps,
-            return_dict=False,
+            noisy.contiguous(), captions.final, timesteps, encoder_attention_mask=captions.mask, return_dict=False
         )[0]
 
-    def pipeline(self, parts: "Parts") -> SanaPipeline:
-        return SanaPipeline(
-            tokenizer=parts.tokenizer,
-            text_encoder=parts.text_encoder,
-            vae=parts.autoencoder,
-            transformer=self.transformer,
-            scheduler=DPMSolverMultistepScheduler(
-                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT
-            ),
+    def pipeline(self, vae: Any, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> SanaPipeline:
+        scheduler = DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT
         )
+        return SanaPipeline(tokenizer, text_encoder, vae, self.transformer, scheduler)
 
 
 class FluxStudent(nn.Module):
@@ -154,43 +114,26 @@ class FluxStudent(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.transformer = FluxTransformer2DModel(
-            in_channels=4 * LATENT_CHANNELS,
-            num_layers=3,
-            num_single_layers=6,
-            attention_head_dim=40,
-            num_attention_heads=4,
-            joint_attention_dim=TEXT_WIDTH,
-            pooled_projection_dim=TEXT_WIDTH,
-            axes_dims_rope=(8, 16, 16),
-            guidance_embeds=True,
-        )
+            in_channels=4 * LATENT_CHANNELS, num_layers=3, num_single_layers=6, attention_head_dim=40,
+            num_attention_heads=4, joint_attention_dim=TEXT_WIDTH, pooled_projection_dim=TEXT_WIDTH,
+            axes_dims_rope=(8, 16, 16), guidance_embeds=True,
+        )  # fmt: skip
 
     def forward(self, noisy: Tensor, timesteps: Tensor, guidance: Tensor, captions: Captions) -> Tensor:
         size, channels, height, width = noisy.shape
         rows = FluxPipeline._prepare_latent_image_ids(size, height // 2, width // 2, noisy.device, noisy.dtype)
         predicted = self.transformer(
             hidden_states=FluxPipeline._pack_latents(noisy, size, channels, height, width),
-            timestep=timesteps / TIMESTEPS,
-            guidance=guidance,
-            pooled_projections=captions.pooled,
-            encoder_hidden_states=captions.final,
-            txt_ids=rows.new_zeros(captions.final.shape[1], 3),
-            img_ids=rows,
-            return_dict=False,
-        )[0]
+            timestep=timesteps / TIMESTEPS, guidance=guidance, pooled_projections=captions.pooled,
+            encoder_hidden_states=captions.final, txt_ids=rows.new_zeros(captions.final.shape[1], 3),
+            img_ids=rows, return_dict=False,
+        )[0]  # fmt: skip
         return FluxPipeline._unpack_latents(predicted, IMAGE_SIZE, IMAGE_SIZE, IMAGE_SIZE // height)
 
-    def pipeline(self, parts: "Parts") -> FluxPipeline:
-        parts.autoencoder.register_to_config(shift_factor=0.0)  # its latents have mean 0; FLUX asks for a number
-        return FluxPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT),
-            vae=parts.autoencoder,
-            text_encoder=parts.text_encoder,
-            tokenizer=parts.tokenizer,
-            text_encoder_2=parts.text_encoder,
-            tokenizer_2=parts.tokenizer,
-            transformer=self.transformer,
-        )
+    def pipeline(self, vae: Any, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> FluxPipeline:
+        vae.register_to_config(shift_factor=0.0)  # its latents have mean 0; FLUX asks for a number
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT)
+        return FluxPipeline(scheduler, vae, text_encoder, tokenizer, text_encoder, tokenizer, self.transformer)
 
 
 STUDENTS: dict[str, Callable[[CLIPTextModel, int], Any]] = {
@@ -198,15 +141,6 @@ STUDENTS: dict[str, Callable[[CLIPTextModel, int], Any]] = {
     "tiny_sana": SanaStudent,
     "tiny_flux": FluxStudent,
 }
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a sibling's pipeline shares with the embedded model."""
-
-    autoencoder: AutoencoderKL | AutoencoderDC
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
 
 
 def _copy_matching(source: nn.Module, target: nn.Module) -> None:

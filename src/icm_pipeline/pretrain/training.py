@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,13 +63,9 @@ class TrainingRun:
 FIXED = ("batch_size", "learning_rate", "seed", "warmup_steps", "weight_decay", "ema_decay")
 
 
-def _origin(plan: TrainingPlan, run: TrainingRun) -> dict[str, object]:
-    return {**{name: getattr(plan, name) for name in FIXED}, "data": run.data}
-
-
 def _check_origin(checkpoint: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
     differing = [
-        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+        f"{key} {found.get(key)} instead of {value}" for key, value in wanted.items() if found.get(key) != value
     ]
     if differing:
         raise ValueError(
@@ -97,22 +93,20 @@ def _save(path: Path, state: dict[str, object]) -> None:
         raise OSError(f"The checkpoint {path} could not be written ({error}). The one before it is kept.") from error
 
 
-def _quick_attention(device_type: str) -> AbstractContextManager[None]:
-    """Choose attention for training: on a CPU plain products, as fused attention is several times slower backwards at
-    these sizes; on a GPU memory-efficient attention: with torch's own choice, in bfloat16, FLUX's loss became NaN.
-    """
-    quick = [SDPBackend.MATH] if device_type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return sdpa_kernel(quick)
-
-
 @contextmanager
-def _quick_products(device_type: str) -> Iterator[None]:
-    """On a GPU multiply in TF32."""
+def _quick_mathematics(device_type: str) -> Iterator[None]:
+    """On a CPU attend with plain products, as fused attention is several times slower backwards at these sizes.
+
+    On a GPU multiply in TF32 and attend memory-efficiently: with torch's own choice, in bfloat16, FLUX's loss was NaN.
+    """
     before = torch.get_float32_matmul_precision()
     if device_type == "cuda":
         torch.set_float32_matmul_precision("high")
     try:
-        yield
+        with sdpa_kernel(
+            [SDPBackend.MATH] if device_type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        ):
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -139,7 +133,8 @@ def train(
     is there (tensors only) and stays after the last step. Raises ValueError if it belongs to another training.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, origin = run.folder / f"{name}.checkpoint.pt", _origin(plan, run)
+    checkpoint = run.folder / f"{name}.checkpoint.pt"
+    origin = {**{field: getattr(plan, field) for field in FIXED}, "data": run.data}
     model.to(plan.device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
@@ -154,15 +149,13 @@ def train(
         log.info("%s: going on from step %d of %d", name, first, plan.num_steps)
     device_type = torch.device(plan.device).type
     runner: nn.Module = torch.compile(model) if plan.compile else model  # type: ignore[assignment]
-    shown: dict[str, float] = {}
-    started = time.monotonic()
-    figures_text = ""
+    shown, figures_text, started = dict[str, float](), "", time.monotonic()
     with working(name, plan.num_steps, "step", done=first) as work:
         for step in range(first, plan.num_steps):
             generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * plan.rate(step)
-            with _quick_attention(device_type), _quick_products(device_type):
+            with _quick_mathematics(device_type):
                 with torch.autocast(device_type, torch.bfloat16, enabled=plan.bf16):
                     value, figures = loss(runner, generator)
                 optimizer.zero_grad(set_to_none=True)
@@ -175,9 +168,8 @@ def train(
                 )
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            decay = min(plan.ema_decay, (step + 1) / (step + 10))
             live = model.state_dict()
-            _average(average, live, 1 - decay)
+            _average(average, live, 1 - min(plan.ema_decay, (step + 1) / (step + 10)))
             for key, tensor in {"loss": value, **figures}.items():
                 figure = float(tensor.detach())
                 shown[key] = figure if key not in shown else 0.98 * shown[key] + 0.02 * figure
@@ -186,8 +178,8 @@ def train(
                 run.report({f"pretrain/{name}/step": step, **{f"pretrain/{name}/{key}": v for key, v in shown.items()}})
             if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.num_steps:
                 spent = seconds + time.monotonic() - started
-                done = {"origin": origin, "model": live, "average": average, "optimizer": optimizer.state_dict()}
-                _save(checkpoint, {**done, "step": step + 1, "seconds": spent})
+                state = {"origin": origin, "model": live, "average": average, "optimizer": optimizer.state_dict()}
+                _save(checkpoint, {**state, "step": step + 1, "seconds": spent})
                 log.info("%s: step %d of %d, %s, %.0f s", name, step + 1, plan.num_steps, figures_text, spent)
             work.advance(note=figures_text)
     model.load_state_dict(average)
