@@ -68,7 +68,7 @@ def test_a_neighbours_logits_are_a_better_start_than_none(shape: str) -> None:
 def test_both_spaces_hold_the_same_solution(num_options: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, targets = drawn("more features", num_options)
     samples = fit_logistic(x, targets, 1.0, 1000)
-    monkeypatch.setattr(logistic, "_space", logistic._FeatureSpace)
+    monkeypatch.setattr(logistic, "_space", logistic._Space)
     torch.testing.assert_close(fit_logistic(x, targets, 1.0, 1000).weights, samples.weights, atol=1e-3, rtol=0)
 
 

@@ -10,7 +10,6 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -53,37 +52,8 @@ def fit_logistic(x: Tensor, targets: Tensor, C: float, max_iter: int, start: Ten
         return solution
     fine = x[left].double()
     better = _solve(_space(fine), fine, targets.double(), C, max_iter, None)
-    return Solution(
-        *(
-            old.index_put((left,), new.to(old.dtype))
-            for old, new in zip(vars(solution).values(), vars(better).values(), strict=True)
-        )
-    )
-
-
-class _Space(Protocol):
-    """Coefficients v: [b, m + 1, k], the last row the intercept; f: their logits [b, n, k].
-
-    Gradients are kept as u with gradient = G u, where G is the metric of the space.
-    """
-
-    size: int
-
-    def logits(self, v: Tensor) -> Tensor: ...
-
-    def pull(self, r: Tensor) -> Tensor:
-        """Return the change of coefficients that G maps to the gradient of sum(r * f)."""
-
-    def dot(self, u: Tensor, v: Tensor, f: Tensor) -> Tensor:
-        """Return u' G v, [b, 1, 1]; f = logits(v)."""
-
-    def penalty(self, v: Tensor, other: Tensor, f: Tensor) -> Tensor:
-        """Return the inner product of two weight vectors, [b, 1, 1]; f = logits(other)."""
-
-    def factor(self, curvature: Tensor) -> None:
-        """Make the preconditioner for the curvature [b, n, 1] of every sample's loss."""
-
-    def precondition(self, u: Tensor) -> Tensor: ...
+    pairs = zip(vars(solution).values(), vars(better).values(), strict=True)
+    return Solution(*(old.index_put((left,), new.to(old.dtype)) for old, new in pairs))
 
 
 class _Factor:
@@ -103,28 +73,34 @@ class _Factor:
         return torch.cholesky_solve(b, self._lower)
 
 
-class _FeatureSpace:
-    """Coefficients are the weights; G is the identity."""
+class _Space:
+    """Coefficients v: [b, m + 1, k], the last row the intercept; f: their logits [b, n, k].
+
+    Here they are the weights. Gradients are kept as u with gradient = G u, where G, the metric, is the identity.
+    """
 
     def __init__(self, x: Tensor) -> None:
         self._x = x
-        self.size = x.shape[2]
 
     def logits(self, v: Tensor) -> Tensor:
         return torch.baddbmm(v[:, -1:], self._x, v[:, :-1])
 
     def pull(self, r: Tensor) -> Tensor:
+        """Return the change of coefficients that G maps to the gradient of sum(r * f)."""
         return self._x.mT @ r
 
     def dot(self, u: Tensor, v: Tensor, f: Tensor) -> Tensor:
+        """Return u' G v, [b, 1, 1]; f = logits(v)."""
         return _total(u * v)
 
     def penalty(self, v: Tensor, other: Tensor, f: Tensor) -> Tensor:
+        """Return the inner product of two weight vectors, [b, 1, 1]; f = logits(other)."""
         return _total(v[:, :-1] * other[:, :-1])
 
     def factor(self, curvature: Tensor) -> None:
-        bent = self._x * curvature
-        hessian = self._x.new_empty(len(self._x), self.size + 1, self.size + 1)
+        """Make the preconditioner for the curvature [b, n, 1] of every sample's loss."""
+        bent, size = self._x * curvature, self._x.shape[2] + 1
+        hessian = self._x.new_empty(len(self._x), size, size)
         hessian[:, :-1, :-1] = self._x.mT @ bent
         hessian[:, -1:, :-1] = bent.sum(1, keepdim=True)
         hessian[:, :-1, -1:] = hessian[:, -1:, :-1].mT
@@ -136,19 +112,12 @@ class _FeatureSpace:
         return self._factor.solve(u)
 
 
-class _SampleSpace:
+class _SampleSpace(_Space):
     """Coefficients are a share of every sample, w = X' a; G is the Gram matrix K = X X', beside 1 for the intercept.
 
     The preconditioner inverts K + K S K with S the curvature, bordered by the intercept, through the Cholesky factor of
     I + sqrt(S) K sqrt(S), whose eigenvalues are at least 1.
     """
-
-    def __init__(self, gram: Tensor) -> None:
-        self._gram = gram
-        self.size = gram.shape[1]
-
-    def logits(self, v: Tensor) -> Tensor:
-        return torch.baddbmm(v[:, -1:], self._gram, v[:, :-1])
 
     def pull(self, r: Tensor) -> Tensor:
         return r
@@ -161,20 +130,20 @@ class _SampleSpace:
 
     def factor(self, curvature: Tensor) -> None:
         self._root = curvature.sqrt()
-        bent = self._root * self._gram * self._root.mT
+        bent = self._root * self._x * self._root.mT
         bent.diagonal(dim1=1, dim2=2).add_(1)
         self._factor = _Factor(bent)
         self._column = self._root * self._factor.solve(self._root)
         self._column_sum = self._column.sum(1, keepdim=True)
 
     def precondition(self, u: Tensor) -> Tensor:
-        share = self._root * self._factor.solve(self._root * (self._gram @ u[:, :-1]))
+        share = self._root * self._factor.solve(self._root * (self._x @ u[:, :-1]))
         intercept = (u[:, -1:] - share.sum(1, keepdim=True)) / self._column_sum
         return torch.cat([u[:, :-1] - share - intercept * self._column, intercept], dim=1)
 
 
 def _space(x: Tensor) -> _Space:
-    return _FeatureSpace(x) if x.shape[2] <= x.shape[1] else _SampleSpace(_gram(x))
+    return _Space(x) if x.shape[2] <= x.shape[1] else _SampleSpace(_gram(x))
 
 
 def _gram(x: Tensor) -> Tensor:
@@ -191,7 +160,7 @@ def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, s
     last, far = None, torch.zeros_like(v[:, :1, :1], dtype=torch.bool)
     for _ in range(limit):
         loss = _Loss(f, targets, C)
-        u = _gradient(space, v, loss)
+        u = torch.cat([v[:, :-1] - space.pull(loss.residual), -loss.residual.sum(1, keepdim=True)], dim=1)
         towards = _direction(space, u, last)
         done = towards.slope <= TOLERANCE**2 * space.penalty(v, v, f)
         suspect = last is None or bool((done | far | (towards.slope > POOR * last.slope)).any())
@@ -205,7 +174,8 @@ def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, s
         far = t > FAR
         v = v + t * towards.step
         last = towards
-    return Solution(_weights(space, x, v), v[:, -1:], f, done.flatten())
+    weights = x.mT @ v[:, :-1] if isinstance(space, _SampleSpace) else v[:, :-1]
+    return Solution(weights, v[:, -1:], f, done.flatten())
 
 
 def _begin(space: _Space, b: int, targets: Tensor, C: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -215,11 +185,6 @@ def _begin(space: _Space, b: int, targets: Tensor, C: float, start: Tensor | Non
     space.factor(loss.curvature)
     wanted = loss.residual + loss.curvature * f
     return loss.curvature, space.precondition(torch.cat([space.pull(wanted), wanted.sum(1, keepdim=True)], dim=1))
-
-
-def _gradient(space: _Space, v: Tensor, loss: "_Loss") -> Tensor:
-    r = loss.residual
-    return torch.cat([v[:, :-1] - space.pull(r), -r.sum(1, keepdim=True)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -298,10 +263,6 @@ class _Loss:
         apart = along - (self.targets * along).sum(2, keepdim=True)
         mean = (self._p * apart).sum(2, keepdim=True)
         return self.C * (_total(self._p * apart.square()) - _total(mean.square()))
-
-
-def _weights(space: _Space, x: Tensor, v: Tensor) -> Tensor:
-    return v[:, :-1] if isinstance(space, _FeatureSpace) else x.mT @ v[:, :-1]
 
 
 def _has_changed(curvature: Tensor, before: Tensor) -> bool:
