@@ -94,8 +94,7 @@ class ClipJudge:
             ) from error
         self._model.eval()
         self._tokenizer = open_clip.get_tokenizer(model)
-        self._batch_size = config.batch_size
-        self._device = device
+        self._batch_size, self._device = config.batch_size, device
         self._texts: dict[tuple[str, ...], Floats] = {}
 
     @torch.inference_mode()

@@ -23,10 +23,8 @@ HEADS: Heads = {
     "age": tuple(str(years) for years in range(101)),
 }
 WEIGHTS = {
-    "gender": "gender_model_weights.onnx",
-    "race": "race_model_single_batch.onnx",
-    "age": "age_model_weights.onnx",
-}
+    "gender": "gender_model_weights.onnx", "race": "race_model_single_batch.onnx", "age": "age_model_weights.onnx",
+}  # fmt: skip
 SOURCE = "https://github.com/serengil/deepface_models/releases/download/v1.0/"
 DETECTORS = (
     "opencv", "retinaface", "mtcnn", "fastmtcnn", "ssd", "dlib", "mediapipe", "yunet", "centerface",
@@ -49,8 +47,7 @@ class DeepFaceJudge:
         weights = _weights_folder(config, self._setting, heads)
         analyze = _load(weights.parents[1], config.device)
         rows: dict[str, list[Floats]] = {head: [np.empty((0, len(HEADS[head])))] for head in heads}
-        owners: list[int] = []
-        counts: list[int] = []
+        owners, counts = list[int](), list[int]()
         for batch in image_batches(images, 1, "DeepFace"):
             faces = self._analyzed(analyze, batch[0], heads)
             index, kept = len(counts), chosen_faces(faces, config.faces, _area)
@@ -70,12 +67,9 @@ class DeepFaceJudge:
         detector = "skip" if self._config.faces == "none" else self._config.detector
         pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])  # DeepFace reads BGR
         try:
-            found: list[dict[str, Any]] = analyze(
-                pixels, actions=heads, detector_backend=detector, enforce_detection=True, silent=True
-            )
+            return list(analyze(pixels, actions=heads, detector_backend=detector, enforce_detection=True, silent=True))
         except FaceNotDetected:
             return []
-        return found
 
 
 def check(config: LabelerConfig, setting: str, questions: Questions) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,15 +45,6 @@ class Face:
     def area(self) -> float:
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top)
-
-
-class FaceFinder(Protocol):
-    """What finds faces in an RGB picture, and cuts them out."""
-
-    def find(self, image: Any) -> list[Face]: ...
-
-    def crop(self, image: Any, face: Face, size: int, padding: float) -> Image.Image:
-        """Return a face turned upright, [size, size] RGB with a margin of `padding` of its width; black outside."""
 
 
 def check_finder(config: LabelerConfig, setting: str) -> None:
@@ -96,6 +87,7 @@ class DlibFinder:
         return self._face(np.asarray(image.convert("RGB")), whole, 1.0)
 
     def crop(self, image: Any, face: Face, size: int, padding: float) -> Image.Image:
+        """Return a face turned upright, [size, size] RGB with a margin of `padding` of its width; black outside."""
         points = [self._dlib.point(*point) for point in face.landmarks.round().astype(int).tolist()]
         shape = self._dlib.full_object_detection(self._dlib.rectangle(*(round(side) for side in face.box)), points)
         pixels = np.asarray(image.convert("RGB"))
@@ -123,7 +115,7 @@ def chosen_faces(faces: list[Found], choice: str, area: Callable[[Found], float]
     return [] if choice == "single" and len(faces) != 1 else faces
 
 
-def find_faces(images: Sequence[Any], finder: FaceFinder, choice: str, batch_size: int) -> list[list[Face]]:
+def find_faces(images: Sequence[Any], finder: DlibFinder, choice: str, batch_size: int) -> list[list[Face]]:
     """Return the faces that count in each picture, and log how many pictures have none or several."""
     found = [finder.find(image) for batch in image_batches(images, batch_size, "faces") for image in batch]
     report_faces([len(faces) for faces in found], choice)
@@ -142,9 +134,9 @@ def mean_over_faces(rows: Floats, owners: Sequence[int], num_images: int) -> Flo
 
     owners: for each row, the index of the image that the face is in.
     """
-    counts = np.bincount(np.asarray(owners, dtype=int), minlength=num_images)
-    sums = np.zeros((num_images, rows.shape[1]))
-    np.add.at(sums, np.asarray(owners, dtype=int), rows)
+    indices, sums = np.asarray(owners, dtype=int), np.zeros((num_images, rows.shape[1]))
+    counts = np.bincount(indices, minlength=num_images)
+    np.add.at(sums, indices, rows)
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
 
 
@@ -152,10 +144,9 @@ class FaceCrops(Sequence[Image.Image]):
     """The crops of faces, each cut when it is asked for; `owners` says which image each is from."""
 
     def __init__(
-        self, images: Sequence[Any], faces: list[list[Face]], finder: FaceFinder, size: int, padding: float
+        self, images: Sequence[Any], faces: list[list[Face]], finder: DlibFinder, size: int, padding: float
     ) -> None:
-        self._images = images
-        self._finder, self._size, self._padding = finder, size, padding
+        self._images, self._finder, self._size, self._padding = images, finder, size, padding
         self._faces = [(index, face) for index, row in enumerate(faces) for face in row]
         self.owners = [index for index, _ in self._faces]
 
@@ -170,11 +161,8 @@ class FaceCrops(Sequence[Image.Image]):
 class OfFaces:
     """Any judge of whole pictures, shown the faces in them instead; several faces of a picture are averaged."""
 
-    def __init__(self, judge: Labeler, finder: FaceFinder, choice: str, batch_size: int) -> None:
-        self._judge = judge
-        self._finder = finder
-        self._choice = choice
-        self._batch_size = batch_size
+    def __init__(self, judge: Labeler, finder: DlibFinder, choice: str, batch_size: int) -> None:
+        self._judge, self._finder, self._choice, self._batch_size = judge, finder, choice, batch_size
 
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
         faces = find_faces(images, self._finder, self._choice, self._batch_size)

@@ -7,7 +7,7 @@ References:
     FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age, 2021. https://arxiv.org/abs/1908.04913
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -47,8 +47,7 @@ class FairFaceJudge:
         network = resnet34(weights=None, num_classes=NUM_OUTPUTS)
         _fill(network, _checkpoint(config, setting))
         self._network = network.to(config.device).eval()
-        steps = [Resize((INPUT_SIZE, INPUT_SIZE)), ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-        self._prepare: Callable[[Any], Tensor] = Compose(steps)
+        self._prepare = Compose([Resize((INPUT_SIZE, INPUT_SIZE)), ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
         self._config, self._setting = config, setting
 
     @torch.inference_mode()

@@ -26,15 +26,12 @@ class TinyLabeler:
 
     def __init__(self, config: LabelerConfig, setting: str) -> None:
         self._model = load_classifier(_folder(config, setting)).to(config.device)
-        self._batch_size = config.batch_size
-        self._device = config.device
+        self._batch_size, self._device = config.batch_size, config.device
 
     @torch.inference_mode()
     def label(self, images: Sequence[Any], questions: Questions) -> dict[str, Floats]:
-        columns = {
-            attribute: option_columns(self._model.attributes, attribute, options)
-            for attribute, options in questions.items()
-        }
+        known = self._model.attributes
+        columns = {attribute: option_columns(known, attribute, options) for attribute, options in questions.items()}
         parts: dict[str, list[Floats]] = {attribute: [] for attribute in questions}
         for batch in image_batches(images, self._batch_size, "classify"):
             pixels = torch.stack([_to_tensor(image) for image in batch])
@@ -71,18 +68,11 @@ class AttributeClassifier(nn.Module):
 
     def __init__(self, attributes: dict[str, tuple[str, ...]], widths: tuple[int, ...] = (24, 48, 96, 128)) -> None:
         super().__init__()
-        self.attributes = attributes
-        self.widths = widths
+        self.attributes, self.widths = attributes, widths
         layers: list[nn.Module] = []
         for before, after in zip((3, *widths[:-1]), widths, strict=True):
-            layers += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1),
-                nn.GroupNorm(8, after),
-                nn.SiLU(),
-                nn.Conv2d(after, after, 3, padding=1),
-                nn.GroupNorm(8, after),
-                nn.SiLU(),
-            ]
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+            layers += [nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1] * 16, 128)
         self.heads = nn.ModuleDict({name: nn.Linear(128, len(options)) for name, options in attributes.items()})

@@ -115,21 +115,15 @@ def fit_layer(
     blocks: list[dict[str, Tensor]] = []
     start: Tensor | None = None
     with _own_stream(device):
-        problem = _Problem(
-            train=torch.from_numpy(split.train).to(device),
-            test=torch.from_numpy(split.test).to(device),
-            targets=_one_hot(labels[split.train], int(labels[split.train].max()) + 1, device),
-            answers=torch.from_numpy(labels[split.test]).to(device),
-            C=C,
-            max_iter=max_iter,
-            solver=solver,
-        )
+        shared = (split.train, split.test, labels[split.train], labels[split.test])
+        train, test, shown, answers = (torch.from_numpy(values).to(device) for values in shared)
+        targets = torch.nn.functional.one_hot(shown).float()
+        problem = _Problem(train, test, targets, answers, C, max_iter, solver)
         for first in range(0, pooled.shape[1], size):
             block, start = _fit_block(_sent(pooled[:, first : first + size], device), problem, start)
             blocks.append(block)
         whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
-    directions = {name: whole.pop(name) for name in DIRECTIONS}
-    return LayerProbes(**whole, directions=directions)
+    return LayerProbes(directions={name: whole.pop(name) for name in DIRECTIONS}, **whole)
 
 
 @contextmanager
@@ -250,10 +244,6 @@ def _block_size(num_samples: int, width: int, device: str) -> int:
     kind = torch.device(device).type
     widest = min(num_samples, width) if kind == "cpu" else max(num_samples, width)
     return max(1, BLOCK_BYTES.get(kind, BLOCK_BYTES["cuda"]) // (4 * num_samples * widest))
-
-
-def _one_hot(labels: Ints, num_options: int, device: str) -> Tensor:
-    return torch.nn.functional.one_hot(torch.from_numpy(labels), num_options).float().to(device)
 
 
 def _options(logits: Tensor) -> Tensor:
