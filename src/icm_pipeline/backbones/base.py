@@ -94,8 +94,6 @@ class Family:
     name: str
     pipelines: tuple[str, ...]
     """The diffusers classes it covers."""
-    denoiser: str
-    """The pipeline's attribute."""
     sites: Mapping[str, str]
     """A pattern by kind that matches whole names of modules."""
     describe: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[int, int | None, int | None]]
@@ -112,6 +110,8 @@ class Family:
     """(pipe, height, width) -> one image's initial noise (c, h, w)."""
     to_pixels: Callable[[Any, Tensor, int, int], Tensor]
     """(pipe, latents, height, width) -> what the pipeline's image processor takes."""
+    denoiser: str = "transformer"
+    """The pipeline's attribute."""
     pack: Callable[[Any, Tensor], Tensor] = lambda pipe, latents: latents
     """(pipe, a batch of initial noise) -> what the pipeline takes as latents."""
     largest_size: Callable[[Any], int | None] = lambda pipe: None

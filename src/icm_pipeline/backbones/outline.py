@@ -40,12 +40,11 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
     class_name = str(folder_index(folder, str(folder)).get("_class_name"))
     family = family_of(class_name)
     pipe = _hollow_pipeline(folder, class_name)
-    denoiser: nn.Module = getattr(pipe, family.denoiser)
+    denoiser: Any = getattr(pipe, family.denoiser)
     widths: dict[str, Counter[int]] = {}
     for site in find_sites(denoiser, sites or family.sites):
         widths.setdefault(site.kind, Counter())[_width(denoiser.get_submodule(site.module), site.layer)] += 1
-    size = family.default_size(pipe)
-    config: Any = denoiser.config
+    size, config = family.default_size(pipe), denoiser.config
     channels = family.latent_shape(pipe, size, size)[0]
     inputs, outputs = config.get("in_channels"), config.get("out_channels")
     return OutlineConfig(

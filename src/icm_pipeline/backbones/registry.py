@@ -62,8 +62,8 @@ def load_backbone(model: ModelConfig, compute: ComputeConfig) -> Backbone:
     pipe = load_pipeline(model, compute, {name: family.denoiser for name, family in PIPELINES.items()})
     use_scheduler(pipe, model.scheduler)
     backbone = attach(pipe, model.sites, model.name)
-    family = backbone.family
     _check_options(type(pipe), model.call)
+    family = backbone.family
     size = family.default_size(pipe)
     sampling = Sampling(
         num_steps=model.num_steps,

@@ -20,7 +20,7 @@ def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, 
     Raises BackboneError for an unknown kind or a pattern that matches nothing.
     """
     named = uncompiled(denoiser).named_modules()
-    names = list(dict.fromkeys(name.replace("._orig_mod", "") for name, _ in named))  # of compiled parts, their own
+    names = dict.fromkeys(name.replace("._orig_mod", "") for name, _ in named)  # of compiled parts, their own
     sites: list[Site] = []
     for kind, pattern in patterns.items():
         if kind not in SITE_KINDS:

@@ -16,7 +16,7 @@ from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.naming_rules import compile_rule, read_name
 from icm_pipeline.images.pictures import PICTURE_SUFFIXES, problem_of
 from icm_pipeline.images.table import TABLE, ImageRow
-from icm_pipeline.machine.threads import in_threads
+from icm_pipeline.machine.threads import single_threaded
 from icm_pipeline.progress import working
 from icm_pipeline.store.files import hash_file
 from icm_pipeline.store.fingerprints import make_key
@@ -112,14 +112,14 @@ def list_pictures(folder: Path) -> dict[str, Path]:
 def content_key(rows: Sequence[ImageRow]) -> str:
     """Return a hash of what the images are and of every file's bytes, wherever the folder lies."""
     known = [[row.image_id, row.prompt, row.seed, row.option] for row in rows]
-    return make_key([known, list(in_threads(_digest, [row.path for row in rows]))])
+    return make_key([known, list(single_threaded(_digest, [row.path for row in rows]))])
 
 
 def mark_unreadable(rows: Sequence[ImageRow], setting: str) -> list[ImageRow]:
     """Open every picture and return the rows, with the reason where one cannot be read; ValueError if none can."""
     marked = []
     with working(f"read {setting}", len(rows), "image") as work:
-        for row, problem in zip(rows, in_threads(problem_of, [row.path for row in rows]), strict=True):
+        for row, problem in zip(rows, single_threaded(problem_of, [row.path for row in rows]), strict=True):
             marked.append(replace(row, problem=problem))
             work.advance()
     lost = [f"{row.path} ({row.problem})" for row in marked if row.problem]

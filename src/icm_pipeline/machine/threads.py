@@ -56,15 +56,6 @@ def single_threaded(
             torch.set_num_threads(before)
 
 
-def in_threads(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-    """Yield `work(piece)` in order, as many at a time as cores, for work on files; an error of one ends all."""
-    pool = ThreadPoolExecutor(num_cores())
-    try:
-        yield from pool.map(work, pieces)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 class Background:
     """Threads that do pieces of work in the order given, as a context that ends when all are done.
 

@@ -52,7 +52,6 @@ def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
 FLUX = Family(
     name="flux",
     pipelines=("FluxPipeline",),
-    denoiser="transformer",
     sites={
         "self_attention": r"(single_)?transformer_blocks\.\d+\.attn",
         "feed_forward": r"transformer_blocks\.\d+\.ff",

@@ -9,7 +9,6 @@ from icm_pipeline.backbones.latents import decode_scaled, describe_sample, laten
 PIXART = Family(
     name="pixart",
     pipelines=("PixArtSigmaPipeline",),
-    denoiser="transformer",
     sites={
         "self_attention": r"transformer_blocks\.\d+\.attn1",
         "cross_attention": r"transformer_blocks\.\d+\.attn2",

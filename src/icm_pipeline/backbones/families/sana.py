@@ -9,7 +9,6 @@ from icm_pipeline.backbones.latents import decode_scaled, describe_sample, laten
 SANA = Family(
     name="sana",
     pipelines=("SanaPipeline",),
-    denoiser="transformer",
     sites={
         "self_attention": r"transformer_blocks\.\d+\.attn1",
         "cross_attention": r"transformer_blocks\.\d+\.attn2",

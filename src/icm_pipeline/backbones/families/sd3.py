@@ -20,7 +20,6 @@ def _largest_size(pipe: Any) -> int | None:
 SD3 = Family(
     name="sd3",
     pipelines=("StableDiffusion3Pipeline",),
-    denoiser="transformer",
     sites={"self_attention": r"transformer_blocks\.\d+\.attn2?", "feed_forward": r"transformer_blocks\.\d+\.ff"},
     describe=describe_sample,
     conditional_rows=skip_layer_guidance,

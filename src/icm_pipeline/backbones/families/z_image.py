@@ -29,7 +29,6 @@ def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
 Z_IMAGE = Family(
     name="z_image",
     pipelines=("ZImagePipeline",),
-    denoiser="transformer",
     sites={"self_attention": r"layers\.\d+\.attention", "feed_forward": r"layers\.\d+\.feed_forward"},
     describe=_describe,
     conditional_rows=conditional_first,
