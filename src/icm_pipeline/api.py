@@ -45,8 +45,8 @@ def steer(
     and where the number of options or alphas is not the number of images.
     """
     chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
-    names = option if isinstance(option, str) else list(option)
-    indices = chosen.option_index(names) if isinstance(names, str) else [chosen.option_index(name) for name in names]
+    index_of = chosen.option_index
+    indices = index_of(option) if isinstance(option, str) else [index_of(name) for name in option]
     with hooked(attach(pipe).with_layers(chosen.layers), chosen.layers, Shift(chosen, indices, strength), num_images):
         yield
 

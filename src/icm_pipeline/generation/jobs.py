@@ -35,10 +35,8 @@ def make_jobs(prompts: list[str], images_per_prompt: int, seed: int, stream: str
     num_jobs = len(prompts) * images_per_prompt
     if num_jobs > SEEDS_PER_STREAM:
         raise ValueError(f"{num_jobs} images need more than {SEEDS_PER_STREAM} seeds; lower images_per_prompt.")
-    return [
-        Job(f"{index:06d}", prompts[index % len(prompts)], index % len(prompts), base + index)
-        for index in range(num_jobs)
-    ]
+    turns = ((index, index % len(prompts)) for index in range(num_jobs))
+    return [Job(f"{index:06d}", prompts[prompt], prompt, base + index) for index, prompt in turns]
 
 
 def probe_jobs(settings: Settings) -> list[Job]:
@@ -49,9 +47,8 @@ def probe_jobs(settings: Settings) -> list[Job]:
 
 def evaluation_jobs(settings: Settings) -> list[Job]:
     """Return the jobs of the evaluation set: the same for the originals and for every way of steering."""
-    return make_jobs(
-        settings.attribute.evaluation_prompts, settings.evaluate.images_per_prompt, settings.seed, "evaluation"
-    )
+    prompts = settings.attribute.evaluation_prompts
+    return make_jobs(prompts, settings.evaluate.images_per_prompt, settings.seed, "evaluation")
 
 
 def recorded_steps(settings: Settings) -> list[int]:

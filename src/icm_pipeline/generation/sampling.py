@@ -48,14 +48,9 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
             prompt=[job.prompt for job in jobs],
             latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
             generator=[torch.Generator().manual_seed(job.seed + SAMPLER_SEED) for job in jobs],
-            num_inference_steps=sampling.num_steps,
-            guidance_scale=sampling.guidance_scale,
-            height=sampling.height,
-            width=sampling.width,
-            output_type="latent",
-            return_dict=False,
-            **sampling.options,
-        )[0]
+            num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
+            height=sampling.height, width=sampling.width, output_type="latent", return_dict=False, **sampling.options,
+        )[0]  # fmt: skip
     _check_finite(result, jobs, "latents")
     return result
 

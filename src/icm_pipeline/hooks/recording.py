@@ -53,18 +53,13 @@ class Recorder:
             return
         at = self._sums_at.get(site.layer)
         if at is None:
-            at = self._make_room(tokens, site)
+            n, self._num_tokens[site.layer], d = tokens.shape
+            self._sums[site.layer] = torch.full((len(self._slots), n, d), float("nan"), device=tokens.device)
+            at = self._sums_at[site.layer] = self._sums[site.layer].unbind()
+            self._kinds[site.layer] = site.kind
         self._levels[slot] = clock.noise_level
         seen = tokens.detach() if tokens.requires_grad else tokens
         torch.sum(seen, dim=1, dtype=torch.float32, out=at[slot])
-
-    def _make_room(self, tokens: Tensor, site: Site) -> tuple[Tensor, ...]:
-        n, num_tokens, d = tokens.shape
-        self._sums[site.layer] = torch.full((len(self._slots), n, d), float("nan"), device=tokens.device)
-        self._sums_at[site.layer] = self._sums[site.layer].unbind()
-        self._num_tokens[site.layer] = num_tokens
-        self._kinds[site.layer] = site.kind
-        return self._sums_at[site.layer]
 
     @property
     def unreached(self) -> list[int]:
@@ -86,10 +81,7 @@ class Recorder:
         self._sums_at.clear()
 
     def recording(self) -> Recording:
-        """Return what was recorded.
-
-        Raises ValueError if a step was never reached, FloatingPointError if a number is not finite.
-        """
+        """Return what was recorded; raises ValueError for a step never reached, FloatingPointError for NaN or inf."""
         if self.unreached:
             raise ValueError(
                 f"Of the recorded steps {sorted(self._slots)} the run never reached {self.unreached}: it was cut short "

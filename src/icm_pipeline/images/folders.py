@@ -192,22 +192,18 @@ def _row(stem: str, fields: dict[str, str], path: Path, reading: FolderReading, 
 
 
 def _number(text: str, name: str, where: str) -> int | None:
-    if not text:
-        return None
-    if not text.isdecimal():
+    if text and not text.isdecimal():
         raise ValueError(f"{where}: {name} {text!r} is no whole number.")
-    return int(text)
+    return int(text) if text else None
 
 
 def _check_ids(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
     counts = Counter(row.image_id for row in rows)
     repeated = [image_id for image_id, count in counts.items() if count > 1]
     if repeated:
-        files = [row.path.name for row in rows if row.image_id == repeated[0]]
-        raise ValueError(
-            f"{reading.where} has {len(repeated)} id(s) that several images share: {abbreviate(repeated)} "
-            f"({abbreviate(files)}). Give a table with a column id."
-        )
+        files = abbreviate([row.path.name for row in rows if row.image_id == repeated[0]])
+        shared = f"{len(repeated)} id(s) that several images share: {abbreviate(repeated)} ({files})"
+        raise ValueError(f"{reading.where} has {shared}. Give a table with a column id.")
 
 
 def _check_options(reading: FolderReading, rows: Sequence[ImageRow]) -> None:

@@ -69,7 +69,13 @@ def fit_vectors(
         raise ValueError(
             f"options={list(options)}: give two or more, each once, that name every label; not: {unknown}."
         )
-    first = _alike(recordings)
+    if not recordings:
+        raise ValueError("recordings=[]: nothing was recorded.")
+    first = recordings[0]
+    for other in recordings[1:]:
+        same_steps = other.steps == first.steps and np.allclose(other.noise_levels, first.noise_levels)
+        if not same_steps or other.activations.keys() != first.activations.keys():
+            raise ValueError("The recordings differ in their layers or steps: record all images in the same way.")
     num_images = sum(len(next(iter(recording.activations.values()))) for recording in recordings)
     if len(labels) != num_images:
         raise ValueError(f"{len(labels)} labels were given for {num_images} recorded images.")
@@ -87,15 +93,3 @@ def fit_vectors(
         for layer in first.activations
     }  # fmt: skip
     return vectors_of_probes(fitted, direction, first, options, model, attribute)
-
-
-def _alike(recordings: Sequence[Recording]) -> Recording:
-    """Return the first of some recordings; raises ValueError if others are of other layers or steps."""
-    if not recordings:
-        raise ValueError("recordings=[]: nothing was recorded.")
-    first = recordings[0]
-    for recording in recordings[1:]:
-        same_steps = recording.steps == first.steps and np.allclose(recording.noise_levels, first.noise_levels)
-        if not same_steps or recording.activations.keys() != first.activations.keys():
-            raise ValueError("The recordings differ in their layers or steps: record all images in the same way.")
-    return first

@@ -49,9 +49,8 @@ class SteeringVectors:
     def __repr__(self) -> str:
         """Say in a line what they are, without their numbers."""
         made_for = f"{self.attribute} ({', '.join(self.options)}) on {self.model}"
-        return (
-            f"SteeringVectors({made_for}: {len(self.layers)} layers, {len(self.steps)} steps, strength={self.strength})"
-        )
+        size = f"{len(self.layers)} layers, {len(self.steps)} steps"
+        return f"SteeringVectors({made_for}: {size}, strength={self.strength})"
 
     @property
     def layers(self) -> list[str]:

@@ -68,11 +68,8 @@ def probe_dataset_work(settings: Settings, outline: OutlineConfig | None, pictur
         return replace(made, values=None, stored=None, temporary=None, device_memory=None, memory=None)
     values, batch = len(recorded_steps(settings)) * width_sum(outline), settings.compute.batch_size
     shard = -(-settings.generate.shard_size // batch) * batch
+    size = FLOAT_BYTES * values  # of an image
     return replace(
-        made,
-        values=num_images * values,
-        stored=num_images * FLOAT_BYTES * values,
-        temporary=num_images * FLOAT_BYTES * values,
-        device_memory=2 * min(batch, num_images) * FLOAT_BYTES * values,
-        memory=3 * min(shard, num_images) * FLOAT_BYTES * values,
-    )
+        made, values=num_images * values, stored=num_images * size, temporary=num_images * size,
+        device_memory=2 * min(batch, num_images) * size, memory=3 * min(shard, num_images) * size,
+    )  # fmt: skip

@@ -37,8 +37,7 @@ def run(context: StageContext) -> None:
         return
     seen = np.concatenate([load_file(shard.tensors)[PROBABILITIES] for shard in shards])
     probabilities = spread([not row.problem for row in rows], seen)
-    options = list(attribute.options)
-    labels = hard_labels(probabilities)
+    options, labels = list(attribute.options), hard_labels(probabilities)
     with (context.folder / LABELS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "option", *options, *(["problem"] if of_folder else [])])

@@ -10,15 +10,8 @@ from icm_pipeline.config.choices import DIRECTIONS
 from icm_pipeline.config.schema import OutlineConfig, Settings, value_at
 from icm_pipeline.generation.jobs import probe_jobs, recorded_steps
 from icm_pipeline.images.activations import RecordingTable, read_activations, read_recording
-from icm_pipeline.localization.probes import (
-    GPU_THREADS,
-    LayerProbes,
-    Split,
-    fit_layer,
-    give_memory_back,
-    shuffled_labels,
-    split_samples,
-)
+from icm_pipeline.localization import probes
+from icm_pipeline.localization.probes import LayerProbes, Split
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.machine.threads import num_cores, single_threaded
 from icm_pipeline.methods.fitting import vectors_of_probes
@@ -47,25 +40,23 @@ def run(context: StageContext) -> None:
     _check_counts(labels[seen], options, settings.probe.min_per_option)
     rng = np.random.default_rng(settings.seed)
     groups = prompts[seen] if settings.probe.group_by_prompt else None
-    split = split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
+    split = probes.split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
     split = Split(seen[split.train], seen[split.test])
     if settings.probe.shuffle_labels:
-        labels = shuffled_labels(labels, split, rng)
+        labels = probes.shuffled_labels(labels, split, rng)
     recording = read_recording(source)
 
     def fit(file_name: str) -> LayerProbes:
-        activations = read_activations(source, file_name)
-        return fit_layer(
-            activations, labels, split, settings.probe.C, settings.probe.max_iter, device, settings.probe.solver
-        )
+        activations, how = read_activations(source, file_name), settings.probe
+        return probes.fit_layer(activations, labels, split, how.C, how.max_iter, device, how.solver)
 
-    fits = single_threaded(fit, recording.files.values(), None if device == "cpu" else GPU_THREADS)
+    fits = single_threaded(fit, recording.files.values(), None if device == "cpu" else probes.GPU_THREADS)
     fitted: dict[str, LayerProbes] = {}
     with working("probe", len(recording.files), "layer") as work:
-        for layer, probes in zip(recording.files, fits, strict=True):
-            fitted[layer] = probes
+        for layer, found in zip(recording.files, fits, strict=True):
+            fitted[layer] = found
             work.advance()
-    give_memory_back(device)
+    probes.give_memory_back(device)
     _warn_of_unfinished(fitted, settings.probe.max_iter)
     majority = np.bincount(labels[split.train]).argmax()
     chance = float((labels[split.test] == majority).mean())
@@ -91,19 +82,15 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
         return Workload(num_probes=None, values=None, stored=None, memory=None)
     num_images, num_steps = len(probe_jobs(settings)), len(recorded_steps(settings))
     num_layers = sum(count for pairs in outline.widths.values() for _, count in pairs)
-    num_options = len(settings.attribute.options)
+    num_options, total_width = len(settings.attribute.options), width_sum(outline)
     columns = 1 if num_options == 2 else num_options
-    wide = (columns + len(DIRECTIONS) * num_options) * width_sum(outline)
+    wide = (columns + len(DIRECTIONS) * num_options) * total_width
     narrow = (columns + len(DIRECTIONS)) * num_layers
     kept = FLOAT_BYTES * num_steps * (wide + narrow)
     widest = max(width for pairs in outline.widths.values() for width, _ in pairs)
-    return Workload(
-        num_images=num_images,
-        num_probes=num_layers * num_steps,
-        values=num_images * num_steps * width_sum(outline),
-        stored=kept,
-        memory=kept + num_cores() * num_images * num_steps * widest * FLOAT_BYTES,
-    )
+    memory = kept + num_cores() * num_images * num_steps * widest * FLOAT_BYTES
+    values, num_probes = num_images * num_steps * total_width, num_layers * num_steps
+    return Workload(num_images=num_images, num_probes=num_probes, values=values, stored=kept, memory=memory)
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:
@@ -120,9 +107,7 @@ def show(tracker: Tracker, artifact: Artifact) -> None:
 
 
 def _warn_of_unfinished(fitted: dict[str, LayerProbes], max_iter: int) -> None:
-    unfinished = {
-        layer: int((~probes.converged).sum()) for layer, probes in fitted.items() if not probes.converged.all()
-    }
+    unfinished = {layer: int((~p.converged).sum()) for layer, p in fitted.items() if not p.converged.all()}
     if unfinished:
         log.warning(
             "probe: %d probes did not converge in probe.max_iter=%d iterations, in %s: raise it, or lower probe.C.",

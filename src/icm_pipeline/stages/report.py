@@ -13,7 +13,7 @@ from icm_pipeline.report.figures.accuracy import plot_heat_map, plot_ranking
 from icm_pipeline.report.figures.comparison import plot_comparison, plot_discrepancy
 from icm_pipeline.report.figures.twins import plot_twins
 from icm_pipeline.report.page import write_page
-from icm_pipeline.results.comparisons import Compared, differences, read_compared
+from icm_pipeline.results.comparisons import differences, read_compared
 from icm_pipeline.results.images import read_steered
 from icm_pipeline.results.records import to_json
 from icm_pipeline.results.scores import Scores
@@ -38,15 +38,14 @@ def run(context: StageContext) -> None:
         "heat_map": plot_heat_map(folder / "heat_map.png", scores, this.steering.layers, attribute),
         "ranking": plot_ranking(folder / "ranking.png", scores, this.steering.layers, attribute),
     }
-    apart = differences(context.compared)
-    results = []
+    apart, results = differences(context.compared), []
     for artifact, told in zip(context.compared, apart.told, strict=True):
         result = read_compared(artifact, told)
         if result.key != this.key:
             ways = this.steering, result.steering
             result = replace(result, fd_less_this=fd_less(settings, parents["evaluate"], artifact, ways))
         results.append(result)
-    results.sort(key=_alike)
+    results.sort(key=lambda r: json.dumps([r.steering.layers, to_json(r.steering), r.told], sort_keys=True))
     if len(results) > 1:
         figures["comparison"] = plot_comparison(folder / "comparison.png", results, this.key)
     own = next(result for result in results if result.key == this.key)
@@ -57,11 +56,6 @@ def show(tracker: Tracker, artifact: Artifact) -> None:
     for name in sorted(artifact.manifest.files):
         if name.endswith(".png"):
             tracker.image(f"report/{name.removesuffix('.png')}", artifact.path(name))
-
-
-def _alike(result: Compared) -> str:
-    """Return what similar results are sorted together by."""
-    return json.dumps([result.steering.layers, to_json(result.steering), result.told], sort_keys=True)
 
 
 def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[ImageRow]]:
