@@ -1,4 +1,9 @@
-"""No intervention: the steered set equals the originals."""
+"""No intervention: the steered set equals the originals.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+"""
 
 from contextlib import nullcontext
 

@@ -1,4 +1,9 @@
-"""How strongly images are steered: alpha, its unit, the window of steps. The one vessel from settings to the shift."""
+"""How strongly images are steered: alpha, its unit, the window of steps. The one vessel from settings to the shift.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

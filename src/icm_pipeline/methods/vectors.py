@@ -1,4 +1,9 @@
-"""Steering vectors: per layer a unit direction per recorded step and option, in one safetensors file with metadata."""
+"""Steering vectors: per layer a unit direction per recorded step and option, in one safetensors file with metadata.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+"""
 
 import json
 import math

@@ -1,4 +1,10 @@
-"""How options are distributed over images: shares, parity gap, worst-group share, and how far they moved."""
+"""How options are distributed over images: shares, parity gap, worst-group share, and how far they moved.
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+    Finetuning Text-to-Image Diffusion Models for Fairness, 2024. https://arxiv.org/abs/2311.07604
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,9 @@
-"""Outcomes of steering: do images show the option they were steered to, and did other attributes change?"""
+"""Outcomes of steering: do images show the option they were steered to, and did other attributes change?
+
+References:
+    Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026.
+    https://arxiv.org/abs/2604.06052
+"""
 
 import numpy as np
 
