@@ -93,3 +93,12 @@ def test_scores_are_of_held_out_images_only() -> None:
     wide = replace(recording, activations={"wide": torch.randn(40, 3, 400)}, kinds={"wide": "self_attention"})
     labels = [OPTIONS[answer] for answer in rng.permutation([0, 1] * 20)]
     assert fit_vectors([wide], labels, OPTIONS).scores["wide"] < 0.85  # fitted images would give 1
+
+
+@pytest.mark.parametrize(("max_iter", "told"), [(1000, False), (1, True)])
+def test_probes_that_do_not_reach_their_minimum_are_told(
+    max_iter: int, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording, labels = planted(60, 0, strength=0.3)
+    fit_vectors([recording], labels, OPTIONS, C=100.0, max_iter=max_iter)
+    assert ("did not converge in max_iter=1 " in caplog.text) is told

@@ -8,6 +8,7 @@ References:
     https://doi.org/10.1016/j.neuroimage.2013.10.067
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from icm_pipeline.config.choices import DIRECTIONS
 from icm_pipeline.hooks.recording import RecordedAt, Recording
 from icm_pipeline.localization.probes import LayerProbes, fit_layer, split_samples
 from icm_pipeline.methods.vectors import SteeringVectors
+
+log = logging.getLogger(__name__)
 
 
 def vectors_of_probes(
@@ -32,6 +35,16 @@ def vectors_of_probes(
         scores={layer: float(p.accuracy.mean()) for layer, p in fitted.items()},
         kinds={layer: recorded.kinds[layer] for layer in fitted}, made_with=made_with or {},
     )  # fmt: skip
+
+
+def warn_of_unfinished(fitted: Mapping[str, LayerProbes], max_iter: int, group: str = "") -> None:
+    """Say which layers have probes that did not reach their minimum; group: what stands before the settings' names."""
+    unfinished = {layer: int((~p.converged).sum()) for layer, p in fitted.items() if not p.converged.all()}
+    if unfinished:
+        log.warning(
+            "probe: %d probes did not converge in %smax_iter=%d iterations, in %s: raise it, or lower %sC.",
+            sum(unfinished.values()), group, max_iter, ", ".join(unfinished), group,
+        )  # fmt: skip
 
 
 def fit_vectors(
@@ -92,4 +105,5 @@ def fit_vectors(
         )
         for layer in first.activations
     }  # fmt: skip
+    warn_of_unfinished(fitted, max_iter)
     return vectors_of_probes(fitted, direction, first, options, model, attribute)

@@ -14,7 +14,7 @@ from icm_pipeline.localization import probes
 from icm_pipeline.localization.probes import LayerProbes, Split
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.machine.threads import num_cores, single_threaded
-from icm_pipeline.methods.fitting import vectors_of_probes
+from icm_pipeline.methods.fitting import vectors_of_probes, warn_of_unfinished
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, width_sum
 from icm_pipeline.progress import working
@@ -57,7 +57,7 @@ def run(context: StageContext) -> None:
             fitted[layer] = found
             work.advance()
     probes.give_memory_back(device)
-    _warn_of_unfinished(fitted, settings.probe.max_iter)
+    warn_of_unfinished(fitted, settings.probe.max_iter, "probe.")
     majority = np.bincount(labels[split.train]).argmax()
     chance = float((labels[split.test] == majority).mean())
     layers = {
@@ -104,15 +104,6 @@ def show(tracker: Tracker, artifact: Artifact) -> None:
         for step, accuracy in zip(scores.steps, row.accuracy, strict=True)
     ]
     tracker.table("probe/heat_map", ["layer", "kind", "step", "accuracy"], cells)
-
-
-def _warn_of_unfinished(fitted: dict[str, LayerProbes], max_iter: int) -> None:
-    unfinished = {layer: int((~p.converged).sum()) for layer, p in fitted.items() if not p.converged.all()}
-    if unfinished:
-        log.warning(
-            "probe: %d probes did not converge in probe.max_iter=%d iterations, in %s: raise it, or lower probe.C.",
-            sum(unfinished.values()), max_iter, ", ".join(unfinished),
-        )  # fmt: skip
 
 
 def _check_counts(labels: np.ndarray, options: list[str], least: int) -> None:
