@@ -28,7 +28,7 @@ from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.table import stages_of
 from icm_pipeline.report.wording import describe
 from icm_pipeline.results.steering import Steering
-from icm_pipeline.stages import steer
+from icm_pipeline.stages import image_sets
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.models import NUM_STEPS
 from tests.helpers.settings import NO_WEIGHTS
@@ -120,7 +120,7 @@ def test_a_method_that_changes_weights_steers_and_undoes_it_after_an_exception(
         changed.append(any(not torch.equal(value, before[name]) for name, value in denoiser.state_dict().items()))
         raise BackboneError("in the middle")
 
-    monkeypatch.setattr(steer, "denoise", failing)
+    monkeypatch.setattr(image_sets, "denoise", failing)
     with pytest.raises(BackboneError, match="in the middle"):
         made(rival("scaled", WEIGHTS, "params: {factor: 2.0}"))
     assert changed == [True]
@@ -145,7 +145,7 @@ METHOD = Method(
 def test_a_method_may_compute_gradients_of_what_it_sees(rival: Rival, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, found = rival("guided", GRADIENTS), []
     monkeypatch.setattr(
-        steer,
+        image_sets,
         "decode",
         lambda backbone, jobs, latents: found.append((jobs, latents)) or decode(backbone, jobs, latents),
     )
@@ -225,7 +225,7 @@ def test_another_prompt_is_generated_and_tables_keep_the_jobs_own(
         generated.update({job.image_id: job.prompt for job in jobs})
         return denoise(backbone, jobs)
 
-    monkeypatch.setattr(steer, "denoise", noting)
+    monkeypatch.setattr(image_sets, "denoise", noting)
     table = rows(made(settings))
     assert {row["prompt"] for row in table} == set(settings.attribute.evaluation_prompts)
     assert generated == {row["id"]: f"{row['prompt']} {row['option']}" for row in table}
@@ -240,7 +240,7 @@ METHOD = Method(
 
 def test_the_images_of_a_prompt_can_be_one_batch(rival: Rival, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, batches = rival("coupled", WHOLE), list[list[Job]]()
-    monkeypatch.setattr(steer, "denoise", lambda backbone, jobs: batches.append(jobs) or denoise(backbone, jobs))
+    monkeypatch.setattr(image_sets, "denoise", lambda backbone, jobs: batches.append(jobs) or denoise(backbone, jobs))
     folder = made(settings)
     prompts = settings.attribute.evaluation_prompts
     assert [[job.prompt for job in batch] for batch in batches] == [[prompt] * 2 for prompt in prompts]
@@ -251,7 +251,7 @@ def test_a_prompt_that_does_not_fit_into_memory_is_not_cut(rival: Rival, monkeyp
     def full(backbone: Backbone, jobs: list[Job]) -> Any:
         raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
 
-    monkeypatch.setattr(steer, "denoise", full)
+    monkeypatch.setattr(image_sets, "denoise", full)
     with pytest.raises(ValueError, match="all 2 images of a prompt in one batch"):
         made(rival("coupled", WHOLE))
 

@@ -191,10 +191,10 @@ def test_images_of_an_interrupted_job_are_not_made_again(made: Settings, tmp_pat
 
     class StopError(Exception): ...
 
-    from icm_pipeline.stages import steer
+    from icm_pipeline.stages import image_sets
 
     with pytest.MonkeyPatch.context() as patch:
-        real, calls = steer.decode, []
+        real, calls = image_sets.decode, []
 
         def second_fails(*args: Any) -> Any:
             calls.append(args)
@@ -202,7 +202,7 @@ def test_images_of_an_interrupted_job_are_not_made_again(made: Settings, tmp_pat
                 raise StopError
             return real(*args)
 
-        patch.setattr(steer, "decode", second_fails)
+        patch.setattr(image_sets, "decode", second_fails)
         with pytest.raises(StopError):
             pipeline.run("originals")
     assert partial.exists()

@@ -23,7 +23,7 @@ from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.scores import Selection
-from icm_pipeline.stages import steer
+from icm_pipeline.stages import image_sets, steer
 from icm_pipeline.store.artifacts import Artifact
 from tests.helpers.models import NUM_STEPS
 from tests.helpers.results import as_artifact
@@ -86,7 +86,7 @@ def made(
             torch.save(latents.clone(), folder / "latents.pt")
             return decode(backbone, jobs, latents)
 
-        monkeypatch.setattr(steer, "decode", noting)
+        monkeypatch.setattr(image_sets, "decode", noting)
         steer.run(StageContext(given(*words), parents, folder, models=models))
         return folder
 
@@ -180,8 +180,8 @@ def assigned(
     def black(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]:
         return [Sample(job, Image.new("RGB", (16, 16))) for job in jobs]
 
-    monkeypatch.setattr(steer, "denoise", lambda backbone, jobs: None)
-    monkeypatch.setattr(steer, "decode", black)
+    monkeypatch.setattr(image_sets, "denoise", lambda backbone, jobs: None)
+    monkeypatch.setattr(image_sets, "decode", black)
 
     def options(*words: str) -> np.ndarray:
         folder = tmp_path / f"assigned-{len(list(tmp_path.iterdir()))}"

@@ -1,14 +1,20 @@
 """What the stages that make images share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from icm_pipeline.config.schema import OutlineConfig, Settings
-from icm_pipeline.generation.batches import Batch
+from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
+from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix
+from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.images.making import ImageSet, plan_images, store_images
 from icm_pipeline.images.sheet import draw_sheet
 from icm_pipeline.images.table import IMAGES, SAMPLES
+from icm_pipeline.methods.base import Method, MethodInputs
+from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload, passes_before, passes_per_run, picture_size
 
@@ -22,6 +28,34 @@ def planned(
     settings = context.settings
     size = batch_size or settings.compute.batch_size
     return plan_images(context.folder, jobs, size, settings.generate.shard_size, options, context.share)
+
+
+def make_images(context: StageContext, method: Method, inputs: MethodInputs, images: ImageSet) -> Iterator[Batch]:
+    """Yield the missing evaluation images, changed by a method, batch by batch; the model is loaded for the first."""
+    settings, first_step = context.settings, context.settings.method.first_step
+    size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.compute.batch_size
+    folder = Keys(settings).prefix_folder()
+    prefixes = PrefixStore(folder) if folder else None  # shared by all runs with these images
+    backbone = context.models.load(settings.model, settings.compute)
+    method.check_family(backbone)
+
+    def make(jobs: list[Job]) -> Batch:
+        if method.whole_prompts and len(jobs) < size:
+            raise ValueError(
+                f"method={method.name} needs all {size} images of a prompt in one batch, and they do not fit into "
+                "memory: lower evaluate.images_per_prompt."
+            )
+        ids = [job.image_id for job in jobs]
+        generated = [replace(job, prompt=method.prompt_of(job, inputs)) for job in jobs]
+        with (
+            hooked(backbone, [], None, len(jobs)) as clock,
+            method.applied(backbone, inputs, jobs),
+            shared_prefix(backbone, clock, prefixes, ids, first_step),
+        ):
+            latents = denoise(backbone, generated)
+        return Batch(jobs, decode(backbone, jobs, latents))
+
+    yield from fitting(images.missing, make, size, settings.compute.grow_batch and not method.whole_prompts)
 
 
 def store(images: ImageSet, made: Iterable[Batch], title: str) -> bool:

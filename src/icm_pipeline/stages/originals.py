@@ -4,8 +4,7 @@ from icm_pipeline.generation.jobs import evaluation_jobs
 from icm_pipeline.methods import none
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.stages.image_sets import evaluation_set_work, planned, store
-from icm_pipeline.stages.steer import make_images
+from icm_pipeline.stages.image_sets import evaluation_set_work, make_images, planned, store
 
 work = evaluation_set_work
 
