@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from icm_pipeline.config.compose import to_settings
-from icm_pipeline.config.schema import conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.report.wording import describe
 from icm_pipeline.results.evaluation import Evaluation

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.registry import load_backbone
 from icm_pipeline.config.compose import to_settings
-from icm_pipeline.config.schema import conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.machine.memory import keep_freed_memory
 from icm_pipeline.machine.threads import num_cores
 

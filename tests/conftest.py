@@ -17,7 +17,8 @@ import torch
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.compose import to_settings
-from icm_pipeline.config.schema import Settings, conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from tests.helpers.settings import NO_WEIGHTS, PINNED
 

@@ -15,7 +15,7 @@ from icm_pipeline.cli.callbacks import NoteSweep
 from icm_pipeline.cli.job import main
 from icm_pipeline.cli.running import RunningSweep, this_command
 from icm_pipeline.config.compose import register_resolvers
-from icm_pipeline.config.schema import conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from icm_pipeline.config.schema import conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
 
 PLUGINS = {"slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher", "joblib": "hydra_joblib_launcher"}
 

@@ -11,8 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.mistakes import explain
-from icm_pipeline.config.schema import ConfigError, Settings, conf_path, register_schema
+from icm_pipeline.config.schema import Settings
 
 Compose = Callable[..., Settings]
 OWN = """name: hat

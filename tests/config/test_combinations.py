@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from icm_pipeline.config.choices import RULES
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 
 Compose = Callable[..., Settings]
 

@@ -8,9 +8,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.errors import ConfigError, unknown_setting
 from icm_pipeline.config.help_page import choices_of
 from icm_pipeline.config.mistakes import explain
-from icm_pipeline.config.schema import ComputeConfig, ConfigError, Settings, conf_path, register_schema, unknown_setting
+from icm_pipeline.config.schema import ComputeConfig, Settings
 
 Compose = Callable[..., Settings]
 

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 
 from icm_pipeline.__main__ import flags_first
 from icm_pipeline.config.compose import register_resolvers
+from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.config.help_page import GROUPS, choices_of, groups_help
-from icm_pipeline.config.schema import conf_path, register_schema
 from icm_pipeline.pipeline.table import stages_help
 
 NO_GROUPS = {"hydra"}  # a folder that holds groups

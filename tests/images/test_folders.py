@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from icm_pipeline.config.schema import ConfigError
+from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.images.folders import FolderReading, content_key, mark_unreadable, read_folder
 from icm_pipeline.images.table import ImageRow
 

@@ -18,7 +18,9 @@ from icm_pipeline import methods
 from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.compose import to_settings
-from icm_pipeline.config.schema import ConfigError, Settings, conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import decode, denoise
 from icm_pipeline.hooks.hooked import hooked

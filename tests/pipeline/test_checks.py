@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.checks import check_stage
 from icm_pipeline.pipeline.table import COMMANDS, STAGES
 

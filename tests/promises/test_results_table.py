@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from icm_pipeline.config.compose import to_settings
-from icm_pipeline.config.schema import conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.results import evaluation, steering, write_artifact

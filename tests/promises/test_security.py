@@ -17,8 +17,10 @@ import icm_pipeline
 from icm_pipeline.cli.callbacks import NoteSweep
 from icm_pipeline.cli.errors import USER_ERRORS
 from icm_pipeline.cli.running import RunningSweep, this_command
+from icm_pipeline.config.conf_folder import conf_path
 from icm_pipeline.config.credentials import find_secret
-from icm_pipeline.config.schema import ConfigError, Settings, conf_path
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.store.artifacts import ArtifactError, open_artifact
 from icm_pipeline.store.files import hash_file

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf, open_dict, read_write
 from icm_pipeline.cli.running import this_command
 from icm_pipeline.config.checks import check_secrets
 from icm_pipeline.config.compose import quoted
-from icm_pipeline.config.schema import ConfigError, conf_path
+from icm_pipeline.config.conf_folder import conf_path
+from icm_pipeline.config.errors import ConfigError
 
 HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"

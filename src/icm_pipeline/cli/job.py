@@ -16,7 +16,8 @@ from icm_pipeline.cli.errors import clear_errors, end_with
 from icm_pipeline.cli.outcome import Outcome, is_reported, outcome_of, report_started, report_sweep_of, tell
 from icm_pipeline.cli.running import HydraJob, RunningSweep, this_command
 from icm_pipeline.config.compose import config_words, register_resolvers, to_settings
-from icm_pipeline.config.schema import Settings, conf_path, register_schema
+from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.machine.memory import keep_freed_memory
 from icm_pipeline.pipeline.checks import check_stage
 from icm_pipeline.pipeline.table import stages_help

@@ -10,7 +10,8 @@ from icm_pipeline.config.bounds import MAY_BE
 from icm_pipeline.config.choices import SET_FOR_EVERY_CALL, TRAINED
 from icm_pipeline.config.combinations import check_combinations
 from icm_pipeline.config.credentials import find_secret
-from icm_pipeline.config.schema import AttributeConfig, ConfigError, PretrainConfig, Settings, unknown_setting
+from icm_pipeline.config.errors import ConfigError, unknown_setting
+from icm_pipeline.config.schema import AttributeConfig, PretrainConfig, Settings
 
 # Becomes part of a folder's name.
 NAME = re.compile(r"\w[\w.+-]{0,63}")

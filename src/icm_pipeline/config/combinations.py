@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator
 from itertools import chain
 
+from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.relevance import READ_BY_RULE
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.schema import Settings
 
 
 def check_combinations(settings: Settings) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.checks import check
+from icm_pipeline.config.conf_folder import conf_path
+from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.help_page import groups_help
-from icm_pipeline.config.schema import ConfigError, Settings, conf_path
+from icm_pipeline.config.schema import Settings
 
 
 def config_words(hydra: Any) -> list[str]:

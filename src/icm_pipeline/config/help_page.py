@@ -2,7 +2,7 @@
 
 import textwrap
 
-from icm_pipeline.config.schema import conf_path
+from icm_pipeline.config.conf_folder import conf_path
 
 # In the order in which a newcomer meets them: {group: (what it is about, words to try)}.
 GROUPS = {

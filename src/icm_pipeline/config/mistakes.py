@@ -11,8 +11,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from icm_pipeline.config.errors import ConfigError, unknown_setting
 from icm_pipeline.config.help_page import NO_CHOICES
-from icm_pipeline.config.schema import ConfigError, Settings, unknown_setting
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.text import did_you_mean
 
 FILE = re.compile(r"In '([^']+)'")

@@ -4,13 +4,11 @@ Every default stands in `conf/`, none here. The dataclasses are not frozen becau
 read-only, and a read-only node cannot be overridden from the command line.
 """
 
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from icm_pipeline.config import choices
 from icm_pipeline.config.bounds import number, one_of
-from icm_pipeline.text import no_setting
 
 LARGEST_SEED = 2**32 - 1  # that KID's random generator takes; jobs' own seeds, two million for each, stay below 2**63
 COUNT, SEED = number(at_least=1), number(at_least=0, at_most=LARGEST_SEED)
@@ -304,36 +302,9 @@ class Settings:
     pretrain: PretrainConfig
 
 
-def register_schema() -> None:
-    """Tell Hydra the schema, under the name `schema` that conf/config.yaml lists first."""
-    from hydra.core.config_store import ConfigStore
-
-    ConfigStore.instance().store(name="schema", node=Settings)
-
-
 def value_at(settings: Settings, dotted: str) -> Any:
     """Return a value or a whole group (as plain data) by its dotted name."""
     value: Any = asdict(settings)
     for part in dotted.split("."):
         value = value[part]
     return value
-
-
-def unknown_setting(dotted: str, name: str, known: list[str], place: str = "") -> str:
-    """Return what is said of a setting that does not exist, see `no_setting`; those of `compute` were the model's."""
-    if dotted.startswith("model.") and name in (each.name for each in fields(ComputeConfig)):
-        return f"there is no {dotted}: set compute.{name}. A model's file keeps what it recommends under `compute:`."
-    return no_setting(dotted, name, known, place)
-
-
-def conf_path() -> Path:
-    """Return the folder with the YAML: inside an installed package, else at the top of the checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parents[1] / "conf"):
-        if (folder / "config.yaml").exists():
-            return folder
-    raise FileNotFoundError(f"No conf/config.yaml beside {package} or in its checkout: reinstall icm_pipeline.")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message says what to change."""

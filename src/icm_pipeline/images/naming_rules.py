@@ -8,7 +8,7 @@ share), and `{skip}` for a part that means nothing.
 import re
 from collections.abc import Sequence
 
-from icm_pipeline.config.schema import ConfigError
+from icm_pipeline.config.errors import ConfigError
 
 FIELDS = {
     "id": ".+?", "prompt": "[^/]+?", "prompt_index": "[0-9]+", "seed": "[0-9]+", "option": "[^/]+?", "skip": "[^/]*?",

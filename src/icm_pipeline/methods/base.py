@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.store.artifacts import Artifact

@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 
 from icm_pipeline import methods
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.methods.base import Method
 
 

@@ -1,7 +1,8 @@
 """Settings that do not suit the stage or the method that is asked for: what only their tables can tell."""
 
 from icm_pipeline.config.choices import EMBEDDED
-from icm_pipeline.config.schema import ConfigError, Settings
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.methods.registry import check_method
 from icm_pipeline.pipeline.table import COMMANDS, STAGES
 

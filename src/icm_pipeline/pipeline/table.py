@@ -6,7 +6,8 @@ alpha is read only by `steer` and k only by `select`, so that a sweep over both 
 from dataclasses import fields
 from typing import Any
 
-from icm_pipeline.config.schema import ComputeConfig, ConfigError, Settings
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import ComputeConfig, Settings
 from icm_pipeline.methods.base import Fit
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
