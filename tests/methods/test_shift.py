@@ -280,7 +280,20 @@ def test_a_layers_vectors_are_brought_to_the_tokens_once_and_only_added_afterwar
             shift(tokens, SITE, at(step))
         seen.append(operations.names)
     assert "_to_copy" in seen[0]
-    assert seen[1:] == 3 * [["select", "add"]]
+    assert seen[1:] == 3 * [["add"]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm_preserving", [False, True])
+def test_writing_into_tokens_gives_what_a_call_gives_to_the_bit(
+    vectors: SteeringVectors, dtype: torch.dtype, norm_preserving: bool
+) -> None:
+    shift = Shift(vectors, [2, 0], Strength(0.3, "relative", first_step=1, norm_preserving=norm_preserving))
+    for step in range(4):
+        tokens = tokens_of(2, dtype)
+        moved = shift(tokens, SITE, at(step))
+        shift.write_into(tokens, SITE, at(step))
+        assert torch.equal(tokens, tokens_of(2, dtype) if moved is None else moved)
 
 
 def test_a_shift_follows_tokens_of_another_precision(vectors: SteeringVectors) -> None:

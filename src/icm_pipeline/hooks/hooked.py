@@ -18,6 +18,7 @@ from icm_pipeline.backbones.modules import is_compiled, path_to, uncompiled
 from icm_pipeline.hooks.clock import StepClock, drive
 from icm_pipeline.hooks.compiled import switched_on
 from icm_pipeline.hooks.gated import CaughtGates, away_from_zero
+from icm_pipeline.hooks.owned import is_own
 from icm_pipeline.hooks.wrapping import wrapped
 
 
@@ -26,6 +27,9 @@ class Hook(Protocol):
         """Look at tokens [n, s, d] of the conditional rows; return None, or new tokens of the same shape and dtype.
 
         `tokens` is a view of what the layer returned: a hook that writes into it changes the picture.
+
+        A hook may also have `write_into(tokens, site, clock)`, which changes them in place. It is called instead where
+        nobody else holds what the layer returned, and saves a copy of it.
         """
 
 
@@ -133,16 +137,21 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
     It runs at every layer of every step: on a GPU that waits for the CPU each microsecond of it counts.
     """
     layer, gated, read = site.layer, site.gated, family.read
+    write_into = None if gated else getattr(hook, "write_into", None)
 
     def after(module: nn.Module, args: Any, output: Any) -> Any:
         clock.reached.add(layer)
         call, rows = clock.call, clock.rows
         if call is None or rows is None:
             return None
+        into = write_into if write_into and is_own(output) else None  # asked before anything here holds it too
         tokens = read(output, site, call)
         if tokens.shape[0] != call.num_rows:
             raise BackboneError(f"{layer} gave {len(tokens)} rows where the denoiser has {call.num_rows}.")
         seen = tokens[rows]
+        if into:
+            into(seen, site, clock)
+            return None
         gate = gates.of(site)[rows] if gated else None
         changed = hook(seen if gate is None else seen * gate, site, clock)
         if changed is None:

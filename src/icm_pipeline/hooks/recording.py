@@ -46,6 +46,7 @@ class Recorder:
         self._sums: dict[str, Tensor] = {}  # over a layer's tokens [T, n, d]
         self._sums_at: dict[str, tuple[Tensor, ...]] = {}  # views of the same, one per slot
         self._num_tokens: dict[str, int] = {}
+        self._means: dict[str, Tensor] = {}  # what has left the device [n, T, d]
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
         slot = self._slots.get(clock.step)
@@ -67,17 +68,19 @@ class Recorder:
         return [step for step, slot in self._slots.items() if self._levels[slot] is None]
 
     def leave_device(self) -> None:
-        """Bring what was recorded to the CPU, all layers of a device in one copy."""
+        """Divide by the number of tokens and bring what was recorded to the CPU, all layers of a device in one copy."""
         by_device: dict[torch.device, list[str]] = {}
         for layer, sums in self._sums.items():
-            if sums.device.type != "cpu":
-                by_device.setdefault(sums.device, []).append(layer)
-        for layers in by_device.values():
-            there = [self._sums[layer] for layer in layers]
-            copied = torch.cat([sums.flatten() for sums in there]).cpu()
-            parts = copied.split([sums.numel() for sums in there])
-            for layer, sums, part in zip(layers, there, parts, strict=True):
-                self._sums[layer] = part.view(sums.shape)
+            by_device.setdefault(sums.device, []).append(layer)
+        for device, layers in by_device.items():
+            means = [(self._sums.pop(layer) / self._num_tokens[layer]).transpose(0, 1) for layer in layers]
+            if device.type == "cpu":
+                parts = [mean.contiguous() for mean in means]
+            else:
+                copied = torch.cat([mean.flatten() for mean in means]).cpu()
+                pieces = copied.split([mean.numel() for mean in means])
+                parts = [piece.view(mean.shape).clone() for piece, mean in zip(pieces, means, strict=True)]
+            self._means.update(zip(layers, parts, strict=True))
         self._sums_at.clear()
 
     def recording(self) -> Recording:
@@ -88,16 +91,14 @@ class Recorder:
                 "or has fewer steps."
             )
         self.leave_device()
-        for layer, sums in self._sums.items():
-            if not torch.isfinite(sums).all():
+        for layer, means in self._means.items():
+            if not means.isfinite().all():
                 raise FloatingPointError(
                     f"The activations of {layer} are not finite, or it was not reached at every recorded step. Compute "
                     "in bfloat16 or float32 (compute.dtype)."
                 )
-        activations = {
-            layer: (sums / self._num_tokens[layer]).transpose(0, 1).contiguous() for layer, sums in self._sums.items()
-        }
         levels = [level for level in self._levels if level is not None]
+        activations = {layer: self._means[layer] for layer in self._kinds}
         return Recording(dict(self._kinds), list(self._slots), levels, activations)
 
 

@@ -38,35 +38,52 @@ class Shift:
         given = {"options": options, "alphas": strength.alpha}
         self._per_image = {name: len(values) for name, values in given.items() if isinstance(values, Sequence)}
         self._slot, self._window = cache(vectors.slot), cache(strength.window)
-        self._shifts: dict[str, Tensor] = {}
+        self._shifts: dict[str, tuple[Tensor, ...]] = {}
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
+        shift = self._shift(tokens, site, clock)
+        if shift is None:
+            return None
+        return self._moved(tokens, shift) if self._strength.norm_preserving else tokens + shift
+
+    def write_into(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
+        """Shift tokens in place; the numbers are those of a call, to the bit."""
+        shift = self._shift(tokens, site, clock)
+        if shift is None:
+            return
+        if self._strength.norm_preserving:
+            tokens.copy_(self._moved(tokens, shift))
+        else:
+            tokens.add_(shift)
+
+    def _moved(self, tokens: Tensor, shift: Tensor) -> Tensor:
+        moved = tokens + shift
+        before, after = tokens.norm(dim=-1, keepdim=True), moved.norm(dim=-1, keepdim=True)
+        return moved * (before / after.clamp_min(torch.finfo(tokens.dtype).tiny))
+
+    def _shift(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
+        """Return the layer's shift [n, 1, d] at this step; None if there is none."""
         for name, count in self._per_image.items():
             if count != len(tokens):
                 raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
         if self._is_nothing or clock.step not in self._window(clock.num_steps):
             return None
-        moved = tokens + self._shifts_of(site.layer, tokens)[self._slot(clock.noise_level)]
-        if self._strength.norm_preserving:
-            before, after = tokens.norm(dim=-1, keepdim=True), moved.norm(dim=-1, keepdim=True)
-            moved = moved * (before / after.clamp_min(torch.finfo(tokens.dtype).tiny))
-        return moved
+        at = self._shifts.get(site.layer)
+        if at is None or at[0].dtype != tokens.dtype or at[0].device != tokens.device:
+            at = self._shifts[site.layer] = self._shifts_of(site.layer, tokens).unbind()
+        return at[self._slot(clock.noise_level)]
 
     def _shifts_of(self, layer: str, tokens: Tensor) -> Tensor:
         """Return the layer's shifts [slots, n, 1, d], where the tokens are and in their precision."""
-        shifts = self._shifts.get(layer)
-        if shifts is None or (shifts.device, shifts.dtype) != (tokens.device, tokens.dtype):
-            width = self._vectors.directions[layer].shape[-1]
-            if width != tokens.shape[-1]:
-                raise ValueError(
-                    f"The vectors of {layer} are {width} wide and its tokens {tokens.shape[-1]}: they were made on "
-                    "another model."
-                )
-            directions = self._vectors.directions[layer][:, self._options]
-            lengths = self._alphas.expand(len(directions), -1)
-            if self._strength.alpha_unit == "relative":
-                lengths = lengths * self._vectors.mean_norms[layer].double()[:, None]
-            computed = lengths.to(directions.dtype)[..., None] * directions  # on the CPU
-            shifts = computed[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)
-            self._shifts[layer] = shifts
-        return shifts
+        width = self._vectors.directions[layer].shape[-1]
+        if width != tokens.shape[-1]:
+            raise ValueError(
+                f"The vectors of {layer} are {width} wide and its tokens {tokens.shape[-1]}: they were made on "
+                "another model."
+            )
+        directions = self._vectors.directions[layer][:, self._options]
+        lengths = self._alphas.expand(len(directions), -1)
+        if self._strength.alpha_unit == "relative":
+            lengths = lengths * self._vectors.mean_norms[layer].double()[:, None]
+        computed = lengths.to(directions.dtype)[..., None] * directions  # on the CPU
+        return computed[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)

@@ -1,0 +1,157 @@
+"""The host's time per recorded and per steered layer and step, where arithmetic is next to nothing.
+
+    python benchmarks/hooks.py                          # this build
+    python benchmarks/hooks.py --against ../before/src  # and another checkout's, in turns, with the ratio
+
+A UNet with the layers of SDXL (70 self-attention, 70 cross-attention, 70 feed-forward) is a few channels wide, so a
+step costs what Python and torch's dispatch cost: on a GPU that waits for its host this time is lost. Each build runs in
+a process of its own, on one core; what is given is CPU time of its thread, less that of a plain run of the same round,
+divided by layers and steps. What is paid once a call (attaching, registering, bringing back) is given apart.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STEPS = 20
+WAYS = ("plain", "recorded", "steered", "recorded, once", "steered, once")
+
+
+def worker() -> None:
+    """Answer every way named on stdin with the CPU seconds that it takes."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+    from icm_pipeline import SteeringVectors, record, steer
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 8, 8), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10), attention_head_dim=(1, 1, 1), cross_attention_dim=8,
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=32,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4, 4), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    pipe = StableDiffusionXLPipeline(
+        vae=vae, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=unet,
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1), add_watermarker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    embeds = {"prompt_embeds": torch.randn(2, 4, 8), "negative_prompt_embeds": torch.randn(2, 4, 8)}
+    pooled = {"pooled_prompt_embeds": torch.randn(2, 8), "negative_pooled_prompt_embeds": torch.randn(2, 8)}
+
+    def run(num_steps: int = STEPS) -> None:
+        pipe(**embeds, **pooled, height=64, width=64, num_inference_steps=num_steps, output_type="latent")
+
+    with record(pipe) as seen:
+        run()
+    recording = seen.recordings[0]
+    layers = [layer for layer, kind in recording.kinds.items() if kind == "self_attention"]
+    vectors = SteeringVectors(
+        directions={layer: torch.nn.functional.normalize(torch.randn(STEPS, 2, 8), dim=-1) for layer in layers},
+        mean_norms={layer: torch.ones(STEPS) for layer in layers},
+        steps=tuple(recording.steps), noise_levels=tuple(recording.noise_levels), options=("a", "b"), model="random",
+        attribute="random",
+    )  # fmt: skip
+
+    def recorded(num_steps: int = STEPS) -> None:
+        with record(pipe) as seen:
+            run(num_steps)
+        assert seen.recordings
+
+    def steered(num_steps: int = STEPS) -> None:
+        with steer(pipe, vectors, option="a", alpha=1.0):
+            run(num_steps)
+
+    one_step = {"recorded, once": lambda: recorded(1), "steered, once": lambda: steered(1)}
+    ways: dict[str, Callable[[], Any]] = {"plain": run, "recorded": recorded, "steered": steered, **one_step}
+    with torch.inference_mode():
+        run(1)
+        plain_step = min(_seconds(lambda: run(1)) for _ in range(5))
+        print(len(recording.kinds), len(layers), plain_step, flush=True)
+        for line in sys.stdin:
+            print(_seconds(ways[line.strip()]), flush=True)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.thread_time()
+    work()
+    return time.thread_time() - started
+
+
+class Build:
+    """A process that runs one checkout."""
+
+    def __init__(self, source: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        recorded, steered, self.plain_step = self._answer().split()
+        self.counts = {"recorded": int(recorded), "steered": int(steered)}
+        self.seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit("A build stopped: see its message above.")
+        return answer
+
+    def run(self, way: str) -> None:
+        assert self._process.stdin
+        print(way, file=self._process.stdin, flush=True)
+        self.seconds[way].append(float(self._answer()))
+
+    def per_layer_step(self, way: str) -> float:
+        """Return microseconds per layer and step: the slope between a run of one step and one of all."""
+        more = statistics.median(self.seconds[way]) - statistics.median(self.seconds[f"{way}, once"])
+        plain = statistics.median(self.seconds["plain"]) - float(self.plain_step)
+        return (more - plain) / (STEPS - 1) / self.counts[way] * 1e6
+
+    def per_call(self, way: str) -> float:
+        """Return milliseconds that a call costs beside its steps."""
+        once = statistics.median(self.seconds[f"{way}, once"]) - float(self.plain_step)
+        return once * 1e3 - self.per_layer_step(way) * self.counts[way] / 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", type=Path, help="the src folder of another checkout")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        worker()
+        return
+    sources = {"here": Path(__file__).parents[1] / "src"} | ({"before": args.against} if args.against else {})
+    builds = {name: Build(source.resolve()) for name, source in sources.items()}
+    for number in range(args.rounds):
+        for way in WAYS:
+            for build in list(builds.values())[:: 1 if number % 2 else -1]:
+                build.run(way)
+    print("| way | layers | build | us a layer and step | ms a call |\n|---|---|---|---|---|")
+    for way in ("recorded", "steered"):
+        for name, build in builds.items():
+            once = build.per_call(way)
+            print(f"| {way} | {build.counts[way]} | {name} | {build.per_layer_step(way):.2f} | {once:.1f} |")
+        if args.against:
+            ratio = builds["here"].per_layer_step(way) / builds["before"].per_layer_step(way)
+            print(f"| {way} | | here / before | {ratio:.3f} | |")
+
+
+if __name__ == "__main__":
+    main()
