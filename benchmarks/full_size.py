@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -31,7 +32,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from timing import in_turns, machine, ratios, spread
+from timing import in_turns, machine, note, ratios, spread
 from torch import Tensor
 
 from icm_pipeline import SteeringVectors, record, steer
@@ -138,12 +139,13 @@ def measure(name: str, args: argparse.Namespace) -> None:
     attention = [site.layer for site in backbone.sites if site.kind == "self_attention"]
     steered = attention[:: max(1, len(attention) // NUM_STEERED)][:NUM_STEERED]
     memory: dict[str, float] = {}
+    size = {"height": 64, "width": 64} if args.tiny else {}
 
     def generated(way: str, context: Callable[[], AbstractContextManager[Any]]) -> Any:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         with context() as seen:
-            pipe(**inputs, num_inference_steps=args.steps, output_type="latent")
+            pipe(**inputs, **size, num_inference_steps=args.steps, output_type="latent")
         memory[way] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
         return seen
 
@@ -158,6 +160,10 @@ def measure(name: str, args: argparse.Namespace) -> None:
     for way, values in seconds.items():
         ratio = spread(ratios(values, seconds["plain"]))
         print(f"| {name}, {batch} | {way} | {batch / median(values):.3f} | {ratio} | {memory[way]:.1f} |", flush=True)
+        note(
+            args.figures, part="full_size", model=name, batch=batch, steps=args.steps, dtype=args.dtype, way=way,
+            images_a_second=batch / median(values), ratios=ratios(values, seconds["plain"]), peak_gib=memory[way],
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -168,6 +174,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, help="images at once, for every model; default: as in conf/model")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal: 64 px, whatever the model's size")
+    parser.add_argument("--figures", type=Path, help="a file that the figures are appended to, as JSON")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("There is no GPU here: nothing was measured. Run this where torch.cuda.is_available().")

@@ -21,17 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from timing import in_turns, machine, peak_mib, ratios, spread, timed
+from timing import in_turns, machine, note, peak_mib, ratios, spread, timed
 
 from icm_pipeline.images.activations import read_activations
-from icm_pipeline.localization.probes import GPU_THREADS, LayerProbes, Split, fit_layer, split_samples
-from icm_pipeline.machine.threads import num_cores, single_threaded
+from icm_pipeline.localization.pooled import Pooled
+from icm_pipeline.localization.probes import LayerProbes, Split, fit_layers, split_samples
+from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.manifest import FileEntry, Manifest
 
 Activations = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -57,26 +60,38 @@ def make_files(folder: Path, args: argparse.Namespace, width: int) -> tuple[list
     labels = rng.permutation(np.arange(args.images) % args.options)
     tastes = rng.normal(size=(args.options, 8))[labels] + rng.normal(size=(args.images, 8))
     names = [f"{layer:04d}.safetensors" for layer in range(args.layers)]
-    jobs = [(folder / name, layer, tastes, args.steps, width) for layer, name in enumerate(names)]
+    jobs = [(folder / name, layer, tastes, args.steps, width, args.store) for layer, name in enumerate(names)]
     with multiprocessing.get_context("fork").Pool(num_cores()) as pool:
         pool.starmap(_make_file, jobs, chunksize=1)
     return names, labels
 
 
-def _make_file(path: Path, layer: int, tastes: NDArray, steps: int, width: int) -> None:
-    save_file({"pooled": draw_layer(np.random.default_rng([1, layer]), tastes, steps, width)}, path)
+def _make_file(path: Path, layer: int, tastes: NDArray, steps: int, width: int, store: str) -> None:
+    torch.set_num_threads(1)
+    drawn = draw_layer(np.random.default_rng([1, layer]), tastes, steps, width)
+    save_file({"pooled": drawn}, path)
+    if store == "float16":
+        halved = Pooled.halved(torch.from_numpy(drawn)).tensors()
+        save_file({"pooled": halved.pop("values").numpy(), **{n: t.numpy() for n, t in halved.items()}}, in_half(path))
+
+
+def in_half(path: Path) -> Path:
+    """Return where a layer is kept in float16, beside the file in float32 that scikit-learn reads."""
+    return path.with_suffix(".half.safetensors")
 
 
 def fit_here(
     folder: Path, names: list[str], labels: Labels, split: Split, args: argparse.Namespace
 ) -> list[LayerProbes]:
     """Do what stage=probe does between its inputs and its files."""
-    artifact = Artifact(folder, {"files": dict.fromkeys(names)})
+    if args.store == "float16":
+        names = [in_half(Path(name)).name for name in names]
+    artifact = Artifact(folder, Manifest("generate", "", files=dict.fromkeys(names, FileEntry(0, ""))))
 
-    def fit(name: str) -> LayerProbes:
-        return fit_layer(read_activations(artifact, name), labels, split, args.C, 1000, args.device)
+    def read(name: str) -> Pooled:
+        return read_activations(artifact, name, args.device != "cpu")
 
-    return list(single_threaded(fit, names, None if args.device == "cpu" else GPU_THREADS))
+    return list(fit_layers(read, names, labels, split, args.C, 1000, args.device))
 
 
 def fit_one(x: Activations, labels: Labels, split: Split, C: float, **options: Any) -> Any:
@@ -146,6 +161,11 @@ def measure(width: int, args: argparse.Namespace, folder: Path) -> None:
     print(f"ms a probe, scikit-learn reading again   {naive:.1f}")
     print(f"scikit-learn in memory / here            {spread(ratios(best, here), '.2f')}")
     print(f"scikit-learn reading again / here        {spread([naive / h for h in here], '.0f')}")
+    note(
+        args.figures, part="probes", width=width, layers=args.layers, steps=args.steps, images=args.images,
+        store=args.store, device=args.device, seconds=seconds["here"], a_probe_ms=here, scikit_learn_ms=best,
+        scikit_learn_again_ms=naive, same=same, cosine=cosine,
+    )  # fmt: skip
     print(f"equal held-out predictions {same:.4f}, least cosine {cosine:.6f} (scikit-learn at tol 1e-10)", flush=True)
 
 
@@ -164,6 +184,8 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where the files are made; the system's temporary folder by default"
     )
+    parser.add_argument("--store", choices=["float16", "float32"], default="float16", help="as generate.store")
+    parser.add_argument("--figures", type=Path, help="a file that the figures are appended to, as JSON")
     parser.add_argument("--small", action="store_true", help="4 layers x 6 steps, 200 images, width 96 and 320")
     args = parser.parse_args()
     if args.small:

@@ -2,13 +2,16 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -73,6 +76,13 @@ def spread(values: list[float], form: str = ".3f") -> str:
     """Return the median with the smallest and the largest value."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def note(figures: Path | None, **row: Any) -> None:
+    """Append a row to a file of figures, a JSON object on each line, with the machine that they are of."""
+    if figures is not None:
+        with figures.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**row, "machine": machine(), "date": f"{datetime.now():%Y-%m-%d}"}) + "\n")
 
 
 def machine() -> str:

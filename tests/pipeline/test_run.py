@@ -67,7 +67,7 @@ CHANGED_BY: dict[str, set[str]] = {
          *under("attribute", "probe_templates", "probe_subjects")],
         RECORDED,
     ),
-    "generate.record": RECORDED - {"extract"},
+    "generate.record": RECORDED - {"extract"}, "generate.store": RECORDED,
     **each([*under("labeler", *JUDGE), *under("attribute", "name", "options")], LABELLED),
     **each(under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
     **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
@@ -112,7 +112,7 @@ VALUES: dict[str, Any] = {
     "layers.rule": "worst", "layers.kind": "cross_attention", "method.name": "none", "method.assignment": "image",
     "method.last_step": 9, "method.target_shares": [0.3, 0.7], "timesteps.count": 5, "model.height": 64,
     "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
-    "model.steering.last_step": 3, "plan.seconds_per_image": 1.0,
+    "generate.store": "float32", "model.steering.last_step": 3, "plan.seconds_per_image": 1.0,
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ DIRECTIONS = ("probe", "mean_difference", "pattern")
 ASSIGNMENTS = ("quota", "image", "batch")
 JUDGES = ("age_gender", "clip", "deepface", "fairface", "tiny")
 FACES = ("none", "largest", "all", "single")
+STORED = ("float16", "float32")
 DTYPES = ("float32", "float16", "bfloat16")
 SIBLINGS = ("tiny_sdxl", "tiny_sana", "tiny_flux")  # of the embedded model
 PARTS = ("all", "portraits", "autoencoder", "classifier", "clip", "diffusion", "quality")  # pretraining's steps

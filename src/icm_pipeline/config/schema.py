@@ -178,6 +178,8 @@ class GenerateConfig:
 
     images_per_prompt: int = field(metadata=COUNT)
     record: bool
+    store: str = field(metadata=one_of(*choices.STORED))
+    """The precision that pooled activations are kept in, of STORED."""
     shard_size: int = field(metadata=COUNT)
     """Images per shard of any set."""
     reuse_prefix: bool

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from icm_pipeline.hooks.recording import RecordedAt, Recording
+from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import write_json, written_whole
 
 ACTIVATION_FOLDER = "activations"
 RECORDING = "recording.json"
+VALUES = "pooled"  # a layer's numbers in its file, beside the scale and offset of those that are halved
 
 
 def save_shard(recorded: list[Recording], path: Path) -> dict[str, Any] | None:
@@ -31,10 +32,11 @@ def save_shard(recorded: list[Recording], path: Path) -> dict[str, Any] | None:
     return {"steps": first.steps, "noise_levels": first.noise_levels, "kinds": first.kinds}
 
 
-def join_activations(folder: Path, records: list[Path], recording: dict[str, Any]) -> None:
+def join_activations(folder: Path, records: list[Path], recording: dict[str, Any], halved: bool) -> None:
     """Turn shards with all layers into one file per layer, holding one layer in memory at a time.
 
-    The table of what was recorded keeps the layers in the network's order; a safetensors file does not.
+    The table of what was recorded keeps the layers in the network's order; a safetensors file does not. Raises
+    FloatingPointError for activations that half the bytes cannot hold.
     """
     target = folder / ACTIVATION_FOLDER
     target.mkdir(exist_ok=True)
@@ -45,8 +47,13 @@ def join_activations(folder: Path, records: list[Path], recording: dict[str, Any
         for record in records:
             with safe_open(record, framework="pt") as file:
                 parts.append(file.get_tensor(layer))
-        save_file({"pooled": torch.cat(parts)}, folder / name)
-    write_json(folder / RECORDING, {**recording, "files": names})
+        save_file(_encoded(torch.cat(parts), halved), folder / name)
+    write_json(folder / RECORDING, {**recording, "files": names, "dtype": "float16" if halved else "float32"})
+
+
+def _encoded(pooled: Tensor, halved: bool) -> dict[str, Tensor]:
+    tensors = (Pooled.halved(pooled) if halved else Pooled(pooled)).tensors()
+    return {VALUES: tensors.pop("values"), **tensors}
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,8 @@ class RecordingTable(RecordedAt):
 
     files: dict[str, str]
     """{layer: the file's name}."""
+    dtype: str = "float32"
+    """What they are kept in, of STORED."""
 
 
 def read_recording(artifact: Artifact) -> RecordingTable:
@@ -62,12 +71,33 @@ def read_recording(artifact: Artifact) -> RecordingTable:
     return RecordingTable(**json.loads(artifact.path(RECORDING).read_text("utf-8")))
 
 
-def read_activations(artifact: Artifact, file_name: str) -> NDArray[np.float32]:
-    """Return one layer's pooled activations [n, T, d], in the order of the jobs: mapped, not copied into memory."""
+def read_activations(artifact: Artifact, file_name: str, pinned: bool = False) -> Pooled:
+    """Return one layer's pooled activations, in the order of the jobs.
+
+    They are mapped, not copied into memory; or, pinned, read into page-locked memory, from where a GPU takes them
+    several times as fast.
+    """
     path = artifact.path(file_name)
     if hasattr(os, "posix_fadvise"):  # read ahead: what is asked for of each row lies far apart
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-    with safe_open(path, framework="pt") as tensors:
-        pooled: NDArray[np.float32] = tensors.get_tensor("pooled").numpy()
-    return pooled
+    with safe_open(path, framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    values = found.pop(VALUES)
+    return Pooled(_read_pinned(path, values) if pinned else values, **found)
+
+
+def _read_pinned(path: Path, mapped: Tensor) -> Tensor:
+    """Return what a file maps in page-locked memory: read at once, where mapping would fault in page after page."""
+    values = torch.empty(mapped.shape, dtype=mapped.dtype, pin_memory=True)
+    whole = memoryview(values.view(torch.uint8).numpy().reshape(-1)) if values.numel() else memoryview(b"")
+    with path.open("rb", buffering=0) as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        file.seek(file.tell() + header[VALUES]["data_offsets"][0])
+        done = 0
+        while done < len(whole):
+            count = file.readinto(whole[done:])
+            if not count:
+                raise OSError(f"{path} ended after {done} of {len(whole)} bytes of activations.")
+            done += count
+    return values

@@ -50,10 +50,11 @@ def plan_images(
     return ImageSet(folder, jobs, list(options), shards, share.count > 1)
 
 
-def store_images(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
+def store_images(images: ImageSet, made: Iterable[Batch], title: str, halved: bool = False) -> bool:
     """Store the batches of a set's missing jobs as they are made; return whether the set is complete, with its table.
 
-    made: batches of the jobs in `images.missing`, in order, none across two shards. Title: of the progress.
+    made: batches of the jobs in `images.missing`, in order, none across two shards. Title: of the progress; halved:
+    keep activations in float16.
     """
     folder, shards, ids, batches = images.folder / IMAGES, images.shards, images.ids, iter(made)
     with (
@@ -81,7 +82,7 @@ def store_images(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
         return False
     recording = whole[-1].table["recording"] if whole[-1].table else None
     if recording:
-        join_activations(images.folder, [shard.tensors for shard in whole], recording)
+        join_activations(images.folder, [shard.tensors for shard in whole], recording, halved)
     if folder.exists():
         write_table(images.folder, images.jobs, images.options or [""] * len(ids))
     return True

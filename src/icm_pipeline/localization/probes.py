@@ -10,10 +10,8 @@ References:
     https://arxiv.org/abs/2604.06052
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from threading import Lock, local
 
 import numpy as np
 import torch
@@ -22,13 +20,13 @@ from torch import Tensor
 from icm_pipeline.arrays import Bools, Floats, Floats32, Ints
 from icm_pipeline.config.choices import DIRECTIONS
 from icm_pipeline.localization.logistic import Solution, fit_logistic
+from icm_pipeline.localization.pooled import Pooled
+from icm_pipeline.machine.threads import read_ahead, single_threaded
 
-# Bytes of features, or of the samples' Gram matrix, per block: a core's second-level cache, or what keeps a GPU busy.
-# Each of GPU_THREADS needs a few times as much memory.
-BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**29}
-GPU_THREADS = 4  # layers at once: some are read and sent while others compute
-_LOADING = Lock()
-_own = local()  # a thread's stream
+# Bytes of features, or of the samples' Gram matrix, per block: a core's second-level cache, or what keeps a GPU busy,
+# which needs a few times as much memory.
+BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**30}
+GPU_READERS = 8  # layers that are read and sent while others compute
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def shuffled_labels(labels: Ints, split: Split, rng: np.random.Generator) -> Int
 
 
 def fit_layer(
-    activations: Floats32,
+    activations: Floats32 | Pooled,
     labels: Ints,
     split: Split,
     C: float,
@@ -111,43 +109,68 @@ def fit_layer(
     one of SOLVERS, scikit_learn on the CPU only. Only the split's rows are looked at. The result does not depend on the
     number of threads.
     """
-    pooled, size = torch.from_numpy(activations), _block_size(len(split.train), activations.shape[2], device)
+    pooled = activations if isinstance(activations, Pooled) else Pooled(torch.from_numpy(activations))
+    problem = _problem(labels, split, C, max_iter, device, solver)
+    return _fit_together([pooled.to(device)], problem, device)[0]
+
+
+def fit_layers(
+    read: Callable[[str], Pooled],
+    names: Collection[str],
+    labels: Ints,
+    split: Split,
+    C: float,
+    max_iter: int,
+    device: str = "cpu",
+    solver: str = "batched",
+) -> Iterator[LayerProbes]:
+    """Fit the probes of many layers, in order; read: from a layer's name to its activations.
+
+    On the CPU a layer is a core's piece of work. On a GPU the steps of several layers are solved together, so that it
+    has enough to do, while the next layers are read and sent.
+    """
+    problem = _problem(labels, split, C, max_iter, device, solver)
+    if torch.device(device).type != "cuda":
+        yield from single_threaded(lambda name: _fit_together([read(name)], problem, device)[0], names)
+        return
+    waiting: list[Pooled] = []
+    for pooled in read_ahead(lambda name: _sent(read(name), device), names, GPU_READERS):
+        same = not waiting or waiting[0].shape == pooled.shape
+        size = _block_size(len(split.train), pooled.shape[2], device)
+        if waiting and (not same or len(waiting) * pooled.shape[1] >= size):
+            yield from _fit_together(waiting, problem, device)
+            waiting = []
+        waiting.append(pooled)
+    yield from _fit_together(waiting, problem, device)
+
+
+def _sent(pooled: Pooled, device: str) -> Pooled:
+    """Return activations on a GPU, sent by a stream of this thread's own and complete."""
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        sent = pooled.to(device)
+    stream.synchronize()
+    return sent
+
+
+def _problem(labels: Ints, split: Split, C: float, max_iter: int, device: str, solver: str) -> "_Problem":
+    shared = (split.train, split.test, labels[split.train], labels[split.test])
+    train, test, shown, answers = (torch.from_numpy(values).to(device) for values in shared)
+    return _Problem(train, test, torch.nn.functional.one_hot(shown).float(), answers, C, max_iter, solver)
+
+
+def _fit_together(layers: Sequence[Pooled], problem: "_Problem", device: str) -> list[LayerProbes]:
+    """Fit the probes of a layer block by block, or of several layers of one shape in a block."""
+    _, num_steps, width = layers[0].shape
+    size = _block_size(len(problem.train), width, device)
     blocks: list[dict[str, Tensor]] = []
     start: Tensor | None = None
-    with _own_stream(device):
-        shared = (split.train, split.test, labels[split.train], labels[split.test])
-        train, test, shown, answers = (torch.from_numpy(values).to(device) for values in shared)
-        targets = torch.nn.functional.one_hot(shown).float()
-        problem = _Problem(train, test, targets, answers, C, max_iter, solver)
-        for first in range(0, pooled.shape[1], size):
-            block, start = _fit_block(_sent(pooled[:, first : first + size], device), problem, start)
-            blocks.append(block)
-        whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
-    return LayerProbes(directions={name: whole.pop(name) for name in DIRECTIONS}, **whole)
-
-
-@contextmanager
-def _own_stream(device: str) -> Iterator[None]:
-    """Run this thread's work on a CUDA stream of its own, so that layers overlap.
-
-    The first factorisation loads a library; two threads loading it at once fail, hence the lock.
-    """
-    if torch.device(device).type != "cuda":
-        yield
-        return
-    with _LOADING:
-        torch.linalg.cholesky_ex(torch.eye(1, device=device))
-    if getattr(_own, "device", None) != device:
-        _own.device, _own.stream = device, torch.cuda.Stream(device)
-    with torch.cuda.stream(_own.stream):
-        yield
-
-
-def _sent(pooled: Tensor, device: str) -> Tensor:
-    """Return activations on a device, copied to a GPU through pinned memory."""
-    if torch.device(device).type != "cuda":
-        return pooled.to(device)
-    return torch.empty(pooled.shape, pin_memory=True).copy_(pooled).to(device, non_blocking=True)
+    for first in range(0, num_steps, size):
+        block, start = _fit_block(layers, first, min(first + size, num_steps), problem, start)
+        blocks.append(block)
+    whole = {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
+    parts = [{name: np.split(values, len(layers))[at] for name, values in whole.items()} for at in range(len(layers))]
+    return [LayerProbes(directions={name: part.pop(name) for name in DIRECTIONS}, **part) for part in parts]
 
 
 def give_memory_back(device: str) -> None:
@@ -173,9 +196,16 @@ class _Problem:
     solver: str
 
 
-def _fit_block(pooled: Tensor, problem: _Problem, start: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
-    """Fit the probes of some steps [n, b, d], from the logits `start`; return them and the last logits."""
-    x = _rows(pooled, problem.train)  # [b, n, d]
+def _fit_block(
+    layers: Sequence[Pooled], first: int, last: int, problem: _Problem, start: Tensor | None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Fit the probes of some steps of layers, from the logits `start`; return them and the last logits."""
+
+    def rows(chosen: Tensor) -> Tensor:
+        parts = [layer.rows(chosen, first, last) for layer in layers]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    x = rows(problem.train)  # [b, n, d]
     mean_norm = torch.linalg.vector_norm(x, dim=2).mean(1)
     if problem.solver == "scikit_learn":
         mean, scale, solution = _fit_scikit_learn(x, problem)
@@ -183,7 +213,7 @@ def _fit_block(pooled: Tensor, problem: _Problem, start: Tensor | None) -> tuple
         mean, scale = _standardise(x)
         targets = problem.targets[:, 1:] if problem.targets.shape[1] == 2 else problem.targets
         solution = fit_logistic(x, targets, problem.C, problem.max_iter, start)
-    held_out = (_rows(pooled, problem.test) - mean).div_(scale)
+    held_out = rows(problem.test).sub_(mean).div_(scale)
     predicted = _options(torch.baddbmm(solution.bias, held_out, solution.weights))
     weights = solution.weights.mT / scale
     spread = (solution.logits - solution.logits.mean(1, keepdim=True)) / (x.shape[1] - 1)
@@ -218,11 +248,6 @@ def _fit_scikit_learn(x: Tensor, problem: _Problem) -> tuple[Tensor, Tensor, Sol
         found.append((scaler.mean_[None], scaler.scale_[None], probe.coef_.T, probe.intercept_[None], done))
     mean, scale, weights, bias, done = (torch.from_numpy(np.stack(parts)).to(x) for parts in zip(*found, strict=True))
     return mean, scale, Solution(weights, bias, torch.baddbmm(bias, x, weights), done[:, 0].bool())
-
-
-def _rows(pooled: Tensor, rows: Tensor) -> Tensor:
-    """Return a copy of some samples, [n, b, d] -> [b, rows, d]."""
-    return pooled[rows].movedim(1, 0).contiguous()
 
 
 def _standardise(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,21 @@ def single_threaded(
             torch.set_num_threads(before)
 
 
+def read_ahead(work: Callable[[Piece], Result], pieces: Iterable[Piece], num_threads: int) -> Iterator[Result]:
+    """Yield `work(piece)` in order while threads work on the next num_threads pieces, and on no more."""
+    with ThreadPoolExecutor(num_threads) as pool:
+        begun: deque[Future[Result]] = deque()
+        try:
+            for piece in pieces:
+                begun.append(pool.submit(work, piece))
+                if len(begun) >= num_threads:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 class Background:
     """Threads that do pieces of work in the order given, as a context that ends when all are done.
 

@@ -46,6 +46,11 @@ DENOISING: dict[str, Any] = {  # of every stage that runs the model
 }
 
 
+def _recording(settings: Settings) -> tuple[str, ...]:
+    """Return what recordings depend on; those kept in float32 serve where float16 is asked for, not the other way."""
+    return (*RECORDING, "generate.store") if settings.generate.store == "float32" else RECORDING
+
+
 def _activations(settings: Settings) -> str:
     return "generate" if settings.generate.record else "extract"
 
@@ -61,12 +66,12 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("generate", "make the probe dataset, and record pooled activations in the same pass", kind="root",
-              reads=lambda s: (*PROBE_DATASET, "generate.record", *(RECORDING if s.generate.record else ())),
+              reads=lambda s: (*PROBE_DATASET, "generate.record", *(_recording(s) if s.generate.record else ())),
               makes=("images", "activations"), shared=True, **DENOISING,
               asks=("labeler", "judge")),  # long before they judge: the dataset is made for them
         Stage("extract", "record its pooled activations on their own, with generate.record=false", kind="root",
               part_of=lambda s: s.images is None and not s.generate.record,
-              reads=lambda s: (*PROBE_DATASET, *RECORDING),
+              reads=lambda s: (*PROBE_DATASET, *_recording(s)),
               makes=("activations",), shared=True, **DENOISING),
         Stage("label", "say what every probe image, or every image of a folder, shows", kind="step",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("generate",),

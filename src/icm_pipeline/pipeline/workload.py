@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from icm_pipeline.config.schema import ModelConfig, OutlineConfig
 
-FLOAT_BYTES = 4  # activations, probes and vectors are kept in float32
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+FLOAT_BYTES = DTYPE_BYTES["float32"]  # of probes, vectors, and activations until they are kept
 
 
 @dataclass(frozen=True)

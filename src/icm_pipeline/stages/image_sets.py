@@ -16,9 +16,7 @@ from icm_pipeline.images.table import IMAGES, SAMPLES
 from icm_pipeline.methods.base import Method, MethodInputs
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.pipeline.workload import Workload, passes_before, passes_per_run, picture_size
-
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+from icm_pipeline.pipeline.workload import DTYPE_BYTES, Workload, passes_before, passes_per_run, picture_size
 
 
 def planned(
@@ -58,9 +56,12 @@ def make_images(context: StageContext, method: Method, inputs: MethodInputs, ima
     yield from fitting(images.missing, make, size, settings.compute.grow_batch and not method.whole_prompts)
 
 
-def store(images: ImageSet, made: Iterable[Batch], title: str) -> bool:
-    """Store batches as they are made, with a contact sheet of all; return whether the set is complete."""
-    complete = store_images(images, made, title)
+def store(images: ImageSet, made: Iterable[Batch], title: str, halved: bool = False) -> bool:
+    """Store batches as they are made, with a contact sheet of all; return whether the set is complete.
+
+    halved: keep activations in float16.
+    """
+    complete = store_images(images, made, title, halved)
     if complete and (images.folder / IMAGES).exists():
         draw_sheet(images.folder / SAMPLES, images.folder / IMAGES)
     return complete

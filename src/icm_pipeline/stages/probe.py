@@ -13,7 +13,7 @@ from icm_pipeline.images.activations import RecordingTable, read_activations, re
 from icm_pipeline.localization import probes
 from icm_pipeline.localization.probes import LayerProbes, Split
 from icm_pipeline.machine.devices import check_device
-from icm_pipeline.machine.threads import num_cores, single_threaded
+from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.methods.fitting import vectors_of_probes, warn_of_unfinished
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, width_sum
@@ -46,11 +46,11 @@ def run(context: StageContext) -> None:
         labels = probes.shuffled_labels(labels, split, rng)
     recording = read_recording(source)
 
-    def fit(file_name: str) -> LayerProbes:
-        activations, how = read_activations(source, file_name), settings.probe
-        return probes.fit_layer(activations, labels, split, how.C, how.max_iter, device, how.solver)
-
-    fits = single_threaded(fit, recording.files.values(), None if device == "cpu" else probes.GPU_THREADS)
+    how, pinned = settings.probe, device != "cpu"
+    fits = probes.fit_layers(
+        lambda name: read_activations(source, name, pinned), recording.files.values(), labels, split, how.C,
+        how.max_iter, device, how.solver,
+    )  # fmt: skip
     fitted: dict[str, LayerProbes] = {}
     with working("probe", len(recording.files), "layer") as work:
         for layer, found in zip(recording.files, fits, strict=True):
