@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from icm_pipeline.generation.batches import Batch
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import Sample
-from icm_pipeline.images import making
+from icm_pipeline.images import activations, making
 from icm_pipeline.images.activations import read_activations, read_recording
 from icm_pipeline.images.table import Pictures, read_table
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.building import building
-from icm_pipeline.store.manifest import Manifest
+from icm_pipeline.store.manifest import FileEntry, Manifest
 from icm_pipeline.store.shards import Share
 from tests.helpers.image_sets import (
     JOBS,
@@ -296,6 +297,21 @@ def test_activations_come_back_per_layer_in_the_order_of_the_jobs(tmp_path: Path
     pooled = read_activations(artifact, read_recording(artifact).files[layer])
     assert pooled.shape == (len(JOBS), 2, LAYERS[layer])
     assert torch.equal(pooled.rows(torch.arange(len(JOBS))).movedim(0, 1), activations_of(JOBS)[layer])
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_activations_read_for_a_gpu_are_those_that_are_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halved: bool
+) -> None:
+    """Without a GPU torch locks no pages; the way of reading is the same."""
+    empty, x = torch.empty, torch.randn(7, 3, 5)
+    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs))
+    save_file(activations._encoded(x, halved), tmp_path / "0000.safetensors")
+    artifact = Artifact(tmp_path, Manifest("generate", "0", files={"0000.safetensors": FileEntry(0, "")}))
+    mapped, read = (read_activations(artifact, "0000.safetensors", pinned) for pinned in (False, True))
+    assert read.tensors().keys() == mapped.tensors().keys()
+    assert all(torch.equal(tensor, mapped.tensors()[name]) for name, tensor in read.tensors().items())
+    assert read.values.dtype == (torch.float16 if halved else torch.float32)
 
 
 def test_every_recorded_layer_has_its_file(tmp_path: Path) -> None:

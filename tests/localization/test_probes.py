@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -12,6 +13,8 @@ from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
+from icm_pipeline.localization import probes
+from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.localization.probes import LayerProbes, Split, fit_layer, shuffled_labels, split_samples
 
 Data = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -378,3 +381,26 @@ def test_scikit_learns_solver_is_the_library_itself() -> None:
 def test_scikit_learns_solver_says_which_probes_did_not_converge() -> None:
     x, labels = planted(200, 24, 4, 4.0)
     assert not fit_layer(x, labels, everything(labels), 1.0, 1, solver="scikit_learn").converged.any()
+
+
+def test_layers_solved_together_are_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does with the steps of several layers, here on the CPU."""
+    monkeypatch.setitem(probes.BLOCK_BYTES, "cpu", 2**30)
+    layers = [Pooled(torch.from_numpy(planted(300, 24, 2, 4.0, seed)[0])) for seed in range(3)]
+    labels = planted(300, 24, 2, 4.0)[1]
+    problem = probes._problem(labels, everything(labels), 1.0, 1000, "cpu", "batched")
+    together = probes._fit_together(layers, problem, "cpu")
+    for layer, found in zip(layers, together, strict=True):
+        [alone] = probes._fit_together([layer], problem, "cpu")
+        np.testing.assert_allclose(found.weights, alone.weights, rtol=2e-3, atol=2e-4)
+        np.testing.assert_array_equal(found.accuracy, alone.accuracy)
+        assert found.directions.keys() == alone.directions.keys()
+
+
+def test_many_layers_come_in_order_on_the_cpu() -> None:
+    layers = {f"layer {seed}": Pooled(torch.from_numpy(planted(300, 24, 2, 4.0, seed)[0])) for seed in range(5)}
+    labels = planted(300, 24, 2, 4.0)[1]
+    found = list(probes.fit_layers(layers.__getitem__, layers, labels, everything(labels), 1.0, 1000))
+    for layer, fitted in zip(layers.values(), found, strict=True):
+        expected = fit_layer(layer, labels, everything(labels), 1.0, 1000)
+        np.testing.assert_array_equal(fitted.weights, expected.weights)

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from icm_pipeline.machine.threads import limited_threads, num_cores, single_threaded
+from icm_pipeline.machine.threads import limited_threads, num_cores, read_ahead, single_threaded
 
 
 def test_results_come_in_the_order_of_the_pieces() -> None:
@@ -78,3 +78,37 @@ def test_torch_has_its_own_number_of_threads_again_after_a_run_that_asked_for_an
     assert torch.get_num_threads() == before
     with limited_threads(None):
         assert torch.get_num_threads() == before
+
+
+def test_pieces_read_ahead_come_in_order_and_no_more_than_so_many_wait() -> None:
+    lock, begun, most = threading.Lock(), 0, 0
+    taken = 0
+
+    def work(piece: int) -> int:
+        nonlocal begun, most
+        with lock:
+            begun += 1
+            most = max(most, begun - taken)
+        time.sleep(0.005 * (piece % 3))
+        return piece * piece
+
+    for expected, found in enumerate(read_ahead(work, range(12), 3)):
+        assert found == expected * expected
+        with lock:
+            taken += 1
+    assert most == 3
+    assert taken == 12
+
+
+def test_an_error_while_reading_ahead_reaches_the_caller_and_ends_the_rest() -> None:
+    begun: list[int] = []
+
+    def work(piece: int) -> int:
+        begun.append(piece)
+        if piece == 1:
+            raise RuntimeError("the second piece")
+        return piece
+
+    with pytest.raises(RuntimeError, match="second piece"):
+        list(read_ahead(work, range(100), 2))
+    assert len(begun) < 6

@@ -2,7 +2,7 @@
 
 A probe standardises every feature, so what counts is the error of a feature relative to its own spread, not to its
 mean. Therefore the mean over the images is taken off first, in float32, and what is left is scaled by a power of two,
-feature by feature, so that its largest number fills float16. A number is off by at most 2^-12 of its distance from the
+feature by feature, so that its largest number fills float16. A number is off by at most 2^-11 of its distance from the
 mean then.
 """
 
