@@ -42,8 +42,8 @@ Embed = Callable[..., Tensor]
 NUM_STEERED = 6
 
 
-def sd15(random: Embed) -> tuple[Any, dict[str, Any]]:
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+def sd15(random: Embed, **smaller: Any) -> tuple[Any, dict[str, Any]]:
+    unet = UNet2DConditionModel(**{"sample_size": 64, "cross_attention_dim": 768, **smaller})
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(4)), text_encoder=None, tokenizer=None, unet=unet,
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1), safety_checker=None, feature_extractor=None,
@@ -52,12 +52,13 @@ def sd15(random: Embed) -> tuple[Any, dict[str, Any]]:
     return pipe, {"prompt_embeds": random(77, 768), "negative_prompt_embeds": random(77, 768)}
 
 
-def sdxl(random: Embed) -> tuple[Any, dict[str, Any]]:
+def sdxl(random: Embed, **smaller: Any) -> tuple[Any, dict[str, Any]]:
+    channels = {"block_out_channels": (320, 640, 1280), "attention_head_dim": (5, 10, 20), **smaller}
     unet = UNet2DConditionModel(
-        sample_size=128, block_out_channels=(320, 640, 1280),
+        sample_size=128, **channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
+        transformer_layers_per_block=(1, 2, 10), cross_attention_dim=2048,
         use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
         projection_class_embeddings_input_dim=2816,
     )  # fmt: skip
@@ -70,7 +71,7 @@ def sdxl(random: Embed) -> tuple[Any, dict[str, Any]]:
     return pipe, {**embeds, "pooled_prompt_embeds": random(1280), "negative_pooled_prompt_embeds": random(1280)}
 
 
-def sana(random: Embed) -> tuple[Any, dict[str, Any]]:
+def sana(random: Embed, **smaller: Any) -> tuple[Any, dict[str, Any]]:
     vae = AutoencoderDC(
         latent_channels=32, encoder_block_out_channels=(8,) * 6, decoder_block_out_channels=(8,) * 6,
         encoder_layers_per_block=(1,) * 6, decoder_layers_per_block=(1,) * 6, attention_head_dim=8,
@@ -81,7 +82,11 @@ def sana(random: Embed) -> tuple[Any, dict[str, Any]]:
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, algorithm_type="dpmsolver++"
     )
     pipe = SanaPipeline(
-        tokenizer=None, text_encoder=None, vae=vae, transformer=SanaTransformer2DModel(), scheduler=scheduler
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae,
+        transformer=SanaTransformer2DModel(**smaller),
+        scheduler=scheduler,
     )
     mask = torch.ones_like(random(300, 1)[..., 0])
     return pipe, {
@@ -91,16 +96,28 @@ def sana(random: Embed) -> tuple[Any, dict[str, Any]]:
     }  # fmt: skip
 
 
-def flux(random: Embed) -> tuple[Any, dict[str, Any]]:
+def flux(random: Embed, **smaller: Any) -> tuple[Any, dict[str, Any]]:
     pipe = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(16)), text_encoder=None, tokenizer=None,
-        text_encoder_2=None, tokenizer_2=None, transformer=FluxTransformer2DModel(guidance_embeds=True),
+        text_encoder_2=None, tokenizer_2=None, transformer=FluxTransformer2DModel(guidance_embeds=True, **smaller),
     )  # fmt: skip
     return pipe, {"prompt_embeds": random(512, 4096), "pooled_prompt_embeds": random(768)}
 
 
 MODELS = {"sd15": sd15, "sdxl": sdxl, "sana": sana, "flux": flux}
+SMALLER: dict[str, dict[str, Any]] = {  # for a rehearsal
+    "sd15": {"block_out_channels": (32, 32, 64, 64)},
+    "sdxl": {"block_out_channels": (32, 32, 64), "attention_head_dim": (1, 1, 2)},
+    "sana": {
+        "num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 16, "num_cross_attention_heads": 2,
+        "cross_attention_head_dim": 16, "cross_attention_dim": 32,
+    },
+    "flux": {
+        "num_layers": 2, "num_single_layers": 3, "num_attention_heads": 2, "attention_head_dim": 16,
+        "axes_dims_rope": (4, 6, 6),
+    },
+}  # fmt: skip
 BATCH_SIZES = {"sd15": 8, "sdxl": 4, "sana": 4, "flux": 4}  # as in conf/model
 
 
@@ -131,7 +148,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
 
     torch.set_default_dtype(dtype)
     with device:
-        pipe, inputs = MODELS[name](random)
+        pipe, inputs = MODELS[name](random, **(SMALLER[name] if args.tiny else {}))
     torch.set_default_dtype(torch.float32)
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)  # schedulers compute on the CPU
     pipe.set_progress_bar_config(disable=True)
@@ -174,7 +191,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, help="images at once, for every model; default: as in conf/model")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal: 64 px, whatever the model's size")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal: narrow layers and 64 px")
     parser.add_argument("--figures", type=Path, help="a file that the figures are appended to, as JSON")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
