@@ -1,6 +1,7 @@
 """The configuration: what composes, and which values are refused with a message that helps."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -170,6 +171,10 @@ def test_a_group_is_read_as_plain_data(settings_with: Compose) -> None:
         "kind": "self_attention", "rule": "top", "k": 4, "names": [], "seed": 0,
     }  # fmt: skip
     assert value_at(settings, "model.steering.alpha") == settings.model.steering.alpha
+    drift = value_at(settings, "evaluate.drift")
+    assert drift["age"] == value_at(settings, "evaluate.drift.age") == asdict(settings.evaluate.drift["age"])
+    drift["age"]["options"].clear()
+    assert settings.evaluate.drift["age"].options
 
 
 def test_every_labeler_composes_and_is_one_that_can_be_loaded(compose_settings: Compose) -> None:

@@ -4,7 +4,8 @@ Every default stands in `conf/`, none here. The dataclasses are not frozen becau
 read-only, and a read-only node cannot be overridden from the command line.
 """
 
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 from icm_pipeline.config import choices
@@ -306,7 +307,14 @@ class Settings:
 
 def value_at(settings: Settings, dotted: str) -> Any:
     """Return a value or a whole group (as plain data) by its dotted name."""
-    value: Any = asdict(settings)
+    value: Any = settings
     for part in dotted.split("."):
-        value = value[part]
-    return value
+        value = value[part] if isinstance(value, dict) else vars(value)[part]
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy without dataclasses."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else deepcopy(value)
