@@ -14,9 +14,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 SMALL = (
-    "generate.images_per_prompt=1", "generate.shard_size=8", "compute.batch_size=8", "model.num_steps=6",
-    "evaluate.images_per_prompt=4", "evaluate.bootstrap=20", "probe.min_per_option=3",
-    "tracker=none", "method.first_step=0", "method.last_step=null", "alpha=3", "layers.k=6", "probe.C=0.01",
+    "attribute.probe_subjects=[person,human]", "generate.images_per_prompt=1", "generate.shard_size=8",
+    "compute.batch_size=8", "model.num_steps=6", "evaluate.images_per_prompt=4", "evaluate.bootstrap=20",
+    "probe.min_per_option=3", "tracker=none", "method.first_step=0", "method.last_step=null", "alpha=3", "layers.k=6",
+    "probe.C=0.01",
 )  # fmt: skip
 IMPORTED = (
     "tests.helpers.command_line", "icm_pipeline.__main__", "icm_pipeline.cli.job", "icm_pipeline.cli.preflight",

@@ -20,10 +20,11 @@ PINNED = [
     "generate.images_per_prompt=8",
     "evaluate.images_per_prompt=24",
 ]
-# A run of all stages on the embedded models, of as few images as every stage needs.
+# A run of all stages on the embedded models, of as few and small images as every stage needs.
 TINY = (
     "model.path=embedded:tiny", "labeler.path=embedded:tiny-clip", "judge.path=embedded:tiny-classifier",
-    "evaluate.clip.path=embedded:tiny-clip", "generate.images_per_prompt=1", "generate.shard_size=6",
-    "compute.batch_size=3", "model.num_steps=4", "evaluate.images_per_prompt=2", "evaluate.bootstrap=5",
-    "probe.min_per_option=2", "alpha=3", "layers.k=2", "labeler.batch_size=8", "method.first_step=1",
+    "evaluate.clip.path=embedded:tiny-clip", "attribute.probe_subjects=[person]", "generate.images_per_prompt=1",
+    "generate.shard_size=3", "compute.batch_size=3", "model.num_steps=4", "model.height=32", "model.width=32",
+    "evaluate.images_per_prompt=2", "evaluate.bootstrap=5", "probe.min_per_option=2", "alpha=3", "layers.k=2",
+    "labeler.batch_size=8", "method.first_step=1",
 )  # fmt: skip

@@ -1,7 +1,6 @@
 """Whole runs for all tests that look at what a run leaves, each made once for all workers."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,16 +45,14 @@ def finished(made_once: MadeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(made_once: MadeOnce, settings_with: Callable[..., Settings]) -> tuple[Path, float]:
-    """Outputs of a run of all stages under a umask that lets the group read, and the seconds it took."""
+def tiny_run(made_once: MadeOnce, settings_with: Callable[..., Settings]) -> Path:
+    """Outputs of a run of all stages under a umask that lets the group read."""
 
     def make(folder: Path) -> None:
-        words, before, started = f"paths.outputs={folder / 'outputs'}", os.umask(0o027), time.monotonic()
+        words, before = f"paths.outputs={folder / 'outputs'}", os.umask(0o027)
         try:
             Pipeline(settings_with(*TINY, words), [], NoTracker()).run("all")
         finally:
             os.umask(before)
-        (folder / "seconds").write_text(str(time.monotonic() - started))
 
-    folder = made_once("tiny", make)
-    return folder / "outputs", float((folder / "seconds").read_text())
+    return made_once("tiny", make) / "outputs"

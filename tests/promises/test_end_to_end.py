@@ -5,20 +5,46 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from icm_pipeline.backbones.loaded import ModelCache
+from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.command_line import artifact_hashes, run, started, words_of
+from tests.helpers.settings import TINY
+
+Make = Callable[..., None]
+STAGES = ("generate", "label", "probe", "select", "originals", "steer", "evaluate")
 
 
 def artifact(outputs: Path, stage: str) -> Path:
     folders = [path.parent for path in outputs.glob(f"artifacts/{stage}/*/manifest.json")]
     assert len(folders) == 1
     return folders[0]
+
+
+@pytest.fixture
+def make(models: ModelCache) -> Make:
+    """Give a function that runs stages under the settings of a command's words, in this process."""
+
+    def made(outputs: Path, stages: Iterable[str], *words: str) -> None:
+        register_schema()
+        with initialize_config_dir(str(conf_path()), version_base="1.3"):
+            settings = to_settings(compose("config", overrides=words_of(outputs, *words)))
+        for stage in stages:
+            Pipeline(settings, [], NoTracker(), models=models).run(stage)
+
+    return made
 
 
 def test_a_run_leaves_one_whole_artifact_per_stage_and_nothing_half_made(finished: Path) -> None:
@@ -152,31 +178,28 @@ def test_a_second_run_finds_everything_done(finished: Path, tmp_path: Path) -> N
     assert artifact_hashes(outputs) == artifact_hashes(finished)
 
 
-def test_the_opposite_alpha_steers_the_other_way(finished: Path, tmp_path: Path) -> None:
+def test_the_opposite_alpha_steers_the_other_way(finished: Path, tmp_path: Path, make: Make) -> None:
     outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
-    result = run(outputs, "alpha=-3")
-    assert result.returncode == 0, result.stdout + result.stderr
+    make(outputs, ("steer", "evaluate"), "alpha=-3")
     away = json.loads((artifact(outputs, "evaluate") / "metrics.json").read_text())
     towards = json.loads((artifact(finished, "evaluate") / "metrics.json").read_text())
     assert towards["obeyed"] > away["obeyed"] + 0.3
 
 
-def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path) -> None:
+def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path, make: Make) -> None:
     outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
-    result = run(outputs, "alpha=0", "stage=steer")
-    assert result.returncode == 0, result.stderr
+    make(outputs, ["steer"], "alpha=0")
     images = sorted((artifact(outputs, "steer") / "images").glob("*.png"))
     twins = artifact(finished, "originals") / "images"
     assert len(images) == 16
     assert all(image.read_bytes() == (twins / image.name).read_bytes() for image in images)
 
 
-def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path, tmp_path: Path) -> None:
+def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path, tmp_path: Path, make: Make) -> None:
     """The second way of steering begins with what the first kept, and ends where it would have without."""
     outputs = sharing(finished, tmp_path / "outputs", "generate", "label", "probe", "select", "originals")
-    late = ("stage=steer", "method.first_step=3")
-    for words in (("alpha=2",), ("alpha=0",)):
-        assert run(outputs, *late, *words).returncode == 0
+    for alpha in (2, 0):
+        make(outputs, ["steer"], "method.first_step=3", f"alpha={alpha}")
     (prefixes,) = (outputs / "artifacts" / "originals" / ".prefixes").iterdir()
     originals = artifact(outputs, "originals") / "images"
     assert {path.stem for path in prefixes.iterdir()} == {path.stem for path in originals.iterdir()}
@@ -186,11 +209,12 @@ def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path
         assert (unmoved / "images" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: Path, tmp_path: Path) -> None:
-    outputs = tmp_path / "outputs"
-    result = run(outputs, "stage=extract")
-    assert result.returncode == 0, result.stderr
-    recorded, extracted = artifact_hashes(finished), artifact_hashes(outputs)
+def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(
+    tiny_run: Path, tmp_path: Path, settings_with: Callable[..., Settings], models: ModelCache
+) -> None:
+    settings = settings_with(*TINY, f"paths.outputs={tmp_path}")
+    Pipeline(settings, [], NoTracker(), models=models).run("extract")
+    recorded, extracted = artifact_hashes(tiny_run), artifact_hashes(tmp_path)
     pooled = {name.split("/")[-1]: digest for name, digest in extracted.items() if "/activations/" in name}
     assert len(pooled) == 36
     assert pooled == {name.split("/")[-1]: digest for name, digest in recorded.items() if "/activations/" in name}
@@ -204,7 +228,7 @@ def test_extract_on_its_own_gives_the_numbers_that_generate_recorded(finished: P
     ],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    finished: Path, tmp_path: Path, stage: str, shards: int, there: list[str]
+    finished: Path, tmp_path: Path, make: Make, stage: str, shards: int, there: list[str]
 ) -> None:
     for attempt in range(5):
         outputs = sharing(finished, tmp_path / str(attempt) / "outputs", *there)
@@ -214,8 +238,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     else:
         pytest.fail(f"{stage} could not be killed in time")
     assert not list(outputs.glob("artifacts/steer/*/manifest.json"))
-    result = run(outputs)
-    assert result.returncode == 0, result.stderr
+    make(outputs, STAGES)
     assert not_figures(outputs) == not_figures(finished)
 
 

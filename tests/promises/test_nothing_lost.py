@@ -41,11 +41,14 @@ def make(settings_with: Callable[..., Settings]) -> Make:
     return made
 
 
+def count_files(outputs: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(outputs))
+
+
 @pytest.fixture(scope="module")
-def unbroken(tiny_run: tuple[Path, float]) -> tuple[dict[str, str], float]:
-    """Hashes of all files of a run that nothing stopped, and the seconds it took."""
-    outputs, seconds = tiny_run
-    return artifact_hashes(outputs), seconds
+def unbroken(tiny_run: Path) -> tuple[dict[str, str], int]:
+    """Hashes of all files of a run that nothing stopped, and the number of files it left."""
+    return artifact_hashes(tiny_run), count_files(tiny_run)
 
 
 def _quietly(make: Make, outputs: Path, stage: str, words: tuple[str, ...]) -> None:
@@ -76,15 +79,19 @@ def leftovers(outputs: Path) -> list[Path]:
 
 @pytest.mark.parametrize("num_kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_pipeline_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_one(
-    make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path, num_kills: int
+    make: Make, unbroken: tuple[dict[str, str], int], tmp_path: Path, num_kills: int
 ) -> None:
-    expected, seconds = unbroken
+    expected, num_files = unbroken
     rng = random.Random(num_kills)
-    kills, outputs, deadline = 0, tmp_path / "0", time.monotonic() + 600 + 40 * num_kills * seconds
+    kills, outputs, deadline = 0, tmp_path / "0", time.monotonic() + 600 + 60 * num_kills
     while kills < num_kills:
         assert time.monotonic() < deadline, f"{kills} kills of {num_kills}"
+        there = count_files(outputs)
+        wanted, late = there + rng.uniform(0, 1.2) * (num_files - there), rng.uniform(0, 0.05)
         process = start(make, outputs, "all")
-        process.join(rng.uniform(0, 0.4 * seconds))
+        while process.exitcode is None and count_files(outputs) < wanted:
+            time.sleep(0.02)
+        process.join(late)
         if process.exitcode is None:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
@@ -177,7 +184,7 @@ def test_what_was_killed_before_its_last_rename_is_published_only_if_its_files_a
 
 @pytest.mark.parametrize(("num_jobs", "words"), [(2, ("shards=2",)), pytest.param(8, (), marks=pytest.mark.slow)])
 def test_processes_started_at_once_on_the_same_work_give_one_result(
-    make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path, num_jobs: int, words: tuple[str, ...]
+    make: Make, unbroken: tuple[dict[str, str], int], tmp_path: Path, num_jobs: int, words: tuple[str, ...]
 ) -> None:
     processes = [start(make, tmp_path, "originals", *words) for _ in range(num_jobs)]
     for process in processes:
@@ -194,7 +201,7 @@ def only(hashes: dict[str, str], *stages: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_in_any_order_meet_in_the_artifact_of_one_job(
-    make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path, order: tuple[int, ...]
+    make: Make, unbroken: tuple[dict[str, str], int], tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     for stage in ("generate", "label"):
         for index in order:
@@ -206,7 +213,7 @@ def test_shards_in_any_order_meet_in_the_artifact_of_one_job(
 
 @pytest.mark.slow
 def test_a_job_for_all_stages_does_the_shards_that_no_other_job_does(
-    make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path
+    make: Make, unbroken: tuple[dict[str, str], int], tmp_path: Path
 ) -> None:
     make(tmp_path, "generate", "shards=4", "shard=2")
     make(tmp_path, "all", "shards=4", "shard=1")
@@ -215,10 +222,10 @@ def test_a_job_for_all_stages_does_the_shards_that_no_other_job_does(
 
 
 def test_a_run_begun_in_shards_is_finished_by_one_that_knows_of_none(
-    make: Make, unbroken: tuple[dict[str, str], float], tmp_path: Path
+    make: Make, unbroken: tuple[dict[str, str], int], tmp_path: Path
 ) -> None:
     make(tmp_path, "originals", "shards=3", "shard=1")
-    make(tmp_path, "originals", "generate.shard_size=3")
+    make(tmp_path, "originals", "generate.shard_size=6")
     assert artifact_hashes(tmp_path) == only(unbroken[0], "originals")
 
 
@@ -239,7 +246,7 @@ def remount(folder: Path, options: str) -> None:
 
 
 def test_a_full_disk_stops_with_a_message_and_with_more_room_it_goes_on(
-    make: Make, unbroken: tuple[dict[str, str], float], small_disk: Path
+    make: Make, unbroken: tuple[dict[str, str], int], small_disk: Path
 ) -> None:
     with pytest.raises(ArtifactError, match=r"No space left.*free some space"):
         make(small_disk, "originals")
