@@ -32,9 +32,12 @@ bench: $(STAMP)  ## the benchmarks that fit on two cores in a quarter of an hour
 test: $(DEV_STAMP)  ## lint, types, import rules and the quick tests
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	@echo "$(BIN)/mypy beside $(BIN)/python -m pytest -n auto --dist worksteal"; \
+	$(BIN)/mypy >$(VENV)/mypy.log 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -n auto --dist worksteal; tests=$$?; \
+	wait $$types; types=$$?; cat $(VENV)/mypy.log; \
+	exit $$((tests || types))
 
 test-slow: $(DEV_STAMP)  ## the minutes-long tests
 	$(BIN)/python -m pytest -m slow
