@@ -14,7 +14,6 @@ BAD = {
     "an unknown stage": (["stage=probes"], ["stage=probes", "steer", "evaluate"]),
     "an unknown model": (["model=sdx"], ["there is no model=sdx. Did you mean model=sdxl? Choose from: flux_dev, "]),
     "an unknown attribute": (["attribute=mood"], ["mood", "gender"]),
-    "a misspelled key": (["layers.kk=2"], ["kk"]),
     "a word for a number": (["layers.k=two"], ["layers.k=two must be a whole number"]),
     "a word that sets nothing": (["alpha"], ["'alpha' sets nothing: write <name>=<value>"]),
     "a misspelt group": (["layer.k=2"], ["there is no layer.k. Did you mean layers?"]),
