@@ -90,7 +90,7 @@ def read_activations(artifact: Artifact, file_name: str, pinned: bool = False) -
 def _read_pinned(path: Path, mapped: Tensor) -> Tensor:
     """Return what a file maps in page-locked memory: read at once, where mapping would fault in page after page."""
     values = torch.empty(mapped.shape, dtype=mapped.dtype, pin_memory=True)
-    whole = memoryview(values.view(torch.uint8).numpy().reshape(-1)) if values.numel() else memoryview(b"")
+    whole = memoryview(values.view(torch.uint8).numpy().reshape(-1))  # type: ignore[arg-type]
     with path.open("rb", buffering=0) as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         file.seek(file.tell() + header[VALUES]["data_offsets"][0])
