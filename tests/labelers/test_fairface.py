@@ -137,13 +137,18 @@ def test_a_file_that_is_no_fairface_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(resnet34(weights=None, num_classes=7).state_dict(), tmp_path / "seven.pt")
     (tmp_path / "text.pt").write_text("not found")
     for name in ("seven.pt", "text.pt"):
-        with pytest.raises(ValueError, match=rf"{name} does not hold FairFace's ResNet-34 with 18 outputs"):
+        said = (
+            "does not hold FairFace's ResNet-34 with 18 outputs"
+            if name == "seven.pt"
+            else "is no checkpoint of PyTorch"
+        )
+        with pytest.raises(ValueError, match=rf"{name} {said}"):
             load_labeler(fairface(tmp_path / name))
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save(resnet34, tmp_path / "code.pt")
-    with pytest.raises(ValueError, match="does not hold FairFace"):
+    with pytest.raises(ValueError, match="holds more than tensors, which could run code"):
         load_labeler(fairface(tmp_path / "code.pt"))
 
 
@@ -152,3 +157,20 @@ def test_what_it_cannot_tell_is_refused_before_its_weights_are_read(tmp_path: Pa
         check_labeler(fairface(tmp_path), "judge", {"glasses": asked("none", "glasses")})
     with pytest.raises(ValueError, match=r"no FairFace checkpoint.*judge\.path"):
         check_labeler(fairface(tmp_path / "x"), "judge", {"gender": asked("male", "female")})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"), (b"", "empty")]
+)
+def test_a_checkpoint_that_is_no_file_of_weights_is_refused_early(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "fairface.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"fairface\.pt is an? {said}"):
+        check_labeler(fairface(tmp_path / "fairface.pt"), "judge", {})
+
+
+def test_a_checkpoint_of_another_network_is_refused_early(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(2, 512)}, tmp_path / "other.pt")
+    with pytest.raises(
+        ValueError, match=r"other\.pt does not hold FairFace's ResNet-34 with 18 outputs \(conv1\.weight"
+    ):
+        check_labeler(fairface(tmp_path / "other.pt"), "judge", {})

@@ -1,24 +1,23 @@
 """Labelers: probabilities per option, whatever the batch and the order of the options."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from icm_pipeline.config import choices
 from icm_pipeline.labelers.clip import ClipJudge
 from icm_pipeline.labelers.registry import JUDGES, Judge, check_labeler, load_labeler
 from icm_pipeline.labelers.tiny import AttributeClassifier, TinyLabeler, load_classifier
-from tests.helpers.judges import labeler_config
+from tests.helpers.judges import CLIP_NAME, clip_of, labeler_config
 
 ATTRIBUTES = {"gender": ("woman", "man"), "age": ("young", "middle", "old")}
 GENDER = {"woman": ["a woman"], "man": ["a man"]}
 TEXTS = {"woman": ["a photo of a woman", "a portrait of a lady"], "man": ["a photo of a man"], "dog": ["a dog"]}
-CLIP_NAME = "icm-test-clip"
 
 
 TOSSING = """
@@ -41,10 +40,6 @@ def tiny_of(folder: Path, batch_size: int = 3) -> TinyLabeler:
     return TinyLabeler(labeler_config("tiny", folder, batch_size=batch_size), "labeler")
 
 
-def clip_of(path: Path | str, model: str = CLIP_NAME, batch_size: int = 3) -> ClipJudge:
-    return ClipJudge(labeler_config("clip", path, model=model, batch_size=batch_size), "labeler")
-
-
 def pictures(n: int, size: int = 64) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(n)]
@@ -56,28 +51,6 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AttributeClassifier(ATTRIBUTES, widths=(8, 8, 8, 8)).save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a CLIP with random weights: `<name>.json` and `<name>.safetensors`."""
-    import open_clip
-
-    folder = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    (folder / f"{CLIP_NAME}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder / f"{CLIP_NAME}.json")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = open_clip.create_model(CLIP_NAME)
-    save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()}, folder / f"{CLIP_NAME}.safetensors"
-    )
     return folder
 
 
@@ -154,6 +127,14 @@ def test_an_option_the_classifier_does_not_know_is_refused_with_those_it_does(ti
 def test_a_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="attribute classifier"):
         tiny_of(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_classifier_that_is_not_whole_is_refused_early(classifier_folder: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(classifier_folder, tmp_path / "copy"))
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1377050\n")
+    with pytest.raises(ValueError, match=rf"{name} is a Git LFS pointer"):
+        check_labeler(labeler_config("tiny", folder), "judge", {})
 
 
 def test_clip_embeddings_have_unit_length(judge: ClipJudge) -> None:
@@ -260,19 +241,22 @@ def test_one_look_answers_every_question(judge: ClipJudge, tiny: TinyLabeler) ->
         assert np.array_equal(both["age"], labeler.label(pictures(4), {"age": age})["age"])
 
 
-def test_a_clip_in_openais_own_format_gives_the_same_embeddings(
-    judge: ClipJudge, clip_folder: Path, tmp_path: Path
+def test_a_clip_in_openais_own_format_is_the_same_network_with_quick_gelu(
+    judge: ClipJudge, clip_folder: Path, openais_clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import open_clip
 
-    model = open_clip.create_model(CLIP_NAME, pretrained=str(clip_folder / f"{CLIP_NAME}.safetensors")).eval()
-    model.register_buffer("input_resolution", torch.tensor(32))  # OpenAI stored sizes beside the weights
-    object.__setattr__(model, "attn_mask", model._buffers.pop("attn_mask"))  # OpenAI did not store it
-    example = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.long))
-    torch.jit.trace(model, example, check_trace=False).save(tmp_path / "ours.pt")
-    archived = clip_of(tmp_path / "ours.pt")
-    np.testing.assert_allclose(archived.embed_images(pictures(3)), judge.embed_images(pictures(3)), atol=1e-6)
-    np.testing.assert_allclose(archived.embed_texts(["a woman"]), judge.embed_texts(["a woman"]), atol=1e-6)
+    weights = str(clip_folder / f"{CLIP_NAME}.safetensors")
+    model, _, transform = open_clip.create_model_and_transforms(CLIP_NAME, weights, force_quick_gelu=True)
+    archived = clip_of(openais_clip)
+    with torch.inference_mode():
+        expected = model.eval().encode_image(torch.stack([transform(image) for image in pictures(3)]), normalize=True)
+        tokens = open_clip.get_tokenizer(CLIP_NAME)(["a woman"])
+        text = model.encode_text(tokens, normalize=True)
+    np.testing.assert_allclose(archived.embed_images(pictures(3)), expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(archived.embed_texts(["a woman"]), text.numpy(), atol=1e-6)
+    assert not np.allclose(archived.embed_images(pictures(3)), judge.embed_images(pictures(3)), atol=1e-4)
+    assert "randomly" not in caplog.text
 
 
 def test_a_clip_as_a_plain_state_dict_gives_the_same_embeddings(

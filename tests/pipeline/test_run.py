@@ -53,7 +53,7 @@ def each(names: list[str], stages: set[str]) -> dict[str, set[str]]:
     return {name: stages for name in names}
 
 
-JUDGE = ("kind", "model", "path", "faces", "detector", "groups")
+JUDGE = ("kind", "model", "path", "faces", "detector", "groups", "preprocess")
 CHANGED_BY: dict[str, set[str]] = {
     "seed": set(STAGES_OF_ICM),
     **each(
@@ -78,7 +78,7 @@ CHANGED_BY: dict[str, set[str]] = {
         STEERED,
     ),
     **each(
-        [*under("judge", *JUDGE), *under("evaluate.clip", "model", "path"),
+        [*under("judge", *JUDGE), *under("evaluate.clip", "model", "path", "preprocess"),
          *under("evaluate", "drift", "bootstrap", "fd", "reference", "inception")],
         LATE,
     ),
@@ -252,6 +252,12 @@ def test_other_weights_at_the_same_path_are_another_key(
     (tmp_path / "weights.bin").write_bytes(b"0124")
     after = keys(settings_with(f"{dotted}={tmp_path}"))
     assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == changed
+
+
+def test_how_a_judge_prepares_pictures_is_part_of_a_key_only_where_it_is_set(settings_with: Compose) -> None:
+    for name in ("label", "evaluate"):
+        read = Pipeline(settings_with(), [], NoTracker()).keys.content(name)["config"]
+        assert not [dotted for dotted in read if dotted.endswith("preprocess")]
 
 
 def test_other_pictures_in_the_reference_are_another_evaluation(settings_with: Compose, tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ class LabelerConfig:
     detector: str
     groups: dict[str, dict[str, list[str]]]
     """Which of the judge's own classes make up an option, {head: {option: [classes]}}."""
+    preprocess: str | None
+    """The tag of open_clip's that says how a CLIP given as a file was trained: its activation and its pixels."""
 
 
 @dataclass

@@ -3,15 +3,14 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from icm_pipeline.arrays import Floats
 from icm_pipeline.labelers.base import image_batches
+from icm_pipeline.zoo.weight_files import read_tensors
 
 FEATURES = "2048"  # the pooled layer that FID is defined on
 
@@ -25,7 +24,7 @@ class InceptionEncoder:
     def __init__(self, path: Path, batch_size: int, device: str) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        weights = _read_weights(path)
+        weights = read_tensors(path, f"evaluate.inception={path}")
         with tempfile.TemporaryDirectory() as folder:  # the library reads pickles: it gets one that is made here
             checked = Path(folder) / "inception.pth"
             torch.save(weights, checked)
@@ -47,14 +46,3 @@ class InceptionEncoder:
             for stack in [torch.stack(pixels)] if same else [picture[None] for picture in pixels]:
                 rows.append(self._model(stack.to(self._device))[0].double().cpu().numpy())
         return np.concatenate(rows)
-
-
-def _read_weights(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"evaluate.inception={path} does not exist; give a checkpoint of FID's Inception, or null.")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no checkpoint that can be read without unpickling: {error}") from error

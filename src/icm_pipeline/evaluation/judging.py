@@ -23,6 +23,7 @@ from icm_pipeline.store.artifacts import open_artifact
 from icm_pipeline.store.fingerprints import fingerprint
 from icm_pipeline.store.manifest import MANIFEST
 from icm_pipeline.zoo.paths import bundled_weights, local_folder
+from icm_pipeline.zoo.weight_files import check_weights
 
 
 class Judging:
@@ -100,7 +101,8 @@ class Judging:
 def _identity(judge: LabelerConfig) -> list[Any]:
     """Return what a judge's answers depend on: its settings and, if they are files, a fingerprint of its weights."""
     weights = bundled_weights(judge.model) or local_folder(judge.path)
-    return [asdict(judge), fingerprint(weights) if weights is not None and weights.exists() else None]
+    told = {name: value for name, value in asdict(judge).items() if value is not None}
+    return [told, fingerprint(weights) if weights is not None and weights.exists() else None]
 
 
 def reference_images(folder: Path) -> list[ImageRow]:
@@ -122,9 +124,8 @@ def reference_images(folder: Path) -> list[ImageRow]:
 
 
 def check_reference(evaluate: EvaluateConfig) -> None:
-    """Raise early what FID and KID would raise for a missing library or checkpoint."""
+    """Raise early what FID and KID would raise for a missing library and a checkpoint that is not there or whole."""
     if evaluate.reference is not None:
         require_library()
-    if evaluate.inception is not None and not Path(evaluate.inception).expanduser().is_file():
-        advice = "give a checkpoint of FID's Inception."
-        raise ValueError(f"evaluate.inception={evaluate.inception} does not exist; {advice}")
+    if evaluate.inception is not None:
+        check_weights(Path(evaluate.inception).expanduser(), f"evaluate.inception={evaluate.inception}")

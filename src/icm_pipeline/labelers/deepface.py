@@ -16,6 +16,7 @@ from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, chosen_as, image_batches, require
 from icm_pipeline.labelers.faces import chosen_faces, mean_over_faces, report_faces
 from icm_pipeline.labelers.groups import Heads, answers, map_questions
+from icm_pipeline.zoo.weight_files import check_weights
 
 HEADS: Heads = {
     "gender": ("Woman", "Man"),
@@ -108,6 +109,8 @@ def _weights_folder(config: LabelerConfig, setting: str, heads: Sequence[str]) -
             f"DeepFace's weights {', '.join(missing)} are not in {folder}. Download {files} into it, or set "
             f"{setting}.path to the .deepface/weights folder that has them."
         )
+    for head in heads:
+        check_weights(folder / WEIGHTS[head])
     return folder
 
 

@@ -9,18 +9,18 @@ References:
 
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.labelers.groups import Heads, answers, map_questions
+from icm_pipeline.text import count_text
 from icm_pipeline.zoo.paths import local_folder
+from icm_pipeline.zoo.weight_files import read_shapes, read_tensors
 
 NUM_OUTPUTS = 18
 INPUT_SIZE = 224
@@ -44,8 +44,9 @@ class FairFaceJudge:
         from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
         self._heads = _heads(config, setting)
+        check(config, setting, {})
         network = resnet34(weights=None, num_classes=NUM_OUTPUTS)
-        _fill(network, _checkpoint(config, setting))
+        network.load_state_dict(read_tensors(_checkpoint(config, setting)))
         self._network = network.to(config.device).eval()
         self._prepare = Compose([Resize((INPUT_SIZE, INPUT_SIZE)), ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
         self._config, self._setting = config, setting
@@ -62,9 +63,21 @@ class FairFaceJudge:
 
 
 def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
-    """Raise ValueError for an unknown model, for what it cannot tell, and for a checkpoint that is not there."""
+    """Raise ValueError for an unknown model, what it cannot tell, and a checkpoint that does not hold its network."""
+    from torchvision.models import resnet34
+
     map_questions(_heads(config, setting), config, setting, questions)
-    _checkpoint(config, setting)
+    file = _checkpoint(config, setting)
+    with torch.device("meta"):
+        network = resnet34(weights=None, num_classes=NUM_OUTPUTS)
+    expected, found = {name: tuple(value.shape) for name, value in network.state_dict().items()}, read_shapes(file)
+    names = [name for name in expected | found if not name.endswith("num_batches_tracked")]  # older files lack them
+    wrong = [name for name in names if found.get(name) != expected.get(name)]
+    if wrong:
+        raise ValueError(
+            f"{file} does not hold FairFace's ResNet-34 with {NUM_OUTPUTS} outputs ({wrong[0]} is "
+            f"{found.get(wrong[0], 'not there')}; {count_text(len(wrong), 'tensor')} of {len(names)} differ)."
+        )
 
 
 def _heads(config: LabelerConfig, setting: str) -> Heads:
@@ -89,19 +102,3 @@ def head_probabilities(logits: Tensor, heads: Heads, head: str) -> Floats:
     start = sum(len(heads[name]) for name in names[: names.index(head)])
     probabilities: Floats = logits[:, start : start + len(heads[head])].softmax(1).numpy()
     return probabilities
-
-
-def _fill(network: nn.Module, file: Path) -> None:
-    """Load the checkpoint; raises ValueError if it does not hold this network."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
-    except (RuntimeError, SafetensorError, UnpicklingError, AttributeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{file} does not hold FairFace's ResNet-34 with {NUM_OUTPUTS} outputs ({str(error).splitlines()[0]})."
-        ) from error

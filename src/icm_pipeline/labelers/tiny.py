@@ -15,6 +15,7 @@ from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.zoo.paths import local_folder
+from icm_pipeline.zoo.weight_files import check_weights
 
 IMAGE_SIZE = 64
 WEIGHTS_NAME = "model.safetensors"
@@ -52,6 +53,8 @@ def _folder(config: LabelerConfig, setting: str) -> Path:
     folder = local_folder(config.path)
     if folder is None or not folder.is_dir():
         raise ValueError(f"{setting}.path={config.path} does not exist; give the folder of an attribute classifier.")
+    check_weights(folder / CONFIG_NAME)
+    check_weights(folder / WEIGHTS_NAME)
     return folder
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.schema import ComputeConfig, Settings
+from icm_pipeline.config.schema import ComputeConfig, Settings, value_at
 from icm_pipeline.methods.base import Fit
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
@@ -55,6 +55,12 @@ def _activations(settings: Settings) -> str:
     return "generate" if settings.generate.record else "extract"
 
 
+def _preprocessed(settings: Settings, *judges: str) -> tuple[str, ...]:
+    """Return what says how judges prepare pictures, where it is set: it is younger than many keys."""
+    names = tuple(f"{judge}.preprocess" for judge in judges)
+    return tuple(name for name in names if value_at(settings, name) is not None)
+
+
 def _fit(settings: Settings) -> Fit:
     fit = method_named(settings.method.name).fit
     if fit is None:
@@ -75,7 +81,7 @@ STAGES: dict[str, Stage] = {
               makes=("activations",), shared=True, **DENOISING),
         Stage("label", "say what every probe image, or every image of a folder, shows", kind="step",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("generate",),
-              reads=lambda s: LABELLING, images=("images",), asks=("labeler",),
+              reads=lambda s: (*LABELLING, *_preprocessed(s, "labeler")), images=("images",), asks=("labeler",),
               devices=lambda s: ("labeler.device",), same_speed=_under("labeler", *JUDGE), shared=True),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors", kind="end",
               needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: PROBING,
@@ -95,7 +101,8 @@ STAGES: dict[str, Stage] = {
               makes=("images",), shared=True, **DENOISING),
         Stage("evaluate", "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift", kind="result",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("originals", "steer"),
-              reads=lambda s: (*JUDGING, *(EVALUATED if s.images is None else EVALUATED_FOLDER)),
+              reads=lambda s: (*JUDGING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"),
+                               *(EVALUATED if s.images is None else EVALUATED_FOLDER)),
               images=("images", "reference"), asks=("judge",),
               devices=lambda s: ("judge.device", "evaluate.clip.device") if s.images is None else ("labeler.device",),
               same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),

@@ -201,8 +201,9 @@ def _judge(kind: str, model: str, path: Path, device: str) -> Labeler:
     from icm_pipeline.labelers.registry import load_labeler
 
     config = LabelerConfig(
-        kind=kind, model=model, path=str(path), batch_size=64, device=device, faces="none", detector="dlib", groups={}
-    )
+        kind=kind, model=model, path=str(path), batch_size=64, device=device, faces="none", detector="dlib", groups={},
+        preprocess=None,
+    )  # fmt: skip
     return load_labeler(config)
 
 
