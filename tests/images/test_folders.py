@@ -2,14 +2,15 @@
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.images.folders import FolderReading, content_key, mark_unreadable, read_folder
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.images.folders import FolderReading, content_key, mark_unreadable, read_folder, read_images
 from icm_pipeline.images.table import ImageRow
 
 PROMPTS = ["a face of a doctor", "a face of a nurse"]
@@ -43,6 +44,32 @@ def test_without_table_and_rule_the_id_is_the_path_and_hidden_files_do_not_count
     draw(tmp_path, "b 図.PNG", "ü/a.b.jpg", ".hidden.png", ".thumbnails/a.png")
     (tmp_path / "notes.txt").write_text("no picture")
     assert known(rows_of(reading(tmp_path))) == [("b 図", "", None, ""), ("ü/a.b", "", None, "")]
+
+
+def test_whatever_pillow_reads_is_an_image_and_the_rest_is_named_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, settings_with: Callable[..., Settings]
+) -> None:
+    names = [f"{suffix}.{suffix}" for suffix in ("avif", "bmp", "gif", "jfif", "jp2", "ppm", "tga", "tiff", "webp")]
+    draw(tmp_path, *names, "bare.png")
+    (tmp_path / "bare.png").rename(tmp_path / "bare")
+    for name in ("b.heic", "c.txt", "README"):
+        (tmp_path / name).write_text("no picture")
+    rows = read_images(settings_with(f"images={tmp_path}"), "images")
+    assert [row.path.name for row in rows] == sorted([*names, "bare"])
+    assert not any(row.problem for row in rows)
+    assert "images: 3 other files left out, which Pillow does not read: README, b.heic, c.txt" in caplog.text
+
+
+def test_a_folder_of_files_that_pillow_does_not_read_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"0")
+    with pytest.raises(ValueError, match=r"holds no picture .*; 1 other file left out, .*: a\.heic\.$"):
+        rows_of(reading(tmp_path))
+
+
+def test_beside_a_table_other_files_are_not_missed(tmp_path: Path) -> None:
+    write_table(draw(tmp_path, "a.png"), ["id"], ["a"])
+    (tmp_path / "manifest.json").write_text("{}")
+    assert read_folder(reading(tmp_path)).others == []
 
 
 @pytest.mark.parametrize(

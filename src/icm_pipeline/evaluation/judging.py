@@ -11,8 +11,7 @@ from icm_pipeline.arrays import Floats, spread
 from icm_pipeline.config.schema import EvaluateConfig, LabelerConfig, Settings
 from icm_pipeline.evaluation.inception import InceptionEncoder
 from icm_pipeline.evaluation.row_cache import RowCache
-from icm_pipeline.images.folders import list_pictures, mark_unreadable
-from icm_pipeline.images.pictures import PICTURE_SUFFIXES
+from icm_pipeline.images.folders import list_pictures, mark_unreadable, no_picture, tell_others
 from icm_pipeline.images.table import ImageRow, Pictures, read_table
 from icm_pipeline.labelers.base import Labeler, Questions
 from icm_pipeline.labelers.clip import ClipJudge
@@ -116,9 +115,10 @@ def reference_images(folder: Path) -> list[ImageRow]:
     artifact = open_artifact(folder) if (folder / MANIFEST).exists() else None
     if artifact is not None and any(name.startswith("images/") for name in artifact.manifest.files):
         return read_table(artifact)
-    pictures = list_pictures(folder)
+    pictures, others = list_pictures(folder)
     if not pictures:
-        raise ValueError(f"evaluate.reference={folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}).")
+        raise no_picture(f"evaluate.reference={folder}", others)
+    tell_others("evaluate.reference", others)
     rows = [ImageRow(name, "", 0, None, "", path) for name, path in pictures.items()]
     return [row for row in mark_unreadable(rows, "evaluate.reference") if not row.problem]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.images.naming_rules import compile_rule, read_name
-from icm_pipeline.images.pictures import PICTURE_SUFFIXES, problem_of
+from icm_pipeline.images.pictures import is_picture, problem_of
 from icm_pipeline.images.table import TABLE, ImageRow
 from icm_pipeline.machine.threads import single_threaded
 from icm_pipeline.progress import working
 from icm_pipeline.store.files import hash_file
 from icm_pipeline.store.fingerprints import make_key
-from icm_pipeline.text import abbreviate
+from icm_pipeline.text import abbreviate, count_text
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class FolderTable:
     """Pictures in the folder that are none of them."""
     reason: str
     """Why they are left out."""
+    others: list[str]
+    """Files beside them that Pillow does not read, where no table says which are meant."""
 
 
 def folder_of(settings: Settings, setting: str) -> Path:
@@ -75,6 +77,7 @@ def read_images(settings: Settings, setting: str) -> list[ImageRow]:
     if table.left_out:
         left_out = f"{len(table.left_out)} pictures left out, {table.reason}: {abbreviate(table.left_out)}"
         log.warning("%s: %s", setting, left_out)
+    tell_others(setting, table.others)
     return mark_unreadable(table.rows, setting)
 
 
@@ -87,26 +90,47 @@ def read_folder(reading: FolderReading) -> FolderTable:
     folder = reading.folder
     if not folder.is_dir():
         raise ValueError(f"{reading.where} is no folder. Give a folder of images.")
-    pictures = list_pictures(folder)
+    pictures, others = list_pictures(folder)
     table = folder / (reading.table or TABLE)
     if table.is_file():
         found = _from_table(table, pictures, reading)
     elif reading.table:
         raise ValueError(f"{reading.where} has no table {reading.table} (folders.table).")
     else:
-        found = _from_names(pictures, reading)
+        found = _from_names(pictures, others, reading)
     _check_ids(reading, found.rows)
     _check_options(reading, found.rows)
     return found
 
 
-def list_pictures(folder: Path) -> dict[str, Path]:
-    """Return every picture below a folder by its path from there; hidden files and folders are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+def list_pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return every picture below a folder by its path from there, and the paths of the files that are none.
+
+    Hidden files and folders are left out.
+    """
     named = {  # as text that can be written, also where a name is no UTF-8
-        os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace"): path for path in found
+        os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace"): path
+        for path in folder.rglob("*")
+        if path.is_file()
     }
-    return {name: named[name] for name in sorted(named) if not any(part.startswith(".") for part in name.split("/"))}
+    seen = sorted(name for name in named if not any(part.startswith(".") for part in name.split("/")))
+    pictures = {name: named[name] for name in seen if is_picture(named[name])}
+    return pictures, [name for name in seen if name not in pictures]
+
+
+def tell_others(setting: str, others: Sequence[str]) -> None:
+    """Name and count the files of a folder that Pillow does not read."""
+    if others:
+        log.warning("%s: %s", setting, _not_read(others))
+
+
+def no_picture(where: str, others: Sequence[str]) -> ValueError:
+    found = f"; {_not_read(others)}" if others else ""
+    return ValueError(f"{where} holds no picture that Pillow reads, such as .png or .jpg{found}.")
+
+
+def _not_read(others: Sequence[str]) -> str:
+    return f"{count_text(len(others), 'other file')} left out, which Pillow does not read: {abbreviate(others)}"
 
 
 def content_key(rows: Sequence[ImageRow]) -> str:
@@ -137,19 +161,21 @@ def _digest(path: Path) -> str:
         return type(error).__name__
 
 
-def _from_names(pictures: dict[str, Path], reading: FolderReading) -> FolderTable:
+def _from_names(pictures: dict[str, Path], others: list[str], reading: FolderReading) -> FolderTable:
     if not pictures:
-        raise ValueError(f"{reading.where} holds no picture ({', '.join(PICTURE_SUFFIXES)}).")
+        raise no_picture(reading.where, others)
     stems = {name: name.removesuffix(path.suffix) for name, path in pictures.items()}
     if not reading.names:
-        return FolderTable([_row(stem, {}, pictures[name], reading, name) for name, stem in stems.items()], [], "")
+        return FolderTable(
+            [_row(stem, {}, pictures[name], reading, name) for name, stem in stems.items()], [], "", others
+        )
     patterns = [compile_rule(rule) for rule in reading.names]
     fields = {name: read_name(stem, patterns) for name, stem in stems.items()}
     unfit = [name for name, found in fields.items() if found is None]
     if len(unfit) == len(fields):
         raise ValueError(f"{reading.where}: no name fits folders.names={list(reading.names)}, such as {unfit[0]}.")
     rows = [_row(stems[name], found, pictures[name], reading, name) for name, found in fields.items() if found]
-    return FolderTable(rows, unfit, "no rule fits their names")
+    return FolderTable(rows, unfit, "no rule fits their names", others)
 
 
 def _from_table(table: Path, pictures: dict[str, Path], reading: FolderReading) -> FolderTable:
@@ -174,7 +200,9 @@ def _from_table(table: Path, pictures: dict[str, Path], reading: FolderReading) 
         stem = name.removesuffix(Path(name).suffix) if name else entry["id"]
         rows.append(_row(stem, entry, path, reading, where))
     listed = {row.path for row in rows}
-    return FolderTable(rows, [name for name, path in pictures.items() if path not in listed], f"not in {table.name}")
+    return FolderTable(
+        rows, [name for name, path in pictures.items() if path not in listed], f"not in {table.name}", []
+    )
 
 
 def _row(stem: str, fields: dict[str, str], path: Path, reading: FolderReading, where: str) -> ImageRow:

@@ -4,19 +4,38 @@ EXIF orientation is applied, transparency lies on white, 16 bits are scaled to 8
 without colour management; of an animation it is the first frame.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+NOT_DRAWN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # that Pillow knows and reads with a program's help at most
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # whose 16-bit greys older versions of Pillow open as 32-bit integers
 
 
 class UnreadablePictureError(OSError):
     """A file that is no whole picture; the message names it and says why."""
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Return the suffixes of the files that this Pillow reads, such as `.png`."""
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in known.items() if kind in {*Image.OPEN, "MPO"} - NOT_DRAWN)
+
+
+def is_picture(path: Path) -> bool:
+    """Say whether a file is one of Pillow's by its suffix, whatever is in it; one without a suffix is looked into."""
+    if path.suffix:
+        return path.suffix.lower() in picture_suffixes()
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # decoders raise whatever the bytes lead them into
+        return False
 
 
 def read_picture(path: Path) -> Image.Image:
