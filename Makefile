@@ -44,9 +44,9 @@ test-slow: $(DEV_STAMP)  ## the minutes-long tests
 
 test-judges: $(DEV_STAMP)  ## the tests of the judges that are extras: DeepFace, faces, age and gender
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv pip install --quiet --python $(BIN)/python -e '.[deepface,faces,age-gender]' --group judges ; \
+	  uv pip install --quiet --python $(BIN)/python -e '.[deepface,faces,agegender]' --group judges ; \
 	else \
-	  $(BIN)/python -m pip install --quiet -e '.[deepface,faces,age-gender]' --group judges ; \
+	  $(BIN)/python -m pip install --quiet -e '.[deepface,faces,agegender]' --group judges ; \
 	fi
 	$(BIN)/python -m pytest -rs tests/labelers
 

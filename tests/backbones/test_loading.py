@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.loading import _check_parts
+from icm_pipeline.backbones.parts import check_parts, folder_index
 from icm_pipeline.zoo.paths import ZOO
 from tests.helpers.models import load
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1710540580\n"
 
 
 @pytest.fixture
@@ -62,7 +65,43 @@ def test_missing_weights_are_refused(copy: Path) -> None:
 def test_half_a_file_is_refused(copy: Path) -> None:
     weights = next((copy / "vae").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(BackboneError, match="could not be loaded"):
+    with pytest.raises(BackboneError, match=rf"vae/{weights.name} is cut short"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["text_encoder/model.safetensors", "tokenizer/tokenizer.json", "unet/config.json"])
+@pytest.mark.parametrize(("content", "said"), [(POINTER, "is a Git LFS pointer"), ("", "is an empty file")])
+def test_a_file_that_is_not_there_yet_is_named_before_anything_is_loaded(
+    copy: Path, name: str, content: str, said: str
+) -> None:
+    (copy / name).write_text(content)
+    with pytest.raises(BackboneError, match=rf"^{copy / name} {said}"):
+        check_parts(copy, folder_index(copy, str(copy)), None)
+
+
+def test_pointers_of_a_variant_that_is_not_loaded_do_no_harm(copy: Path) -> None:
+    for part in ("text_encoder", "unet", "vae"):
+        whole = next((copy / part).glob("*.safetensors"))
+        whole.with_suffix(".fp16.safetensors").write_text(POINTER)
+    check_parts(copy, folder_index(copy, str(copy)), None)
+    with pytest.raises(BackboneError, match=r"fp16\.safetensors is a Git LFS pointer"):
+        check_parts(copy, folder_index(copy, str(copy)), "fp16")
+
+
+def test_a_folder_saved_with_a_live_lora_is_refused_with_what_to_do(copy: Path) -> None:
+    file = next((copy / "unet").glob("*.safetensors"))
+    tensors = {name.replace("to_q.", "to_q.base_layer."): value for name, value in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})  # as save_pretrained names them beside an adapter
+    with pytest.raises(BackboneError, match=r"was saved while a LoRA was loaded: .*base_layer.*unload_lora_weights\("):
+        load(copy)
+
+
+def test_weights_that_no_file_gives_are_named(copy: Path) -> None:
+    file = next((copy / "unet").glob("*.safetensors"))
+    tensors = load_file(file)
+    del tensors["conv_in.weight"]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(BackboneError, match=r"The unet in .* lack 1 tensor, the first is conv_in\.weight"):
         load(copy)
 
 
@@ -83,9 +122,9 @@ def test_weights_of_a_variant_are_found_whole_and_in_shards(copy: Path, name: st
     index = json.loads((copy / "model_index.json").read_text())
     for part in ("text_encoder", "unet", "vae"):
         next((copy / part).glob("*.safetensors")).rename(copy / part / name)
-    _check_parts(copy, index, "bf16")
+    check_parts(copy, index, "bf16")
     with pytest.raises(BackboneError, match=r"no weights of model\.variant=bf1.*model\.variant=null"):
-        _check_parts(copy, index, "bf1")
+        check_parts(copy, index, "bf1")
 
 
 def test_a_library_that_loads_another_dtype_than_asked_is_told(

@@ -1,6 +1,8 @@
 """What a run is refused for before it begins, by the setting that is to be changed."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +90,24 @@ def test_a_reference_without_the_library_for_it_is_refused_early(
     settings = with_judges("evaluate.reference=/pictures")
     with pytest.raises(ModuleNotFoundError, match=r"icm_pipeline\[fid\]"):
         check_usable(settings, ["generate"])
+
+
+def test_a_model_whose_files_are_not_whole_is_refused_before_the_stages_that_need_it(
+    with_judges: Compose, random_pipeline_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(random_pipeline_folder, tmp_path / "model"))
+    settings = with_judges(f"model.path={folder}")
+    check_usable(settings, ["label", "steer"])
+    (folder / "tokenizer" / "merges.txt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"tokenizer/merges\.txt is a Git LFS pointer"):
+        check_usable(settings, ["label", "steer"])
+    check_usable(settings, ["label", "evaluate"])
+
+
+def test_an_inception_checkpoint_that_is_not_whole_is_refused_early(with_judges: Compose, tmp_path: Path) -> None:
+    (tmp_path / "net.pth").touch()
+    with pytest.raises(ValueError, match=r"^evaluate\.inception=.*/net\.pth is an empty file"):
+        check_usable(with_judges(f"evaluate.inception={tmp_path / 'net.pth'}"), ["generate"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")

@@ -1,11 +1,8 @@
 """Load diffusers pipelines from local folders and hub ids, safetensors only, and place them on a device."""
 
-import json
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -14,12 +11,13 @@ import transformers
 from safetensors import SafetensorError
 
 from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.parts import check_parts, folder_index
 from icm_pipeline.config import choices
 from icm_pipeline.config.schema import ComputeConfig, ModelConfig
+from icm_pipeline.text import count_text
 from icm_pipeline.zoo.paths import local_folder
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
-INDEX = "model_index.json"
 
 
 def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping[str, str]) -> Any:
@@ -47,11 +45,12 @@ def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping
             with _hub_errors(path):
                 pipe = pipeline_class.from_pretrained(path, revision=model.revision, **options)
         else:
-            _check_parts(folder, index, variant)
+            check_parts(folder, index, variant)
             try:
                 pipe = pipeline_class.from_pretrained(folder, local_files_only=True, **options)
             except (OSError, ValueError, SafetensorError) as error:
                 raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
+    _check_whole(pipe, path)
     denoiser = denoisers[class_name]
     _check_loaded_dtype(getattr(pipe, denoiser), compute.dtype)
     pipe.set_progress_bar_config(disable=True)
@@ -96,6 +95,18 @@ def _check_dtype(compute: ComputeConfig) -> None:
         ) from error
 
 
+def _check_whole(pipe: Any, path: str) -> None:
+    """Raise BackboneError for a part that has weights which no file gave: diffusers leaves them empty in silence."""
+    for part, module in pipe.components.items():
+        if isinstance(module, torch.nn.Module):
+            empty = [name for name, value in module.named_parameters() if value.is_meta]
+            if empty:
+                raise BackboneError(
+                    f"The {part} in {path} is not complete: its files lack {count_text(len(empty), 'tensor')}, the "
+                    f"first is {empty[0]}. Save or download it again."
+                )
+
+
 def _check_loaded_dtype(denoiser: torch.nn.Module, dtype: str) -> None:
     """Raise BackboneError if the denoiser's weights are not in the dtype; some models keep a few layers in float32."""
     found = {parameter.dtype for parameter in denoiser.parameters()}
@@ -116,41 +127,6 @@ def _hub_errors(path: str) -> Iterator[None]:
             f"{path!r} could not be fetched from the hub ({str(error).splitlines()[0]}). Without a network, save the "
             "pipeline to a folder elsewhere and set model.path=/that/folder."
         ) from error
-
-
-def folder_index(folder: Path, path: str) -> dict[str, Any]:
-    """Return the index of a pipeline's folder; raises BackboneError, which names the path as the user gave it."""
-    if not folder.is_dir():
-        raise BackboneError(f"model.path={path} is not a folder. Give one that holds a diffusers pipeline ({INDEX}).")
-    if not (folder / INDEX).is_file():
-        raise BackboneError(f"model.path={path} is not a diffusers pipeline folder: it has no {INDEX}.")
-    try:
-        return json.loads((folder / INDEX).read_text("utf-8"))
-    except ValueError as error:
-        raise BackboneError(f"{folder / INDEX} is not JSON: {error}") from error
-
-
-def _check_parts(folder: Path, index: dict[str, Any], variant: str | None) -> None:
-    """Raise BackboneError naming the parts that the index promises and the folder lacks or has only as pickles."""
-    parts = [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
-    promised = [name for name in parts if name not in ("safety_checker", "feature_extractor")]
-    if missing := [name for name in promised if not (folder / name).is_dir()]:
-        raise BackboneError(f"The pipeline in {folder} is not complete: {', '.join(missing)} missing. Save it again.")
-    for name in promised:
-        files = [file.name for file in (folder / name).iterdir()]
-        pickled = [file for file in files if file.endswith((".bin", ".ckpt", ".pt"))]
-        safe = [file for file in files if file.endswith(".safetensors")]
-        if pickled and not safe:
-            raise BackboneError(
-                f"{folder / name} has its weights only as a pickle ({', '.join(pickled)}), which may run code when it "
-                "is loaded. Load it where you trust it and save it with pipe.save_pretrained(folder)."
-            )
-        # A file of a variant is called model.fp16.safetensors or model.fp16-00001-of-00002.safetensors.
-        if variant is not None and safe and not any(re.search(rf"\.{re.escape(variant)}[.-]", file) for file in safe):
-            raise BackboneError(
-                f"{folder / name} has no weights of model.variant={variant}: {', '.join(safe)}. To load those, set "
-                "model.variant=null."
-            )
 
 
 def _no_text_encoder_warning(record: logging.LogRecord) -> bool:

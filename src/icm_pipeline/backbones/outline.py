@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.loading import INDEX, folder_index
+from icm_pipeline.backbones.parts import INDEX, folder_index
 from icm_pipeline.backbones.registry import family_of
 from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.config.schema import ModelConfig, OutlineConfig

