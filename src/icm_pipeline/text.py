@@ -14,6 +14,16 @@ def abbreviate(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def without_shared(names: Sequence[str]) -> tuple[list[str], str]:
+    """Return names without the words that all of them begin with, and those words; each keeps its last word."""
+    words = [name.split(" ") for name in names]
+    most = min(map(len, words), default=1) - 1
+    shared = 0
+    while shared < most and len({row[shared] for row in words}) == 1:
+        shared += 1
+    return [" ".join(row[shared:]) for row in words], " ".join(words[0][:shared]) if words else ""
+
+
 def duration_text(seconds: float) -> str:
     """Return seconds as 0:07, 12:30 or 3:05:00."""
     minutes, rest = divmod(round(seconds), 60)

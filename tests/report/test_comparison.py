@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from icm_pipeline.report.figures import comparison
-from icm_pipeline.report.figures.comparison import plot_comparison
 from icm_pipeline.report.wording import describe
 from tests.helpers.results import compared, steering
 
@@ -33,27 +32,6 @@ def test_a_way_of_steering_is_described_by_what_sets_it_apart(change: dict[str, 
 def test_settings_behind_the_steering_are_told_after_it(method: str) -> None:
     words = describe(steering(method=method), ["probe.C=1", "seed=2"])
     assert words == describe(steering(method=method)) + ", probe.C=1, seed=2"
-
-
-def test_the_comparison_is_drawn_with_labels_that_do_not_cover_one_another(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extents: list[Any] = []
-    spread = comparison.spread_labels
-
-    def watched(labels: list[Any]) -> None:
-        spread(labels)
-        extents.extend(label.get_window_extent() for label in labels)
-
-    monkeypatch.setattr(comparison, "spread_labels", watched)
-    results = [
-        compared(str(alpha), ("probe.shuffle_labels=true",), fd=0.2 + alpha / 1000, steering=steering(alpha=alpha))
-        for alpha in (1, 2, 3)
-    ]
-    assert plot_comparison(tmp_path / "comparison.png", results, "2").stat().st_size > 10_000
-    pairs = [(a, b) for i, a in enumerate(extents) for b in extents[i + 1 :]]
-    assert len(pairs) == 3
-    assert not any(a.overlaps(b) for a, b in pairs)
 
 
 def test_many_labels_leave_out_what_all_points_share() -> None:

@@ -34,6 +34,11 @@ def test_the_page_of_a_control_says_so_in_its_title(tmp_path: Path) -> None:
     assert title == "# skin tone on tiny: best 2 self-attention, alpha 1.5, probe.shuffle_labels=true"
 
 
+def test_few_images_come_with_a_caution(tmp_path: Path) -> None:
+    assert "\nCaution: intervals of 8 images find only" in page(tmp_path, RESULT, CONTROL)
+    assert "\nCaution: of 8 images, FID depends on their number" in page(tmp_path, RESULT, CONTROL)
+
+
 def test_there_is_no_negative_zero(tmp_path: Path) -> None:
     text = page(tmp_path, RESULT, CONTROL)
     assert "-0.0" not in text

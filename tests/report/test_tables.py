@@ -1,5 +1,7 @@
 """Tables on the terminal: what a user wrote is shown as it is, and names of layers stay whole."""
 
+from dataclasses import replace
+
 import pytest
 
 from icm_pipeline.localization.selection import LayerScore
@@ -35,6 +37,30 @@ def test_there_is_no_negative_zero(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "-0.000" not in text
     assert "+0.000 to +0.000" in text
+
+
+def test_long_prompts_that_begin_alike_are_told_apart_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    beginning = "a colour photograph of the face of a person who works as"
+    print_metrics(evaluation(prompts=[f"{beginning} {work}" for work in ("a doctor", "a nurse", "an engineer")]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "0.600" in line]
+    assert [line.split("0.600")[0].strip(" │") for line in lines] == [
+        "FD  ... a doctor", "FD  ... a nurse", "FD  ... an engineer", "FD  mean",
+    ]  # fmt: skip
+    print_metrics(evaluation(prompts=["a" * 80, "b" * 80]))
+    assert capsys.readouterr().out.count("b") >= 80
+
+
+def test_few_images_come_with_a_caution(capsys: pytest.CaptureFixture[str]) -> None:
+    print_metrics(replace(FOUND, num_images=16))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Caution: intervals of 16 images find only" in text
+    assert "Caution: of 9 images, FID depends on their number" in text
+    many = replace(FOUND.reference, num_images=2000)
+    print_metrics(replace(FOUND, num_images=2000, reference=many))
+    assert "Caution" not in capsys.readouterr().out
 
 
 def test_names_of_layers_stay_in_one_line_of_a_narrow_terminal(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from icm_pipeline.report.wording import describe, title_of
+from icm_pipeline.report.wording import cautions, describe, title_of
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.evaluation import Agreement, Interval, Realism, SideAgreement
 
@@ -45,6 +45,7 @@ def write_page(
         f"| kept | | {kept or '-'} |",
         *_agreement(found.agreement),
         f"\n{found.num_images} images. Steered layers: {steered}.\n",
+        *(f"{caution}\n" for caution in cautions(found)),
     ]
     for name, figure in figures.items():
         lines += [f"## {TITLES[name]}", "", f"![{TITLES[name]}]({figure.name})", ""]

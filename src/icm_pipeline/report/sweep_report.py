@@ -16,6 +16,7 @@ from icm_pipeline.store.files import replace_folder
 FOLDER = "report"
 PAGE = "sweep.md"
 MOST_COLUMNS = 10  # of a strip
+MOST_ROWS = 24
 MOST_STRIPS = 4
 log = logging.getLogger(__name__)
 
@@ -92,5 +93,7 @@ def _columns(jobs: list[SweepJob], varied: list[str]) -> list[tuple[str, list[Im
             first.setdefault((row.prompt, row.option), image_id)
     prompts = list(dict.fromkeys(prompt for prompt, _ in first))
     ids = [first[pair] for pair in sorted(first, key=lambda pair: prompts.index(pair[0]))]
+    if len(ids) > MOST_ROWS:  # spread over all prompts and options
+        ids = [ids[round(place * (len(ids) - 1) / (MOST_ROWS - 1))] for place in range(MOST_ROWS)]
     headings = ["original", *(phrase(job.factors, varied) for job in shown)]
     return [(name, [table[image_id] for image_id in ids]) for name, table in zip(headings, tables, strict=True)]

@@ -5,19 +5,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from icm_pipeline.report.wording import title_of
+from icm_pipeline.report.wording import cautions, title_of
 from icm_pipeline.results.evaluation import Change, Discrepancy, Evaluation, mean_of
 from icm_pipeline.results.scores import Selection
-from icm_pipeline.text import count_text
+from icm_pipeline.text import count_text, without_shared
+
+LONGEST_PROMPT = 36  # characters in a line of a narrow terminal
 
 
 def print_metrics(evaluation: Evaluation) -> None:
     """Print the table of one evaluation, originals beside steered; what was not measured has no row."""
     fair, reference, agreement = evaluation.fairness, evaluation.reference, evaluation.agreement
     before, after, steering = fair.fd_original, fair.fd, evaluation.steering
-    table = Table(title=escape(title_of(evaluation)))
+    prompts, shared = list(after.by_prompt), ""
+    if max(map(len, prompts), default=0) > LONGEST_PROMPT:
+        prompts, shared = without_shared(prompts)
+    table = Table(title=escape(title_of(evaluation)), caption=escape(f"...: {shared}") if shared else None)
     for column in ("", "original", "steered" if steering else "images"):
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="left" if not column else "right", overflow="fold")
 
     def add(name: str, before: float | str | None, after: float | str | None, form: str = "z.3f") -> None:
         """Add a row unless both are None; a text stands as it is."""
@@ -25,8 +30,8 @@ def print_metrics(evaluation: Evaluation) -> None:
         if any(cells):
             table.add_row(escape(name), *cells)
 
-    for prompt, value in after.by_prompt.items():
-        add(f"FD  {prompt}", before.by_prompt.get(prompt) if before else None, value)
+    for name, (prompt, value) in zip(prompts, after.by_prompt.items(), strict=True):
+        add(f"FD  {'... ' if shared else ''}{name}", before.by_prompt.get(prompt) if before else None, value)
     table.add_section()
     add("FD  mean", mean_of(before), f"[bold]{after.mean:.3f}[/bold]")
     add("    95 % interval", _interval(before), _interval(after))
@@ -51,6 +56,8 @@ def print_metrics(evaluation: Evaluation) -> None:
     add("judge saw no option", unseen.get("originals"), unseen.get("steered"), "d")
     add("have no twin", None, len(evaluation.lost.without_twin or ()) or None, "d")
     Console().print(table)
+    for caution in cautions(evaluation):
+        Console().print(caution, markup=False, highlight=False)
 
 
 def _interval(figure: Discrepancy | Change | None, sign: str = "") -> str | None:

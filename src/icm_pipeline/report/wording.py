@@ -13,6 +13,7 @@ from icm_pipeline.text import count_text
 AXIS_NAMES = {
     "alpha": "alpha", "k": "k, steered layers", "first_step": "first steered step", "last_step": "last steered step",
 }  # fmt: skip
+FEW_IMAGES, FEW_FEATURES = 50, 1000  # below which intervals, FID and KID come with a caution
 
 
 def title_of(evaluation: Evaluation, told: Sequence[str] = ()) -> str:
@@ -26,6 +27,22 @@ def title_of(evaluation: Evaluation, told: Sequence[str] = ()) -> str:
 def describe(steering: Steering, told: Sequence[str] = ()) -> str:
     """Return a way of steering in a few words: which layers, how far, what is unusual about it, and `told` after it."""
     return ", ".join([*method_named(steering.method).words(steering), *told])
+
+
+def cautions(evaluation: Evaluation) -> list[str]:
+    """Return in a sentence each what the figures of few images cannot tell."""
+    number, reference, found = evaluation.num_images, evaluation.reference, []
+    if number < FEW_IMAGES:
+        found.append(
+            f"Caution: intervals of {number} images find only what these few show, and are too narrow where all of "
+            f"them agree. Take {FEW_IMAGES} or more."
+        )
+    if reference and (few := min(number, reference.num_images)) < FEW_FEATURES:
+        found.append(
+            f"Caution: of {few} images, FID depends on their number, so compare it between sets of one size only; "
+            f"KID varies by {reference.kid_deviation:.2g} between draws. Take {FEW_FEATURES} or more."
+        )
+    return found
 
 
 def phrase(factors: Mapping[str, Any], names: Sequence[str]) -> str:

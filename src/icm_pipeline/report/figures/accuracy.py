@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from icm_pipeline.config.choices import KIND_NAMES
-from icm_pipeline.report.figures.style import KIND_COLORS, figure, short_names, spread_ticks
+from icm_pipeline.report.figures.style import KIND_COLORS, figure, short_names, spread_ticks, wrapped
 from icm_pipeline.results.scores import Scores
 
 MOST_HEIGHT = 12.0  # inches of the heat map
@@ -40,7 +40,8 @@ def plot_heat_map(path: Path, scores: Scores, chosen: list[str], attribute: str)
         axis.set_xticks(list(shown), [str(steps[slot]) for slot in shown])
         axis.set_xlabel("denoising step (noise on the left, picture on the right)")
         drawing.colorbar(drawn, ax=axes[:, 0].tolist(), label="held-out accuracy (from chance)", shrink=0.6, aspect=30)
-        drawing.suptitle(f"Where {attribute} can be read; steered layers are marked", x=0.01, ha="left", fontsize=11)
+        title = wrapped(f"Where {attribute} can be read; steered layers are marked", 6.2, 11)
+        drawing.suptitle(title, x=0.01, ha="left", fontsize=11)
     return path
 
 
@@ -62,7 +63,7 @@ def plot_ranking(path: Path, scores: Scores, chosen: list[str], attribute: str) 
         axis.axvline(scores.chance, color="black", lw=0.8, ls=":")
         axis.text(scores.chance, len(rows) - 0.2, " chance", fontsize=7, va="bottom")
         among = f"filled: steered; {left_out} others left out" if left_out else "filled: steered"
-        title = f"Layers ranked by how well they tell {attribute} ({among})"
+        title = wrapped(f"Layers ranked by how well they tell {attribute} ({among})", 5.4, 10, bold=True)
         axis.set(xlabel="mean held-out accuracy over timesteps", title=title, ylim=(-1, len(rows) + 0.6))
         for kind in scores.by_kind:
             axis.plot([], [], "o", color=KIND_COLORS[kind], label=KIND_NAMES[kind])

@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.methods.registry import method_named
-from icm_pipeline.report.figures.style import KIND_COLORS, ORIGINAL_COLOR, STEERED_COLOR, figure, mark_original
+from icm_pipeline.report.figures.style import (
+    KIND_COLORS,
+    ORIGINAL_COLOR,
+    STEERED_COLOR,
+    figure,
+    mark_original,
+    place_labels,
+    wrapped,
+)
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.evaluation import Evaluation
 
+NAME_WIDTH = 2.0  # inches of a prompt beside its bars
 LONGEST_LINE = 44  # characters of a label beside its point
 MOST_WHOLE_LABELS = 6  # of more points the labels leave out what all of them share
 FD_AND_CLIP_I = {"xlabel": "FD, mean over prompts (lower is better)", "ylabel": "CLIP-I (higher is better)"}
@@ -18,21 +26,26 @@ FD_AND_CLIP_I = {"xlabel": "FD, mean over prompts (lower is better)", "ylabel": 
 
 def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
     """Draw FD of every prompt and the mean, original beside steered, with the mean's 95 % interval and the floor."""
-    with figure(path, (6.4, 3.2)) as (drawing, axis):
+    names = [wrapped(prompt, NAME_WIDTH, 8) for prompt in evaluation.after.by_prompt] + ["mean"]
+    heights = [max(0.42, 0.08 + 0.14 * (1 + name.count("\n"))) for name in names]  # inches of a row
+    centres = [sum(heights[:row]) + height / 2 for row, height in enumerate(heights)]
+    title = wrapped(f"Fairness discrepancy of {evaluation.attribute.replace('_', ' ')}", 6.2, 10, bold=True)
+    with figure(path, (6.4, 1.0 + 0.17 * title.count("\n") + sum(heights))) as (drawing, axis):
         sides = (evaluation.before, "original", ORIGINAL_COLOR), (evaluation.after, "steered", STEERED_COLOR)
+        furthest = max(value for found, _, _ in sides for value in (*found.by_prompt.values(), found.interval_95[1]))
         for side, (found, label, color) in enumerate(sides):
             values = [*found.by_prompt.values(), found.mean]
-            places = [index + 0.38 * side for index in range(len(values))]
-            axis.bar(places, values, 0.36, color=color, label=label)
-            for place, value in zip(places, values, strict=True):
-                axis.text(place, value + 0.012, f"{value:.2f}", ha="center", fontsize=7)
-            beside = [places[-1] + 0.15] * 2  # the number
-            axis.plot(beside, found.interval_95, color="black", lw=1, label="95 % interval" if side else None)
-        labels = [*map(_wrapped, evaluation.after.by_prompt), "mean"]
-        axis.set_xticks([index + 0.19 for index in range(len(labels))], labels)
-        axis.axhline(evaluation.fairness.fd_floor, color="black", lw=0.8, ls=":")
-        title = f"Fairness discrepancy of {evaluation.attribute.replace('_', ' ')}"
-        axis.set(ylabel="FD (lower is better)", title=title)
+            places = [centre + 0.17 * (side - 0.5) for centre in centres]
+            axis.barh(places, values, 0.16, color=color, label=label)
+            interval = found.interval_95
+            axis.plot(interval, [places[-1]] * 2, color="black", lw=1, label="95 % interval" if side else None)
+            for place, value, end in zip(places, values, [*values[:-1], max(values[-1], interval[1])], strict=True):
+                axis.text(end + 0.012 * furthest, place, f"{value:.2f}", va="center", fontsize=7)
+        axis.set_yticks(centres, names, fontsize=8)
+        axis.tick_params(axis="y", length=0)
+        axis.axvline(evaluation.fairness.fd_floor, color="black", lw=0.8, ls=":")
+        axis.set(xlabel="FD (lower is better)", xlim=(0, 1.09 * furthest), ylim=(sum(heights), 0))
+        drawing.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         drawing.legend(frameon=False, loc="outside lower center", ncols=3)
     return path
 
@@ -50,7 +63,7 @@ def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
 
 def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> Path:
     """Draw every run as a point: FD against CLIP-I, labelled by what sets it apart; the run of `this_key` is filled."""
-    with figure(path, (6.4, 4.2)) as (drawing, axis):
+    with figure(path, (6.4, 4.2)) as (_, axis):
         original = results[0].evaluation.before.mean
         mark_original(axis, original)
         furthest = max(original, *(row.place[0] for row in results))
@@ -64,26 +77,11 @@ def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> P
             side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}
             labels.append(axis.annotate(text, place, textcoords="offset points", fontsize=6.5, **side))
         everywhere = f"\nIn all of them: {', '.join(shared)}" if shared else ""
-        title = f"Ways of steering: how fair against how much of the picture stays{everywhere}"
+        title = wrapped(
+            f"Ways of steering: how fair against how much of the picture stays{everywhere}", 5.8, 10, bold=True
+        )
         axis.set(xlim=(0, 1.12 * furthest), title=title, **FD_AND_CLIP_I)
         axis.margins(y=0.12)
         axis.legend(frameon=False, fontsize=7, loc="best")
-        drawing.draw_without_rendering()
-        spread_labels(labels)
+        place_labels(axis, labels, [row.place for row in results])
     return path
-
-
-def spread_labels(labels: list[Any]) -> None:
-    """Move labels up where they would cover one another, from the lowest to the highest."""
-    placed: list[Any] = []
-    for label in sorted(labels, key=lambda label: label.get_window_extent().y0):
-        x, y = label.get_position()
-        while any(label.get_window_extent().overlaps(other.get_window_extent()) for other in placed):
-            y += 2
-            label.set_position((x, y))
-        placed.append(label)
-
-
-def _wrapped(prompt: str) -> str:
-    head, _, last = prompt.rpartition(" ")
-    return f"{head}\n{last}" if head else last

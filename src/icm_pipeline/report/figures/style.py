@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 KIND_COLORS = {
@@ -11,6 +13,50 @@ KIND_COLORS = {
     "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "block": "#cc79a7", "mixed": "#009e73",
 }  # fmt: skip
 ORIGINAL_COLOR, STEERED_COLOR, MISSED_COLOR, QUIET_COLOR = "#9aa5b1", "#0072b2", "#d55e00", "#5b6570"
+
+
+def wrapped(text: str, inches: float, size: float, bold: bool = False, most_lines: int | None = None) -> str:
+    """Return a text broken into lines that fit into a width at a font size; the last of too many ends in `...`."""
+    characters = max(6, int(72 * inches / size / (0.64 if bold else 0.57)))
+    lines = [part for line in text.split("\n") for part in fill(line, characters).split("\n")]
+    if most_lines is not None and len(lines) > most_lines:
+        lines[most_lines - 1 :] = [f"{lines[most_lines - 1][: characters - 3].rstrip()}..."]
+    return "\n".join(lines)
+
+
+def place_labels(axis: Any, labels: Sequence[Any], points: Sequence[tuple[float, float]]) -> None:
+    """Move annotations to where they cover no point, no label before them and no legend, as near as there is room.
+
+    points: every point of the panel, in its data's units. A label keeps the side that it was drawn on if it can.
+    """
+    from matplotlib.transforms import Bbox
+
+    axis.figure.draw_without_rendering()
+    point, legend = axis.figure.dpi / 72, axis.get_legend()
+    marks = ((x - 4 * point, y - 4 * point, x + 4 * point, y + 4 * point) for x, y in axis.transData.transform(points))
+    taken = [Bbox.from_extents(*mark) for mark in marks] + ([legend.get_window_extent()] if legend else [])
+    for label in labels:
+        label.set(va="bottom", in_layout=False)  # a long one would make the panel small
+        _place(label, axis.bbox, taken, point)
+        taken.append(label.get_window_extent())
+
+
+def _place(label: Any, panel: Any, taken: Sequence[Any], point: float) -> None:
+    """Move one annotation to the first free place, left and right, above, beside and below, and further and further."""
+    size, own = label.get_window_extent(), label.get_ha()
+    height, sides = size.height / point, (own, "left" if own == "right" else "right")
+    places = [
+        {"ha": side, "position": (-6 if side == "right" else 6, y)}
+        for step, side in product(range(40), sides)
+        for y in (3 + 3 * step, -height / 2, -3 - 3 * step - height)
+    ]
+    for place in places:
+        label.set(**place)
+        box = label.get_window_extent().padded(point)
+        inside = panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 and box.y1 <= panel.y1
+        if inside and not any(box.overlaps(other) for other in taken):
+            return
+    label.set(**places[0])
 
 
 def short_name(layer: str) -> str:

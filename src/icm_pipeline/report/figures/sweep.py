@@ -1,15 +1,21 @@
 """What a sweep found: FD and CLIP-I against what was varied, the Pareto front, and the same seeds side by side."""
 
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 from icm_pipeline.images.sheet import fitted
 from icm_pipeline.images.table import ImageRow, Pictures
-from icm_pipeline.report.figures.comparison import FD_AND_CLIP_I, spread_labels
-from icm_pipeline.report.figures.style import QUIET_COLOR, STEERED_COLOR, figure, mark_original
+from icm_pipeline.report.figures.comparison import FD_AND_CLIP_I
+from icm_pipeline.report.figures.style import (
+    QUIET_COLOR,
+    STEERED_COLOR,
+    figure,
+    mark_original,
+    place_labels,
+    wrapped,
+)
 from icm_pipeline.report.wording import AXIS_NAMES, phrase
 from icm_pipeline.results.sweeps import Sweep, SweepJob
 
@@ -17,8 +23,12 @@ SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 MARKERS = "osD^vPX*"
 MOST_LABELLED = 14  # points of the front's figure that all carry their name; of more, only the front does
 LONGEST_LABEL = 22  # characters
+LABEL_WIDTH, MOST_LABEL_LINES = 1.8, 2  # inches beside a point
+NAME_WIDTH, MOST_NAME_LINES = 2.6, 4  # inches beside a job's row
 MOST_ROWS = 40  # of the overview
 STRIP_SIZE = 96  # pixels of a picture in a strip
+ROW_NAME_WIDTH = 1.7  # inches of a prompt and option beside a strip's row
+ARROW = "\N{RIGHTWARDS ARROW}"
 HEADING: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 10, "fontweight": "bold"}
 
 
@@ -52,14 +62,16 @@ def is_line(jobs: list[SweepJob], axis: str) -> bool:
 def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
     """Draw FD (with 95 % intervals) and CLIP-I of every job against one factor, a line for all that share the rest."""
     series, axis_name = sweep_series(sweep, axis), AXIS_NAMES.get(axis, axis)
-    named = [name for name in series if name]
+    named = {name: wrapped(name, 6.5, 7.5) for name in series if name}
+    columns = max(1, min(3, len(named), int(115 / (8 + max(map(len, named.values()), default=0)))))  # of the legend
+    rows = -(-sum(1 + name.count("\n") for name in named.values()) // columns)
     searched = list(series) == [""] and len(sweep.varied()) > 1
-    with figure(path, (7.2, 3.1 + 0.2 * -(-len(named) // 3)), 1, 2) as (drawing, (left, right)):
+    with figure(path, (7.2, 3.1 + 0.2 * rows), 1, 2) as (drawing, (left, right)):
         for (name, jobs), color, marker in zip(series.items(), SERIES_COLORS, MARKERS, strict=False):
             line = is_line(jobs, axis) and not searched
             style: dict[str, Any] = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.5, "ls": "-" if line else ""}
             places = [job.factors[axis] for job in jobs]
-            left.plot(places, [job.fd for job in jobs], label=name or None, **style)
+            left.plot(places, [job.fd for job in jobs], label=named.get(name), **style)
             right.plot(places, [job.clip_i for job in jobs], **style)
             low, high = zip(*(job.evaluation.after.interval_95 for job in jobs), strict=True)
             if not line:
@@ -67,16 +79,17 @@ def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
             elif len(series) <= 4:
                 left.fill_between(places, low, high, color=color, alpha=0.12, lw=0)
         _draw_original(left, sweep, vertical=False)
-        left.set(xlabel=axis_name, ylabel="FD, 95 % interval (lower is better)")
-        right.set(xlabel=axis_name, ylabel=FD_AND_CLIP_I["ylabel"])
+        short = wrapped(axis_name, 3, 9)
+        left.set(xlabel=short, ylabel="FD, 95 % interval (lower is better)")
+        right.set(xlabel=short, ylabel=FD_AND_CLIP_I["ylabel"])
         values = sorted({job.factors[axis] for job in sweep.jobs})
         for panel in (left, right) if len(values) <= 8 else ():
             panel.set_xticks(values, [f"{value:g}" for value in values])
         left.set_ylim(0, 1.03 * left.get_ylim()[1])
         right.margins(y=0.1)
-        drawing.suptitle(f"FD and CLIP-I against {axis_name}", **HEADING)
+        drawing.suptitle(wrapped(f"FD and CLIP-I against {axis_name}", 7, 10, bold=True), **HEADING)
         if named:
-            drawing.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=min(3, len(named)))
+            drawing.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=columns)
     return path
 
 
@@ -84,8 +97,9 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
     """Draw every job as a point, FD against CLIP-I, and the Pareto front as a line through its filled points."""
     from matplotlib.patheffects import withStroke
 
-    rows, varied, labels = list(zip(sweep.jobs, sweep.front(), strict=True)), sweep.varied(), []
-    with figure(path, (6.4, 4.4)) as (drawing, axis):
+    rows, varied = list(zip(sweep.jobs, sweep.front(), strict=True)), sweep.varied()
+    labels: dict[bool, list[Any]] = {True: [], False: []}
+    with figure(path, (6.4, 4.4)) as (_, axis):
         _draw_original(axis, sweep, vertical=True)
         for job, best in rows:
             look: Any = {"ms": 7, "mfc": STEERED_COLOR, "mec": STEERED_COLOR, "zorder": 3}
@@ -98,7 +112,7 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
                     ha="right", fontsize=6.5, color="black" if best else QUIET_COLOR, zorder=4,
                     path_effects=[withStroke(linewidth=2, foreground="white")],
                 )  # fmt: skip
-                labels.append(label)  # on the left, where nothing lies above the front
+                labels[best].append(label)  # on the left, where nothing lies above the front
         for subject in dict.fromkeys(job.subject for job in sweep.jobs):
             members = sorted((job.fd, job.clip_i) for job, best in rows if best and job.subject == subject)
             axis.step(*zip(*members, strict=True), where="post", color=STEERED_COLOR, lw=1, alpha=0.5, zorder=1)
@@ -106,29 +120,33 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
         title = "Pareto front (filled): no other job is fairer and closer to the originals"
         axis.set(xlim=(0, 1.06 * furthest), title=title, **FD_AND_CLIP_I)
         axis.margins(y=0.12)
-        drawing.draw_without_rendering()
-        for label in labels:
-            if label.get_window_extent().x0 < axis.bbox.x0:
-                label.set(ha="left", position=(7, 4))
-        spread_labels(labels)
+        place_labels(axis, [*labels[True], *labels[False]], [(job.fd, job.clip_i) for job in sweep.jobs])
     return path
 
 
 def _label(sweep: Sweep, job: SweepJob, varied: list[str]) -> str:
-    """Return what was varied; if many points would get long labels, the job's number in the table."""
-    words = phrase(job.factors, varied)
-    return words if len(words) <= LONGEST_LABEL or len(sweep.jobs) <= MOST_LABELLED else f"job {job.name}"
+    """Return what was varied; the job's number in the table, if it is long or many points would get long labels."""
+    words = wrapped(phrase(job.factors, varied), LABEL_WIDTH, 6.5)
+    few = len(sweep.jobs) <= MOST_LABELLED and words.count("\n") < MOST_LABEL_LINES
+    return words if len(words) <= LONGEST_LABEL or few else _number(job)
+
+
+def _number(job: SweepJob) -> str:
+    return f"job {job.name}"
 
 
 def plot_overview(path: Path, sweep: Sweep) -> Path:
     """Draw one row per job: FD with its 95 % interval beside the original's, CLIP-I; at most 40, those of lowest FD."""
     varied, rows = sweep.varied(), list(zip(sweep.jobs, sweep.front(), strict=True))
-    many = len(rows) > MOST_LABELLED  # the front's figure may name them by their number
+    numbered = any(_label(sweep, job, varied) == _number(job) for job in sweep.jobs)  # in the front's figure
     if len(rows) > MOST_ROWS:
         rows = sorted(rows, key=lambda row: row[0].fd)[:MOST_ROWS]
-    with figure(path, (7.2, 1.1 + 0.24 * len(rows)), 1, 2, sharey=True, width_ratios=(3, 2)) as (drawing, axes):
+    words = {job.name: phrase(job.factors, varied) for job, _ in rows}
+    told = [f"{_number(job)}: {words[job.name]}" if numbered else words[job.name] or _number(job) for job, _ in rows]
+    names = [wrapped(name, NAME_WIDTH, 7.5, most_lines=MOST_NAME_LINES) for name in told]
+    height = max(0.24, 0.13 * max(1 + name.count("\n") for name in names))
+    with figure(path, (7.2, 1.1 + height * len(rows)), 1, 2, sharey=True, width_ratios=(3, 2)) as (drawing, axes):
         left, right = axes
-        names = []
         for y, (job, best) in enumerate(rows):
             marker = {"mfc": STEERED_COLOR if best else "white", "mec": STEERED_COLOR, "ms": 6, "mew": 1.3}
             left.plot(job.evaluation.after.interval_95, [y, y], color=STEERED_COLOR, lw=1.4, alpha=0.45)
@@ -137,8 +155,6 @@ def plot_overview(path: Path, sweep: Sweep) -> Path:
             right.plot(job.clip_i, y, "o", **marker)
             value, beside = f"{job.clip_i:.3f}", {"xytext": (6, -2.5), "textcoords": "offset points"}
             right.annotate(value, (job.clip_i, y), fontsize=6.5, **beside)
-            words = phrase(job.factors, varied) or f"job {job.name}"
-            names.append(f"job {job.name}: {words}" if many else words)
         left.set_yticks(range(len(rows)), names, fontsize=7.5)
         left.set(xlabel="FD, 95 % interval; | original", xlim=(0, None), ylim=(len(rows) - 0.4, -0.6))
         right.set_xlabel("CLIP-I")
@@ -158,21 +174,27 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
     originals. The rows of the last say what each image was steered to.
     """
     last = columns[-1][1]
-    size = (0.72 * len(columns) + 1.5, 0.72 * len(last) + 0.75)
+    names = [
+        f"{wrapped(row.prompt, ROW_NAME_WIDTH, 7)}\n{wrapped(f'{ARROW} {row.option}', ROW_NAME_WIDTH, 7)}"
+        for row in last
+    ]
+    headings = ["\n".join(wrapped(part, 0.85, 7.5) for part in name.split(", ")) for name, _ in columns]
+    above = max(name.count("\n") for name in headings)
+    width, height = 0.72 * len(columns) + ROW_NAME_WIDTH, max(0.72, 0.13 * max(1 + name.count("\n") for name in names))
+    title = wrapped(title, width, 10, bold=True)
+    size = (width, height * len(last) + 0.4 + 0.13 * above + 0.17 * (1 + title.count("\n")))
     with figure(path, size, len(last), len(columns), squeeze=False) as (drawing, axes):
         drawing.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0, rect=(0.015, 0, 0.985, 1))
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        for place, (heading, rows) in enumerate(columns):
+        for place, (heading, (_, rows)) in enumerate(zip(headings, columns, strict=True)):
             for axis, picture in zip(axes[:, place], Pictures(rows), strict=True):
                 axis.imshow(np.asarray(fitted(picture, STRIP_SIZE)))
-            heading = "\n".join(fill(line, 14, break_on_hyphens=False) for line in heading.split(", "))
             axes[0, place].set_title(heading, fontsize=7.5, fontweight="normal", loc="center", pad=3)
-        for axis, row in zip(axes[:, 0], last, strict=True):
-            text = f"{row.prompt}\n\N{RIGHTWARDS ARROW} {row.option}"
-            axis.set_ylabel(text, fontsize=7, rotation=0, ha="right", va="center")
-        drawing.suptitle(fill(title, int(12 * size[0])), **HEADING)
+        for axis, name in zip(axes[:, 0], names, strict=True):
+            axis.set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
+        drawing.suptitle(title, **HEADING)
     return path
 
 
