@@ -118,6 +118,15 @@ def test_missing_weights_are_named_with_their_folder_before_anything_is_loaded(t
     assert str(folder) in str(told.value)
 
 
+def test_weights_that_are_not_whole_are_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icm_pipeline.labelers.deepface.require", lambda *names: None)
+    folder = tmp_path / ".deepface" / "weights"
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS["gender"]).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    with pytest.raises(ValueError, match=r"gender_model_weights\.onnx is a Git LFS pointer"):
+        check_labeler(deepface(folder), "judge", {"gender": QUESTIONS["gender"]})
+
+
 @EXTRA
 def test_a_folder_where_deepface_would_not_look_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.deepface/weights"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from icm_pipeline.config import choices
 from icm_pipeline.labelers.clip import ClipJudge
@@ -133,8 +134,19 @@ def test_a_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_classifier_that_is_not_whole_is_refused_early(classifier_folder: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(classifier_folder, tmp_path / "copy"))
     (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1377050\n")
-    with pytest.raises(ValueError, match=rf"{name} is a Git LFS pointer"):
+    with pytest.raises(
+        ValueError, match=rf"^judge\.path=.* is no attribute classifier: its {name} is a Git LFS pointer"
+    ):
         check_labeler(labeler_config("tiny", folder), "judge", {})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"widths": [8]}'])
+def test_a_classifier_that_does_not_say_what_it_tells_is_refused_early(tmp_path: Path, content: str) -> None:
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_text(content)
+    save_file({"head.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"config\.json does not say what an attribute classifier tells"):
+        check_labeler(labeler_config("tiny", tmp_path), "judge", {"gender": GENDER})
 
 
 def test_clip_embeddings_have_unit_length(judge: ClipJudge) -> None:

@@ -15,7 +15,7 @@ from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Questions, image_batches
 from icm_pipeline.zoo.paths import local_folder
-from icm_pipeline.zoo.weight_files import check_weights
+from icm_pipeline.zoo.weight_files import problem_of
 
 IMAGE_SIZE = 64
 WEIGHTS_NAME = "model.safetensors"
@@ -53,8 +53,9 @@ def _folder(config: LabelerConfig, setting: str) -> Path:
     folder = local_folder(config.path)
     if folder is None or not folder.is_dir():
         raise ValueError(f"{setting}.path={config.path} does not exist; give the folder of an attribute classifier.")
-    check_weights(folder / CONFIG_NAME)
-    check_weights(folder / WEIGHTS_NAME)
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if problem := problem_of(folder / name):
+            raise ValueError(f"{setting}.path={config.path} is no attribute classifier: its {name} {problem}")
     return folder
 
 
@@ -102,8 +103,11 @@ def load_classifier(folder: Path) -> AttributeClassifier:
 
 def read_attributes(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the classifier's attributes with their options, in the order of its logits."""
-    config = json.loads((folder / CONFIG_NAME).read_text("utf-8"))
-    return {name: tuple(options) for name, options in config["attributes"].items()}
+    file = folder / CONFIG_NAME
+    try:
+        return {name: tuple(options) for name, options in json.loads(file.read_text("utf-8"))["attributes"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} does not say what an attribute classifier tells ({error}).") from error
 
 
 def option_columns(known: dict[str, tuple[str, ...]], attribute: str, options: dict[str, list[str]]) -> list[int]:
