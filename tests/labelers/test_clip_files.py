@@ -128,6 +128,14 @@ def test_the_architectures_that_a_file_fits_are_named(tmp_path: Path) -> None:
         check_labeler(config_of(tmp_path / "b16.safetensors", "ViT-B-32-quickgelu"), "judge", {})
 
 
+def test_what_a_file_lacks_is_named_when_it_is_loaded(clip_folder: Path, tmp_path: Path) -> None:
+    tensors = load_file(weights_of(clip_folder))
+    del tensors["ln_final.bias"]
+    save_file(tensors, tmp_path / "clip.safetensors")
+    with pytest.raises(ValueError, match=r'could not load .*: Missing key\(s\) in state_dict: "ln_final\.bias"'):
+        clip_of(tmp_path / "clip.safetensors")
+
+
 def damaged(path: Path, how: str) -> Path:
     whole = path.read_bytes()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1710540580\n"
