@@ -106,8 +106,9 @@ def test_labels_of_a_sweep_cover_no_point_and_no_label(
         box = label.get_window_extent()
         assert not any(box.contains(*point) for point in points)
         assert panel.bbox.x0 - 1 < box.x0 < box.x1 < panel.bbox.x1 + 1
-        near = np.hypot(*(np.clip(points, [box.x0, box.y0], [box.x1, box.y1]) - points).T).min()
-        assert near < 40
+        own = panel.transData.transform(label.xy)
+        gaps = np.hypot(*(np.clip([own, *points], box.min, box.max) - [own, *points]).T)
+        assert gaps[0] <= gaps.min() + 1.5 and gaps[0] < 40
     assert panel.bbox.width > figures[0].bbox.width / 2
 
 

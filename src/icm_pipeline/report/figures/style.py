@@ -8,6 +8,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import numpy as np
+
 KIND_COLORS = {
     "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f",
     "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "block": "#cc79a7", "mixed": "#009e73",
@@ -25,7 +27,7 @@ def wrapped(text: str, inches: float, size: float, bold: bool = False, most_line
 
 
 def place_labels(axis: Any, labels: Sequence[Any], points: Sequence[tuple[float, float]]) -> None:
-    """Move annotations to where they cover no point, no label before them and no legend, as near as there is room.
+    """Move annotations to where they cover no point, no label before them and no legend, and are nearest to their own.
 
     points: every point of the panel, in its data's units. A label keeps the side that it was drawn on if it can.
     """
@@ -33,30 +35,38 @@ def place_labels(axis: Any, labels: Sequence[Any], points: Sequence[tuple[float,
 
     axis.figure.draw_without_rendering()
     point, legend = axis.figure.dpi / 72, axis.get_legend()
-    marks = ((x - 4 * point, y - 4 * point, x + 4 * point, y + 4 * point) for x, y in axis.transData.transform(points))
-    taken = [Bbox.from_extents(*mark) for mark in marks] + ([legend.get_window_extent()] if legend else [])
+    centres = axis.transData.transform(points)
+    marks = [Bbox.from_extents(*(centre - 4 * point), *(centre + 4 * point)) for centre in centres]
+    taken = marks + ([legend.get_window_extent()] if legend else [])
     for label in labels:
         label.set(va="bottom", in_layout=False)  # a long one would make the panel small
-        _place(label, axis.bbox, taken, point)
+        own = axis.transData.transform(label.xy)
+        for place in _places(label, point):
+            label.set(**place)
+            box = label.get_window_extent().padded(point)
+            inside = all(axis.bbox.contains(*corner) for corner in (box.min, box.max))
+            nearest = _gap(box, own) <= min(_gap(box, centre) for centre in centres)
+            if inside and nearest and not any(box.overlaps(other) for other in taken):
+                break
         taken.append(label.get_window_extent())
 
 
-def _place(label: Any, panel: Any, taken: Sequence[Any], point: float) -> None:
-    """Move one annotation to the first free place, left and right, above, beside and below, and further and further."""
-    size, own = label.get_window_extent(), label.get_ha()
-    height, sides = size.height / point, (own, "left" if own == "right" else "right")
-    places = [
-        {"ha": side, "position": (-6 if side == "right" else 6, y)}
-        for step, side in product(range(40), sides)
-        for y in (3 + 3 * step, -height / 2, -3 - 3 * step - height)
+def _places(label: Any, point: float) -> list[dict[str, Any]]:
+    """Return where an annotation can stand: on its side, over and under its point, on the other side; then further."""
+    own, height = label.get_ha(), label.get_window_extent().height / point
+    sides = {own: (3, -height / 2, -3 - height), "center": (5, -5 - height)}
+    sides |= {"left" if own == "right" else "right": sides[own]}
+    aside = {"right": -6, "center": 0, "left": 6}
+    return [
+        {"ha": side, "position": (aside[side], y + (step if y > 0 else -step))}
+        for step, (side, heights) in product((*range(0, 120, 3), 0), sides.items())  # nearest again if none is free
+        for y in heights
     ]
-    for place in places:
-        label.set(**place)
-        box = label.get_window_extent().padded(point)
-        inside = panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 and box.y1 <= panel.y1
-        if inside and not any(box.overlaps(other) for other in taken):
-            return
-    label.set(**places[0])
+
+
+def _gap(box: Any, centre: Any) -> float:
+    """Return how far a point is from a box, in pixels."""
+    return float(np.hypot(*(np.clip(centre, box.min, box.max) - centre)))
 
 
 def short_name(layer: str) -> str:
