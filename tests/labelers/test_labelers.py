@@ -230,6 +230,11 @@ def test_an_unknown_kind_of_labeler_is_refused_with_the_choices() -> None:
             ask(labeler_config("oracle"), "judge")
 
 
+def test_a_clips_preprocessing_is_refused_for_other_judges(classifier_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^judge\.preprocess=openai says how a CLIP was trained; tiny is none"):
+        check_labeler(labeler_config("tiny", classifier_folder, preprocess="openai"), "judge", {})
+
+
 def test_the_configuration_offers_the_judges_there_are() -> None:
     assert set(choices.JUDGES) == set(JUDGES)
 

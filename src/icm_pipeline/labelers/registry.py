@@ -55,6 +55,10 @@ def load_labeler(config: LabelerConfig, setting: str = "labeler") -> Labeler:
 def check_labeler(config: LabelerConfig, setting: str, questions: Questions) -> None:
     """Raise what asking a judge would for missing weights, packages and unknown options, without loading a network."""
     judge = _judge(config, setting)
+    if config.preprocess is not None and config.kind != "clip":
+        raise ValueError(
+            f"{setting}.preprocess={config.preprocess} says how a CLIP was trained; {config.kind} is none."
+        )
     if config.faces != "none" and not judge.finds_faces:
         from icm_pipeline.labelers.faces import check_finder
 
