@@ -77,11 +77,24 @@ def values_in(path: Path) -> int:
         return sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
 
 
+def tensor_bytes(path: Path) -> int:
+    with safe_open(path, framework="np") as file:
+        return sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
+
+
 def test_activations_take_what_the_plan_said(made: Settings, tmp_path: Path) -> None:
     folder = artifact(made, "generate").folder
-    numbers = sum(values_in(path) for path in folder.glob("activations/*.safetensors"))
+    files = list(folder.glob("activations/*.safetensors"))
+    numbers = 0
+    for path in files:
+        with safe_open(path, framework="np") as file:
+            numbers += file.get_tensor("pooled").size
     work = item_of(planned(elsewhere(made, tmp_path)), "generate").work
-    assert (work.values, work.stored) == (numbers, 4 * numbers)
+    assert (work.values, work.stored) == (numbers, sum(tensor_bytes(path) for path in files))
+    whole = item_of(
+        planned(elsewhere(replace(made, generate=replace(made.generate, store="float32")), tmp_path)), "generate"
+    )
+    assert whole.work.stored == 4 * numbers
     assert (work.num_images, work.passes) == (NUM_PROBE_IMAGES, NUM_PROBE_IMAGES * NUM_STEPS)
     assert work.device_memory == 2 * 4 * numbers * made.compute.batch_size // NUM_PROBE_IMAGES
 

@@ -69,6 +69,11 @@ def picture_size(model: ModelConfig, outline: OutlineConfig | None) -> tuple[int
     return None if height is None or width is None else (height, width)
 
 
+def bytes_kept(store: str, num_images: int, values: int) -> int:
+    """Return what pooled activations take on disk, values numbers of each image: in float16 beside scale and mean."""
+    return num_images * values * DTYPE_BYTES[store] + (2 * values * FLOAT_BYTES if store == "float16" else 0)
+
+
 def width_sum(outline: OutlineConfig) -> int:
     """Return how many numbers are recorded of an image at one step: the widths of all sites."""
     return sum(width * count for pairs in outline.widths.values() for width, count in pairs)

@@ -11,7 +11,7 @@ from icm_pipeline.generation.jobs import fill_templates
 from icm_pipeline.machine.devices import device_name
 from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
-from icm_pipeline.pipeline.workload import DTYPE_BYTES, Workload, passes_per_run
+from icm_pipeline.pipeline.workload import Workload, bytes_kept, passes_per_run
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.caches import PICTURES
 from icm_pipeline.store.shelf import read_shelf
@@ -105,7 +105,8 @@ def _num_activations(artifact: Artifact) -> float:
     from icm_pipeline.images.activations import read_recording  # imports torch
 
     sizes = [entry.size for name, entry in artifact.manifest.files.items() if name.startswith("activations/")]
-    return sum(sizes) / DTYPE_BYTES[read_recording(artifact).dtype] if sizes else 0
+    num_images = int(_num_images(artifact))
+    return sum(sizes) * num_images / bytes_kept(read_recording(artifact).dtype, num_images, 1) if sizes else 0
 
 
 def _seconds(artifact: Artifact) -> float:

@@ -12,7 +12,7 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.localization.selection import LayerScore, select_layers
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.pipeline.workload import DTYPE_BYTES, FLOAT_BYTES, Workload, passes_per_run, width_sum
+from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, bytes_kept, passes_per_run, width_sum
 from icm_pipeline.stages.image_sets import planned, store
 
 
@@ -69,8 +69,9 @@ def probe_dataset_work(settings: Settings, outline: OutlineConfig | None, pictur
         return replace(made, values=None, stored=None, temporary=None, device_memory=None, memory=None)
     values, batch = len(recorded_steps(settings)) * width_sum(outline), settings.compute.batch_size
     shard = -(-settings.generate.shard_size // batch) * batch
-    size, kept = FLOAT_BYTES * values, DTYPE_BYTES[settings.generate.store] * values  # of an image
+    size = FLOAT_BYTES * values  # of an image
     return replace(
-        made, values=num_images * values, stored=num_images * kept, temporary=num_images * size,
+        made, values=num_images * values, temporary=num_images * size,
+        stored=bytes_kept(settings.generate.store, num_images, values),
         device_memory=2 * min(batch, num_images) * size, memory=3 * min(shard, num_images) * size,
     )  # fmt: skip
