@@ -190,7 +190,7 @@ def test_a_site_behind_a_gate_is_recorded_and_steered_by_its_name() -> None:
     call |= {"generator": torch.Generator().manual_seed(0), "height": 16, "width": 16, "use_resolution_binning": False}
     with icm_pipeline.record(pipe, layers=[gated, "transformer_blocks.0.attn1"]) as seen:
         pipe(**call)
-    assert seen.recordings[0].kinds[gated] == "other"
+    assert seen.recordings[0].kinds[gated] == "gated_self_attention"
     assert not torch.equal(*seen.recordings[0].activations.values())
 
 
@@ -210,6 +210,32 @@ def test_a_class_derived_from_a_known_one_is_known_unless_it_makes_its_images_in
     other = Other(**pipe.components, requires_safety_checker=False)
     with pytest.raises(ValueError, match=r"Other is a .* with a __call__ of its own"):
         icm_pipeline.attach(other)
+
+
+def test_a_class_is_known_by_itself_and_not_by_its_name(pipe: Any) -> None:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        pytest.fail("a loop with the conditional rows first, say")
+
+    for base, message in ((type(pipe), "with a __call__ of its own"), (object, "is not known here")):
+        namesake = type("StableDiffusionPipeline", (base,), {"__call__": call})
+        with pytest.raises(ValueError, match=rf"A StableDiffusionPipeline .*{message}"):
+            icm_pipeline.attach(object.__new__(namesake))
+
+
+def test_a_pipeline_without_its_denoiser_is_refused(pipe: Any) -> None:
+    parts = pipe.components | {"unet": None}
+    with pytest.raises(ValueError, match="This StableDiffusionPipeline has no unet"):
+        icm_pipeline.attach(type(pipe)(**parts, requires_safety_checker=False))
+
+
+def test_a_call_that_was_cut_short_says_why_there_is_no_recording(pipe: Any) -> None:
+    def stop(pipe: Any, step: int, timestep: Any, inputs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with icm_pipeline.record(pipe) as seen, pytest.raises(KeyboardInterrupt):
+        make(pipe, callback_on_step_end=stop)
+    with pytest.raises(ValueError, match=r"the run never reached \[1, 2, 3\]: .* cut short"):
+        _ = seen.recordings
 
 
 def test_ones_own_intervention_stands_on_the_same_hooks(pipe: Any) -> None:

@@ -33,15 +33,16 @@ def steer(
     vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
     None for all that the vectors have. What is None is as the vectors were used last: alpha, its unit (`relative` to
     the layer's mean activation length, or `activation`), the window of steered steps. A window that is given is its
-    first and last step, None for the run's last, and counts in the run's own steps. num_images: of a denoising loop of
-    your own, with the pipeline's scheduler; a call of the pipeline says how many it makes.
+    first and last step, None for the run's last, and counts in the run's whole schedule, also where it begins or ends
+    midway. num_images: of a denoising loop of your own, with the pipeline's scheduler, or of another pipeline on its
+    parts; a call of the pipeline says how many it makes.
 
     Example:
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
 
     Raises ValueError for an option, a layer or a pipeline that is not known, for another alpha_unit without an alpha,
-    for vectors of another width than the layer's and, when the pipeline runs, for a window that holds none of its steps
+    for vectors of another width than the layer's and, when the pipeline runs, for a window of which it takes no step
     and where the number of options or alphas is not the number of images.
     """
     chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
@@ -140,8 +141,8 @@ def record(
     """Pool the activations of a diffusers pipeline inside the context: the mean over image tokens, conditional rows.
 
     layers: None for every site of the model's family; one that is none of them, as a whole block, is read in the same
-    way. steps: from 0, None for every denoising step. num_images: as in `steer`. With `record` inside of `steer` the
-    shifted output is recorded, the other way round the plain one.
+    way. steps: from 0, None for every step that a run takes. num_images: as in `steer`. With `record` inside of `steer`
+    the shifted output is recorded, the other way round the plain one.
 
     Example:
         with record(pipe) as seen:

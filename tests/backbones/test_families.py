@@ -544,3 +544,141 @@ def test_skip_layer_guidance_is_left_alone(loaded: Loaded, jobs: list[Job]) -> N
     for old, new in zip(before, after, strict=True):
         assert torch.equal(new[:n], old[:n])
         assert torch.equal(new[n:], old[n:] + 1)
+
+
+def test_no_module_that_gives_text_is_taken_for_the_image(loaded: Loaded, jobs: list[Job]) -> None:
+    """Of all modules that give tokens those of the text are refused, whatever their number, and the image's are not."""
+    backbone, shapes = loaded.backbone, dict[str, torch.Size]()
+
+    def note(name: str) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.dim() == 3 and output.shape[1] > 3:
+                shapes[name] = output.shape
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in backbone.denoiser.named_modules() if name]
+    denoise(sampling(backbone, num_steps=1), jobs[:1])
+    for handle in handles:
+        handle.remove()
+    refused = [name for name in shapes if is_refused(backbone, name)]
+    assert refused == [name for name in shapes if is_text(loaded.name, name)]
+    assert len(shapes) > len(refused) > 1
+
+
+def is_refused(backbone: Backbone, name: str) -> bool:
+    try:
+        backbone.with_layers([name])
+    except BackboneError as error:
+        assert f"{name} gives text tokens" in str(error)
+        return True
+    return False
+
+
+def is_text(family: str, name: str) -> bool:
+    """Say it by what is known of each architecture, written down without the code under test."""
+    words = name.split(".")
+    if family in ("flux", "sd3"):
+        return any("context" in word or word.startswith("add_") or "add_out" in word for word in words)
+    if family == "z_image":
+        return words[0] == "context_refiner"
+    return words[0] in ("caption_projection", "caption_norm") or words[-2:] in (["attn2", "to_k"], ["attn2", "to_v"])
+
+
+def test_a_second_call_that_the_layout_does_not_have_is_refused(loaded: Loaded, jobs: list[Job]) -> None:
+    """Every call of the denoiser is made twice before the scheduler steps, the second time with other latents."""
+    backbone = sampling(loaded.backbone, num_steps=1)
+    forward = type(backbone.denoiser).forward
+    with hooked(backbone, backbone.layers[:1], look, 1) as clock:
+
+        def again(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            if clock.num_calls == 1:
+                first, others = (args[:1], args[1:]) if args else ((), ())
+                given = {k: v.clone() if k == "hidden_states" else v for k, v in kwargs.items()}
+                module(*(x.clone() if isinstance(x, Tensor) else list(x) for x in first), *others, **given)
+
+        handle = backbone.denoiser.register_forward_hook(again, with_kwargs=True)
+        try:
+            with pytest.raises(BackboneError, match=r"ran 2 times in a step, .* one batch or in runs of their own"):
+                denoise(backbone, jobs[:1])
+        finally:
+            handle.remove()
+    assert type(backbone.denoiser).forward is forward
+
+
+def test_a_loop_of_ones_own_needs_no_call_of_the_pipeline_before(loaded: Loaded) -> None:
+    """Perturbed attention asks the pipeline whether it is on, and says so where nobody has told."""
+    if loaded.name not in ("pag", "sd3"):
+        pytest.skip("asks nothing")
+    pipe = build(loaded.name)
+    backbone = replace(loaded.backbone, pipe=pipe, sites=loaded.backbone.sites)
+    n, seen = 3 if loaded.name == "pag" else 2, list[int]()
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        seen.append(len(tokens))
+
+    def run() -> None:
+        pipe.scheduler.set_timesteps(2)
+        timestep, latents = pipe.scheduler.timesteps[0], torch.zeros(n, 4, 8, 8)
+        if loaded.name == "pag":
+            pipe.unet(latents, timestep, encoder_hidden_states=torch.zeros(n, 4, 32))
+        else:
+            pipe.transformer(
+                latents, torch.zeros(n, 4, 64), pooled_projections=torch.zeros(n, 64), timestep=timestep.expand(n)
+            )
+
+    with torch.no_grad(), hooked(backbone, backbone.layers[:1], note, 1):
+        if loaded.name == "pag":
+            with pytest.raises(BackboneError, match=r"was never called.* _guidance_scale and _pag_scale"):
+                run()
+            pipe._guidance_scale, pipe._pag_scale = 3.0, 3.0
+        run()
+    assert seen == [1]
+
+
+def test_a_negative_prompt_is_given_to_every_image(loaded: Loaded, jobs: list[Job]) -> None:
+    """One text for all, as a setting gives it."""
+    more = {"true_cfg_scale": 2.0} if loaded.name == "flux" else {}
+    assert loaded.backbone.sampling is not None
+    own = loaded.backbone.sampling.options
+    one = sampling(loaded.backbone, options={**own, **more, "negative_prompt": "bad"})
+    each = sampling(loaded.backbone, options={**own, **more, "negative_prompt": ["bad"] * len(jobs)})
+    assert torch.equal(denoise(one, jobs), denoise(each, jobs))
+    assert not torch.equal(denoise(one, jobs), denoise(loaded.backbone, jobs))
+
+
+def test_a_gated_layer_is_known_by_its_name_alone(loaded: Loaded, jobs: list[Job]) -> None:
+    if loaded.name not in GATED:
+        pytest.skip("no AdaLN gate")
+    layer = next(site.layer for site in loaded.backbone.sites if site.kind == "self_attention") + "@gate"
+    backbone, seen = loaded.backbone.with_layers([layer]), list[torch.Size]()
+
+    def note(tokens: Tensor, site: Site, clock: StepClock) -> None:
+        seen.append(tokens.shape)
+
+    with hooked(backbone, [layer], note, 1):
+        denoise(backbone, jobs[:1])
+    assert {shape[:2] for shape in seen} == {(1, 64 if loaded.name == "sana" else 16)}
+    with pytest.raises(BackboneError, match=r"No gate is known behind .*\.norm1: use the layer itself"):
+        backbone.with_layers(["transformer_blocks.0.norm1@gate"])
+
+
+def test_reference_tokens_are_refused(loaded: Loaded, jobs: list[Job]) -> None:
+    """FLUX Kontext puts those of a reference picture behind the image's own, under an id of theirs."""
+    if loaded.name != "flux":
+        pytest.skip("has no reference tokens")
+
+    def refer(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        ids = kwargs["img_ids"]
+        reference = torch.cat([torch.ones_like(ids[:, :1]), ids[:, 1:]], dim=1)
+        return args, kwargs | {
+            "img_ids": torch.cat([ids, reference]), "hidden_states": torch.cat([kwargs["hidden_states"]] * 2, dim=1),
+        }  # fmt: skip
+
+    backbone = loaded.backbone
+    handle = backbone.denoiser.register_forward_pre_hook(refer, with_kwargs=True)
+    try:
+        with pytest.raises(BackboneError, match="reference picture"), hooked(backbone, backbone.layers[:1], look, 1):
+            denoise(backbone, jobs[:1])
+    finally:
+        handle.remove()

@@ -180,7 +180,7 @@ def test_a_layer_that_is_never_reached_is_an_error(backbone: Backbone, jobs: lis
     assert num_hooks(backbone) == 0
 
 
-def test_a_second_run_does_not_begin_after_one_that_left_a_layer_out(backbone: Backbone, jobs: list[Job]) -> None:
+def test_a_run_that_left_a_layer_out_does_not_give_its_image(backbone: Backbone, jobs: list[Job]) -> None:
     block = backbone.denoiser.get_submodule(LAYERS[0].removesuffix(".attn1"))
     feed_forward, made = block.ff, list[Tensor]()
     try:
@@ -188,10 +188,9 @@ def test_a_second_run_does_not_begin_after_one_that_left_a_layer_out(backbone: B
             made.append(denoise(backbone, jobs))
             block.ff = nn.Identity()
             made.append(denoise(backbone, jobs))
-            made.append(denoise(backbone, jobs))
     finally:
         block.ff = feed_forward
-    assert len(made) == 2
+    assert len(made) == 1
 
 
 def test_another_pipelines_run_with_the_same_scheduler_is_no_run_of_this_one(

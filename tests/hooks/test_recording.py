@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.backbones.base import Backbone, Call, Site
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock
@@ -101,8 +101,34 @@ def test_half_precision_tokens_are_pooled_in_float32() -> None:
 def test_a_step_with_more_than_one_call_keeps_the_last() -> None:
     recorder, site, clock = Recorder([0]), Site("mid.attn1", "self_attention"), StepClock(1)
     recorder(torch.ones(1, 2, 3), site, clock)
+    clock.begin_call(Call(1, 1, 1), slice(0, None))
     recorder(2 * torch.ones(1, 2, 3), site, clock)
     assert torch.equal(recorder.recording().activations["mid.attn1"], torch.full((1, 1, 3), 2.0))
+
+
+def test_each_call_is_divided_by_its_own_number_of_tokens() -> None:
+    """Some pipelines shrink the feature maps of their early steps."""
+    recorder, site, clock = Recorder([0, 1]), Site("mid.attn1", "self_attention"), StepClock(1)
+    clock.start([1.0, 0.5])
+    for step, num_tokens in enumerate((16, 64)):
+        clock.stand_at(step)
+        clock.begin_call(Call(1, 1, 0), slice(0, None))
+        recorder(torch.ones(1, num_tokens, 3), site, clock)
+    assert torch.equal(recorder.recording().activations["mid.attn1"], torch.ones(1, 2, 3))
+
+
+def test_a_layer_that_runs_piece_by_piece_is_recorded_whole(backbone: Backbone, jobs: list[Job]) -> None:
+    whole = record(backbone, jobs, [0, 3])
+    blocks = [module for module in backbone.denoiser.modules() if hasattr(module, "set_chunk_feed_forward")]
+    for block in blocks:
+        block.set_chunk_feed_forward(4, 1)
+    try:
+        pieces = record(backbone, jobs, [0, 3])
+    finally:
+        for block in blocks:
+            block.set_chunk_feed_forward(None)
+    for layer, values in whole.items():
+        torch.testing.assert_close(pieces[layer], values, rtol=1e-4, atol=1e-4)
 
 
 def test_a_recording_says_its_steps_their_noise_levels_and_the_kinds(backbone: Backbone, jobs: list[Job]) -> None:

@@ -4,10 +4,11 @@ Everything that differs between model families is data or a small pure function 
 project asks which model it is looking at.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -41,6 +42,17 @@ class Site:
         return self.layer.endswith(GATED)
 
 
+class Described(NamedTuple):
+    """What a call of the denoiser says of itself."""
+
+    latents: Tensor
+    """What is denoised; where that is a list, its first row."""
+    num_rows: int
+    num_text_tokens: int | None = None
+    num_image_tokens: int | None = None
+    skips_layers: bool = False
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of the denoiser."""
@@ -54,6 +66,10 @@ class Call:
     num_text_tokens: int | None = None
     """Per row, None where the call does not say."""
     num_image_tokens: int | None = None
+    repeats: bool = False
+    """Whether the step's first call had the same latents."""
+    skips_layers: bool = False
+    """Whether some layers are left out of it."""
 
     @property
     def rows_per_image(self) -> int:
@@ -93,11 +109,11 @@ class Family:
 
     name: str
     pipelines: tuple[str, ...]
-    """The diffusers classes it covers."""
+    """The diffusers classes that make an image of a prompt alone."""
     sites: Mapping[str, str]
     """A pattern by kind that matches whole names of modules."""
-    describe: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[int, int | None, int | None]]
-    """(args, kwargs) of a denoiser call -> rows, text tokens and image tokens of a row."""
+    describe: Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Described]
+    """(pipe, args, kwargs) of a denoiser call."""
     conditional_rows: Callable[[Any, Call], slice | None]
     """(pipe, call) -> the conditional rows, None if there are none; raises BackboneError for an unknown layout."""
     read: ReadTokens
@@ -110,8 +126,14 @@ class Family:
     """(pipe, height, width) -> one image's initial noise (c, h, w)."""
     to_pixels: Callable[[Any, Tensor, int, int], Tensor]
     """(pipe, latents, height, width) -> what the pipeline's image processor takes."""
+    also: tuple[str, ...] = ()
+    """The classes of the same layout that want a picture besides: img2img, inpaint, ControlNet."""
     denoiser: str = "transformer"
     """The pipeline's attribute."""
+    text: str = ""
+    """A pattern that matches whole names of modules whose tokens are not the image's."""
+    timestep: Callable[[Any, Mapping[str, Any]], Any] = lambda pipe, inputs: inputs["timestep"]
+    """(pipe, the inputs of a denoiser call by name) -> its timestep, as the scheduler counts."""
     pack: Callable[[Any, Tensor], Tensor] = lambda pipe, latents: latents
     """(pipe, a batch of initial noise) -> what the pipeline takes as latents."""
     largest_size: Callable[[Any], int | None] = lambda pipe: None
@@ -121,6 +143,20 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to every call of the pipeline."""
     gate: Gate | None = None
+    check_run: Callable[[Mapping[str, Any]], None] = lambda inputs: None
+    """The inputs of a run's first call by name; raises BackboneError for tokens that are neither image nor text."""
+
+    def site(self, layer: str) -> Site:
+        """Return the site at a layer, of the kind `other` if no pattern describes it; raises BackboneError for text."""
+        module = layer.removesuffix(GATED)
+        if self.text and re.fullmatch(self.text, module):
+            raise BackboneError(f"{module} gives text tokens, and only image tokens are recorded and changed.")
+        kind = next((kind for kind, pattern in self.sites.items() if re.fullmatch(pattern, module)), OTHER)
+        if module == layer:
+            return Site(layer, kind)
+        if kind == OTHER:
+            raise BackboneError(f"No gate is known behind {module}: use the layer itself.")
+        return Site(layer, f"gated_{kind}")
 
 
 @dataclass(frozen=True)
@@ -162,11 +198,11 @@ class Backbone:
         return self._site_of[layer]
 
     def with_layers(self, layers: Sequence[str]) -> "Backbone":
-        """Return the backbone with more sites: modules of the denoiser by name, of the kind `other`.
+        """Return the backbone with more sites, modules of the denoiser by name.
 
-        Raises BackboneError for one that does not exist.
+        Raises BackboneError for one that does not exist or gives text.
         """
-        new = [Site(layer, OTHER) for layer in dict.fromkeys(layers) if layer not in self._site_of]
+        new = [self.family.site(layer) for layer in dict.fromkeys(layers) if layer not in self._site_of]
         for site in new:
             try:
                 path_to(uncompiled(self.denoiser), site.module)

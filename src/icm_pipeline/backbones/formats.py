@@ -19,9 +19,18 @@ def tensor_of(output: Any, site: Site, dimensions: int = 3) -> Tensor:
     return output
 
 
+def image_only(tokens: Tensor, site: Site, call: Call) -> Tensor:
+    """Return tokens if they can be the image's; raises BackboneError for another number where that is known."""
+    if site.kind == OTHER and call.num_image_tokens not in (None, tokens.shape[1]):
+        raise BackboneError(
+            f"{site.layer} gave {tokens.shape[1]} tokens where the image has {call.num_image_tokens}: those of another."
+        )
+    return tokens
+
+
 def read_tokens(output: Any, site: Site, call: Call) -> Tensor:
     """Read an output that is the image tokens."""
-    return tensor_of(output, site)
+    return image_only(tensor_of(output, site), site, call)
 
 
 def write_tokens(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
@@ -31,8 +40,8 @@ def write_tokens(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
 def read_tokens_or_map(output: Any, site: Site, call: Call) -> Tensor:
     """Read image tokens, or a feature map [b, d, h, w] as tokens in row order (SANA's feed-forward)."""
     if isinstance(output, Tensor) and output.dim() == 4:
-        return output.flatten(2).transpose(1, 2)
-    return tensor_of(output, site)
+        return image_only(output.flatten(2).transpose(1, 2), site, call)
+    return read_tokens(output, site, call)
 
 
 def write_tokens_or_map(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
@@ -44,7 +53,7 @@ def read_pair(output: Any, site: Site, call: Call) -> Tensor:
 
     A whole joint block gives (text tokens, image tokens).
     """
-    return tensor_of(output[_place_of_image(site)] if isinstance(output, tuple) else output, site)
+    return read_tokens(output[_place_of_image(site)] if isinstance(output, tuple) else output, site, call)
 
 
 def write_pair(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
@@ -63,7 +72,7 @@ def _place_of_image(site: Site) -> int:
 
 def read_after_text(output: Any, site: Site, call: Call) -> Tensor:
     """Read one sequence in which the text tokens come first (FLUX's single blocks)."""
-    return tensor_of(output, site)[:, _known(call.num_text_tokens, "text", site) :]
+    return image_only(tensor_of(output, site)[:, _known(call.num_text_tokens, "text", site) :], site, call)
 
 
 def write_after_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:

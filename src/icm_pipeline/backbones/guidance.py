@@ -10,8 +10,7 @@ from icm_pipeline.backbones.base import BackboneError, Call
 
 def unconditional_first(pipe: Any, call: Call) -> slice | None:
     """One call with [unconditional..., conditional...], or conditional only without guidance."""
-    if call.index > 0:
-        raise BackboneError(f"{type(pipe).__name__} called its denoiser twice in a step: a layout that is not known.")
+    _check_single(pipe, call)
     return _part(call, {1: 0, 2: 1})
 
 
@@ -20,7 +19,7 @@ def skip_layer_guidance(pipe: Any, call: Call) -> slice | None:
 
     That is the prediction the image is pushed away from, and left alone.
     """
-    if call.index == 1 and pipe.do_classifier_free_guidance:
+    if call.index == 1 and call.skips_layers:
         _part(call, {1: 0})
         return None
     return unconditional_first(pipe, call)
@@ -28,13 +27,14 @@ def skip_layer_guidance(pipe: Any, call: Call) -> slice | None:
 
 def conditional_first(pipe: Any, call: Call) -> slice | None:
     """One call with [conditional..., unconditional...] (Z-Image), or conditional only."""
+    _check_single(pipe, call)
     return _part(call, {1: 0, 2: 0})
 
 
 def two_calls(pipe: Any, call: Call) -> slice | None:
-    """A conditional call, then with true classifier-free guidance an unconditional one (FLUX, Qwen-Image)."""
-    if call.index > 1:
-        raise BackboneError(f"{type(pipe).__name__} called its denoiser {call.index + 1} times in a step.")
+    """A conditional call, then with true classifier-free guidance an unconditional one on the same latents (FLUX)."""
+    if call.index > 1 or (call.index == 1 and not call.repeats):
+        _check_single(pipe, call)
     whole = _part(call, {1: 0})
     return whole if call.index == 0 else None
 
@@ -44,9 +44,26 @@ def perturbed(pipe: Any, call: Call) -> slice | None:
 
     Perturbed rows are left alone: they are the prediction that the image is pushed away from.
     """
-    guided, disturbed = pipe.do_classifier_free_guidance, pipe.do_perturbed_attention_guidance
+    _check_single(pipe, call)
+    try:
+        guided, disturbed = pipe.do_classifier_free_guidance, pipe.do_perturbed_attention_guidance
+    except AttributeError as error:  # what its __call__ sets
+        raise BackboneError(
+            f"This {type(pipe).__name__} was never called, so whether it guides and perturbs is not known: set its "
+            "_guidance_scale and _pag_scale before a loop of your own, as its __call__ does."
+        ) from error
     expected = 1 + bool(guided) + bool(disturbed)
     return _part(call, {expected: 1 if guided else 0})
+
+
+def _check_single(pipe: Any, call: Call) -> None:
+    """Raise BackboneError for a further call in a step."""
+    if call.index > 0:
+        raise BackboneError(
+            f"The denoiser of {type(pipe).__name__} ran {call.index + 1} times in a step, and what the last call is "
+            "for is not known. In a loop of your own lay guidance out as the pipeline does, and denoise several images "
+            "in one batch or in runs of their own."
+        )
 
 
 def _part(call: Call, part_of: dict[int, int]) -> slice:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.base import BackboneError, Described
 
 
 def decode_shifted(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
@@ -15,12 +15,19 @@ def decode_shifted(pipe: Any, latents: Tensor, height: int, width: int) -> Tenso
     return pipe.vae.decode(shifted, return_dict=False)[0]
 
 
-def describe_sample(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+def describe_sample(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
     """Describe a call whose first argument is the batch of latents."""
     sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
     if not isinstance(sample, Tensor):
         raise BackboneError("The denoiser was called without a tensor of latents.")
-    return len(sample), None, None
+    return Described(sample, len(sample))
+
+
+def describe_patches(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+    """Describe a call of a transformer that cuts its latents [b, c, h, w] into patches and keeps their number."""
+    said, patch = describe_sample(pipe, args, kwargs), pipe.transformer.config.patch_size
+    num_tokens = (said.latents.shape[-2] // patch) * (said.latents.shape[-1] // patch)
+    return said._replace(num_image_tokens=num_tokens, skips_layers=kwargs.get("skip_layers") is not None)
 
 
 def latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Which family knows which pipeline, by the class that a pipeline says it is."""
+"""Which family knows which pipeline, by its class."""
 
 import inspect
 from collections.abc import Mapping
@@ -20,7 +20,9 @@ from icm_pipeline.config.schema import ComputeConfig, ModelConfig
 from icm_pipeline.text import did_you_mean
 
 FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
+# What is loaded from a path, and what can be attached to.
 PIPELINES: dict[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
+ATTACHABLE = PIPELINES | {pipeline: family for family in FAMILIES for pipeline in family.also}
 
 
 def family_of(pipeline_class: str) -> Family:
@@ -33,28 +35,41 @@ def family_of(pipeline_class: str) -> Family:
 def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None = None) -> Backbone:
     """Return the backbone around a pipeline that its user loaded. sites: patterns by kind; None: the family's own.
 
-    A class derived from a known one is known if it makes its images as that one does. Raises BackboneError.
+    A class derived from a known one is known if it makes its images as that one does. Known are besides those that make
+    an image of a prompt alone the img2img, inpaint and ControlNet classes of the same layout. Raises BackboneError.
 
     Example:
         backbone = attach(StableDiffusionPipeline.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5"))
         backbone.layers  # the names that `steer`, `record` and `hooked` take
     """
-    family = family_of(_known_class(type(pipe)))
-    found = find_sites(getattr(pipe, family.denoiser), sites or family.sites)
+    family = _family_of_class(type(pipe))
+    denoiser = getattr(pipe, family.denoiser, None)
+    if denoiser is None:
+        raise BackboneError(f"This {type(pipe).__name__} has no {family.denoiser}: load it with one.")
+    found = find_sites(denoiser, sites or family.sites)
+    for site in found if sites else ():
+        family.site(site.module)  # refuses text
     return Backbone(name or type(pipe).__name__, pipe, family, found)
 
 
-def _known_class(pipeline_class: type) -> str:
-    """Return the name of the known class that a class is or derives from; raises BackboneError if it only resembles."""
+def _family_of_class(pipeline_class: type) -> Family:
+    """Return the family of the known class that a class is or derives from.
+
+    Raises BackboneError for a class that only resembles one, as one of the same name.
+    """
+    import diffusers
+
+    known = f"Known pipelines: {', '.join(ATTACHABLE)}."
     for base in pipeline_class.__mro__:
-        if base.__name__ in PIPELINES:
-            if pipeline_class.__call__ is not base.__call__:
-                raise BackboneError(
-                    f"A {pipeline_class.__name__} is a {base.__name__} with a __call__ of its own, so which rows of a "
-                    f"call are conditional is not known. Known pipelines: {', '.join(PIPELINES)}."
-                )
-            return base.__name__
-    return pipeline_class.__name__
+        if base.__name__ in ATTACHABLE and getattr(diffusers, base.__name__) is base:
+            if pipeline_class.__call__ is base.__call__:
+                return ATTACHABLE[base.__name__]
+            raise BackboneError(
+                f"A {pipeline_class.__name__} is a {base.__name__} of diffusers with a __call__ of its own, so which "
+                f"rows of a call are conditional is not known. {known}"
+            )
+    of = f" of {pipeline_class.__module__}" if pipeline_class.__name__ in ATTACHABLE else ""
+    raise BackboneError(f"A {pipeline_class.__name__}{of} is not known here. {known}")
 
 
 def load_backbone(model: ModelConfig, compute: ComputeConfig) -> Backbone:

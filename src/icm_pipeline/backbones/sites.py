@@ -12,6 +12,14 @@ from icm_pipeline.config.choices import SITE_KINDS
 
 # The order in which a denoiser runs through its parts.
 PARTS = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks", "layers")
+# Modules whose tokens are the text's, where text comes in by joint attention and where by cross-attention.
+JOINT_TEXT = (
+    r"(context_embedder|.*\.(ff_context|norm1_context|norm2_context|add_[qkv]_proj|norm_added_[qk]|to_add_out))(\..*)?"
+)
+CROSS_TEXT = (
+    r"(caption_projection|caption_norm|encoder_hid_proj|.*\.attn2\.(to_k|to_v|norm_k|norm_cross|processor)"
+    r"|.*\.add_[kv]_proj)(\..*)?"
+)
 
 
 def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, ...]:

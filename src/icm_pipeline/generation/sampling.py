@@ -42,6 +42,10 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     sampling, family, pipe = _sampling(backbone), backbone.family, backbone.pipe
     shape = family.latent_shape(pipe, sampling.height, sampling.width)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
+    options = {
+        name: [value] * len(jobs) if isinstance(value, str) and "prompt" in name else value  # as negative_prompt
+        for name, value in sampling.options.items()
+    }
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
     with _clear_memory_error(len(jobs), "compute.batch_size"), remembered_prompts(pipe):
         result: Tensor = pipe(
@@ -49,7 +53,7 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
             latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
             generator=[torch.Generator().manual_seed(job.seed + SAMPLER_SEED) for job in jobs],
             num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
-            height=sampling.height, width=sampling.width, output_type="latent", return_dict=False, **sampling.options,
+            height=sampling.height, width=sampling.width, output_type="latent", return_dict=False, **options,
         )[0]  # fmt: skip
     _check_finite(result, jobs, "latents")
     return result

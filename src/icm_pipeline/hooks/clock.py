@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from icm_pipeline.backbones.base import BackboneError, Call
 from icm_pipeline.hooks.wrapping import wrapped
 
 
 class StepClock:
-    """Where the pipeline is: which step of which run, and what the denoiser's current call is."""
+    """Where the pipeline is: which step of which run, and what the denoiser's current call is.
+
+    Steps are counted in the whole schedule that the scheduler was set to, also where a run begins or ends midway.
+    """
 
     def __init__(self, num_images: int | None = None) -> None:
         self.num_images = num_images
@@ -22,52 +28,101 @@ class StepClock:
         """How often the scheduler was set up since the clock was made."""
         self.reached: set[str] = set()
         """The layers that ran in this run."""
+        self.ran: set[int] = set()
+        """The steps that the denoiser ran in, in this run."""
         self.call: Call | None = None
         self.rows: slice | None = slice(0, None)
         """The conditional rows of the call; None if it has none."""
+        self.is_told = False
+        """Whether the pipeline has told the number of images of the run that it is about to begin."""
         self.start([1.0])
 
-    def start(self, levels: Sequence[float]) -> None:
-        """Begin a run whose passes have these noise levels; passes at the same level are one step."""
+    def start(self, levels: Sequence[float], timesteps: Any = ()) -> None:
+        """Begin a run whose passes have these timesteps and noise levels; passes at the same level are one step."""
         self._levels, self.steps = list(levels), step_numbers(levels)
+        self._timesteps = timesteps
+        self._values = timesteps.tolist() if isinstance(timesteps, Tensor) else [float(at) for at in timesteps]
         self.num_steps = self.steps[-1] + 1
         self.reached.clear()
-        self.calls_in_run = 0
+        self.ran.clear()
+        self.calls_in_run = self.num_passes = 0
+        self.is_open = True  # until its end is seen
+        self.is_pipelines = False  # whether the pipeline itself makes the run
         self.stand_at(0)
 
-    def stand_at(self, number: int) -> None:
-        """Stand at a pass of this run, counted from 0; after the last one the clock stays there."""
-        self.num_passes, self.calls_in_pass = number, 0
-        reached = min(number, len(self.steps) - 1)
+    def stand_at(self, place: int) -> None:
+        """Stand at a pass of the schedule, counted from 0; after the last one the step stays the last."""
+        self.place, self.calls_in_pass = place, 0
+        self._latents: Tensor | None = None  # of the pass's first call
+        reached = min(place, len(self.steps) - 1)
         self.step, self.noise_level = self.steps[reached], self._levels[reached]  # hooks read them at every layer
 
-    def begin_call(self, call: Call, rows: slice | None) -> None:
+    def place_of(self, timestep: Any) -> int:
+        """Return the pass of a timestep, this one if it is the same; raises BackboneError for one of another schedule.
+
+        A view of the scheduler's timesteps tells its place without waiting for the device.
+        """
+        base, allowed = self._timesteps, 1e-6
+        if isinstance(timestep, Tensor):
+            if isinstance(base, Tensor) and timestep.untyped_storage().data_ptr() == base.untyped_storage().data_ptr():
+                return int(timestep.storage_offset() - base.storage_offset()) // max(1, base.stride(0))
+            if timestep.is_floating_point():  # scaled there and back
+                allowed += torch.finfo(timestep.dtype).eps * max(map(abs, self._values), default=0)
+            timestep = timestep.flatten()[0]
+        value = float(timestep)
+        off = [abs(at - value) for at in self._values]
+        if not off or min(off) > allowed:
+            raise BackboneError(f"Timestep {value:g} is none of the {len(off)} that the scheduler is set to.")
+        return self.place if self.place < len(off) and off[self.place] <= allowed else off.index(min(off))
+
+    def begin_call(self, call: Call, rows: slice | None, latents: Tensor | None = None) -> None:
         """Note what the denoiser is about to be called with."""
+        if self.calls_in_run == 0:
+            self.is_pipelines, self.is_told = self.is_told, False
         self.call, self.rows = call, rows
         self.num_calls += 1
         self.calls_in_run += 1
         self.calls_in_pass += 1
+        self.ran.add(self.step)
+        if self._latents is None:
+            self._latents = latents
+
+    def repeats(self, latents: Tensor) -> bool:
+        """Say whether the first call of this pass had the same latents."""
+        return self._latents is latents
+
+    def advance(self, place: int) -> None:
+        """Go on to the pass after one that the scheduler has stepped."""
+        self.num_passes += 1
+        self.stand_at(place + 1)
 
 
-def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callable[[], None], stack: ExitStack) -> None:
+def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[bool], None], stack: ExitStack) -> None:
     """Let the scheduler drive the clock and the pipeline tell its number of images, while the stack lasts.
 
-    before_run is called when the next run begins.
+    end_run is called when the pipeline has ended a run, with True, and when the next run begins.
     """
 
     def starting(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        before_run()
+        end_run(False)
         result = set_timesteps(*args, **kwargs)
-        levels = noise_levels(pipe.scheduler)
-        clock.start(levels)
+        clock.start(noise_levels(pipe.scheduler), pipe.scheduler.timesteps)
         clock.run += 1
+        if not clock.is_told:  # what was told of a run before does not hold for this one
+            clock.num_images = expected
         return result
 
     def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        timestep = args[1] if len(args) > 1 else kwargs.get("timestep")
+        place = clock.place if timestep is None else clock.place_of(timestep)
+        if clock.calls_in_pass and place != clock.place:
+            raise BackboneError(
+                f"The scheduler steps at pass {place} of {len(clock.steps)}, and the denoiser ran for pass "
+                f"{clock.place}. Call set_timesteps before each run, and denoise several images in one batch or in "
+                "runs of their own."
+            )
         result = step(*args, **kwargs)
-        clock.stand_at(clock.num_passes + 1)
-        if clock.num_passes >= len(clock.steps):  # the run is over, and the next one's pipeline tells its own
-            clock.num_images = expected
+        clock.advance(place)
         return result
 
     def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -75,12 +130,20 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callabl
         latents = result[0] if isinstance(result, tuple) else result
         if expected is not None and len(latents) != expected:
             raise BackboneError(f"{expected} image(s) were expected and the pipeline makes {len(latents)}.")
-        clock.num_images = len(latents)
+        clock.num_images, clock.is_told = len(latents), True
+        return result
+
+    def ending(free: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = free(*args, **kwargs)
+        if (clock.is_pipelines or clock.is_told) and not getattr(pipe, "_interrupt", False):
+            clock.is_told = False
+            end_run(True)
         return result
 
     stack.enter_context(wrapped(pipe.scheduler, "set_timesteps", starting))
     stack.enter_context(wrapped(pipe.scheduler, "step", advancing))
     stack.enter_context(wrapped(pipe, "prepare_latents", preparing))
+    stack.enter_context(wrapped(pipe, "maybe_free_model_hooks", ending))  # what every call of a pipeline ends with
 
 
 def noise_levels(scheduler: Any) -> list[float]:

@@ -6,6 +6,7 @@ model, and because some schedulers have no step index. What gated sites and comp
 `hooks.gated` and `hooks.compiled`.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -29,7 +30,8 @@ class Hook(Protocol):
         `tokens` is a view of what the layer returned: a hook that writes into it changes the picture.
 
         A hook may also have `write_into(tokens, site, clock)`, which changes them in place. It is called instead where
-        nobody else holds what the layer returned, and saves a copy of it.
+        nobody else holds what the layer returned, and saves a copy of it. A hook with a method `end_run(clock)` is told
+        when a run has ended, unless that was interrupted.
         """
 
 
@@ -51,15 +53,25 @@ def hooked(
     num_images: how many images are made at once, None to let the pipeline tell; a pipeline that makes another number
     is refused. Of several contexts the outer one's hook sees a layer first. Everything registered or wrapped is taken
     off again on exit, after an exception too; on a compiled denoiser hooks that do nothing stay. Raises BackboneError
-    for a call of the denoiser whose step or images are not known and, when the next run begins or on exit, if a layer
-    was never reached in a run.
+    for a call of the denoiser whose step or images are not known and, when a run ends, if a layer was never reached.
     """
     assert hook is not None or not layers
     clock = StepClock(num_images)
     sites = [backbone.site(layer) for layer in layers]
     denoiser = backbone.denoiser
+
+    def end_run(is_seen: bool) -> None:
+        """End the run; where nobody saw its end, one of the pipeline's own was interrupted."""
+        if not clock.is_open:
+            return
+        clock.is_open = False
+        _check_reached(backbone, denoiser, layers, clock)
+        told = getattr(hook, "end_run", None)
+        if told is not None and (is_seen or (clock.calls_in_run and not clock.is_pipelines)):
+            told(clock)
+
     with ExitStack() as stack:
-        drive(backbone.pipe, clock, num_images, lambda: _check_reached(backbone, denoiser, layers, clock), stack)
+        drive(backbone.pipe, clock, num_images, end_run, stack)
         _count_calls(backbone, clock, stack)
         if hook is None:
             yield clock
@@ -76,7 +88,7 @@ def hooked(
                     gates.watch(site)
                 stack.callback(module.register_forward_hook(after).remove)
         yield clock
-        _check_reached(backbone, denoiser, layers, clock)
+        end_run(False)
 
 
 def _check_reached(backbone: Backbone, denoiser: nn.Module, layers: Sequence[str], clock: StepClock) -> None:
@@ -87,20 +99,28 @@ def _check_reached(backbone: Backbone, denoiser: nn.Module, layers: Sequence[str
     missed = [layer for layer in layers if layer not in clock.reached]
     if clock.num_passes and missed and (clock.calls_in_run or backbone.denoiser is not denoiser):
         raise BackboneError(
-            f"{len(missed)} of {len(layers)} layers were never reached in {clock.num_passes} steps of {backbone.name}, "
+            f"{len(missed)} of {len(layers)} layers were never reached in {len(clock.ran)} steps of {backbone.name}, "
             f"{missed[0]} among them. Was the denoiser or a part of it replaced or compiled meanwhile?"
         )
 
 
 def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None:
     """Tell the clock, before each call of the denoiser, what the call is."""
-    denoiser, scheduler = backbone.denoiser, backbone.pipe.scheduler
+    denoiser, pipe, family = backbone.denoiser, backbone.pipe, backbone.family
+    scheduler = pipe.scheduler
 
     def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         num_images = _known_images(backbone, scheduler, clock)
-        num_rows, num_text, num_image = backbone.family.describe(args, kwargs)
-        call = Call(num_rows, num_images, clock.calls_in_pass, num_text, num_image)
-        clock.begin_call(call, backbone.family.conditional_rows(backbone.pipe, call))
+        if clock.calls_in_run == 0:
+            inputs = inspect.signature(uncompiled(denoiser).forward).bind(*args, **kwargs).arguments
+            family.check_run(inputs)
+            if clock.num_passes == 0:  # where a run begins the scheduler knows, or the timestep says
+                begin = getattr(scheduler, "begin_index", None)
+                clock.stand_at(clock.place_of(family.timestep(pipe, inputs)) if begin is None else begin)
+        latents, num_rows, num_text, num_image, skips_layers = family.describe(pipe, args, kwargs)
+        repeats = clock.repeats(latents)
+        call = Call(num_rows, num_images, clock.calls_in_pass, num_text, num_image, repeats, skips_layers)
+        clock.begin_call(call, family.conditional_rows(pipe, call), latents)
 
     def calling(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         before(args, kwargs)
@@ -122,6 +142,11 @@ def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int:
         raise BackboneError(
             f"The denoiser of {name} ran before its scheduler's set_timesteps, so its step is not known: begin the run "
             "inside the context."
+        )
+    if clock.place >= len(clock.steps):
+        raise BackboneError(
+            f"The denoiser of {name} ran again after the last of {len(clock.steps)} timesteps: call the scheduler's "
+            "set_timesteps before each run."
         )
     if clock.num_images is None:
         raise BackboneError(

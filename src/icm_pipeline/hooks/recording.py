@@ -3,7 +3,7 @@
 The paper's section on probing; buffers live on the device and leave it once per batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,8 @@ class Recorder:
         self._kinds: dict[str, str] = {}
         self._sums: dict[str, Tensor] = {}  # over a layer's tokens [T, n, d]
         self._sums_at: dict[str, tuple[Tensor, ...]] = {}  # views of the same, one per slot
-        self._num_tokens: dict[str, int] = {}
+        self._num_tokens: dict[str, list[int]] = {}  # of a layer, one per slot
+        self._calls: dict[str, int] = {}  # the last call that a layer was reached in
         self._means: dict[str, Tensor] = {}  # what has left the device [n, T, d]
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
@@ -54,13 +55,24 @@ class Recorder:
             return
         at = self._sums_at.get(site.layer)
         if at is None:
-            n, self._num_tokens[site.layer], d = tokens.shape
+            n, _, d = tokens.shape
+            self._num_tokens[site.layer] = [0] * len(self._slots)
             self._sums[site.layer] = torch.full((len(self._slots), n, d), float("nan"), device=tokens.device)
             at = self._sums_at[site.layer] = self._sums[site.layer].unbind()
             self._kinds[site.layer] = site.kind
         self._levels[slot] = clock.noise_level
         seen = tokens.detach() if tokens.requires_grad else tokens
+        if self._calls.get(site.layer) == clock.num_calls:  # a further piece, as of forward chunking
+            at[slot].add_(seen.sum(dim=1, dtype=torch.float32))
+            self._num_tokens[site.layer][slot] += tokens.shape[1]
+            return
         torch.sum(seen, dim=1, dtype=torch.float32, out=at[slot])
+        self._num_tokens[site.layer][slot] = tokens.shape[1]
+        self._calls[site.layer] = clock.num_calls
+
+    def keep(self, steps: Container[int]) -> None:
+        """Leave out all other steps."""
+        self._slots = {step: slot for step, slot in self._slots.items() if step in steps}
 
     @property
     def unreached(self) -> list[int]:
@@ -73,7 +85,7 @@ class Recorder:
         for layer, sums in self._sums.items():
             by_device.setdefault(sums.device, []).append(layer)
         for device, layers in by_device.items():
-            means = [(self._sums.pop(layer) / self._num_tokens[layer]).transpose(0, 1) for layer in layers]
+            means = [(self._sums.pop(layer) / self._counts(layer, device)).transpose(0, 1) for layer in layers]
             if device.type == "cpu":
                 parts = [mean.contiguous() for mean in means]
             else:
@@ -83,22 +95,31 @@ class Recorder:
             self._means.update(zip(layers, parts, strict=True))
         self._sums_at.clear()
 
+    def _counts(self, layer: str, device: torch.device) -> int | Tensor:
+        """Return a layer's number of tokens, or [T, 1, 1] where it differs from step to step."""
+        counts = self._num_tokens[layer]
+        reached = set(counts) - {0}
+        return reached.pop() if len(reached) == 1 else torch.tensor(counts, device=device)[:, None, None]
+
     def recording(self) -> Recording:
         """Return what was recorded; raises ValueError for a step never reached, FloatingPointError for NaN or inf."""
         if self.unreached:
             raise ValueError(
-                f"Of the recorded steps {sorted(self._slots)} the run never reached {self.unreached}: it was cut short "
-                "or has fewer steps."
+                f"Of the recorded steps {sorted(self._slots)} the run never reached {self.unreached}: it began midway, "
+                "was cut short or has fewer steps."
             )
         self.leave_device()
-        for layer, means in self._means.items():
+        slots = list(self._slots.values())
+        activations = {layer: self._means[layer] for layer in self._kinds}
+        if len(slots) < len(self._levels):
+            activations = {layer: means[:, slots] for layer, means in activations.items()}
+        for layer, means in activations.items():
             if not means.isfinite().all():
                 raise FloatingPointError(
                     f"The activations of {layer} are not finite, or it was not reached at every recorded step. Compute "
                     "in bfloat16 or float32 (compute.dtype)."
                 )
         levels = [level for level in self._levels if level is not None]
-        activations = {layer: self._means[layer] for layer in self._kinds}
         return Recording(dict(self._kinds), list(self._slots), levels, activations)
 
 
@@ -128,6 +149,11 @@ class Recorded:
         self._recorders.append(Recorder(list(steps)))
         self._run = clock.run
 
+    def end_run(self, clock: StepClock) -> None:
+        """Where every step is asked for, these are the steps that the run took: it may begin and end midway."""
+        if self._steps is None and self._run == clock.run:
+            self._recorders[-1].keep(clock.ran)
+
     def leave_device(self) -> None:
         """Bring what was recorded of the last call to the CPU."""
         for recorder in self._recorders[-1:]:
@@ -135,10 +161,15 @@ class Recorded:
 
     @property
     def recordings(self) -> list[Recording]:
-        """One for each call that reached every step; raises FloatingPointError for numbers that are not finite."""
+        """One for each call that reached every step.
+
+        Raises ValueError if calls were recorded and none did, FloatingPointError for numbers that are not finite.
+        """
         for index, recorder in enumerate(self._recorders):
             if index not in self._whole and not recorder.unreached:
                 self._whole[index] = recorder.recording()
+        if self._recorders and not self._whole:
+            self._recorders[-1].recording()  # raises
         return [self._whole[index] for index in sorted(self._whole)]
 
     @property

@@ -25,7 +25,7 @@ class Shift:
 
     options: an option's index for each of a batch's images, or one for all. Steps outside of the strength's window are
     left alone. A layer's shifts at all steps go to the device once, when the layer is first reached in its window;
-    every step takes its own by an index. Raises ValueError in a run without a step inside the window, for another
+    every step takes its own by an index. Raises ValueError for a run that takes no step inside the window, for another
     number of options or alphas than of images, and for vectors of another width than the layer's.
     """
 
@@ -72,6 +72,16 @@ class Shift:
         if at is None or at[0].dtype != tokens.dtype or at[0].device != tokens.device:
             at = self._shifts[site.layer] = self._shifts_of(site.layer, tokens).unbind()
         return at[self._slot(clock.noise_level)]
+
+    def end_run(self, clock: StepClock) -> None:
+        """Raise ValueError if the run took none of the window's steps, as one that began or ended midway."""
+        window = self._window(clock.num_steps)
+        if not self._is_nothing and clock.ran.isdisjoint(window):
+            ran = f"steps {min(clock.ran)} to {max(clock.ran)}" if clock.ran else "none"
+            raise ValueError(
+                f"Of {clock.num_steps} steps this run took {ran}, and none of {window.start} to {window.stop - 1}, the "
+                "window of steered steps, so nothing was steered: give a wider one."
+            )
 
     def _shifts_of(self, layer: str, tokens: Tensor) -> Tensor:
         """Return the layer's shifts [slots, n, 1, d], where the tokens are and in their precision."""

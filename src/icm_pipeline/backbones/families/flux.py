@@ -9,18 +9,26 @@ from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError, Call, Family, Site
+from icm_pipeline.backbones.base import BackboneError, Call, Described, Family, Site
 from icm_pipeline.backbones.formats import read_after_text, read_pair, write_after_text, write_pair
 from icm_pipeline.backbones.gates import NORM_GATE
 from icm_pipeline.backbones.guidance import two_calls
 from icm_pipeline.backbones.latents import decode_shifted
+from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
-def _describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+def _describe(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
     image, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
     if not isinstance(image, Tensor) or not isinstance(text, Tensor):
         raise BackboneError("FLUX's denoiser was called without hidden_states and encoder_hidden_states.")
-    return len(image), text.shape[1], image.shape[1]
+    return Described(image, len(image), text.shape[1], image.shape[1])
+
+
+def _check_run(inputs: Mapping[str, Any]) -> None:
+    """Raise BackboneError for tokens of reference pictures, which follow the image's own under an id of theirs."""
+    ids = inputs.get("img_ids")
+    if isinstance(ids, Tensor) and bool(ids[..., 0].any()):
+        raise BackboneError("FLUX's denoiser was called with tokens of a reference picture (Kontext): not known here.")
 
 
 def _is_single(site: Site) -> bool:
@@ -52,11 +60,23 @@ def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
 FLUX = Family(
     name="flux",
     pipelines=("FluxPipeline",),
+    also=(
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxFillPipeline",
+        "FluxControlPipeline",
+        "FluxControlNetPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+    ),
     sites={
         "self_attention": r"(single_)?transformer_blocks\.\d+\.attn",
         "feed_forward": r"transformer_blocks\.\d+\.ff",
     },
+    text=JOINT_TEXT,
     describe=_describe,
+    check_run=_check_run,
+    timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
     conditional_rows=two_calls,
     read=_read,
     write=_write,

@@ -4,7 +4,8 @@ from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.formats import read_tokens, write_tokens
 from icm_pipeline.backbones.gates import TABLE_GATE
 from icm_pipeline.backbones.guidance import unconditional_first
-from icm_pipeline.backbones.latents import decode_scaled, describe_sample, latent_shape
+from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
+from icm_pipeline.backbones.sites import CROSS_TEXT
 
 PIXART = Family(
     name="pixart",
@@ -14,7 +15,8 @@ PIXART = Family(
         "cross_attention": r"transformer_blocks\.\d+\.attn2",
         "feed_forward": r"transformer_blocks\.\d+\.ff",
     },
-    describe=describe_sample,
+    text=CROSS_TEXT,
+    describe=describe_patches,
     conditional_rows=unconditional_first,
     read=read_tokens,
     write=write_tokens,

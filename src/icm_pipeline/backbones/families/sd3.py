@@ -9,7 +9,8 @@ from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.formats import read_pair, write_pair
 from icm_pipeline.backbones.gates import NORM_GATE
 from icm_pipeline.backbones.guidance import skip_layer_guidance
-from icm_pipeline.backbones.latents import decode_shifted, describe_sample, latent_shape
+from icm_pipeline.backbones.latents import decode_shifted, describe_patches, latent_shape
+from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
 def _largest_size(pipe: Any) -> int | None:
@@ -20,8 +21,14 @@ def _largest_size(pipe: Any) -> int | None:
 SD3 = Family(
     name="sd3",
     pipelines=("StableDiffusion3Pipeline",),
+    also=(
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+        "StableDiffusion3ControlNetPipeline",
+    ),
     sites={"self_attention": r"transformer_blocks\.\d+\.attn2?", "feed_forward": r"transformer_blocks\.\d+\.ff"},
-    describe=describe_sample,
+    text=JOINT_TEXT,
+    describe=describe_patches,
     conditional_rows=skip_layer_guidance,
     read=read_pair,
     write=write_pair,

@@ -13,6 +13,7 @@ from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.formats import read_tokens, write_tokens
 from icm_pipeline.backbones.guidance import perturbed, unconditional_first
 from icm_pipeline.backbones.latents import decode_scaled, describe_sample, latent_shape
+from icm_pipeline.backbones.sites import CROSS_TEXT
 
 
 def _decode_xl(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
@@ -31,12 +32,20 @@ def _decode_xl(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
 STABLE_DIFFUSION = Family(
     name="stable_diffusion",
     pipelines=("StableDiffusionPipeline",),
+    also=(
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionControlNetImg2ImgPipeline",
+        "StableDiffusionControlNetInpaintPipeline",
+    ),
     denoiser="unet",
     sites={
         "self_attention": r".*\.transformer_blocks\.\d+\.attn1",
         "cross_attention": r".*\.transformer_blocks\.\d+\.attn2",
         "feed_forward": r".*\.transformer_blocks\.\d+\.ff",
     },
+    text=CROSS_TEXT,
     describe=describe_sample,
     conditional_rows=unconditional_first,
     read=read_tokens,
@@ -46,8 +55,38 @@ STABLE_DIFFUSION = Family(
     latent_shape=latent_shape,
     to_pixels=decode_scaled,
 )
-SDXL = replace(STABLE_DIFFUSION, name="sdxl", pipelines=("StableDiffusionXLPipeline",), to_pixels=_decode_xl)
-PERTURBED = replace(
-    STABLE_DIFFUSION, name="stable_diffusion_pag", pipelines=("StableDiffusionPAGPipeline",), conditional_rows=perturbed
+SDXL = replace(
+    STABLE_DIFFUSION,
+    name="sdxl",
+    pipelines=("StableDiffusionXLPipeline",),
+    also=(
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+        "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline",
+        "StableDiffusionXLControlNetInpaintPipeline",
+    ),
+    to_pixels=_decode_xl,
 )
-PERTURBED_XL = replace(SDXL, name="sdxl_pag", pipelines=("StableDiffusionXLPAGPipeline",), conditional_rows=perturbed)
+PERTURBED = replace(
+    STABLE_DIFFUSION,
+    name="stable_diffusion_pag",
+    pipelines=("StableDiffusionPAGPipeline",),
+    also=(
+        "StableDiffusionPAGImg2ImgPipeline",
+        "StableDiffusionPAGInpaintPipeline",
+        "StableDiffusionControlNetPAGPipeline",
+    ),
+    conditional_rows=perturbed,
+)
+PERTURBED_XL = replace(
+    SDXL,
+    name="sdxl_pag",
+    pipelines=("StableDiffusionXLPAGPipeline",),
+    also=(
+        "StableDiffusionXLPAGImg2ImgPipeline",
+        "StableDiffusionXLPAGInpaintPipeline",
+        "StableDiffusionXLControlNetPAGPipeline",
+    ),
+    conditional_rows=perturbed,
+)

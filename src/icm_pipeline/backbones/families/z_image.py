@@ -5,20 +5,20 @@ from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError, Family, common_size
+from icm_pipeline.backbones.base import BackboneError, Described, Family, common_size
 from icm_pipeline.backbones.formats import read_before_text, write_before_text
 from icm_pipeline.backbones.guidance import conditional_first
 from icm_pipeline.backbones.latents import decode_shifted
 
 
-def _describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+def _describe(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
     """Describe a call whose first argument is a list of latents [c, f, h, w], one a row."""
     rows = args[0] if args else kwargs.get("x")
     if not isinstance(rows, list) or not rows or not isinstance(rows[0], Tensor):
         raise BackboneError("Z-Image's denoiser was called without a list of latents.")
     patch = kwargs.get("patch_size", 2)
     sizes = {row.shape[1] * (row.shape[2] // patch) * (row.shape[3] // patch) for row in rows}
-    return len(rows), None, common_size("image tokens", sizes)
+    return Described(rows[0], len(rows), None, common_size("image tokens", sizes))
 
 
 def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
@@ -29,8 +29,11 @@ def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
 Z_IMAGE = Family(
     name="z_image",
     pipelines=("ZImagePipeline",),
+    also=("ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
     sites={"self_attention": r"layers\.\d+\.attention", "feed_forward": r"layers\.\d+\.feed_forward"},
+    text=r"(context_refiner|cap_embedder)(\..*)?",
     describe=_describe,
+    timestep=lambda pipe, inputs: 1000 - 1000 * inputs["t"],
     conditional_rows=conditional_first,
     read=read_before_text,
     write=write_before_text,
