@@ -254,6 +254,18 @@ def test_other_weights_at_the_same_path_are_another_key(
     assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == changed
 
 
+def test_how_a_clips_file_is_read_is_part_of_its_key(
+    settings_with: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was judged with other pixels or another activation is not taken for the same."""
+    (tmp_path / "weights.bin").write_bytes(b"0123")
+    of_file, embedded = settings_with(f"labeler.path={tmp_path}"), settings_with()
+    before = keys(of_file), keys(embedded)
+    monkeypatch.setattr("icm_pipeline.pipeline.keys.CLIP_FILES_READ", 99)
+    assert {name for name in STAGES_OF_ICM if keys(of_file)[name] != before[0][name]} == LABELLED
+    assert keys(embedded) == before[1]
+
+
 def test_how_a_judge_prepares_pictures_is_part_of_a_key_only_where_it_is_set(settings_with: Compose) -> None:
     for name in ("label", "evaluate"):
         read = Pipeline(settings_with(), [], NoTracker()).keys.content(name)["config"]

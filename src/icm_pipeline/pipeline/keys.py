@@ -27,6 +27,7 @@ WEIGHTS = (
     "labeler.model", "evaluate.inception",
 )  # fmt: skip
 PICTURES = ("evaluate.reference",)
+CLIP_FILES_READ = 2  # raised when a CLIP given as a file gets other pixels or another activation than before
 
 
 class Keys:
@@ -60,12 +61,19 @@ class Keys:
         read_by_method = method_named(settings.method.name).reads
         values = {dotted: relevant(settings, dotted, read_by_method) for dotted in sorted(reads)}
         named = {dotted: value_at(settings, dotted) for dotted in (*WEIGHTS, *PICTURES) if dotted in reads}
-        hashes = {dotted: _hash_of(dotted, value) for dotted, value in named.items() if value is not None}
+        hashes = {dotted: self._hash_of(dotted, value) for dotted, value in named.items() if value is not None}
         weights = {dotted: found for dotted, found in hashes.items() if found}
         given = [dotted for dotted in stage.images if value_at(settings, dotted) is not None]
         content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
         shown = {"compared": [artifact.key for artifact in self.compared]} if stage.compares else {}
         return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **content, **shown}
+
+    def _hash_of(self, setting: str, value: str) -> str | None:
+        """Return the hash of what a setting names; of a CLIP given as a file, with how such a file is read."""
+        found = _hash_of(setting, value)
+        group, _, name = setting.rpartition(".")
+        is_clip = name == "path" and group != "model" and value_at(self.settings, f"{group}.kind") == "clip"
+        return f"{found}-read{CLIP_FILES_READ}" if found and is_clip else found
 
     def _content(self, setting: str) -> str:
         """Return the hash of a folder of images, read once."""
