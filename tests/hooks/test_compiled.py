@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock
-from icm_pipeline.hooks.compiled import HOOK
+from icm_pipeline.hooks.compiled import HOOK, switched_on
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from tests.helpers.hooks import add_one, look, num_hooks
@@ -103,6 +104,39 @@ def test_a_denoiser_compiled_in_place_is_recorded_and_changed_as_an_eager_one(
         torch.testing.assert_close(denoise(backbone, jobs), moved, rtol=0, atol=1e-5 * scale)
     torch.testing.assert_close(denoise(backbone, jobs), plain, rtol=0, atol=1e-5 * scale)
     assert not torch.allclose(moved, plain, rtol=0, atol=1e-3 * scale)
+
+
+class Block(nn.Module):
+    """As small as a block can be: every graph takes a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return 2 * self.attention(tokens + 1)
+
+
+def test_a_hook_on_one_of_several_compiled_blocks_alone_is_called_and_torchs_setting_comes_back() -> None:
+    blocks, seen = nn.ModuleList([Block(), Block()]), list[int]()
+    for block in blocks:
+        block.compile(backend="eager")
+
+    def note(module: nn.Module, args: object, output: Tensor) -> None:
+        seen.append(len(output))
+
+    def run(num_rows: int, hooks: bool = True) -> None:
+        with switched_on([Site("1.attention", "other")], [blocks[1].attention], [note]) if hooks else nullcontext():
+            for block in blocks:
+                block(torch.zeros(num_rows, 2))
+
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):  # its default
+        run(2)
+        assert torch._dynamo.config.skip_nnmodule_hook_guards
+        run(3, hooks=False)  # another shape takes new graphs, which this setting makes blind for hooks
+        run(3)
+    torch._dynamo.reset()
+    assert seen == [2, 3]
 
 
 def refused_once(backbone: Backbone, jobs: list[Job]) -> None:
