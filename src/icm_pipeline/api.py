@@ -47,7 +47,8 @@ def steer(
     chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
     index_of = chosen.option_index
     indices = index_of(option) if isinstance(option, str) else [index_of(name) for name in option]
-    with hooked(attach(pipe).with_layers(chosen.layers), chosen.layers, Shift(chosen, indices, strength), num_images):
+    backbone, shift = attach(pipe).with_layers(chosen.layers), Shift(chosen, indices, strength)
+    with hooked(backbone, chosen.layers, shift, num_images, reused=True):
         yield
 
 
