@@ -117,8 +117,10 @@ def test_steer_takes_a_cache_of_attention_alone_and_no_other(cached: Any) -> Non
     vectors = SteeringVectors(
         {LAYER: torch.ones(1, 1, width)}, {LAYER: torch.ones(1)}, (0,), (1.0,), ("man",), "random", "gender"
     )
-    with steer(pipe, vectors, "man", alpha=1.0):
-        make(pipe)
+    with hooked(attach(pipe), [LAYER], add_one, reused=True):
+        expected = make(pipe)
+    with steer(pipe, vectors, "man", alpha=1.0, alpha_unit="activation"):  # in place where nobody holds the output
+        assert torch.equal(make(pipe), expected)
     pipe.transformer.disable_cache()
     cached(FIRST_BLOCK)
     with pytest.raises(BackboneError, match="FirstBlockCache"), steer(pipe, vectors, "man", alpha=1.0):

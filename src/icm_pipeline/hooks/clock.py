@@ -27,9 +27,9 @@ class StepClock:
         """The conditional rows of the call; None if it has none."""
         self.start([1.0])
 
-    def start(self, levels: Sequence[float]) -> None:
-        """Begin a run whose passes have these noise levels; passes at the same level are one step."""
-        self._levels, self.steps = list(levels), step_numbers(levels)
+    def start(self, levels: Sequence[float], steps: Sequence[int] | None = None) -> None:
+        """Begin a run whose passes have these noise levels; if no steps are given, passes at one level are one step."""
+        self._levels, self.steps = list(levels), step_numbers(levels) if steps is None else list(steps)
         self.num_steps = self.steps[-1] + 1
         self.reached.clear()
         self.calls_in_run = 0
@@ -59,7 +59,7 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, before_run: Callabl
         before_run()
         result = set_timesteps(*args, **kwargs)
         levels = noise_levels(pipe.scheduler)
-        clock.start(levels)
+        clock.start(levels, _steps_by_midpoints(levels) if _has_midpoints(pipe.scheduler) else None)
         clock.run += 1
         return result
 
@@ -94,12 +94,24 @@ def noise_levels(scheduler: Any) -> list[float]:
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(sigmas) >= len(timesteps):
         noise = [float(sigma) for sigma in sigmas[: len(timesteps)]]
+        if _has_midpoints(scheduler):
+            noise[1::2] = [float(sigma) for sigma in scheduler.sigmas_interpol[1 : len(timesteps) : 2]]
         signal = [1 - sigma for sigma in noise] if _is_flow(scheduler) else [1.0] * len(noise)
         return [s / math.hypot(s, a) for s, a in zip(noise, signal, strict=True)]
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:
         raise BackboneError(f"{type(scheduler).__name__} does not say how much noise its timesteps have.")
     return [math.sqrt(max(0.0, 1 - float(alphas[int(t)]))) for t in timesteps]
+
+
+def _has_midpoints(scheduler: Any) -> bool:
+    """Say whether every second pass is made between two noise levels, as KDPM2's."""
+    return "KDPM2DiscreteScheduler" in (base.__name__ for base in type(scheduler).__mro__)
+
+
+def _steps_by_midpoints(levels: Sequence[float]) -> list[int]:
+    """Return the step of each pass where a midpoint belongs to the step it leads to."""
+    return [(i + 1) // 2 for i in range(len(levels))]
 
 
 def _is_flow(scheduler: Any) -> bool:
