@@ -70,7 +70,8 @@ def _find(denoiser: nn.Module) -> Cache | None:
     config = getattr(denoiser, "_cache_config", None)
     called = type(config).__name__.removesuffix("Config") if config else " and ".join(sorted(names))
     holders = (module for module, _ in found) if _is_of_attention_alone(names, config) else ()
-    return Cache(called, "the denoiser's disable_cache()", frozenset(holders))
+    disable = "the denoiser's disable_cache()" if config else "diffusers' HookRegistry.remove_hook()"
+    return Cache(called, disable, frozenset(holders))
 
 
 def _is_of_attention_alone(names: set[str], config: Any) -> bool:

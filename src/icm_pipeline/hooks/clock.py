@@ -21,7 +21,7 @@ class StepClock:
         self.run = 0
         """How often the scheduler was set up since the clock was made."""
         self.reached: set[str] = set()
-        """The layers that ran in this run."""
+        """The layers that a hook was shown in this pass."""
         self.call: Call | None = None
         self.rows: slice | None = slice(0, None)
         """The conditional rows of the call; None if it has none."""
