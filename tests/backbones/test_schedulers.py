@@ -82,9 +82,9 @@ def test_every_pass_of_a_second_order_schedule_has_the_noise_that_its_input_is_s
 ) -> None:
     scheduler: Any = getattr(diffusers, name)(use_karras_sigmas=use_karras_sigmas)
     clock, one, steps = StepClock(), torch.ones(1), list[int]()
-    pipe = SimpleNamespace(scheduler=scheduler, prepare_latents=None)
+    pipe = SimpleNamespace(scheduler=scheduler, prepare_latents=None, maybe_free_model_hooks=None)
     with ExitStack() as stack:
-        drive(pipe, clock, 1, lambda: None, stack)
+        drive(pipe, clock, 1, lambda *seen: None, stack)
         scheduler.set_timesteps(10)
         for timestep in scheduler.timesteps:
             scale = float(scheduler.scale_model_input(one, timestep))  # 1 / sqrt(sigma^2 + 1)
