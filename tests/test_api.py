@@ -333,3 +333,18 @@ def test_a_text_where_a_list_of_layers_belongs_is_refused(pipe: Any, vectors: St
         ),
     ):
         pytest.fail("the context must not be entered")
+
+
+def test_recording_merged_tokens_says_what_the_mean_is_of(pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+    block = pipe.unet.get_submodule(SELF.removesuffix(".attn1"))
+    plain = type(block)
+    with icm_pipeline.record(pipe, layers=[SELF]):
+        make(pipe)
+    assert not caplog.records
+    block.__class__ = type("ToMeBlock", (plain,), {})  # as tomesd patches a block
+    with icm_pipeline.record(pipe, layers=[SELF]):
+        make(pipe)
+    block.__class__ = plain
+    assert [record.levelname for record in caplog.records if "merged token counts once" in record.message] == [
+        "WARNING"
+    ]

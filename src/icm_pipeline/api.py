@@ -1,11 +1,13 @@
 """The same pieces without Hydra: steer and record any known pipeline that its user has loaded himself."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.backbones.modules import merges_tokens
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorded
@@ -13,6 +15,8 @@ from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -48,7 +52,8 @@ def steer(
     chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
     index_of = chosen.option_index
     indices = index_of(option) if isinstance(option, str) else [index_of(name) for name in option]
-    with hooked(attach(pipe).with_layers(chosen.layers), chosen.layers, Shift(chosen, indices, strength), num_images):
+    backbone, shift = attach(pipe).with_layers(chosen.layers), Shift(chosen, indices, strength)
+    with hooked(backbone, chosen.layers, shift, num_images, reused=True):
         yield
 
 
@@ -158,6 +163,8 @@ def record(
     if steps is not None and (not steps or len(set(steps)) != len(steps) or min(steps) < 0):
         raise ValueError(f"steps={list(steps)}: give one or more steps, each once, counted from 0.")
     chosen = backbone.layers if layers is None else layers
+    if merges_tokens(backbone.denoiser):
+        log.warning("tomesd merges tokens: a merged token counts once in recorded means, however many it stands for.")
     with hooked(backbone.with_layers(chosen), chosen, seen, num_images):
         yield seen
     seen.leave_device()

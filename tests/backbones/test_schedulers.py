@@ -2,7 +2,9 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -15,7 +17,7 @@ from icm_pipeline.backbones.base import Backbone, BackboneError, Site
 from icm_pipeline.backbones.schedulers import SCHEDULERS, use_scheduler
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
-from icm_pipeline.hooks.clock import StepClock, noise_levels, step_numbers
+from icm_pipeline.hooks.clock import StepClock, drive, noise_levels, step_numbers
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.vectors import SteeringVectors
 
@@ -71,6 +73,25 @@ def test_schedulers_of_one_model_agree_on_how_noisy_a_timestep_is(stable_diffusi
     scheduler.set_timesteps(10)
     expected = [float(np.interp(float(t), np.arange(len(alphas)), (1 - alphas).sqrt())) for t in scheduler.timesteps]
     assert noise_levels(scheduler) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "HeunDiscreteScheduler"])
+@pytest.mark.parametrize("use_karras_sigmas", [False, True])
+def test_every_pass_of_a_second_order_schedule_has_the_noise_that_its_input_is_scaled_by(
+    name: str, use_karras_sigmas: bool
+) -> None:
+    scheduler: Any = getattr(diffusers, name)(use_karras_sigmas=use_karras_sigmas)
+    clock, one, steps = StepClock(), torch.ones(1), list[int]()
+    pipe = SimpleNamespace(scheduler=scheduler, prepare_latents=None, maybe_free_model_hooks=None)
+    with ExitStack() as stack:
+        drive(pipe, clock, 1, lambda *seen: None, stack)
+        scheduler.set_timesteps(10)
+        for timestep in scheduler.timesteps:
+            scale = float(scheduler.scale_model_input(one, timestep))  # 1 / sqrt(sigma^2 + 1)
+            assert clock.noise_level == pytest.approx((1 - scale**2) ** 0.5, abs=1e-4)
+            steps.append(clock.step)
+            scheduler.step(one, timestep, one)
+    assert steps == [(i + 1) // 2 for i in range(19)]
 
 
 def test_flow_matching_levels_compare_by_signal_to_noise() -> None:

@@ -232,3 +232,100 @@ def test_vectors_of_another_width_change_nothing(pipe: Any, vectors: SteeringVec
     with pytest.raises(FoldingError, match=f"{last} are .* wide"):
         icm_pipeline.fold(pipe, wrong, "man", **GIVEN)
     assert torch.equal(make(pipe), plain)
+
+
+def test_a_layer_that_is_read_from_disk_in_every_call_is_refused(vectors: SteeringVectors, tmp_path: Path) -> None:
+    pipe = quiet("sd")
+    pipe.unet.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="leaf_level",
+        offload_to_disk_path=str(tmp_path),
+    )  # fmt: skip
+    plain = make(pipe)
+    with pytest.raises(FoldingError, match=r"disk .*Fold before"):
+        icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+    assert torch.equal(make(pipe), plain)
+
+
+def test_a_fold_before_offloading_to_disk_stays(vectors: SteeringVectors, tmp_path: Path) -> None:
+    pipe = quiet("sd")
+    icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+    folded = make(pipe)
+    pipe.unet.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="block_level",
+        num_blocks_per_group=1, offload_to_disk_path=str(tmp_path),
+    )  # fmt: skip
+    close(make(pipe), folded)
+    with pytest.raises(FoldingError, match="disk"):
+        icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+
+
+def test_offloading_into_memory_is_folded(pipe: Any, vectors: SteeringVectors) -> None:
+    with icm_pipeline.fold(pipe, vectors, "man", **GIVEN):
+        expected = make(pipe)
+    offloaded = quiet("sd")
+    offloaded.unet.load_state_dict(pipe.unet.state_dict())
+    offloaded.text_encoder.load_state_dict(pipe.text_encoder.state_dict())
+    offloaded.unet.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="leaf_level"
+    )
+    with icm_pipeline.fold(offloaded, vectors, "man", **GIVEN):
+        close(make(offloaded), expected)
+
+
+def test_a_bias_too_coarse_for_the_shift_is_refused_and_no_other_is_changed(vectors: SteeringVectors) -> None:
+    pipe = quiet("sd")
+    first, second = (pipe.unet.get_submodule(layer) for layer in (ATTENTION, FEED_FORWARD))
+    second.net[-1].bias.data.uniform_(0.5, 1)
+    pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    first.to(torch.float32)
+    before = [projection.bias.float() for projection in (first.to_out[0], second.net[-1])]
+    with pytest.raises(FoldingError, match=rf"{FEED_FORWARD} is kept in float8_e4m3fn, whose rounding takes \d+% "):
+        icm_pipeline.fold(pipe, vectors, "man", **{**GIVEN, "alpha": 0.3})
+    assert all(map(torch.equal, before, [each.bias.float() for each in (first.to_out[0], second.net[-1])]))
+
+
+def test_a_fold_under_a_lora_stays_when_the_adapter_is_merged_unloaded_and_saved(
+    vectors: SteeringVectors, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    pipe = quiet("sd")
+    targets = ["attn1.to_out.0", "ff.net.2"]
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    plain = make(pipe)
+    with icm_pipeline.steer(pipe, vectors, "man", alpha=2.0):
+        steered = make(pipe)
+    with icm_pipeline.fold(pipe, vectors, "man", **GIVEN):
+        close(make(pipe), steered)
+    assert torch.equal(make(pipe), plain)
+    icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+    pipe.fuse_lora(components=["unet"])
+    close(make(pipe), steered)
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path)
+    loaded = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    loaded.set_progress_bar_config(disable=True)
+    close(make(loaded), steered)
+
+
+class Adapter(torch.nn.Module):
+    """What PEFT puts in a layer's place: a LoRA adds to the layer, others do what they do."""
+
+    def __init__(self, base_layer: torch.nn.Module, is_lora: bool) -> None:
+        super().__init__()
+        self.base_layer, self.is_lora = base_layer, is_lora
+        if is_lora:
+            self.lora_A = torch.nn.ModuleDict()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + 1 if self.is_lora else 2 * self.base_layer(x)
+
+
+@pytest.mark.parametrize("is_lora", [True, False])
+def test_a_lora_is_folded_beneath_and_another_adapter_refused(vectors: SteeringVectors, is_lora: bool) -> None:
+    pipe = quiet("sd")
+    attention = pipe.unet.get_submodule(ATTENTION)
+    attention.to_out[0] = Adapter(attention.to_out[0], is_lora)
+    if is_lora:
+        return folding_is_steering(pipe, [ATTENTION])
+    with pytest.raises(FoldingError, match="PEFT"):
+        icm_pipeline.fold(pipe, vectors.of_layers([ATTENTION]), "man", **GIVEN)

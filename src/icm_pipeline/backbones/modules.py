@@ -21,3 +21,8 @@ def path_to(module: nn.Module, name: str) -> list[nn.Module]:
         inside = way[-1]._modules.get(word)  # diffusers' own getattr is slow, and this is asked of hundreds of layers
         way.append(getattr(way[-1], word) if inside is None else inside)
     return way
+
+
+def merges_tokens(module: nn.Module) -> bool:
+    """Say whether tomesd is on: its blocks give some layers fewer tokens, of which one may stand for several."""
+    return any(type(part).__name__ == "ToMeBlock" for part in uncompiled(module).modules())

@@ -19,6 +19,7 @@ from torch import Tensor
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.modules import is_compiled
 from icm_pipeline.hooks.clock import StepClock
+from icm_pipeline.hooks.reached import note_computed
 from icm_pipeline.hooks.wrapping import wrapped
 from icm_pipeline.store.files import written_whole
 
@@ -126,6 +127,7 @@ def replayed(backbone: Backbone, outputs: Sequence[Tensor]) -> Iterator[None]:
         output = next(left, None)
         if output is None:
             return forward(*args, **kwargs)
+        note_computed(backbone.denoiser, False)
         return (output.to(backbone.pipe._execution_device),)
 
     with wrapped(backbone.denoiser, "forward", replaying):

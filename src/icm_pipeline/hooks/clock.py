@@ -27,7 +27,7 @@ class StepClock:
         self.run = 0
         """How often the scheduler was set up since the clock was made."""
         self.reached: set[str] = set()
-        """The layers that ran in this run."""
+        """The layers that a hook was shown in this pass."""
         self.ran: set[int] = set()
         """The steps that the denoiser ran in, in this run."""
         self.call: Call | None = None
@@ -37,9 +37,12 @@ class StepClock:
         """Whether the pipeline has told the number of images of the run that it is about to begin."""
         self.start([1.0])
 
-    def start(self, levels: Sequence[float], timesteps: Any = ()) -> None:
-        """Begin a run whose passes have these timesteps and noise levels; passes at the same level are one step."""
-        self._levels, self.steps = list(levels), step_numbers(levels)
+    def start(self, levels: Sequence[float], timesteps: Any = (), steps: Sequence[int] | None = None) -> None:
+        """Begin a run whose passes have these timesteps and noise levels.
+
+        If no steps are given, passes at one level are one step.
+        """
+        self._levels, self.steps = list(levels), step_numbers(levels) if steps is None else list(steps)
         self._timesteps = timesteps
         self._values = timesteps.tolist() if isinstance(timesteps, Tensor) else [float(at) for at in timesteps]
         self.num_steps = self.steps[-1] + 1
@@ -106,7 +109,8 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[
     def starting(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         end_run(False)
         result = set_timesteps(*args, **kwargs)
-        clock.start(noise_levels(pipe.scheduler), pipe.scheduler.timesteps)
+        levels, scheduler = noise_levels(pipe.scheduler), pipe.scheduler
+        clock.start(levels, scheduler.timesteps, _steps_by_midpoints(levels) if _has_midpoints(scheduler) else None)
         clock.run += 1
         if not clock.is_told:  # what was told of a run before does not hold for this one
             clock.num_images = expected
@@ -157,12 +161,24 @@ def noise_levels(scheduler: Any) -> list[float]:
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(sigmas) >= len(timesteps):
         noise = [float(sigma) for sigma in sigmas[: len(timesteps)]]
+        if _has_midpoints(scheduler):
+            noise[1::2] = [float(sigma) for sigma in scheduler.sigmas_interpol[1 : len(timesteps) : 2]]
         signal = [1 - sigma for sigma in noise] if _is_flow(scheduler) else [1.0] * len(noise)
         return [s / math.hypot(s, a) for s, a in zip(noise, signal, strict=True)]
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:
         raise BackboneError(f"{type(scheduler).__name__} does not say how much noise its timesteps have.")
     return [math.sqrt(max(0.0, 1 - float(alphas[int(t)]))) for t in timesteps]
+
+
+def _has_midpoints(scheduler: Any) -> bool:
+    """Say whether every second pass is made between two noise levels, as KDPM2's."""
+    return "KDPM2DiscreteScheduler" in (base.__name__ for base in type(scheduler).__mro__)
+
+
+def _steps_by_midpoints(levels: Sequence[float]) -> list[int]:
+    """Return the step of each pass where a midpoint belongs to the step it leads to."""
+    return [(i + 1) // 2 for i in range(len(levels))]
 
 
 def _is_flow(scheduler: Any) -> bool:

@@ -3,6 +3,9 @@
 Compiled is a denoiser that torch.compile wrapped, one compiled in place by its own compile(), and one whose blocks are
 (diffusers' compile_repeated_blocks). A hook registered after the first compiled call is never run, in silence. So one
 function stays registered on every module that was ever shown to a hook, and does nothing until something is on for it.
+
+By default torch runs one block's graph for every block of its class, even for one with other hooks, so that a hook on
+one block alone is passed over. In the context graphs are made that look at hooks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +24,7 @@ HOOK = -1  # its key among a module's hooks; those of torch's own handles begin 
 # By module, so two runs share nothing here unless they share a model.
 _on: WeakKeyDictionary[nn.Module, list[After]] = WeakKeyDictionary()
 _seen: WeakSet[nn.Module] = WeakSet()  # modules for which the function has run: their graphs can be broken
+_num_graphs = 0  # that torch had made when a context was last left
 
 
 @cache
@@ -42,8 +46,6 @@ def _register(modules: Sequence[nn.Module]) -> None:
     missing = [module for module in modules if HOOK not in module._forward_hooks]
     if not missing:
         return
-    # By default a graph is run for every block of a class, even for one with other hooks than it was made with.
-    torch._dynamo.config.skip_nnmodule_hook_guards = False
     torch._dynamo.reset()
     for module in missing:
         module._forward_hooks[HOOK] = _registered()
@@ -60,6 +62,20 @@ def _take_off(modules: Sequence[nn.Module]) -> None:
 
 
 @contextmanager
+def _looking_at_hooks() -> Iterator[None]:
+    """Let torch make graphs that look at hooks; forget all if some were made since that do not."""
+    global _num_graphs
+    made = torch._dynamo.utils.counters["stats"]
+    if torch._dynamo.config.skip_nnmodule_hook_guards and made["unique_graphs"] != _num_graphs:
+        torch._dynamo.reset()
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False):
+        try:
+            yield
+        finally:
+            _num_graphs = made["unique_graphs"]
+
+
+@contextmanager
 def switched_on(sites: Sequence[Site], modules: Sequence[nn.Module], afters: Sequence[After]) -> Iterator[None]:
     """Run what belongs after each site's module in the context.
 
@@ -69,19 +85,20 @@ def switched_on(sites: Sequence[Site], modules: Sequence[nn.Module], afters: Seq
     gated = [site.layer for site in sites if site.gated]
     if gated:
         raise BackboneError(f"Sites behind a gate cannot be reached in a compiled model: {', '.join(gated)}.")
-    _register(modules)
-    for module, after in zip(modules, afters, strict=True):
-        _on.setdefault(module, []).append(after)
-    try:
-        yield
-    except torch._dynamo.exc.Unsupported as error:
-        if "torch.compiler.disable" not in str(error):
-            raise
-        raise BackboneError(
-            "This denoiser was compiled with fullgraph=True, and showing a layer to a hook takes a break in the graph: "
-            "compile it without, or steer and record it before it is compiled."
-        ) from error
-    finally:
+    with _looking_at_hooks():
+        _register(modules)
         for module, after in zip(modules, afters, strict=True):
-            _on[module].remove(after)
-        _take_off(modules)
+            _on.setdefault(module, []).append(after)
+        try:
+            yield
+        except torch._dynamo.exc.Unsupported as error:
+            if "torch.compiler.disable" not in str(error):
+                raise
+            raise BackboneError(
+                "This denoiser was compiled with fullgraph=True, and showing a layer to a hook takes a break in the "
+                "graph: compile it without, or steer and record it before it is compiled."
+            ) from error
+        finally:
+            for module, after in zip(modules, afters, strict=True):
+                _on[module].remove(after)
+            _take_off(modules)

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Family, Site
 from icm_pipeline.backbones.modules import is_compiled, path_to, uncompiled
+from icm_pipeline.hooks.caches import check_caches, reset_caches
 from icm_pipeline.hooks.clock import StepClock, drive
 from icm_pipeline.hooks.compiled import switched_on
 from icm_pipeline.hooks.gated import CaughtGates, away_from_zero
 from icm_pipeline.hooks.owned import is_own
+from icm_pipeline.hooks.reached import check_every_step, note_computed
+from icm_pipeline.hooks.turns import check_turn, own_turn
 from icm_pipeline.hooks.wrapping import wrapped
 
 
@@ -37,7 +40,12 @@ class Hook(Protocol):
 
 @contextmanager
 def hooked(
-    backbone: Backbone, layers: Sequence[str], hook: Hook | None, num_images: int | None = None
+    backbone: Backbone,
+    layers: Sequence[str],
+    hook: Hook | None,
+    num_images: int | None = None,
+    *,
+    reused: bool = False,
 ) -> Iterator[StepClock]:
     """Call `hook` with the conditional image tokens of every named layer while the context lasts.
 
@@ -51,9 +59,11 @@ def hooked(
             images = pipe("a face of a doctor").images
 
     num_images: how many images are made at once, None to let the pipeline tell; a pipeline that makes another number
-    is refused. Of several contexts the outer one's hook sees a layer first. Everything registered or wrapped is taken
-    off again on exit, after an exception too; on a compiled denoiser hooks that do nothing stay. Raises BackboneError
-    for a call of the denoiser whose step or images are not known and, when a run ends, if a layer was never reached.
+    is refused. reused: whether the hook may see an output that a cache kept from an earlier step, as a shift may. Of
+    several contexts the outer one's hook sees a layer first. Everything registered or wrapped is taken off again on
+    exit, after an exception too, and diffusers' caches are emptied; on a compiled denoiser hooks that do nothing stay.
+    Raises BackboneError for a cache that skips layers, for a context or call of another thread, for a call of the
+    denoiser whose step or images are not known and at the end of a step in which a layer did not run.
     """
     assert hook is not None or not layers
     clock = StepClock(num_images)
@@ -65,19 +75,31 @@ def hooked(
         if not clock.is_open:
             return
         clock.is_open = False
-        _check_reached(backbone, denoiser, layers, clock)
         told = getattr(hook, "end_run", None)
         if told is not None and (is_seen or (clock.calls_in_run and not clock.is_pipelines)):
             told(clock)
 
     with ExitStack() as stack:
-        drive(backbone.pipe, clock, num_images, end_run, stack)
-        _count_calls(backbone, clock, stack)
+        thread = stack.enter_context(own_turn(backbone))
+        ways = [path_to(uncompiled(denoiser), site.module) for site in sites]
+
+        def check() -> None:
+            if hook is not None:
+                check_caches(backbone, ways, reused)
+
+        def between_runs(is_seen: bool) -> None:
+            end_run(is_seen)
+            check()
+
+        check()
+        drive(backbone.pipe, clock, num_images, between_runs, stack)
+        _count_calls(backbone, clock, thread, stack)
         if hook is None:
             yield clock
             return
+        stack.callback(reset_caches, backbone)
+        check_every_step(backbone, layers, clock, stack)
         gates = CaughtGates(backbone, stack)
-        ways = [path_to(uncompiled(denoiser), site.module) for site in sites]
         modules = [way[-1] for way in ways]
         afters = [_after(site, backbone.family, hook, clock, gates) for site in sites]
         if any(map(is_compiled, {denoiser, *(module for way in ways for module in way)})):
@@ -91,25 +113,14 @@ def hooked(
         end_run(False)
 
 
-def _check_reached(backbone: Backbone, denoiser: nn.Module, layers: Sequence[str], clock: StepClock) -> None:
-    """Raise BackboneError if the run that ends has left a layer out, so that nothing is skipped in silence.
-
-    A run without this denoiser is another pipeline's, with the same scheduler, unless the denoiser was replaced.
-    """
-    missed = [layer for layer in layers if layer not in clock.reached]
-    if clock.num_passes and missed and (clock.calls_in_run or backbone.denoiser is not denoiser):
-        raise BackboneError(
-            f"{len(missed)} of {len(layers)} layers were never reached in {len(clock.ran)} steps of {backbone.name}, "
-            f"{missed[0]} among them. Was the denoiser or a part of it replaced or compiled meanwhile?"
-        )
-
-
-def _count_calls(backbone: Backbone, clock: StepClock, stack: ExitStack) -> None:
+def _count_calls(backbone: Backbone, clock: StepClock, thread: int, stack: ExitStack) -> None:
     """Tell the clock, before each call of the denoiser, what the call is."""
     denoiser, pipe, family = backbone.denoiser, backbone.pipe, backbone.family
     scheduler = pipe.scheduler
 
     def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        check_turn(backbone, thread)
+        note_computed(denoiser, True)
         num_images = _known_images(backbone, scheduler, clock)
         if clock.calls_in_run == 0:
             inputs = inspect.signature(uncompiled(denoiser).forward).bind(*args, **kwargs).arguments
@@ -165,10 +176,10 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
     write_into = None if gated else getattr(hook, "write_into", None)
 
     def after(module: nn.Module, args: Any, output: Any) -> Any:
-        clock.reached.add(layer)
         call, rows = clock.call, clock.rows
         if call is None or rows is None:
             return None
+        clock.reached.add(layer)
         into = write_into if write_into and is_own(output) else None  # asked before anything here holds it too
         tokens = read(output, site, call)
         if tokens.shape[0] != call.num_rows:

@@ -1,8 +1,8 @@
 """Steering at no cost: a shift that is the same at every step and for every row is a bias of the layer's last map.
 
 A layer ends in a linear map with a bias, y = W x + c, so that y + s = W x + (c + s). That is exact up to the rounding
-of the bias's own dtype. What depends on the step, on the tokens or on which half of guidance a row belongs to cannot be
-folded and is refused with the reason.
+of the bias's own dtype, which is refused where it takes too much. What depends on the step, on the tokens or on which
+half of guidance a row belongs to cannot be folded and is refused with the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, Call, Site
-from icm_pipeline.backbones.modules import uncompiled
+from icm_pipeline.backbones.modules import path_to, uncompiled
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 
 SAME = 1e-5  # largest difference of a unit direction, or relative difference of a length, that counts as rounding
+LOST = 0.05  # share of a shift that the rounding of a bias may take
 
 
 class FoldingError(ValueError):
@@ -27,10 +28,15 @@ class Folded:
     """Shifts that were folded into a pipeline. As a context it takes them out again at its end, bitwise."""
 
     def __init__(self, backbone: Backbone, shifts: Mapping[str, Tensor]) -> None:
-        shifted = [_shifted(backbone, backbone.site(layer), shift) for layer, shift in shifts.items()]
-        self._before = [(projection, projection.bias.detach().clone()) for projection, _ in shifted]
-        for projection, bias in shifted:
-            _set_bias(projection, bias)
+        shifted = {layer: _shifted(backbone, backbone.site(layer), shift) for layer, shift in shifts.items()}
+        self._before = [(projection, projection.bias.detach().clone()) for projection, _ in shifted.values()]
+        try:
+            for (layer, (projection, bias)), (_, before) in zip(shifted.items(), self._before, strict=True):
+                _set_bias(projection, bias)
+                _check_arrived(layer, projection.bias.detach(), bias, before)
+        except FoldingError:
+            self.undo()
+            raise
 
     def undo(self) -> None:
         """Give every projection the bias it had before; does nothing the second time."""
@@ -89,14 +95,19 @@ def _shifted(backbone: Backbone, site: Site, shift: Tensor) -> tuple[nn.Linear, 
     row, call = torch.zeros(1, 8, 1), Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
     if backbone.family.read(row, site, call).shape != row.shape:
         raise FoldingError(f"{site.layer} projects text tokens with the image tokens' map, so a bias shifts both.")
-    module: Any = uncompiled(backbone.denoiser).get_submodule(site.module)
+    way = path_to(uncompiled(backbone.denoiser), site.module)
+    module: Any = uncompiled(way[-1])
     chain = getattr(module, "to_out", None) or getattr(module, "net", None)
     if not isinstance(chain, nn.ModuleList):
         raise FoldingError(f"{site.layer} ends in no linear map of its own, so there is no bias to fold into.")
-    *_, projection = [part for part in chain if not isinstance(part, nn.Dropout)]
-    if not isinstance(projection, nn.Linear):
-        raise FoldingError(f"{site.layer} ends in a {type(projection).__name__}, not in a plain nn.Linear.")
+    *_, last = [part for part in chain if not isinstance(part, nn.Dropout)]
+    projection = _without_lora(site.layer, last)
     bias = projection.bias
+    if any(_is_read_elsewhere(part, bias) for part in (*way, last, projection)):
+        raise FoldingError(
+            f"The weights of {site.layer} are offloaded in groups and read from disk in every call, so what is written "
+            "into its bias is lost. Fold before the offloading is enabled, or use steer()."
+        )
     if bias is None or bias.is_meta:
         raise FoldingError(f"The last map of {site.layer} has no bias, or none that is loaded (offload): use steer().")
     if bias.shape != shift.shape:
@@ -106,6 +117,39 @@ def _shifted(backbone: Backbone, site: Site, shift: Tensor) -> tuple[nn.Linear, 
         )
     factor = float(getattr(module, "rescale_output_factor", 1.0))  # what the module divides its output by
     return projection, bias.detach().double() + factor * shift.to(bias.device)
+
+
+def _without_lora(layer: str, projection: nn.Module) -> nn.Linear:
+    """Return the linear map, of a LoRA's layer the one that it adds to; raises FoldingError for anything else."""
+    while hasattr(projection, "lora_A") and isinstance(projection.base_layer, nn.Module):
+        projection = projection.base_layer
+    if hasattr(projection, "base_layer"):
+        raise FoldingError(
+            f"{layer} ends in a PEFT layer that is no LoRA and may scale what its map gives. Merge or unload the "
+            "adapter first, or use steer()."
+        )
+    if not isinstance(projection, nn.Linear):
+        raise FoldingError(f"{layer} ends in a {type(projection).__name__}, not in a plain nn.Linear.")
+    return projection
+
+
+def _is_read_elsewhere(module: nn.Module, bias: Any) -> bool:
+    """Say whether diffusers' group offloading reads the module's weights from disk or from a copy in every call."""
+    registry: Any = getattr(module, "_diffusers_hook", None)
+    groups = [getattr(hook, "group", None) for hook in registry.hooks.values()] if registry is not None else []
+    copies = [group.cpu_param_dict.get(bias) for group in groups if group is not None]
+    on_disk = any(getattr(group, "offload_to_disk_path", None) for group in groups)
+    return on_disk or any(copy is not None and copy.data_ptr() != bias.data_ptr() for copy in copies)
+
+
+def _check_arrived(layer: str, bias: Tensor, wanted: Tensor, before: Tensor) -> None:
+    """Raise FoldingError if a bias does not hold what was written into it."""
+    lost = float((bias.double() - wanted).norm() / (wanted - before.double()).norm().clamp_min(1e-300))
+    if not lost <= LOST:
+        raise FoldingError(
+            f"The bias of {layer} is kept in {str(bias.dtype).removeprefix('torch.')}, whose rounding takes {lost:.0%} "
+            "of the shift. Use steer(), or keep this layer in a finer dtype."
+        )
 
 
 @torch.no_grad()
