@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from icm_pipeline.backbones import loading
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.parts import check_parts, folder_index
+from icm_pipeline.machine import hub
 from icm_pipeline.zoo.paths import ZOO
 from tests.helpers.models import load
 
@@ -112,7 +115,13 @@ def test_weights_that_are_only_pickled_are_refused_and_not_read(copy: Path) -> N
         load(copy)
 
 
-def test_a_variant_that_is_not_there_is_refused_with_the_files(copy: Path) -> None:
+def test_a_folder_without_weights_of_any_variant_is_loaded_with_its_own(copy: Path) -> None:
+    assert load(copy, variant="fp16").pipe is not None
+
+
+def test_a_part_without_weights_of_the_variant_is_refused_with_the_files(copy: Path) -> None:
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".fp16.safetensors"))
     with pytest.raises(BackboneError, match=r"no weights of model\.variant=fp16: .*safetensors"):
         load(copy, variant="fp16")
 
@@ -143,6 +152,20 @@ def test_a_library_that_loads_another_dtype_than_asked_is_told(
 def test_a_hub_id_without_a_network_names_the_local_alternative() -> None:
     with pytest.raises(BackboneError, match=r"could not be fetched from the hub .* model\.path=/that/folder"):
         load("nobody/nothing")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    monkeypatch.setattr(loading, "hub_answers", lambda: False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BackboneError, match=r"the hub \(which cannot be reached") as caught:
+        load("nobody/nothing")
+    assert "Retrying" not in caplog.text
+    assert not constants.HF_HUB_OFFLINE
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_embedded_model_is_refused_with_what_the_package_ships() -> None:

@@ -1,6 +1,7 @@
 """Load diffusers pipelines from local folders and hub ids, safetensors only, and place them on a device."""
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +12,16 @@ import transformers
 from safetensors import SafetensorError
 
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.backbones.parts import check_parts, folder_index
+from icm_pipeline.backbones.parts import check_parts, folder_index, variant_in
 from icm_pipeline.config import choices
 from icm_pipeline.config.schema import ComputeConfig, ModelConfig
+from icm_pipeline.machine.hub import asked_once, hub_answers
 from icm_pipeline.text import count_text
 from icm_pipeline.zoo.paths import local_folder
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in choices.DTYPES}
+
+log = logging.getLogger(__name__)
 
 
 def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping[str, str]) -> Any:
@@ -33,6 +37,8 @@ def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping
             index = diffusers.DiffusionPipeline.load_config(path, revision=model.revision)
     else:
         index = folder_index(folder, path)
+        if (variant := variant_in(folder, model.variant)) != model.variant:
+            log.info("%s has no weights of model.variant=%s: its own are loaded", folder, model.variant)
     class_name = str(index.get("_class_name"))
     if class_name not in denoisers:
         raise BackboneError(f"{path} holds a {class_name}, which is not known here. Known: {', '.join(denoisers)}.")
@@ -121,10 +127,13 @@ def _check_loaded_dtype(denoiser: torch.nn.Module, dtype: str) -> None:
 @contextmanager
 def _hub_errors(path: str) -> Iterator[None]:
     try:
-        yield
+        with asked_once(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")  # which diffusers gives
+            yield
     except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if hub_answers() else "which cannot be reached from here"
         raise BackboneError(
-            f"{path!r} could not be fetched from the hub ({str(error).splitlines()[0]}). Without a network, save the "
+            f"{path!r} could not be fetched from the hub ({reason}). Without a network, save the "
             "pipeline to a folder elsewhere and set model.path=/that/folder."
         ) from error
 

@@ -20,7 +20,13 @@ def check_model(model: ModelConfig) -> None:
     """Raise BackboneError for a model on this disk whose folder is not complete; nothing is loaded."""
     folder = local_folder(model.path)
     if folder is not None:
-        check_parts(folder, folder_index(folder, model.path), model.variant)
+        index = folder_index(folder, model.path)
+        check_parts(folder, index, variant_in(folder, model.variant))
+
+
+def variant_in(folder: Path, variant: str | None) -> str | None:
+    """Return the variant to load: None where a folder has plain weights alone, as a pipeline that was saved again."""
+    return variant if any("." in file.stem for file in folder.glob("*/*.safetensors")) else None
 
 
 def folder_index(folder: Path, path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from icm_pipeline.config.schema import Settings, value_at
 from icm_pipeline.evaluation.judging import check_reference
 from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.machine.devices import check_device
+from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES
 
 
@@ -16,9 +17,7 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
     That is a device, weights that are missing or not whole, a package, a folder, or an option that a judge cannot tell.
     """
     stages = [STAGES[name] for name in names]
-    for stage in stages:
-        for device in () if stage.shared and settings.devices else stage.devices(settings):
-            check_device(str(value_at(settings, device)), device)
+    _check_devices(settings, [stage for stage in stages if not (stage.shared and settings.devices)])
     if any("compute.device" in stage.devices(settings) for stage in stages):
         check_model(settings.model)
     if settings.images is not None:  # its stages look at their judges first
@@ -32,3 +31,10 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
         check_labeler(settings.judge, "judge", drifting | own)
         check_labeler(settings.evaluate.clip, "evaluate.clip", {})
         check_reference(settings.evaluate)
+
+
+def _check_devices(settings: Settings, stages: Sequence[Stage]) -> None:
+    """Refuse a device by its setting; where the model's cannot be used, judges and probes on it are left out."""
+    for setting in dict.fromkeys(setting for stage in stages for setting in stage.devices(settings)):
+        device = str(value_at(settings, setting))
+        check_device(device, "compute.device" if device == settings.compute.device else setting)

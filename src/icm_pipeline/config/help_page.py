@@ -8,6 +8,7 @@ from icm_pipeline.config.conf_folder import conf_path
 GROUPS = {
     "experiment": ("a whole run or sweep by name, for a table or figure", "experiment=alpha_sweep"),
     "model": ("what generates the images", "model=sdxl model.path=/models/sdxl"),
+    "world": ("what its pictures show, and so who judges them", "model=local model.path=/mine world=portraits"),
     "compute": ("where and how it computes; compute.device moves judges and probes with it", "compute=cpu"),
     "attribute": ("the choice that prompts leave open, its options and prompts", "attribute=age"),
     "layers": ("which layers are steered", "layers=cross_attention layers.k=3"),

@@ -36,5 +36,8 @@ def check_device(device: str, setting: str) -> None:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{setting}={device} cannot be used here ({reason}). Set {setting}=cpu.") from error
+        reason = str(error).splitlines()[0].split(". ")[0]
+        way = f"Set {setting}=cpu."
+        if setting == "compute.device":
+            way = "Set compute=cpu, or compute.device=cpu in place of another one; judges and probes follow it."
+        raise ValueError(f"{setting}={device} cannot be used here ({reason}). {way}") from error

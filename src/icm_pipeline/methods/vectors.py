@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from icm_pipeline.machine.hub import asked_once
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.store.files import written_whole
 
@@ -171,7 +172,8 @@ def _local(path: str | Path, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(path, FILE_NAME, revision=revision))
+        with asked_once():
+            return Path(hf_hub_download(path, FILE_NAME, revision=revision))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} is no file here, and {FILE_NAME} could not be fetched from the hub's repository of that "

@@ -40,7 +40,8 @@ def _check_judges(settings: Settings) -> None:
         found = ", ".join(f"{name}.path={judges[name].path}" for name in wrong)
         raise ConfigError(
             f"model.path={settings.model.path} would be judged by {found}, made for the embedded model's portraits and "
-            f"nothing else. Add {' '.join(PHOTO_JUDGES[name] for name in wrong)} and an attribute of photographs "
-            "(attribute=gender_photo), or begin with an experiment such as experiment=sdxl_gender. For a model that "
-            "draws those portraits give the folders of the judges trained with it (labeler.path=/folder ...)."
+            "nothing else. Leave the choice to a model's own file (model=sdxl model.path=<folder>, or model=local for "
+            f"any other), or add {' '.join(PHOTO_JUDGES[name] for name in wrong)} and an attribute of photographs "
+            "(attribute=gender_photo). For a model that draws those portraits give the folders of the judges trained "
+            "with it (labeler.path=/folder ...)."
         )
