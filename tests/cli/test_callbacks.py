@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
-from icm_pipeline.cli.callbacks import NoteSweep
+from icm_pipeline.cli.callbacks import NoteSweep, _check_varied
 from icm_pipeline.cli.job import main
 from icm_pipeline.cli.running import RunningSweep, this_command
 from icm_pipeline.config.compose import register_resolvers
@@ -97,3 +98,32 @@ def test_force_is_refused_where_jobs_run_at_once(multirun: Callable[..., Any]) -
     multirun("force=true")
     with pytest.raises(SystemExit, match=r"error: force=true .* leave out hydra/launcher"):
         multirun("force=true", "hydra.launcher._target_=elsewhere.Launcher")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["experiment=alpha_sweep,k_sweep"],
+            r"alpha_sweep,k_sweep cannot be one sweep: alpha .*=alpha_sweep",
+        ),
+        (["experiment=gender,k_sweep"], r"cannot be one sweep: layers\.k would be varied too"),
+        (["experiment=[sd15_gender,alpha_sweep],[sd15_age,alpha_sweep]", "seed=1"], "cannot be one sweep: alpha"),
+        (
+            ["model=tiny,sd15", "experiment=alpha_sweep"],
+            "alpha would be varied too, for each model",
+        ),
+        (["model=tiny,sd15", "experiment=alpha_sweep", "alpha=1,2"], None),
+        (["experiment=gender,age", "model=tiny,sd15"], None),
+        (["experiment=layers_ablation", "model=tiny,sd15", "alpha=1,2"], None),
+    ],
+)
+def test_what_is_varied_for_each_choice_in_its_own_way_is_no_sweep(
+    multirun: Callable[..., Any], words: list[str], said: str | None
+) -> None:
+    config = GlobalHydra.instance().config_loader().load_configuration("config", words, RunMode.MULTIRUN)
+    if said is None:
+        _check_varied(config)
+    else:
+        with pytest.raises(SystemExit, match=said):
+            _check_varied(config)

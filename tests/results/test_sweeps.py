@@ -37,7 +37,7 @@ def add_job(tmp_path: Path) -> Callable[..., None]:
     originals = write_images(tmp_path / "outputs/artifacts/originals/o", "originals", "gray")
 
     def add(
-        number: int,
+        number: int | str,
         fd: float,
         clip_i: float,
         words: tuple[str, ...] = (),
@@ -72,6 +72,12 @@ def test_jobs_come_in_the_order_of_their_numbers(tmp_path: Path, add_job: Callab
     for number in (10, 2, 1):
         add_job(number, 0.1, 0.9)
     assert [job.name for job in read(tmp_path).jobs] == ["1", "2", "10"]
+
+
+def test_jobs_in_folders_of_folders_are_found_and_named_by_both(tmp_path: Path, add_job: Callable[..., None]) -> None:
+    for name in ("a/10", "a/2", "b=1/0"):
+        add_job(name, 0.1, 0.9)
+    assert [job.name for job in read(tmp_path).jobs] == ["a/2", "a/10", "b=1/0"]
 
 
 def test_what_differs_between_the_jobs_is_found(tmp_path: Path, add_job: Callable[..., None]) -> None:

@@ -29,6 +29,28 @@ def test_the_configured_tracker_is_made(settings_with: Compose, tmp_path: Path, 
     assert type(make_tracker(settings_with(*words), tmp_path, None)) is kind
 
 
+def test_the_environment_of_wandb_beats_our_defaults_and_our_settings_beat_it(
+    compose_settings: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = {
+        "MODE": "disabled", "PROJECT": "theirs", "ENTITY": "team", "RUN_GROUP": "night", "DIR": str(tmp_path / "runs"),
+        "TAGS": "a,b", "NAME": "first", "JOB_TYPE": "trial",
+    }  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    tracker = compose_settings().tracker
+    assert (tracker.mode, tracker.project, tracker.entity, tracker.group) == ("disabled", "theirs", "team", "night")
+    assert compose_settings("tracker=csv").tracker.mode == "offline"
+    words = ("tracker.mode=offline", "tracker.project=mine", "tracker.group=null")
+    made = make_tracker(compose_settings(*words), tmp_path / "job", None)
+    options = vars(made)["_options"]
+    del options["config"], options["reinit"]
+    assert options == {
+        "mode": "offline", "project": "mine", "entity": "team", "group": "tiny-gender", "dir": str(tmp_path / "runs"),
+        "tags": ["tiny", "gender", "all", "a", "b"], "name": "first", "job_type": "trial",
+    }  # fmt: skip
+
+
 def test_tensorboard_is_made_where_it_is_installed(settings_with: Compose, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     tracker = make_tracker(settings_with("tracker.name=tensorboard"), tmp_path, None)

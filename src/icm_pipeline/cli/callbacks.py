@@ -5,12 +5,16 @@ It is noted for its report: Hydra's callback for the end is not called when a jo
 
 import copy
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
 from icm_pipeline.cli.running import this_command
@@ -37,6 +41,7 @@ class NoteSweep(Callback):
         if config.stage == "plan":
             _plan_here(config)
         _check_force(config)
+        _check_varied(config)
         if _sweep_dir(config) == _sweep_dir(OmegaConf.load(conf_path() / "config.yaml")):
             _take_folder(config)
         sweep = this_command.get()
@@ -90,6 +95,36 @@ def _check_force(config: Any) -> None:
             "error: force=true makes what jobs share once for each job where they run at once. Run one job with "
             "force=true first and the sweep without it, or leave out hydra/launcher."
         )
+
+
+def _check_varied(config: Any) -> None:
+    """End the program if what a sweep varies depends on a group that it varies too: each choice has another sweep.
+
+    Hydra asks the command's own configuration what to vary, and no job's: of two experiments that are sweeps it would
+    run neither, and of several models all with the alphas of one.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    words = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
+    fixed = [str(word.input_line) for word in words if not word.is_sweep_override()]
+    given = {word.get_key_element() for word in words}  # beats what an experiment varies
+    varied = _varied(config, given)
+    for word in words:
+        name = word.get_key_element()
+        is_group = name == "experiment" or (varied and name in config.hydra.runtime.choices)
+        for choice in word.sweep_string_iterator() if is_group and word.is_sweep_override() else ():
+            of_choice = loader.load_configuration(config.hydra.job.config_name, [
+                *config.hydra.overrides.hydra, *fixed, f"{name}={choice}"], RunMode.RUN)  # fmt: skip
+            if (others := _varied(of_choice, given)) != varied:
+                sys.exit(
+                    f"error: {word.input_line} cannot be one sweep: {', '.join(others | varied)} would be varied too, "
+                    f"for each {name} in its own way. Run one command for each: {name}={choice}, ..."
+                )
+
+
+def _varied(config: Any, given: Collection[str]) -> dict[str, Any]:
+    """Return what a configuration itself says that a sweep varies, but for what the command line gives."""
+    sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    return {name: value for name, value in (sweeper.get("params") or {}).items() if name not in given}
 
 
 def _check_secrets(config: Any) -> None:

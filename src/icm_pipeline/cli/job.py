@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from icm_pipeline.cli.outcome import Outcome, is_reported, outcome_of, report_st
 from icm_pipeline.cli.running import HydraJob, RunningSweep, this_command
 from icm_pipeline.config.compose import config_words, register_resolvers, to_settings
 from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.saved import primary_config
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.machine.memory import keep_freed_memory
 from icm_pipeline.pipeline.checks import check_stage
@@ -36,7 +38,8 @@ def run() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing a traceback
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback
     sweep, failure = RunningSweep(), None
-    of_hydra = hydra.main(version_base="1.3", config_path=str(conf_path()), config_name="config")
+    sys.argv[1:], primary = primary_config(sys.argv[1:])
+    of_hydra = hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=primary)
     before = this_command.set(sweep)
     try:
         of_hydra(partial(main, sweep))()

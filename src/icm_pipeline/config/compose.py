@@ -9,6 +9,7 @@ from icm_pipeline.config.checks import check
 from icm_pipeline.config.conf_folder import conf_path
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.help_page import groups_help
+from icm_pipeline.config.saved import primary_words
 from icm_pipeline.config.schema import Settings
 
 
@@ -24,8 +25,7 @@ def config_words(hydra: Any) -> list[str]:
             words.append(f"--config-path={path}")
         elif source.provider == "command-line":
             words.append(f"--config-dir={path}")
-    if hydra.job.config_name not in (None, "config"):
-        words.append(f"--config-name={hydra.job.config_name}")
+    words += primary_words(hydra.job.config_name)
     if hydra.searchpath:
         words.append(f"hydra.searchpath={json.dumps(list(hydra.searchpath), ensure_ascii=False)}")
     return words
@@ -62,6 +62,8 @@ def to_settings(cfg: Any) -> Settings:
 
     register_resolvers()
     try:
+        if OmegaConf.get_type(cfg) is not Settings:  # a primary configuration of one's own, without the schema
+            cfg = OmegaConf.merge(OmegaConf.structured(Settings), cfg)
         settings = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         missing = f"{error.full_key} has no value. Add it to its YAML file or give {error.full_key}=<value>."

@@ -116,17 +116,18 @@ def read_sweep(folder: Path, outputs: Path) -> Sweep:
     advice = "Give the folder that a multirun printed, such as multirun/2026-01-31/20-15-00."
     if not folder.is_dir():
         raise ValueError(f"sweep={folder} is no folder. {advice}")
-    folders = [path for path in folder.iterdir() if (path / ".hydra").is_dir() or (path / RESULT).is_file()]
+    found = {path.parent for name in (".hydra", RESULT) for path in folder.rglob(name)} - {folder}
+    folders = {path.relative_to(folder).as_posix(): path for path in found}  # hydra.sweep.subdir may have slashes
     if not folders:
         raise ValueError(
             f"sweep={folder} is not the folder of a sweep: no job's folder (0, 1, ...) lies in it. {advice}"
         )
     jobs, left_out = [], {}
-    for path in sorted(folders, key=lambda path: (int(path.name) if path.name.isdigit() else inf, path.name)):
+    for name in sorted(folders, key=_in_order):
         try:
-            jobs.append(_read_job(path, outputs))
+            jobs.append(_read_job(name, folders[name], outputs))
         except ArtifactError as error:
-            left_out[path.name] = str(error)
+            left_out[name] = str(error)
     if not jobs:
         alike: dict[str, list[str]] = {}
         for name, reason in left_out.items():
@@ -136,7 +137,12 @@ def read_sweep(folder: Path, outputs: Path) -> Sweep:
     return Sweep(folder, tuple(jobs), left_out)
 
 
-def _read_job(folder: Path, outputs: Path) -> SweepJob:
+def _in_order(name: str) -> list[tuple[float, str]]:
+    """Return what sorts jobs by their numbers, as far as their folders are numbered."""
+    return [(int(part) if part.isdigit() else inf, part) for part in name.split("/")]
+
+
+def _read_job(name: str, folder: Path, outputs: Path) -> SweepJob:
     """Raises ArtifactError if the job has no evaluation; the message says why."""
     try:
         result: JobResult = from_json(JobResult, json.loads((folder / RESULT).read_text("utf-8")))
@@ -155,7 +161,7 @@ def _read_job(folder: Path, outputs: Path) -> SweepJob:
     factors = _factors(evaluation, evaluation.steering, result.overrides)
     subject = make_key([evaluated.manifest.parents["originals"], evaluated.manifest.settings])
     steered, originals = (result.find(stage, outputs) for stage in ("steer", "originals"))
-    return SweepJob(folder.name, subject, factors, evaluation, steered, originals)
+    return SweepJob(name, subject, factors, evaluation, steered, originals)
 
 
 def _factors(evaluation: Evaluation, steering: Steering, overrides: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tracker that the configuration asks for."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def make_tracker(settings: Settings, folder: Path, sweep: Path | None) -> Tracke
     task = "sweep-report" if settings.sweep else settings.stage
     number = f"-{folder.name}" if sweep and not settings.sweep else ""
     group = tracker.group or (sweep_name(sweep) if sweep else subject)
+    told = os.environ.get  # what no setting of ours decides, W&B's users say in the environment
     return WandbTracker(
-        tracker.mode, folder, project=tracker.project, entity=tracker.entity, group=group, job_type=task,
-        name=f"{task}-{subject}{number}", tags=[made_by, settings.attribute.name, task], config=config,
+        tracker.mode, Path(told("WANDB_DIR") or folder), project=tracker.project, entity=tracker.entity, group=group,
+        job_type=told("WANDB_JOB_TYPE") or task, name=told("WANDB_NAME") or f"{task}-{subject}{number}",
+        tags=[made_by, settings.attribute.name, task, *filter(None, told("WANDB_TAGS", "").split(","))], config=config,
     )  # fmt: skip

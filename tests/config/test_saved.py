@@ -1,0 +1,54 @@
+"""A run begins again from the configuration that Hydra saved of it, whichever option names the folder."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from icm_pipeline.config.saved import primary_config, primary_words
+from tests.helpers.command_line import run_words
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a command of a second, and return the folder `.hydra` of its run."""
+    folder = tmp_path_factory.mktemp("run again")
+    assert run_words(["stage=plan", "attribute=age", "layers.k=5"], folder).returncode == 0
+    (found,) = folder.glob("outputs/runs/*/*/.hydra")
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [["--config-path", "{}", "--config-name=config"], ["-cp", "{}"], ["--config-dir={}"]]
+)
+def test_the_saved_configuration_is_the_one_that_runs(saved: Path, tmp_path: Path, options: list[str]) -> None:
+    named = [option.format(saved) for option in options]
+    printed = run_words(["--cfg", "job", *named, "seed=3"], tmp_path)
+    expected = yaml.safe_load((saved / "config.yaml").read_text()) | {"seed": 3}
+    assert yaml.safe_load(printed.stdout) == expected
+    told = run_words([*named, "stage=select"], tmp_path).stderr
+    command = shlex.split(told.strip().partition("begin with: ")[2])
+    assert command[3:] == [f"--config-path={saved}", "--config-name=config", "stage=generate"]
+    assert list(tmp_path.glob("outputs/runs/*/*/.hydra"))  # in the package's folder for runs
+
+
+def test_a_saved_configuration_can_be_swept(saved: Path, tmp_path: Path) -> None:
+    planned = run_words(["--multirun", f"--config-path={saved}", "layers.k=1,2"], tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert "select" in planned.stdout
+    assert not (tmp_path / "outputs" / "artifacts").exists()
+
+
+def test_a_folder_of_ones_own_choices_and_another_configuration_are_left_to_hydra(saved: Path, tmp_path: Path) -> None:
+    for words in (["--config-dir", str(tmp_path)], ["-cp", str(saved), "-cn", "hydra"], ["stage=probe", "-m"]):
+        assert primary_config(words) == (words, "config")
+    assert (primary_words("config"), primary_words("mine")) == ([], ["--config-name=mine"])
+
+
+def test_a_primary_configuration_without_the_schema_is_checked_against_it(saved: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((saved / "config.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values | {"alhpa": 2}))
+    refused = run_words([f"--config-path={tmp_path}", "--config-name=mine"], tmp_path)
+    assert "alhpa" in refused.stderr
+    assert "Traceback" not in refused.stderr
