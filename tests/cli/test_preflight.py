@@ -9,6 +9,7 @@ import torch
 
 from icm_pipeline.cli.preflight import check_usable
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.labelers import fetching
 from icm_pipeline.metrics import realism
 from icm_pipeline.zoo.paths import ZOO
 
@@ -142,5 +143,18 @@ def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluat
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "hf-hub:somebody/some-clip"])
-def test_models_of_open_clip_and_of_the_hub_are_known(with_judges: Compose, model: str) -> None:
+def test_models_of_open_clip_and_of_the_hub_are_known(
+    with_judges: Compose, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setattr(fetching, "hub_answers", lambda: True)
     check_usable(with_judges("judge.kind=clip", "judge.path=openai", f"judge.model='{model}'"), ["evaluate"])
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32", "hf-hub:somebody/some-clip"])
+def test_a_clip_that_has_to_be_fetched_is_refused_early_without_a_network(
+    with_judges: Compose, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setattr(fetching, "hub_answers", lambda: False)
+    settings = with_judges("judge.kind=clip", "judge.path=openai", f"judge.model='{model}'")
+    with pytest.raises(ValueError, match=r"^judge\..*not on this disk, and the hub .* judge\.path=<file>"):
+        check_usable(settings, ["evaluate"])

@@ -65,6 +65,7 @@ def test_every_listed_choice_is_accepted(dotted: str) -> None:
     ("word", "said"),
     [
         ("alpha=inf", "alpha=inf must be a finite number."),
+        ("probe.C=inf", "probe.C=inf must be a finite number more than 0."),
         ("layers.k=0", "layers.k=0 must be at least 1."),
         ("timesteps.start=1", "timesteps.start=1.0 must be at least 0 and less than 1."),
         ("timesteps.count=0", "timesteps.count=0 must be at least 1, or null for every step."),

@@ -152,6 +152,16 @@ def test_a_table_that_cannot_be_used_is_refused_by_name(tmp_path: Path, text: st
     assert str(tmp_path) in str(caught.value)
 
 
+def test_another_table_is_only_proposed_where_none_was_given(tmp_path: Path) -> None:
+    draw(tmp_path, "7.png")
+    for name in ("images.csv", "meta.csv"):
+        (tmp_path / name).write_text("seed\n3\n")
+    with pytest.raises(ValueError, match=r"needs id or path, or folders\.table= another one\.$"):
+        read_folder(reading(tmp_path))
+    with pytest.raises(ValueError, match=r"meta\.csv has the columns seed; it needs id or path\.$"):
+        read_folder(reading(tmp_path, table="meta.csv"))
+
+
 def test_folders_without_pictures_or_of_ambiguous_ids_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     draw(tmp_path / "twice", "a.png", "a.jpg")

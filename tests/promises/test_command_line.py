@@ -33,6 +33,15 @@ BAD = {
     "a misspelt setting": (["alpah=3"], ["there is no alpah. Did you mean alpha?"]),
     "a misspelt setting of a group": (["layers.kk=3"], ["there is no layers.kk. Did you mean layers.k?"]),
     "a key that a mapping lacks": (["model.call.eta=1"], ["there is no model.call.eta yet", "+model.call.eta=<value>"]),
+    "a group that is not chosen": (
+        ["window=whole"],
+        ["there is no window yet", "+window=<choice>, one of "],
+    ),
+    "a choice that a mapping lacks": (
+        ["attribute@evaluate.drift.hat=glasses"],
+        ["To add it: +attribute@evaluate.drift.hat=<choice>", "glasses"],
+    ),
+    "a group in no place": (["labeler@jude=clip"], ["there is no labeler@jude. Did you mean labeler"]),
     "a misspelt setting that is added": (["+alpah=3"], ["there is no alpah. Did you mean alpha?"]),
     "one that is added to an attribute": (
         ["+evaluate.drift.age.option=1"],

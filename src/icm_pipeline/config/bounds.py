@@ -25,7 +25,9 @@ class Bounds:
         return is_finite and all(HOLDS[words](value, limit) for words, limit in self.limits.items())
 
     def refusal(self, dotted: str, value: Any) -> str:
-        said = " and ".join(f"{words} {limit}" for words, limit in self.limits.items()) or "a finite number"
+        said = " and ".join(f"{words} {limit}" for words, limit in self.limits.items())
+        if not said or (isinstance(value, float) and not math.isfinite(value)):
+            said = f"a finite number {said}".strip()
         return f"{dotted}={value} must be {said}" + (f", or null for {self.null}." if self.null else ".")
 
 

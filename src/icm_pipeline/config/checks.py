@@ -96,6 +96,7 @@ def _check_parts(pretrain: PretrainConfig) -> None:
 
 def _check_attribute(attribute: AttributeConfig) -> None:
     _check_options(attribute)
+    _check_text("attribute.name", attribute.name)
     for name in ("probe_templates", "probe_subjects", "evaluation_prompts"):
         if not (texts := getattr(attribute, name)):
             raise ConfigError(f"attribute.{name} is empty: attribute {attribute.name!r} needs at least one prompt.")
@@ -136,3 +137,7 @@ def _check_options(attribute: AttributeConfig) -> None:
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
         raise ConfigError(f"{name} contains {text!r}, which is no text: put a text with : or {{}} in quotes.")
+    if text in ("True", "False"):
+        raise ConfigError(
+            f"{name} contains {text}: YAML reads yes, no, on and off so. Put such a text in quotes, or longer."
+        )

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from icm_pipeline.config.errors import ConfigError, unknown_setting
-from icm_pipeline.config.help_page import NO_CHOICES
+from icm_pipeline.config.help_page import NO_CHOICES, choices_of
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.text import did_you_mean
 
@@ -21,8 +21,12 @@ KEY = re.compile(r"Could not override '(\S+)'|full_key: (\S+)")
 SAID = re.compile(r"Error merging override (\S+)|value: (.+)")
 NO_FILE = re.compile(r"Could not find '([^']+)/([^'/]+)'")
 NO_TEXT = re.compile(r"Key (\S+) \((int|bool|float)\) is incompatible with \(str\)")
+NO_ITEM = re.compile(r"Value (.+) \((int|bool|float)\) is incompatible with type hint 'str'")
+NO_NAME = "Incompatible key type 'NoneType'"
+EMPTY = re.compile(r"is not Optional|Incompatible value 'None'")
 UNKNOWN = re.compile(r"Key '[^']+' not in|Could not override")
 WRONG = re.compile(r"could not be converted|incompatible|is not a|Cannot (assign|convert)")
+GROUPED = {"window", *get_type_hints(Settings)}  # where what a choice brings goes
 KINDS = {
     list: "a list: write [...] around it, or one `- ...` a line",
     dict: "a mapping: one `name: value` a line",
@@ -49,6 +53,11 @@ def explain(error: Exception) -> str:
         return f"{text}\nOn the command line such a value goes into two pairs of quotes: 'images=\"/photos/été (1)\"'."
     if no_file := NO_FILE.search(text):
         return _about_choice(no_file[1], no_file[2], text)
+    if NO_NAME in text:
+        (name,) = KEY.findall(text)
+        return (
+            f"{name[1]}: YAML reads null, ~ and an empty name as nothing; put the name in quotes as it should be read."
+        )
     where = f"{place[1]}.yaml: " if (place := FILE.search(text)) else ""
     key, said = KEY.search(text), SAID.search(text)
     if key:
@@ -69,6 +78,9 @@ def _about_choice(group: str, name: str, text: str) -> str:
 def _about_setting(dotted: str, text: str, on_command_line: bool) -> str | None:
     """Return what is wrong with a setting, None if the schema does not tell."""
     kind: Any = Settings
+    group, _, package = dotted.partition("@")
+    if "Could not override" in text and choices_of(group) and (package or group).split(".")[0] in GROUPED:
+        return f"there is no {dotted} yet. To add it: +{dotted}=<choice>, one of {', '.join(choices_of(group))}."
     words = re.findall(r"[^.\[\]]+", dotted)
     for depth, name in enumerate(words):
         if is_dataclass(kind):
@@ -87,7 +99,9 @@ def _about_setting(dotted: str, text: str, on_command_line: bool) -> str | None:
         return f"there is no {dotted} yet. To add it: +{dotted}=<value>."
     if wrong := NO_TEXT.search(text):
         return f"{dotted}: YAML reads {wrong[1]} as {wrong[2]}; put the name in quotes as it should be read."
-    if "is not Optional" in text:
+    if wrong := NO_ITEM.search(text):
+        return f"{dotted}: YAML reads a text as {wrong[1]} ({wrong[2]}); put it in quotes as it should be read."
+    if EMPTY.search(text):
         return f"{dotted} is empty; give it a value, or delete the line."
     if WRONG.search(text) and (expected := KINDS.get(dict if is_dataclass(kind) else get_origin(kind) or kind)):
         said = SAID.search(text)

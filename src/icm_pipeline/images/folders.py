@@ -187,7 +187,8 @@ def _from_table(table: Path, pictures: dict[str, Path], reading: FolderReading) 
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read as a CSV file in UTF-8: {error}") from error
     if not {"id", "path"} & set(columns):
-        raise ValueError(f"{table} has the columns {', '.join(columns)}; it needs id or path. Or set folders.table.")
+        other = "" if reading.table else ", or folders.table= another one"
+        raise ValueError(f"{table} has the columns {', '.join(columns)}; it needs id or path{other}.")
     if not entries:
         raise ValueError(f"{table} has no rows.")
     stems = {name.removesuffix(path.suffix): path for name, path in pictures.items()}

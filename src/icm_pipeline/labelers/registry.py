@@ -5,6 +5,7 @@ from importlib import import_module
 
 from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Labeler, Questions
+from icm_pipeline.labelers.fetching import check_fetched
 from icm_pipeline.machine.devices import check_device
 
 
@@ -64,6 +65,7 @@ def check_labeler(config: LabelerConfig, setting: str, questions: Questions) -> 
 
         check_finder(config, setting)
     import_module(judge.module).check(config, setting, questions)
+    check_fetched(config, setting)
 
 
 def _judge(config: LabelerConfig, setting: str) -> Judge:
