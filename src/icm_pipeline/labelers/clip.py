@@ -5,7 +5,7 @@ An option may have several texts; its logit is the best of them (the paper's pro
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
@@ -29,6 +29,7 @@ from icm_pipeline.labelers.clip_files import (
     training_of,
 )
 from icm_pipeline.labelers.clip_texts import check_texts, cut_texts, need_tokens, same_texts
+from icm_pipeline.machine.hub import asked_once
 from icm_pipeline.text import abbreviate
 from icm_pipeline.zoo.paths import LOCAL_MODEL, bundled_weights, local_folder
 from icm_pipeline.zoo.weight_files import is_script_archive, read_tensors
@@ -93,8 +94,11 @@ def _tokenizer(config: LabelerConfig, setting: str, weights: Path | None) -> Any
     model = config.model
     if not model.startswith(LOCAL_MODEL) and (folder := _folder(weights)):
         open_clip.add_model_config(folder / f"{model}.json")
+    described = architecture(model, _folder(weights))
+    of_hub = model.startswith(HUB_MODEL) or "hf_tokenizer_name" in described.get("text_cfg", {})
     try:
-        return open_clip.get_tokenizer(model)
+        with asked_once() if of_hub else nullcontext():
+            return open_clip.get_tokenizer(model)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
             f"{setting}.model={model} reads text with a tokenizer of the hub, which could not be loaded "
@@ -182,7 +186,7 @@ def _load(config: LabelerConfig, setting: str, weights: Path | None) -> tuple[An
         source = str(folder / f"{model}.safetensors")
     options = {f"image_{name}": training[name] for name in PREPARED if name in training}
     try:
-        with _unwarned("No pretrained weights loaded"):
+        with asked_once() if weights is None else nullcontext(), _unwarned("No pretrained weights loaded"):
             network, _, transform = open_clip.create_model_and_transforms(
                 model, source, device=config.device, force_quick_gelu=training.get("quick_gelu", False),
                 weights_only=True, require_pretrained=archive is None, **options,
