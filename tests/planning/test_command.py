@@ -31,6 +31,7 @@ def multirun(tmp_path: Path) -> Iterator[Any]:
             "stage": "plan",
             "hydra": {
                 "sweep": {"dir": str(tmp_path)},
+                "overrides": {"task": []},
                 "sweeper": {"_target_": callbacks.GRID},
                 "launcher": {"_target_": "a.cluster.Launcher", "partition": "gpu"},
             },

@@ -103,8 +103,10 @@ def _check_varied(config: Any) -> None:
     Hydra asks the command's own configuration what to vary, and no job's: of two experiments that are sweeps it would
     run neither, and of several models all with the alphas of one.
     """
+    if not (task := list(config.hydra.overrides.task)):
+        return
     loader = GlobalHydra.instance().config_loader()
-    words = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
+    words = OverridesParser.create(loader).parse_overrides(task)
     fixed = [str(word.input_line) for word in words if not word.is_sweep_override()]
     given = {word.get_key_element() for word in words}  # beats what an experiment varies
     varied = _varied(config, given)
