@@ -18,7 +18,7 @@ from tests.helpers.pipelines import BUILDERS, build
 
 SIZES = {"sana": 32, "flux": 16, "z_image": 16}
 WORDS = [
-    "model=local", "model.num_steps=3", "model.guidance_scale=3", "compute.batch_size=16",
+    "model=local", "world=portraits", "model.num_steps=3", "model.guidance_scale=3", "compute.batch_size=16",
     "generate.images_per_prompt=1", "attribute.probe_subjects=[person]",
     "evaluate.images_per_prompt=2", "evaluate.bootstrap=10", "layers.k=1", "probe.min_per_option=2",
     "method.last_step=null",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 import icm_pipeline
@@ -25,6 +26,7 @@ from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.store.artifacts import ArtifactError, open_artifact
 from icm_pipeline.store.files import hash_file
 from icm_pipeline.tracking.base import NoTracker
+from icm_pipeline.zoo.weight_files import read_shapes, read_tensors
 from tests.helpers.command_line import command, run
 from tests.helpers.settings import TINY
 
@@ -130,7 +132,7 @@ def test_no_code_of_the_package_runs_what_a_file_says() -> None:
             assert not {"trust_remote_code", "allow_pickle"} & {key for key, on in keywords.items() if on != "False"}, (
                 path
             )
-            assert name != "torch.jit.load" or path.name == "clip.py", path
+            assert name != "torch.jit.load" or path.name == "weight_files.py", path
 
 
 def test_of_modules_that_unpickle_the_package_imports_an_error_only() -> None:
@@ -273,3 +275,11 @@ def test_secrets_of_the_environment_are_in_no_file_that_a_tracked_job_leaves(tmp
     for secret in (HUB_TOKEN, WANDB_KEY):
         assert secret not in done.stdout + done.stderr
         assert files_with(tmp_path, secret) == []
+
+
+def test_a_torchscript_archive_is_opened_for_a_clip_alone(tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "archive.pt")
+    for read in (read_tensors, read_shapes):
+        with pytest.raises(ValueError, match="more than tensors"):
+            read(tmp_path / "archive.pt")
+    assert read_tensors(tmp_path / "archive.pt", script=True).keys() == {"weight", "bias"}

@@ -192,7 +192,7 @@ def _load(config: LabelerConfig, setting: str, weights: Path | None) -> tuple[An
                 weights_only=True, require_pretrained=archive is None, **options,
             )  # fmt: skip
         if archive is not None:
-            tensors = read_tensors(archive, device="cpu")
+            tensors = read_tensors(archive, device="cpu", script=True)
             network.load_state_dict(
                 {name: value.float() for name, value in tensors.items() if name not in STORED_SIZES}
             )

@@ -63,7 +63,7 @@ def check_fits(file: Path, named: str, model: str, described: Mapping[str, Any])
 
     described: the architecture, empty if it is not known.
     """
-    found, expected = _described(read_shapes(file, named)), shapes_of(described)
+    found, expected = _described(read_shapes(file, named, script=True)), shapes_of(described)
     if not (wrong := [name for name, shape in expected.items() if found.get(name, shape) != shape]):
         return
     fitting = [name for name, shapes in _shapes_of_all().items() if shapes.items() <= found.items()]

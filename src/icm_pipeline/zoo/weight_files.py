@@ -46,21 +46,21 @@ def check_weights(path: Path, named: str = "") -> None:
         raise ValueError(f"{named or path} {problem}")
 
 
-def read_shapes(path: Path, named: str = "") -> dict[str, Shape]:
+def read_shapes(path: Path, named: str = "", script: bool = False) -> dict[str, Shape]:
     """Return the shapes of a file's tensors by name, from its headers; raises ValueError as `read_tensors` does."""
     if path.suffix != ".safetensors":
-        return {name: tuple(value.shape) for name, value in read_tensors(path, named, "meta").items()}
+        return {name: tuple(value.shape) for name, value in read_tensors(path, named, "meta", script).items()}
     check_weights(path, named)
     with safe_open(path, "np") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
     return {name.removeprefix(PARALLEL): shape for name, shape in shapes.items()}
 
 
-def read_tensors(path: Path, named: str = "", device: str = "cpu") -> "dict[str, Tensor]":
+def read_tensors(path: Path, named: str = "", device: str = "cpu", script: bool = False) -> "dict[str, Tensor]":
     """Return the tensors of safetensors, a state dict or a TorchScript archive by name; on `meta` of headers alone.
 
-    An archive is always read. Raises ValueError for a file that is not whole and for one that holds more than tensors,
-    which could run code.
+    script: whether an archive is opened, as OpenAI's CLIP has to be; it is always read whole. Raises ValueError for a
+    file that is not whole and for one that holds more than tensors, which could run code.
     """
     import torch
     from safetensors.torch import load_file
@@ -70,6 +70,8 @@ def read_tensors(path: Path, named: str = "", device: str = "cpu") -> "dict[str,
         if path.suffix == ".safetensors":
             content: Any = load_file(path, device)
         elif is_script_archive(path):
+            if not script:
+                raise UnpicklingError
             content = torch.jit.load(path, map_location="cpu").state_dict()
         else:
             mapped = device == "meta" and is_zipfile(path)
