@@ -1,13 +1,13 @@
 """The sites of a denoiser: modules found by pattern, in the network's order."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from icm_pipeline.backbones.base import GATED, BackboneError, Site
-from icm_pipeline.backbones.modules import uncompiled
+from icm_pipeline.backbones.modules import uncompiled, walk
 from icm_pipeline.config.choices import SITE_KINDS
 
 # The order in which a denoiser runs through its parts.
@@ -27,7 +27,7 @@ def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, 
 
     Raises BackboneError for an unknown kind or a pattern that matches nothing.
     """
-    names = list(dict.fromkeys(_names(uncompiled(denoiser))))
+    names = list(dict.fromkeys(name for name, _ in walk(uncompiled(denoiser))))
     sites: list[Site] = []
     for kind, pattern in patterns.items():
         if kind not in SITE_KINDS:
@@ -38,23 +38,6 @@ def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, 
             raise BackboneError(f"model.sites.{kind}={pattern!r} matches no module of {type(denoiser).__name__}.")
         sites += [Site(name + GATED if kind.startswith("gated_") else name, kind) for name in found]
     return tuple(sorted(sites, key=lambda site: _depth_order(site.layer)))
-
-
-def _names(module: nn.Module) -> Iterator[str]:
-    """Return the names of all modules inside one, those of compiled parts without `_orig_mod`.
-
-    nn.Module.named_modules passes every name up through a generator of each level, which in a UNet of 1,900 modules
-    takes longer than all that `record` does beside it.
-    """
-    waiting, met = [("", module)], {module}
-    while waiting:
-        prefix, inside = waiting.pop()
-        yield prefix
-        start = f"{prefix}." if prefix else ""
-        for name, child in reversed(inside._modules.items()):
-            if child is not None and child not in met:
-                met.add(child)
-                waiting.append((prefix if name == "_orig_mod" else start + name, child))
 
 
 def _depth_order(layer: str) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ would file it under the wrong step. Exact for steering are diffusers' caches of 
 what they kept from before the hook, in every step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from icm_pipeline.backbones.base import Backbone, BackboneError
-from icm_pipeline.backbones.modules import uncompiled
+from icm_pipeline.backbones.modules import uncompiled, walk
 
 ATTENTION_ALONE = "pyramid_attention_broadcast"  # diffusers' names of hooks
 BY_PATTERNS = "taylorseer_cache"  # on attention outputs too, unless the user names others
@@ -51,25 +51,30 @@ def check_caches(backbone: Backbone, ways: Sequence[Sequence[nn.Module]], reused
 
 def reset_caches(backbone: Backbone) -> None:
     """Make diffusers' caches forget what an interrupted run left in them."""
-    for module, _ in _stateful_hooks(uncompiled(backbone.denoiser)):
-        registry: Any = module._diffusers_hook
-        registry.reset_stateful_hooks(recurse=False)
+    for _, module in walk(uncompiled(backbone.denoiser)):
+        if _stateful_hooks(own := vars(module)):
+            own["_diffusers_hook"].reset_stateful_hooks(recurse=False)
 
 
 def _find(denoiser: nn.Module) -> Cache | None:
     for mark, (name, disable) in MARKS.items():
         if getattr(denoiser, mark, False):
             return Cache(name, disable)
-    packages = {type(denoiser).__module__.split(".")[0], *map(_package_in_place, denoiser.modules())}
+    found, packages = list[tuple[nn.Module, list[str]]](), {type(denoiser).__module__.split(".")[0]}
+    for _, module in walk(denoiser):
+        own = vars(module)
+        if "forward" in own:
+            packages.add(_package_of(own["forward"]))
+        if names := _stateful_hooks(own):
+            found.append((module, names))
     for package in packages & PACKAGES.keys():
         return Cache(package, PACKAGES[package])
-    found = list(_stateful_hooks(denoiser))
-    names = {name for _, names in found for name in names}
-    if not names:
+    names_of_all = {name for _, names in found for name in names}
+    if not names_of_all:
         return None
     config = getattr(denoiser, "_cache_config", None)
-    called = type(config).__name__.removesuffix("Config") if config else " and ".join(sorted(names))
-    holders = (module for module, _ in found) if _is_of_attention_alone(names, config) else ()
+    called = type(config).__name__.removesuffix("Config") if config else " and ".join(sorted(names_of_all))
+    holders = (module for module, _ in found) if _is_of_attention_alone(names_of_all, config) else ()
     disable = "the denoiser's disable_cache()" if config else "diffusers' HookRegistry.remove_hook()"
     return Cache(called, disable, frozenset(holders))
 
@@ -80,18 +85,14 @@ def _is_of_attention_alone(names: set[str], config: Any) -> bool:
     return names == {ATTENTION_ALONE}
 
 
-def _package_in_place(module: nn.Module) -> str:
-    """Return the package of what stands in the place of a module's own forward, if anything does."""
-    forward = vars(module).get("forward")
+def _package_of(forward: Any) -> str:
+    """Return the package of what stands in the place of a module's own forward."""
     while isinstance(forward, partial):
         forward = forward.func
     return str(getattr(forward, "__module__", "")).split(".")[0]
 
 
-def _stateful_hooks(denoiser: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
-    """Yield the modules with hooks of diffusers that keep something from call to call, and the hooks' names."""
-    for module in denoiser.modules():
-        registry = vars(module).get("_diffusers_hook")
-        names = [name for name, hook in registry.hooks.items() if hook._is_stateful] if registry is not None else []
-        if names:
-            yield module, names
+def _stateful_hooks(own: Mapping[str, Any]) -> list[str]:
+    """Return the names of diffusers' hooks that keep something from call to call, out of a module's attributes."""
+    registry = own.get("_diffusers_hook")
+    return [] if registry is None else [name for name, hook in registry.hooks.items() if hook._is_stateful]

@@ -89,7 +89,8 @@ def hooked(
 
         def between_runs(is_seen: bool) -> None:
             end_run(is_seen)
-            check()
+            if not is_seen:  # the next one begins
+                check()
 
         check()
         drive(backbone.pipe, clock, num_images, between_runs, stack)
