@@ -5,8 +5,10 @@
 
 A UNet with the layers of SDXL (70 self-attention, 70 cross-attention, 70 feed-forward) is a few channels wide, so a
 step costs what Python and torch's dispatch cost: on a GPU that waits for its host this time is lost. Each build runs in
-a process of its own, on one core; what is given is CPU time of its thread, less that of a plain run of the same round,
-divided by layers and steps. What is paid once a call (attaching, registering, bringing back) is given apart.
+a process of its own, on one core. A round takes CPU times of its thread one right after the other, as such a machine
+changes its speed within seconds: of a short and a long run, plain and not. What the long run takes beyond the short one
+is divided by layers and steps; what the short one takes beyond that (attaching, registering, bringing back) is of a
+call.
 """
 
 import argparse
@@ -19,12 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STEPS = 20
-WAYS = ("plain", "recorded", "steered", "recorded, once", "steered, once")
+SHORT, STEPS = 1, 8
+WAYS = ("recorded", "steered")
 
 
 def worker() -> None:
-    """Answer every way named on stdin with the CPU seconds that it takes."""
+    """Answer every way named on stdin with the seconds of a layer and step, and of a call beside them."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
@@ -75,19 +77,21 @@ def worker() -> None:
         with steer(pipe, vectors, option="a", alpha=1.0):
             run(num_steps)
 
-    one_step = {"recorded, once": lambda: recorded(1), "steered, once": lambda: steered(1)}
-    ways: dict[str, Callable[[], Any]] = {"plain": run, "recorded": recorded, "steered": steered, **one_step}
+    ways: dict[str, tuple[Callable[[int], Any], int]] = {
+        "recorded": (recorded, len(recording.kinds)), "steered": (steered, len(layers)),
+    }  # fmt: skip
     with torch.inference_mode():
-        run(1)
-        plain_step = min(_seconds(lambda: run(1)) for _ in range(5))
-        print(len(recording.kinds), len(layers), plain_step, flush=True)
+        print(*(count for _, count in ways.values()), flush=True)
         for line in sys.stdin:
-            print(_seconds(ways[line.strip()]), flush=True)
+            way, count = ways[line.strip()]
+            beyond = {steps: _seconds(way, steps) - _seconds(run, steps) for steps in (STEPS, SHORT)}
+            a_layer = (beyond[STEPS] - beyond[SHORT]) / (STEPS - SHORT) / count
+            print(a_layer, beyond[SHORT] - SHORT * count * a_layer, flush=True)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _seconds(work: Callable[[int], Any], num_steps: int) -> float:
     started = time.thread_time()
-    work()
+    work(num_steps)
     return time.thread_time() - started
 
 
@@ -100,9 +104,9 @@ class Build:
             [sys.executable, __file__, "--worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
-        recorded, steered, self.plain_step = self._answer().split()
-        self.counts = {"recorded": int(recorded), "steered": int(steered)}
-        self.seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        self.counts = dict(zip(WAYS, map(int, self._answer().split()), strict=True))
+        self.layers: dict[str, list[float]] = {way: [] for way in WAYS}
+        self.calls: dict[str, list[float]] = {way: [] for way in WAYS}
 
     def _answer(self) -> str:
         assert self._process.stdout
@@ -114,24 +118,15 @@ class Build:
     def run(self, way: str) -> None:
         assert self._process.stdin
         print(way, file=self._process.stdin, flush=True)
-        self.seconds[way].append(float(self._answer()))
-
-    def per_layer_step(self, way: str) -> float:
-        """Return microseconds per layer and step: the slope between a run of one step and one of all."""
-        more = statistics.median(self.seconds[way]) - statistics.median(self.seconds[f"{way}, once"])
-        plain = statistics.median(self.seconds["plain"]) - float(self.plain_step)
-        return (more - plain) / (STEPS - 1) / self.counts[way] * 1e6
-
-    def per_call(self, way: str) -> float:
-        """Return milliseconds that a call costs beside its steps."""
-        once = statistics.median(self.seconds[f"{way}, once"]) - float(self.plain_step)
-        return once * 1e3 - self.per_layer_step(way) * self.counts[way] / 1e3
+        a_layer, a_call = map(float, self._answer().split())
+        self.layers[way].append(1e6 * a_layer)
+        self.calls[way].append(1e3 * a_call)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="the src folder of another checkout")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -144,13 +139,13 @@ def main() -> None:
             for build in list(builds.values())[:: 1 if number % 2 else -1]:
                 build.run(way)
     print("| way | layers | build | us a layer and step | ms a call |\n|---|---|---|---|---|")
-    for way in ("recorded", "steered"):
+    for way in WAYS:
         for name, build in builds.items():
-            once = build.per_call(way)
-            print(f"| {way} | {build.counts[way]} | {name} | {build.per_layer_step(way):.2f} | {once:.1f} |")
+            times = f"{statistics.median(build.layers[way]):.2f} | {statistics.median(build.calls[way]):.1f}"
+            print(f"| {way} | {build.counts[way]} | {name} | {times} |")
         if args.against:
-            ratio = builds["here"].per_layer_step(way) / builds["before"].per_layer_step(way)
-            print(f"| {way} | | here / before | {ratio:.3f} | |")
+            here, before = (statistics.median(build.layers[way]) for build in builds.values())
+            print(f"| {way} | | here / before | {here / before:.3f} | |")
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
         clock.reached.add(layer)
         into = write_into if write_into and is_own(output) else None  # asked before anything here holds it too
         tokens = read(output, site, call)
-        if tokens.shape[0] != call.num_rows:
+        if tokens.size(0) != call.num_rows:
             raise BackboneError(f"{layer} gave {len(tokens)} rows where the denoiser has {call.num_rows}.")
         seen = tokens[rows]
         if into:

@@ -33,6 +33,26 @@ class Recording(RecordedAt):
     """{layer: [n, T, d]} in float32 on the CPU, in the network's order."""
 
 
+class _Sums:
+    """The sums of a layer's tokens [n, d] at each recorded step, and of how many."""
+
+    __slots__ = ("call", "kind", "num_tokens", "sums")
+
+    def __init__(self, kind: str, num_steps: int) -> None:
+        self.kind = kind
+        self.sums: list[Tensor | None] = [None] * num_steps
+        self.num_tokens = [1] * num_steps
+        self.call = -1  # the last one that the layer was reached in
+
+    def means(self) -> Tensor:
+        """Return the means [n, T, d], NaN at a step that the layer was not reached in."""
+        first = next(each for each in self.sums if each is not None)
+        missing = torch.full_like(first, float("nan"))
+        sums = torch.stack([missing if each is None else each for each in self.sums], dim=1)
+        same = len(set(self.num_tokens)) == 1
+        return sums / (self.num_tokens[0] if same else torch.tensor(self.num_tokens, device=sums.device)[:, None])
+
+
 class Recorder:
     """A hook that pools the tokens of one batch and changes nothing.
 
@@ -42,33 +62,22 @@ class Recorder:
     def __init__(self, steps: list[int]) -> None:
         self._slots = {step: slot for slot, step in enumerate(steps)}
         self._levels: list[float | None] = [None] * len(steps)
-        self._kinds: dict[str, str] = {}
-        self._sums: dict[str, Tensor] = {}  # over a layer's tokens [T, n, d]
-        self._sums_at: dict[str, tuple[Tensor, ...]] = {}  # views of the same, one per slot
-        self._num_tokens: dict[str, list[int]] = {}  # of a layer, one per slot
-        self._calls: dict[str, int] = {}  # the last call that a layer was reached in
+        self._layers: dict[str, _Sums] = {}
         self._means: dict[str, Tensor] = {}  # what has left the device [n, T, d]
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
         slot = self._slots.get(clock.step)
         if slot is None:
             return
-        at = self._sums_at.get(site.layer)
-        if at is None:
-            n, _, d = tokens.shape
-            self._num_tokens[site.layer] = [0] * len(self._slots)
-            self._sums[site.layer] = torch.full((len(self._slots), n, d), float("nan"), device=tokens.device)
-            at = self._sums_at[site.layer] = self._sums[site.layer].unbind()
-            self._kinds[site.layer] = site.kind
-        self._levels[slot] = clock.noise_level
+        kept = self._layers.get(site.layer)
+        if kept is None:
+            kept = self._layers[site.layer] = _Sums(site.kind, len(self._slots))
         seen = tokens.detach() if tokens.requires_grad else tokens
-        if self._calls.get(site.layer) == clock.num_calls:  # a further piece, as of forward chunking
-            at[slot].add_(seen.sum(dim=1, dtype=torch.float32))
-            self._num_tokens[site.layer][slot] += tokens.shape[1]
-            return
-        torch.sum(seen, dim=1, dtype=torch.float32, out=at[slot])
-        self._num_tokens[site.layer][slot] = tokens.shape[1]
-        self._calls[site.layer] = clock.num_calls
+        pooled, count, call = seen.sum(1, dtype=torch.float32), tokens.shape[1], clock.num_calls
+        if kept.call == call:  # a further piece, as of forward chunking
+            pooled, count = pooled + kept.sums[slot], count + kept.num_tokens[slot]  # type: ignore[operator]
+        kept.sums[slot], kept.num_tokens[slot], kept.call = pooled, count, call
+        self._levels[slot] = clock.noise_level
 
     def keep(self, steps: Container[int]) -> None:
         """Leave out all other steps."""
@@ -80,26 +89,19 @@ class Recorder:
         return [step for step, slot in self._slots.items() if self._levels[slot] is None]
 
     def leave_device(self) -> None:
-        """Divide by the number of tokens and bring what was recorded to the CPU, all layers of a device in one copy."""
-        by_device: dict[torch.device, list[str]] = {}
-        for layer, sums in self._sums.items():
-            by_device.setdefault(sums.device, []).append(layer)
-        for device, layers in by_device.items():
-            means = [(self._sums.pop(layer) / self._counts(layer, device)).transpose(0, 1) for layer in layers]
-            if device.type == "cpu":
-                parts = [mean.contiguous() for mean in means]
-            else:
-                copied = torch.cat([mean.flatten() for mean in means]).cpu()
-                pieces = copied.split([mean.numel() for mean in means])
-                parts = [piece.view(mean.shape).clone() for piece, mean in zip(pieces, means, strict=True)]
-            self._means.update(zip(layers, parts, strict=True))
-        self._sums_at.clear()
-
-    def _counts(self, layer: str, device: torch.device) -> int | Tensor:
-        """Return a layer's number of tokens, or [T, 1, 1] where it differs from step to step."""
-        counts = self._num_tokens[layer]
-        reached = set(counts) - {0}
-        return reached.pop() if len(reached) == 1 else torch.tensor(counts, device=device)[:, None, None]
+        """Bring what was recorded to the CPU, all layers of a device in one copy."""
+        by_device: dict[torch.device, dict[str, Tensor]] = {}
+        for layer, kept in self._layers.items():
+            if layer not in self._means:
+                means = kept.means()
+                by_device.setdefault(means.device, {})[layer] = means
+                kept.sums.clear()
+        for device, means_of in by_device.items():
+            parts = list(means_of.values())
+            if device.type != "cpu":
+                pieces = torch.cat([means.flatten() for means in parts]).cpu().split([m.numel() for m in parts])
+                parts = [piece.view(means.shape) for piece, means in zip(pieces, parts, strict=True)]
+            self._means.update(zip(means_of, (part.clone() for part in parts), strict=True))
 
     def recording(self) -> Recording:
         """Return what was recorded; raises ValueError for a step never reached, FloatingPointError for NaN or inf."""
@@ -110,7 +112,7 @@ class Recorder:
             )
         self.leave_device()
         slots = list(self._slots.values())
-        activations = {layer: self._means[layer] for layer in self._kinds}
+        activations = {layer: self._means[layer] for layer in self._layers}
         if len(slots) < len(self._levels):
             activations = {layer: means[:, slots] for layer, means in activations.items()}
         for layer, means in activations.items():
@@ -120,7 +122,8 @@ class Recorder:
                     "in bfloat16 or float32 (compute.dtype)."
                 )
         levels = [level for level in self._levels if level is not None]
-        return Recording(dict(self._kinds), list(self._slots), levels, activations)
+        kinds = {layer: kept.kind for layer, kept in self._layers.items()}
+        return Recording(kinds, list(self._slots), levels, activations)
 
 
 class Recorded:
