@@ -17,7 +17,8 @@ import torch
 
 from icm_pipeline.config.choices import DIRECTIONS
 from icm_pipeline.hooks.recording import RecordedAt, Recording
-from icm_pipeline.localization.probes import LayerProbes, fit_layer, split_samples
+from icm_pipeline.localization.pooled import Pooled
+from icm_pipeline.localization.probes import LayerProbes, fit_layers, split_samples
 from icm_pipeline.methods.vectors import SteeringVectors
 
 log = logging.getLogger(__name__)
@@ -98,12 +99,12 @@ def fit_vectors(
     if missing:
         raise ValueError(f"No image shows {', '.join(missing)}: record more images, or leave the option out.")
     split = split_samples(numbers[seen], test_share, np.random.default_rng(seed), names=list(options))
-    fitted = {
-        layer: fit_layer(
-            np.concatenate([recording.activations[layer].numpy() for recording in recordings])[seen],
-            numbers[seen], split, C, max_iter, device,
-        )
-        for layer in first.activations
-    }  # fmt: skip
+
+    def activations(layer: str) -> Pooled:
+        return Pooled(torch.cat([recording.activations[layer] for recording in recordings])[seen])
+
+    layers = list(first.activations)
+    fits = fit_layers(activations, layers, numbers[seen], split, C, max_iter, device)
+    fitted = dict(zip(layers, fits, strict=True))
     warn_of_unfinished(fitted, max_iter)
     return vectors_of_probes(fitted, direction, first, options, model, attribute)
