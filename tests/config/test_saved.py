@@ -52,3 +52,13 @@ def test_a_primary_configuration_without_the_schema_is_checked_against_it(saved:
     refused = run_words([f"--config-path={tmp_path}", "--config-name=mine"], tmp_path)
     assert "alhpa" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_configuration_saved_before_a_setting_was_there_runs(saved: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((saved / "config.yaml").read_text())
+    del values["generate"]["store"]
+    for judge in (values["labeler"], values["judge"], values["evaluate"]["clip"]):
+        del judge["preprocess"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    planned = run_words(["stage=plan", f"--config-path={tmp_path}", "--config-name=config"], tmp_path)
+    assert planned.returncode == 0, planned.stderr

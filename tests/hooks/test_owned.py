@@ -1,6 +1,7 @@
 """Only what nobody else holds may be written into."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.owned import is_own
 
 LINEAR = nn.Linear(4, 4)
-HELD: list[Tensor] = []
+HELD: list[Any] = []
 
 
-def hold(tensor: Tensor) -> Tensor:
-    HELD.append(tensor)
-    return tensor
+def hold(part: Any) -> Any:
+    HELD.append(part)
+    return part
 
 
 def flat(x: Tensor) -> Tensor:
@@ -41,6 +42,9 @@ SHARED = {
     "what it keeps": lambda x: hold(LINEAR(x)),
     "what it keeps a part of": lambda x: (y := LINEAR(x), hold(y[0]))[0],
     "a view of what it keeps": lambda x: hold(flat(x)).view(2, 3, 4),
+    "what numpy holds": lambda x: torch.from_numpy(hold(LINEAR(x).numpy().copy())),
+    "a buffer": lambda x: torch.frombuffer(hold(bytearray(96)), dtype=torch.float32).view(2, 3, 4),
+    "what it keeps the memory of": lambda x: (y := LINEAR(x), hold(y.untyped_storage()))[0],
     "one row, expanded": lambda x: LINEAR(x)[:1].expand(2, 3, 4),
     "a weight": lambda x: LINEAR.weight,
     "two tensors": lambda x: (LINEAR(x), x),

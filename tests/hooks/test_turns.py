@@ -63,3 +63,13 @@ def test_a_second_tasks_context_is_refused(backbone: Backbone) -> None:
     assert first is None
     assert isinstance(second, BackboneError)
     assert num_hooks(backbone) == 0
+
+
+def test_a_task_of_code_that_is_in_a_context_may_begin_another(backbone: Backbone, jobs: list[Job]) -> None:
+    async def inner() -> torch.Tensor:
+        with hooked(backbone, backbone.layers[:1], look, len(jobs)):
+            return denoise(backbone, jobs)
+
+    plain = denoise(backbone, jobs)
+    with hooked(backbone, backbone.layers[:1], look, len(jobs)):
+        assert torch.equal(asyncio.run(inner()), plain)

@@ -10,7 +10,14 @@ from PIL import Image
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.images.folders import FolderReading, content_key, mark_unreadable, read_folder, read_images
+from icm_pipeline.images.folders import (
+    FolderReading,
+    content_key,
+    list_pictures,
+    mark_unreadable,
+    read_folder,
+    read_images,
+)
 from icm_pipeline.images.table import ImageRow
 
 PROMPTS = ["a face of a doctor", "a face of a nurse"]
@@ -201,3 +208,11 @@ def test_the_key_is_of_content_not_of_place(tmp_path: Path) -> None:
     assert content_key(rows_of(reading(other))) != first
     (other / names[1]).unlink()
     assert content_key(rows_of(reading(other))) != first
+
+
+def test_a_link_that_points_to_nothing_is_counted(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "one.png")
+    (tmp_path / "two.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "three.txt").symlink_to(tmp_path / "nowhere.txt")
+    pictures, others = list_pictures(tmp_path)
+    assert (list(pictures), others) == (["one.png", "two.png"], ["three.txt"])

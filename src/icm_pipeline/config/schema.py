@@ -145,7 +145,7 @@ class LabelerConfig:
     detector: str
     groups: dict[str, dict[str, list[str]]]
     """Which of the judge's own classes make up an option, {head: {option: [classes]}}."""
-    preprocess: str | None
+    preprocess: str | None = field(default=None, kw_only=True)  # saved configurations may be from before it
     """The tag of open_clip's that says how a CLIP given as a file was trained: its activation and its pixels."""
 
 
@@ -181,7 +181,7 @@ class GenerateConfig:
 
     images_per_prompt: int = field(metadata=COUNT)
     record: bool
-    store: str = field(metadata=one_of(*choices.STORED))
+    store: str = field(default="float16", kw_only=True, metadata=one_of(*choices.STORED))
     """The precision that pooled activations are kept in, of STORED."""
     shard_size: int = field(metadata=COUNT)
     """Images per shard of any set."""

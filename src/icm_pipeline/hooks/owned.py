@@ -35,11 +35,16 @@ class _Counts:
     """To the tensor."""
     base_references: int
     """To the tensor that it is the only view of, as a linear layer's output of three dimensions is."""
+    storage_references: int
+    """To the object that stands for its memory, which torch hands out again while somebody has it."""
 
 
 def _is_only_view(output: Tensor, fresh: _Counts) -> bool:
     """Say whether no other tensor shares the memory, but a base that nobody else refers to."""
-    holders = torch._C._storage_Use_Count(output.untyped_storage()._cdata)  # the tensor's own, and the one that asks
+    storage = output.untyped_storage()
+    if not storage.resizable() or sys.getrefcount(storage) != fresh.storage_references:
+        return False  # memory that is numpy's or another library's, or of which somebody keeps the storage
+    holders = torch._C._storage_Use_Count(storage._cdata)  # the tensor's own, and the one that asks
     if holders == 2:
         return True
     return holders == 3 and not output.is_inference() and sys.getrefcount(output._base) == fresh.base_references
@@ -56,7 +61,8 @@ def _count_fresh() -> _Counts | None:
     found = []
 
     def count(output: Tensor) -> None:
-        found.append(_Counts(sys.getrefcount(output), sys.getrefcount(output._base)))
+        storage = output.untyped_storage()
+        found.append(_Counts(sys.getrefcount(output), sys.getrefcount(output._base), sys.getrefcount(storage)))
 
     def after(module: nn.Module, args: Any, output: Tensor) -> None:
         count(output)

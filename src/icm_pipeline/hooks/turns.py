@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 from icm_pipeline.backbones.base import Backbone, BackboneError
 
 _lock = threading.Lock()
-_inside: WeakKeyDictionary[Any, list[object]] = WeakKeyDictionary()  # who is in a context, by denoiser and scheduler
+# Who is in a context, by denoiser and scheduler.
+_inside: WeakKeyDictionary[Any, list[tuple[int, object]]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def own_turn(backbone: Backbone) -> Iterator[int]:
     """
     me, parts = _who(), (backbone.denoiser, backbone.pipe.scheduler)
     with _lock:
-        if any(other != me for part in parts for other in _inside.get(part, ())):
+        if any(not _may_nest(other, me) for part in parts for other in _inside.get(part, ())):
             raise BackboneError(
                 f"Another thread or task is in a context with this {backbone.name}, or with one that shares its "
                 "denoiser or scheduler, and hooks act on every call. Hold one lock around each whole `with` block, or "
@@ -46,6 +47,11 @@ def check_turn(backbone: Backbone, thread: int) -> None:
             "would act on the call. Enter the context in the thread that calls, and hold one lock around each whole "
             "`with` block."
         )
+
+
+def _may_nest(outer: tuple[int, object], inner: tuple[int, object]) -> bool:
+    """Say whether a context may begin inside another: of the same task, or of plain code of its thread."""
+    return inner[0] == outer[0] and (outer[1] is None or inner[1] is outer[1])
 
 
 def _who() -> tuple[int, object]:

@@ -111,7 +111,7 @@ def list_pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
     named = {  # as text that can be written, also where a name is no UTF-8
         os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace"): path
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() or (path.is_symlink() and not path.exists())  # which points to nothing
     }
     seen = sorted(name for name in named if not any(part.startswith(".") for part in name.split("/")))
     pictures = {name: named[name] for name in seen if is_picture(named[name])}
