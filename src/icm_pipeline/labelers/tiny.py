@@ -52,7 +52,8 @@ def check(config: LabelerConfig, setting: str, questions: Questions) -> None:
 def _folder(config: LabelerConfig, setting: str) -> Path:
     folder = local_folder(config.path)
     if folder is None or not folder.is_dir():
-        raise ValueError(f"{setting}.path={config.path} is no folder here; give that of an attribute classifier.")
+        found = "is no folder" if folder is not None and folder.exists() else "does not exist"
+        raise ValueError(f"{setting}.path={config.path} {found}; give the folder of an attribute classifier.")
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if problem := problem_of(folder / name):
             raise ValueError(f"{setting}.path={config.path} is no attribute classifier: its {name} {problem}")
