@@ -89,7 +89,7 @@ def fit_here(
     artifact = Artifact(folder, Manifest("generate", "", files=dict.fromkeys(names, FileEntry(0, ""))))
 
     def read(name: str) -> Pooled:
-        return read_activations(artifact, name, args.device != "cpu")
+        return read_activations(artifact, name, args.device.startswith("cuda"))
 
     return list(fit_layers(read, names, labels, split, args.C, 1000, args.device))
 

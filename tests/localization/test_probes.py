@@ -404,3 +404,37 @@ def test_many_layers_come_in_order_on_the_cpu() -> None:
     for layer, fitted in zip(layers.values(), found, strict=True):
         expected = fit_layer(layer, labels, everything(labels), 1.0, 1000)
         np.testing.assert_array_equal(fitted.weights, expected.weights)
+
+
+def test_on_another_device_activations_go_where_the_problem_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`meta` stands for a device that is neither the CPU nor CUDA: it holds no numbers, so the solver stands aside."""
+    seen: list[torch.device] = []
+
+    def solved(layers: list[Pooled], problem: probes._Problem, device: str) -> list[None]:
+        seen.extend((layers[0].values.device, problem.train.device))
+        return [None]
+
+    monkeypatch.setattr(probes, "_fit_together", solved)
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda values: values[:, None])
+    x, labels = planted(30, 4, 2, 4.0)
+    list(probes.fit_layers(lambda name: Pooled(torch.from_numpy(x)), ["a"], labels, everything(labels), 1.0, 9, "meta"))
+    assert {device.type for device in seen} == {"meta"}
+
+
+def test_on_cuda_layers_of_one_shape_share_a_block_that_is_not_exceeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[list[int]] = []
+
+    def solved(layers: list[Pooled], problem: object, device: str) -> list[int]:
+        groups.append([layer.shape[2] for layer in layers])
+        return groups[-1]
+
+    for name, stand_in in (
+        ("_problem", lambda *args: None), ("_sent", lambda pooled, device: pooled), ("_fit_together", solved),
+        ("_block_size", lambda *args: 5),
+    ):  # fmt: skip
+        monkeypatch.setattr(probes, name, stand_in)
+    labels, widths = np.arange(6) % 2, {"a": 3, "b": 3, "c": 3, "d": 4, "e": 3}
+    read = {name: Pooled(torch.zeros(6, 2, width)) for name, width in widths.items()}
+    found = list(probes.fit_layers(read.__getitem__, widths, labels, everything(labels), 1.0, 9, "cuda"))
+    assert groups == [[3, 3], [3], [4], [3]]
+    assert found == list(widths.values())

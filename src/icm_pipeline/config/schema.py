@@ -1,7 +1,8 @@
 """The shape of the configuration: dataclass schemas under the YAML, so that a typo fails at composition.
 
-Every default stands in `conf/`, none here. The dataclasses are not frozen because OmegaConf makes frozen ones
-read-only, and a read-only node cannot be overridden from the command line.
+Every default stands in `conf/`; here only what a configuration means that was saved before a setting was there. The
+dataclasses are not frozen because OmegaConf makes frozen ones read-only, and a read-only node cannot be overridden from
+the command line.
 """
 
 from copy import deepcopy

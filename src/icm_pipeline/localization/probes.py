@@ -126,22 +126,26 @@ def fit_layers(
 ) -> Iterator[LayerProbes]:
     """Fit the probes of many layers, in order; read: from a layer's name to its activations.
 
-    On the CPU a layer is a core's piece of work. On a GPU the steps of several layers are solved together, so that it
-    has enough to do, while the next layers are read and sent.
+    On the CPU a layer is a core's piece of work, on other devices one comes after the other. On CUDA the steps of
+    several layers are solved together, so that it has enough to do, while the next layers are read and sent.
     """
-    problem = _problem(labels, split, C, max_iter, device, solver)
-    if torch.device(device).type != "cuda":
-        yield from single_threaded(lambda name: _fit_together([read(name)], problem, device)[0], names)
+    problem, kind = _problem(labels, split, C, max_iter, device, solver), torch.device(device).type
+    if kind != "cuda":
+        threads = None if kind == "cpu" else 1
+        yield from single_threaded(
+            lambda name: _fit_together([read(name).to(device)], problem, device)[0], names, threads
+        )
         return
     waiting: list[Pooled] = []
     for pooled in read_ahead(lambda name: _sent(read(name), device), names, GPU_READERS):
         same = not waiting or waiting[0].shape == pooled.shape
         size = _block_size(len(split.train), pooled.shape[2], device)
-        if waiting and (not same or len(waiting) * pooled.shape[1] >= size):
+        if waiting and (not same or (len(waiting) + 1) * pooled.shape[1] > size):
             yield from _fit_together(waiting, problem, device)
             waiting = []
         waiting.append(pooled)
-    yield from _fit_together(waiting, problem, device)
+    if waiting:
+        yield from _fit_together(waiting, problem, device)
 
 
 def _sent(pooled: Pooled, device: str) -> Pooled:

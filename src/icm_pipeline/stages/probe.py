@@ -46,7 +46,7 @@ def run(context: StageContext) -> None:
         labels = probes.shuffled_labels(labels, split, rng)
     recording = read_recording(source)
 
-    how, pinned = settings.probe, device != "cpu"
+    how, pinned = settings.probe, device.startswith("cuda")
     fits = probes.fit_layers(
         lambda name: read_activations(source, name, pinned), recording.files.values(), labels, split, how.C,
         how.max_iter, device, how.solver,
