@@ -43,10 +43,11 @@ def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
                 axis.text(end + 0.012 * furthest, place, f"{value:.2f}", va="center", fontsize=7)
         axis.set_yticks(centres, names, fontsize=8)
         axis.tick_params(axis="y", length=0)
-        axis.axvline(evaluation.fairness.fd_floor, color="black", lw=0.8, ls=":")
+        if floor := evaluation.fairness.fd_floor:  # at 0 it is the axis
+            axis.axvline(floor, color="black", lw=0.8, ls=":", label="a perfect steerer")
         axis.set(xlabel="FD (lower is better)", xlim=(0, 1.09 * furthest), ylim=(sum(heights), 0))
         drawing.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
-        drawing.legend(frameon=False, loc="outside lower center", ncols=3)
+        drawing.legend(frameon=False, loc="outside lower center", ncols=4)
     return path
 
 
