@@ -17,10 +17,17 @@ class Bounds:
     """By the words of `HOLDS`."""
     null: str | None
     """What null stands for; where it stands for nothing it is refused."""
+    word: str | None = None
+    """What may stand in a number's place."""
+    whole: bool = False
 
-    def admit(self, value: float | None) -> bool:
+    def admit(self, value: Any) -> bool:
         if value is None:
             return self.null is not None
+        if self.word is not None and value == self.word:
+            return True
+        if isinstance(value, (bool, str)) or (self.whole and not isinstance(value, int)):
+            return False
         is_finite = isinstance(value, int) or math.isfinite(value)
         return is_finite and all(HOLDS[words](value, limit) for words, limit in self.limits.items())
 
@@ -28,7 +35,9 @@ class Bounds:
         said = " and ".join(f"{words} {limit}" for words, limit in self.limits.items())
         if not said or (isinstance(value, float) and not math.isfinite(value)):
             said = f"a finite number {said}".strip()
-        return f"{dotted}={value} must be {said}" + (f", or null for {self.null}." if self.null else ".")
+        said = f"a whole number {said}" if self.whole else said
+        word = f", or {self.word}" if self.word else ""
+        return f"{dotted}={value} must be {said}{word}" + (f", or null for {self.null}." if self.null else ".")
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,9 @@ class Choices:
         return f"{dotted}={value} is not known. Choose one of: {', '.join(self.names)}."
 
 
-def number(null: str | None = None, **limits: int) -> dict[str, Any]:
+def number(null: str | None = None, word: str | None = None, whole: bool = False, **limits: int) -> dict[str, Any]:
     """Return the metadata of a field whose number, or each number of its mapping, stays within `Bounds`."""
-    return {MAY_BE: Bounds({name.replace("_", " "): limit for name, limit in limits.items()}, null)}
+    return {MAY_BE: Bounds({name.replace("_", " "): limit for name, limit in limits.items()}, null, word, whole)}
 
 
 def one_of(*names: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
     if dotted == "method":
         read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
         unread = {"draw_size"} if value["assignment"] != "batch" else set()
+        if value["look"] is None:  # younger than many keys
+            del value["look"]
         return _only(value, [name for name in read if name not in unread and value[name] != {}])
     if dotted == "alpha" and "alpha" not in read_by_method:
         return None

@@ -174,6 +174,10 @@ class MethodConfig:
     target_shares: list[float] | None
     params: dict[str, Any]
     """What this method alone takes."""
+    look: Any = field(  # saved configurations may be from before it
+        default=None, kw_only=True, metadata=number(at_least=1, whole=True, word="auto", null="the finished originals")
+    )
+    """With assignment=least_change: how many steps run before the reading; auto for the first that is good enough."""
 
 
 @dataclass

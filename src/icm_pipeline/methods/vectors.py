@@ -6,7 +6,6 @@ References:
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icm_pipeline.machine.hub import asked_once
+from icm_pipeline.methods.readers import Reader, nearest_level
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.store.files import written_whole
 
@@ -51,6 +51,8 @@ class SteeringVectors:
     """How they were used last, if they were."""
     made_with: Mapping[str, Any] = field(default_factory=dict)
     """The settings of the model and of sampling that they were made with, as far as they are known."""
+    readers: tuple[Reader, ...] = ()
+    """What foretells the finished image, by step; none in files that were made before there were any."""
 
     def __repr__(self) -> str:
         """Say in a line what they are, without their numbers."""
@@ -63,14 +65,8 @@ class SteeringVectors:
         return list(self.directions)
 
     def slot(self, noise_level: float) -> int:
-        """Return the index of the recorded step whose noise level is nearest, the noisier of two.
-
-        Levels are compared as angles, which spreads them evenly at both ends, so that vectors of one schedule serve
-        another.
-        """
-        here = math.asin(min(1.0, noise_level))
-        distances = [round(abs(math.asin(min(1.0, level)) - here), 9) for level in self.noise_levels]
-        return min(range(len(distances)), key=lambda slot: (distances[slot], -self.noise_levels[slot]))
+        """Return the index of the recorded step whose noise level is nearest, the noisier of two."""
+        return nearest_level(self.noise_levels, noise_level)
 
     def option_index(self, option: str) -> int:
         """Return an option's index; raises ValueError listing the options."""
@@ -112,8 +108,16 @@ class SteeringVectors:
         tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}
         tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in self.mean_norms.items()}
         details = {"format": FORMAT, "layers": self.layers}
-        details |= {each.name: getattr(self, each.name) for each in fields(self)[2:]}  # all but the tensors
+        details |= {each.name: getattr(self, each.name) for each in fields(self)[2:-1]}  # all but the tensors
         details["made_with"] = dict(self.made_with)
+        for number, reader in enumerate(self.readers):
+            tensors |= {f"reader/{number}/{layer}": weights.contiguous() for layer, weights in reader.weights.items()}
+            tensors[f"reader_bias/{number}"] = reader.bias.contiguous()
+        if self.readers:
+            details["readers"] = [
+                {"step": r.step, "noise_level": r.noise_level, "accuracy": r.accuracy, "layers": r.layers}
+                for r in self.readers
+            ]
         with written_whole(Path(path)) as partial:
             save_file(tensors, partial, metadata={METADATA: json.dumps(details, default=asdict)})
 
@@ -139,16 +143,23 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
                 raise ValueError(f"{path} has no vectors for {missing}; it holds {', '.join(details['layers'])}.")
             directions = {layer: file.get_tensor(f"direction/{layer}") for layer in wanted}
             mean_norms = {layer: file.get_tensor(f"mean_norm/{layer}") for layer in wanted}
+            readers = tuple(_reader(file, number, about) for number, about in enumerate(details.get("readers", ())))
         scores = {layer: score for layer, score in details["scores"].items() if layer in wanted}
         kinds = {layer: kind for layer, kind in details.get("kinds", {}).items() if layer in wanted}
         strength = Strength(**details["strength"]) if details["strength"] else None
         steps, noise_levels, options = (tuple(details[name]) for name in ("steps", "noise_levels", "options"))
         return SteeringVectors(
             directions, mean_norms, steps, noise_levels, options, details["model"], details["attribute"], scores,
-            kinds, strength, details.get("made_with", {}),
+            kinds, strength, details.get("made_with", {}), readers,
         )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
+
+
+def _reader(file: Any, number: int, about: Mapping[str, Any]) -> Reader:
+    weights = {layer: file.get_tensor(f"reader/{number}/{layer}") for layer in about["layers"]}
+    bias = file.get_tensor(f"reader_bias/{number}")
+    return Reader(about["step"], about["noise_level"], weights, bias, about["accuracy"])
 
 
 def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any]:
