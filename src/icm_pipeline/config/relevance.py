@@ -26,10 +26,10 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
     if dotted == "evaluate.drift":
         return {key: {name: other[name] for name in READ_OF_DRIFT} for key, other in value.items()}
     if dotted == "method":
-        read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
-        unread = {"draw_size"} if value["assignment"] != "batch" else set()
         if value["look"] is None:  # younger than many keys
             del value["look"]
+        read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
+        unread = {"draw_size"} if value["assignment"] != "batch" else set()
         return _only(value, [name for name in read if name not in unread and value[name] != {}])
     if dotted == "alpha" and "alpha" not in read_by_method:
         return None
