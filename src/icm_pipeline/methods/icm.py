@@ -29,8 +29,12 @@ def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Abs
 
 
 def _keep(inputs: MethodInputs, folder: Path) -> None:
+    from icm_pipeline.methods.readers import FILE_NAME, load_readers
+
     used = replace(inputs.strength, num_steps=inputs.settings.model.num_steps)
-    replace(inputs.vectors, strength=used).save(folder / VECTORS)
+    foretold = inputs.artifacts.get("foretell")
+    readers = load_readers(foretold.path(FILE_NAME)) if foretold else ()
+    replace(inputs.vectors, strength=used, readers=readers).save(folder / VECTORS)
 
 
 def _words(steering: Any) -> list[str]:

@@ -1,13 +1,24 @@
 """What the activations of one early step tell of the finished image: a linear, calibrated probe over several layers."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from icm_pipeline.arrays import Floats
+from icm_pipeline.store.files import written_whole
+
+METADATA = "icm_pipeline"
+FILE_NAME = "readers.safetensors"
+GOOD_ENOUGH = 0.9  # accuracy from which look=auto takes a reader
+FAR = 0.1  # radians between a reader's noise level and that of the step it is asked to read, beyond which it is refused
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,86 @@ def nearest_level(levels: Sequence[float], noise_level: float) -> int:
     Levels are compared as angles, which spreads them evenly at both ends, so that what was made on one schedule serves
     another.
     """
-    here = math.asin(min(1.0, noise_level))
-    distances = [round(abs(math.asin(min(1.0, level)) - here), 9) for level in levels]
+    distances = [round(_apart(level, noise_level), 9) for level in levels]
     return min(range(len(distances)), key=lambda index: (distances[index], -levels[index]))
+
+
+def _apart(level: float, other: float) -> float:
+    return abs(math.asin(min(1.0, level)) - math.asin(min(1.0, other)))
+
+
+def reader_for(readers: Sequence[Reader], look: int | str, levels: Sequence[float]) -> tuple[int, Reader]:
+    """Return after how many steps of a run to read, and what reads the last of them.
+
+    look: a number of steps, or auto for the first reader that is right in GOOD_ENOUGH of held-out images; levels: the
+    noise levels of the run's steps.
+
+    Raises ValueError without readers, for a look that is no step of the run or that none of them reads, and for auto
+    where none is good enough.
+    """
+    if not readers:
+        raise ValueError(
+            "The vectors hold no readers, which foretell what an image will show: vectors of before there were any, or "
+            "made without method.look. Make them again with method.look=auto, or by fit_vectors."
+        )
+    if look == "auto":
+        reader = _good_enough(readers)
+        return nearest_level(levels, reader.noise_level) + 1, reader
+    if isinstance(look, bool) or not isinstance(look, int) or not 1 <= look <= len(levels):
+        raise ValueError(f"look={look!r}: give a number of steps from 1 to {len(levels)}, the run's, or auto.")
+    reader = readers[nearest_level([each.noise_level for each in readers], levels[look - 1])]
+    if _apart(reader.noise_level, levels[look - 1]) > FAR:
+        first, last = (nearest_level(levels, each.noise_level) + 1 for each in (readers[0], readers[-1]))
+        raise ValueError(f"look={look}: the readers were made for {first} to {last} of this run's {len(levels)} steps.")
+    return look, reader
+
+
+def _good_enough(readers: Sequence[Reader]) -> Reader:
+    for reader in readers:
+        if reader.accuracy >= GOOD_ENOUGH:
+            return reader
+    found = ", ".join(f"{reader.accuracy:.2f} after {reader.step + 1}" for reader in readers)
+    raise ValueError(
+        f"look=auto: no reader foretells {GOOD_ENOUGH:.0%} of the finished images by half of the run (accuracy {found} "
+        "steps). Give a number of steps to take what there is, or method.look=null, which judges finished originals."
+    )
+
+
+def save_readers(readers: Sequence[Reader], path: Path) -> None:
+    """Write a safetensors file of readers alone."""
+    tensors, details = packed(readers)
+    with written_whole(path) as partial:
+        save_file(tensors, partial, metadata={METADATA: json.dumps({"readers": details})})
+
+
+def load_readers(path: Path) -> tuple[Reader, ...]:
+    """Read what `save_readers` wrote; raises ValueError for another file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return unpacked(file, json.loads(file.metadata()[METADATA])["readers"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as readers: {error!r}") from error
+
+
+def packed(readers: Sequence[Reader]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Return what a file holds of readers: tensors, and what its metadata says of each."""
+    tensors: dict[str, Tensor] = {}
+    for number, reader in enumerate(readers):
+        tensors |= {f"reader/{number}/{layer}": weights.contiguous() for layer, weights in reader.weights.items()}
+        tensors[f"reader_bias/{number}"] = reader.bias.contiguous()
+    details = [
+        {"step": each.step, "noise_level": each.noise_level, "accuracy": each.accuracy, "layers": each.layers}
+        for each in readers
+    ]
+    return tensors, details
+
+
+def unpacked(file: Any, details: Sequence[Mapping[str, Any]]) -> tuple[Reader, ...]:
+    """Return the readers of an open safetensors file; details: what its metadata says of each."""
+    return tuple(_read(file, number, about) for number, about in enumerate(details))
+
+
+def _read(file: Any, number: int, about: Mapping[str, Any]) -> Reader:
+    weights = {layer: file.get_tensor(f"reader/{number}/{layer}") for layer in about["layers"]}
+    bias = file.get_tensor(f"reader_bias/{number}")
+    return Reader(about["step"], about["noise_level"], weights, bias, about["accuracy"])

@@ -18,11 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icm_pipeline.machine.hub import asked_once
-from icm_pipeline.methods.readers import Reader, nearest_level
+from icm_pipeline.methods.readers import METADATA, Reader, nearest_level, packed, unpacked
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.store.files import written_whole
 
-METADATA = "icm_pipeline"
 FORMAT = 1
 FILE_NAME = "vectors.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -110,14 +109,9 @@ class SteeringVectors:
         details = {"format": FORMAT, "layers": self.layers}
         details |= {each.name: getattr(self, each.name) for each in fields(self)[2:-1]}  # all but the tensors
         details["made_with"] = dict(self.made_with)
-        for number, reader in enumerate(self.readers):
-            tensors |= {f"reader/{number}/{layer}": weights.contiguous() for layer, weights in reader.weights.items()}
-            tensors[f"reader_bias/{number}"] = reader.bias.contiguous()
         if self.readers:
-            details["readers"] = [
-                {"step": r.step, "noise_level": r.noise_level, "accuracy": r.accuracy, "layers": r.layers}
-                for r in self.readers
-            ]
+            read, details["readers"] = packed(self.readers)
+            tensors |= read
         with written_whole(Path(path)) as partial:
             save_file(tensors, partial, metadata={METADATA: json.dumps(details, default=asdict)})
 
@@ -143,7 +137,7 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
                 raise ValueError(f"{path} has no vectors for {missing}; it holds {', '.join(details['layers'])}.")
             directions = {layer: file.get_tensor(f"direction/{layer}") for layer in wanted}
             mean_norms = {layer: file.get_tensor(f"mean_norm/{layer}") for layer in wanted}
-            readers = tuple(_reader(file, number, about) for number, about in enumerate(details.get("readers", ())))
+            readers = unpacked(file, details.get("readers", ()))
         scores = {layer: score for layer, score in details["scores"].items() if layer in wanted}
         kinds = {layer: kind for layer, kind in details.get("kinds", {}).items() if layer in wanted}
         strength = Strength(**details["strength"]) if details["strength"] else None
@@ -154,12 +148,6 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
         )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
-
-
-def _reader(file: Any, number: int, about: Mapping[str, Any]) -> Reader:
-    weights = {layer: file.get_tensor(f"reader/{number}/{layer}") for layer in about["layers"]}
-    bias = file.get_tensor(f"reader_bias/{number}")
-    return Reader(about["step"], about["noise_level"], weights, bias, about["accuracy"])
 
 
 def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any]:
