@@ -56,6 +56,21 @@ def fit_logistic(x: Tensor, targets: Tensor, C: float, max_iter: int, start: Ten
     return Solution(*(old.index_put((left,), new.to(old.dtype)) for old, new in pairs))
 
 
+def fit_on_gram(gram: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None = None) -> Solution:
+    """Solve b problems of which only the samples' inner products are known, [b, n, n].
+
+    The weights of the solution are shares of the samples a [b, n, k]: those of the features are X' a.
+    """
+    shares, bias, logits, done = _minimum(_SampleSpace(gram), gram, targets.to(gram.dtype), C, max_iter, start)
+    left = ~done
+    if gram.dtype == torch.float32 and left.any():
+        better = fit_on_gram(gram[left].double(), targets, C, max_iter)
+        shares[left], bias[left], logits[left], done[left] = (
+            each.to(part.dtype) for each, part in zip(vars(better).values(), (shares, bias, logits, done), strict=True)
+        )
+    return Solution(shares, bias, logits, done)
+
+
 class _Factor:
     """The Cholesky factors of positive definite matrices [b, m, m], or where that is faster their inverses."""
 
@@ -154,6 +169,14 @@ def _gram(x: Tensor) -> Tensor:
 
 
 def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None) -> Solution:
+    found, bias, logits, done = _minimum(space, x, targets, C, max_iter, start)
+    return Solution(x.mT @ found if isinstance(space, _SampleSpace) else found, bias, logits, done)
+
+
+def _minimum(
+    space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the space's coefficients, [b, m, k], intercepts, logits and whether each problem converged, [b]."""
     limit = max_iter if x.dtype == torch.float64 else min(max_iter, FLOAT32_LIMIT)
     bent_at, v = _begin(space, len(x), targets, C, start)
     f = space.logits(v)
@@ -174,8 +197,7 @@ def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, s
         far = t > FAR
         v = v + t * towards.step
         last = towards
-    weights = x.mT @ v[:, :-1] if isinstance(space, _SampleSpace) else v[:, :-1]
-    return Solution(weights, v[:, -1:], f, done.flatten())
+    return v[:, :-1], v[:, -1:], f, done.flatten()
 
 
 def _begin(space: _Space, b: int, targets: Tensor, C: float, start: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -214,7 +214,7 @@ def _fit_block(
     if problem.solver == "scikit_learn":
         mean, scale, solution = _fit_scikit_learn(x, problem)
     else:
-        mean, scale = _standardise(x)
+        mean, scale = standardise(x)
         targets = problem.targets[:, 1:] if problem.targets.shape[1] == 2 else problem.targets
         solution = fit_logistic(x, targets, problem.C, problem.max_iter, start)
     held_out = rows(problem.test).sub_(mean).div_(scale)
@@ -254,7 +254,7 @@ def _fit_scikit_learn(x: Tensor, problem: _Problem) -> tuple[Tensor, Tensor, Sol
     return mean, scale, Solution(weights, bias, torch.baddbmm(bias, x, weights), done[:, 0].bool())
 
 
-def _standardise(x: Tensor) -> tuple[Tensor, Tensor]:
+def standardise(x: Tensor) -> tuple[Tensor, Tensor]:
     """Standardise samples [b, n, d] in place, as StandardScaler does; return mean and scale, [b, 1, d].
 
     What the float32 mean lacks goes into the intercept. A feature that varies by no more than rounding is constant: its

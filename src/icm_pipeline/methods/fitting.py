@@ -9,18 +9,23 @@ References:
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from icm_pipeline.arrays import Ints
 from icm_pipeline.config.choices import DIRECTIONS
 from icm_pipeline.hooks.recording import RecordedAt, Recording
+from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, steps_to_read
 from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.localization.probes import LayerProbes, fit_layers, split_samples
+from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.vectors import SteeringVectors
 
+FEWEST = 10  # images of an option that readers are fitted to
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +41,12 @@ def vectors_of_probes(
         scores={layer: float(p.accuracy.mean()) for layer, p in fitted.items()},
         kinds={layer: recorded.kinds[layer] for layer in fitted}, made_with=made_with or {},
     )  # fmt: skip
+
+
+def reader_of(found: Foretelling, recorded: RecordedAt, index: int) -> Reader:
+    """Return what foretells at a recorded step, by its index, as steering vectors carry it."""
+    step, level = recorded.steps[index], recorded.noise_levels[index]
+    return Reader(step, level, found.weights, found.bias, found.accuracy)
 
 
 def warn_of_unfinished(fitted: Mapping[str, LayerProbes], max_iter: int, group: str = "") -> None:
@@ -66,7 +77,8 @@ def fit_vectors(
 
     recordings: of all images, in order, with the same layers and steps; labels: the option that each image shows, None
     for one that counts for none; test_share: of the images, held out for the scores. A score is the mean accuracy over
-    steps on the held-out images.
+    steps on the held-out images. With FEWEST images of each option the vectors carry readers of the first half of the
+    recorded steps.
 
     Example:
         with record(pipe) as seen:
@@ -107,4 +119,19 @@ def fit_vectors(
     fits = fit_layers(activations, layers, numbers[seen], split, C, max_iter, device)
     fitted = dict(zip(layers, fits, strict=True))
     warn_of_unfinished(fitted, max_iter)
-    return vectors_of_probes(fitted, direction, first, options, model, attribute)
+    vectors = vectors_of_probes(fitted, direction, first, options, model, attribute)
+    return replace(vectors, readers=_readers(activations, first, numbers[seen], seed, device))
+
+
+def _readers(
+    activations: Callable[[str], Pooled], recorded: Recording, labels: Ints, seed: int, device: str
+) -> tuple[Reader, ...]:
+    """Return the readers of early steps, of the layers that were reached in every step; none if images are too few."""
+    early = steps_to_read(recorded.steps, max(recorded.steps) + 1)
+    reached = [layer for layer in recorded.activations if activations(layer).values.isfinite().all()]
+    if np.bincount(labels).min() < FEWEST or not early or not reached:
+        log.info("readers: none; they take %d images of each option, and early steps.", FEWEST)
+        return ()
+    kinds = {layer: recorded.kinds[layer] for layer in reached}
+    found = fit_foretellings(activations, kinds, early, labels, seed=seed, device=device)
+    return tuple(reader_of(each, recorded, index) for index, each in zip(early, found, strict=True))

@@ -40,6 +40,7 @@ PROBING = (
     *_under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), "attribute.name",
     "seed",
 )  # fmt: skip
+FORETELLING = (*_under("probe", "group_by_prompt", "shuffle_labels"), "attribute.name", "seed")
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
     "devices": lambda s: ("compute.device",),
     "same_speed": (*_under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
@@ -86,6 +87,10 @@ STAGES: dict[str, Stage] = {
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors", kind="end",
               needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: PROBING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options", "probe.solver")),
+        Stage("foretell", "fit what foretells from early steps what an image will show, with method.look", kind="end",
+              part_of=lambda s: s.images is None and s.method.look is not None,
+              needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: FORETELLING,
+              devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options")),
         Stage("select", "rank the layers and choose those to steer", kind="end",
               needs=lambda s: ("probe",), reads=lambda s: ("layers",)),
         Stage("fit", "fit what the method learns before it steers, if it learns anything", kind="end",

@@ -37,7 +37,7 @@ def run(context: StageContext) -> None:
     source = context.parents["generate" if settings.generate.record else "extract"]
     labels, prompts = read_labels(context.parents["label"], context.parents["generate"], options)
     seen = np.flatnonzero(labels >= 0)
-    _check_counts(labels[seen], options, settings.probe.min_per_option)
+    check_counts(labels[seen], options, settings.probe.min_per_option)
     rng = np.random.default_rng(settings.seed)
     groups = prompts[seen] if settings.probe.group_by_prompt else None
     split = probes.split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
@@ -106,7 +106,8 @@ def show(tracker: Tracker, artifact: Artifact) -> None:
     tracker.table("probe/heat_map", ["layer", "kind", "step", "accuracy"], cells)
 
 
-def _check_counts(labels: np.ndarray, options: list[str], least: int) -> None:
+def check_counts(labels: np.ndarray, options: list[str], least: int) -> None:
+    """Raise ValueError if too few images show an option."""
     counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
     rare = [option for option, count in counts.items() if count < least]
     if rare:
