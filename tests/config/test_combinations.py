@@ -94,3 +94,28 @@ def test_a_mode_that_a_tracker_of_files_does_not_read_is_refused(
 
 def test_no_tracking_leaves_the_mode_that_an_experiment_set(settings_with: Compose) -> None:
     assert settings_with("tracker.name=none", "tracker.mode=online").tracker.name == "none"
+
+
+LEAST = "method.assignment=least_change"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method.look=5"], r"method\.look=5 is read by method\.assignment=least_change only, not by quota"),
+        ([LEAST, "method.look=20"], r"method\.look=20 leaves none of 20 steps"),
+        ([LEAST, "method.look=4", "method.first_step=4"], r"method\.look=4 ends before the first steered step, 4"),
+        ([LEAST, "method.look=soon"], r"method\.look=soon must be a whole number at least 1, or auto, or null"),
+        ([LEAST, "method.look=0"], r"method\.look=0 must be"),
+        ([LEAST, "method.look=2.5"], r"method\.look=2\.5 must be a whole number"),
+        ([LEAST, "evaluate.images_per_prompt=1"], r"images_per_prompt=1 images cannot show 2 options"),
+    ],
+)
+def test_a_look_that_decides_nothing_is_refused(settings_with: Compose, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings_with(*words)
+
+
+def test_a_look_within_the_window_is_accepted(settings_with: Compose) -> None:
+    assert settings_with(LEAST, "method.look=5", "method.first_step=4").method.look == 5
+    assert settings_with(LEAST, "method.look=auto").method.look == "auto"

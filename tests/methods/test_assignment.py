@@ -1,11 +1,17 @@
 """Assignment: quotas are exact, draws follow their shares, batches stay together."""
 
+import itertools
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icm_pipeline.methods.assignment import assign_options
+from icm_pipeline.arrays import Ints
+from icm_pipeline.methods.assignment import assign_options, least_change, least_change_by_prompt
+from icm_pipeline.metrics.outcomes import hard_labels
 
 
 @st.composite
@@ -86,5 +92,61 @@ def test_the_seed_decides(how: str) -> None:
 
 
 def test_an_unknown_way_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="quota, image, batch"):
+    with pytest.raises(ValueError, match="quota, least_change, image, batch"):
         assign_options([0], [0.5, 0.5], "always", 8, 0)
+
+
+def _bounds(num_images: int, num_options: int) -> tuple[Ints, Ints]:
+    exact = num_images / num_options
+    return np.full(num_options, math.floor(exact)), np.full(num_options, math.ceil(exact))
+
+
+@given(data=st.data(), num_options=st.integers(2, 3), num_images=st.integers(1, 6), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_no_assignment_within_the_bounds_changes_fewer_images_or_likelier_ones(
+    data: st.DataObject, num_options: int, num_images: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    seen = rng.dirichlet([0.5] * num_options, num_images)
+    seen[rng.random(num_images) < 0.2] = np.nan
+    lower = np.array(data.draw(st.lists(st.integers(0, 2), min_size=num_options, max_size=num_options)))
+    upper = lower + np.array(data.draw(st.lists(st.integers(0, 4), min_size=num_options, max_size=num_options)))
+    if not lower.sum() <= num_images <= upper.sum():
+        with pytest.raises(ValueError, match="cannot be divided"):
+            least_change(seen, lower, upper, rng)
+        return
+    labels = hard_labels(seen)
+
+    def cost(options: Sequence[int]) -> tuple[int, float]:
+        own = np.nan_to_num(seen)[np.arange(num_images), options]
+        return int((labels != np.array(options)).sum()), -float(own.sum())
+
+    every = itertools.product(range(num_options), repeat=num_images)
+    counts = {options: np.bincount(options, minlength=num_options) for options in every}
+    best = min(cost(o) for o, count in counts.items() if (lower <= count).all() and (count <= upper).all())
+    found = least_change(seen, lower, upper, rng)
+    assert tuple(found) in counts
+    assert (lower <= counts[tuple(found)]).all() and (counts[tuple(found)] <= upper).all()
+    assert cost(found)[0] == best[0]
+    assert cost(found)[1] == pytest.approx(best[1], abs=1e-5)
+
+
+def test_of_two_options_those_change_that_show_theirs_least_surely() -> None:
+    seen = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.99, 0.01], [0.2, 0.8]])
+    options = least_change(seen, *_bounds(6, 2), np.random.default_rng(0))
+    assert options.tolist() == [0, 0, 1, 1, 0, 1]
+
+
+def test_equal_images_are_told_apart_by_the_seed_alone() -> None:
+    seen = np.tile([[0.9, 0.1]], (12, 1))
+    found = [least_change_by_prompt([0] * 12, seen, [0.5, 0.5], seed).tolist() for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_every_prompt_gets_its_shares_and_what_cannot_be_told_fills_up() -> None:
+    prompts = [0, 1] * 4
+    seen = np.array([[0.9, 0.1], [np.nan, np.nan]] * 4)
+    seen[0] = [0.4, 0.6]
+    options = least_change_by_prompt(prompts, seen, [0.75, 0.25], 0)
+    assert options[::2].tolist() == [1, 0, 0, 0]
+    assert np.bincount(options[1::2]).tolist() == [3, 1]

@@ -38,6 +38,27 @@ def _of_steering(settings: Settings) -> Iterator[str]:
         yield f"method.target_shares has {len(shares)} numbers for {len(options)} options: {options}."
     if shares is not None and (min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6)):
         yield f"method.target_shares={shares} must be non-negative and sum to 1 (sum {sum(shares):g})."
+    yield from _of_least_change(settings)
+
+
+def _of_least_change(settings: Settings) -> Iterator[str]:
+    method, steps = settings.method, settings.model.num_steps
+    first, look, is_asked = method.first_step, method.look, method.assignment == "least_change"
+    if look is not None and not is_asked:
+        yield f"method.look={look} is read by method.assignment=least_change only, not by {method.assignment}."
+    if isinstance(look, int) and look >= steps:
+        yield f"method.look={look} leaves none of {steps} steps to steer: look after fewer."
+    if isinstance(look, int) and look <= first:
+        yield (
+            f"method.look={look} ends before the first steered step, {first} (0-based), so an image would be read "
+            "before it can change: look after more steps, or steer from an earlier one (method.first_step)."
+        )
+    number, options = settings.evaluate.images_per_prompt, settings.attribute.options
+    if is_asked and number < len(options):
+        yield (
+            f"evaluate.images_per_prompt={number} images cannot show {len(options)} options: with "
+            "method.assignment=least_change every prompt gets its shares. Make more images of each."
+        )
 
 
 def _of_running(settings: Settings) -> Iterator[str]:

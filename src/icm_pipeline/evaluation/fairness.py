@@ -7,6 +7,7 @@ import numpy as np
 
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_variation, worst_share
 from icm_pipeline.metrics.fairness import discrepancy_by_prompt, expected_floor
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
@@ -17,7 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def fairness_figures(
-    settings: Settings, sides: Mapping[str, Floats], prompts: list[str], wanted: Ints, made_here: bool
+    settings: Settings,
+    sides: Mapping[str, Floats],
+    prompts: list[str],
+    wanted: Ints,
+    made_here: bool,
+    shown: Ints | None = None,
 ) -> Fairness:
     """Return FD of each side with its floor and intervals, parity gaps and worst-group shares.
 
@@ -27,11 +33,11 @@ def fairness_figures(
     steered to [n], -1 if unknown; made_here: whether options were drawn as `method.assignment` says. Quotas fix how
     many images are steered to what, so steered images are then resampled among those of one option.
     """
-    num_options, num_resamples = next(iter(sides.values())).shape[1], settings.evaluate.bootstrap
-    target = np.array(settings.method.target_shares or np.full(num_options, 1 / num_options))
+    num_resamples = settings.evaluate.bootstrap
+    target = np.array(target_shares(settings))
     rng = np.random.default_rng(settings.seed)
     method, floor = settings.method, _assigned_floor(wanted, prompts, target)
-    if made_here:
+    if made_here and shown is None:
         num_images = settings.evaluate.images_per_prompt
         floor = expected_floor(num_images, target, method.assignment, method.draw_size, rng)
     if settings.evaluate.fd == "labels":
@@ -42,12 +48,13 @@ def fairness_figures(
     if left_out:
         log.warning("FD is without %d prompts of which the judge could see no image: %s", len(left_out), left_out)
     inside = ~np.isin(prompts, left_out)
-    strata = wanted[inside] if made_here and method.assignment == "quota" else None
+    strata = wanted[inside] if made_here and (method.assignment == "quota" or shown is not None) else None
+    shown = None if shown is None else shown[inside]
     sides, prompts = {side: rows[inside] for side, rows in sides.items()}, np.array(prompts)[inside].tolist()
 
-    def figures(side: Floats, strata: Ints | None) -> tuple[Discrepancy, Figure, Figure]:
+    def figures(side: Floats, strata: Ints | None, shown: Ints | None) -> tuple[Discrepancy, Figure, Figure]:
         shares, fd = _by_prompt(side, prompts), _figure(discrepancy_by_prompt(side, prompts, target))
-        interval = bootstrap_interval(side, prompts, num_resamples, rng, target, strata=strata)
+        interval = bootstrap_interval(side, prompts, num_resamples, rng, target, strata=strata, shown=shown)
         gap, rarest = (_figure({prompt: of(row) for prompt, row in shares.items()}) for of in (parity_gap, worst_share))
         return Discrepancy(fd.mean, fd.by_prompt, interval), gap, rarest
 
@@ -55,12 +62,15 @@ def fairness_figures(
         pairs = ~np.isin(prompts, _unseen_prompts([before + after], prompts))  # of prompts with a pair that was seen
         if not pairs.any():
             return None
-        rows, fixed = np.array(prompts)[pairs].tolist(), None if strata is None else strata[pairs]
-        return Change(*paired_change(before[pairs], after[pairs], rows, num_resamples, rng, target, strata=fixed))
+        rows, limits = np.array(prompts)[pairs].tolist(), (None if of is None else of[pairs] for of in (strata, shown))
+        fixed, known = limits
+        return Change(
+            *paired_change(before[pairs], after[pairs], rows, num_resamples, rng, target, strata=fixed, shown=known)
+        )
 
     if "original" not in sides:
-        return Fairness(floor, left_out, None, None, None, *figures(sides["steered"], strata), None)
-    before, after = figures(sides["original"], None), figures(sides["steered"], strata)
+        return Fairness(floor, left_out, None, None, None, *figures(sides["steered"], strata, shown), None)
+    before, after = figures(sides["original"], None, None), figures(sides["steered"], strata, shown)
     return Fairness(floor, left_out, *before, *after, change(sides["original"], sides["steered"]))
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icm_pipeline.arrays import Floats
+from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.fairness import drift_of, fairness_figures, shares_by_prompt
 from icm_pipeline.evaluation.judging import Judging
@@ -57,6 +57,7 @@ def figures_of(
     prompts = [image.row.prompt or ALL_IMAGES for image in images]
     wanted = np.array([options.index(image.row.option) if image.row.option else -1 for image in images])
     after, known, like = shown["steered"], wanted >= 0, [image.likeness for image in images]
+    assigned_by = _assigned_by(pairs.rows, options)
     members = {option: wanted == index for index, option in enumerate(options) if index in wanted}
     kept, drift, unseen = dict[str, float](), dict[str, float](), dict[str, int]()
     there = np.array([not image.problem for image in images])
@@ -71,7 +72,7 @@ def figures_of(
     return Evaluation(
         model=pairs.name, attribute=name, steering=pairs.steering, num_images=len(images), lost=pairs.lost,
         unseen=unseen, fd_of=settings.evaluate.fd,
-        fairness=fairness_figures(settings, shown, prompts, wanted, made_here=pairs.steering is not None),
+        fairness=fairness_figures(settings, shown, prompts, wanted, pairs.steering is not None, assigned_by),
         clip_i=mean_of(one.clip_i for one in like), clip_t_original=mean_of(one.clip_t_original for one in like),
         clip_t=mean_of(one.clip_t for one in like), ssim=mean_of(one.ssim for one in like),
         obeyed=share_obeying(after[known], wanted[known]) if known.any() else None,
@@ -79,7 +80,16 @@ def figures_of(
         kept=kept, drift=drift,
         shares={side: shares_by_prompt(found, prompts, options) for side, found in shown.items()},
         agreement=agreed, reference=realism,
+        left_alone=None if assigned_by is None else float(np.mean([row.is_original for row in pairs.rows])),
     )  # fmt: skip
+
+
+def _assigned_by(rows: list[ImageRow], options: list[str]) -> Ints | None:
+    """Return what each image showed before [n], -1 if unknown; None where options were not assigned by that."""
+    found = [row.shown for row in rows]
+    if None in found:
+        return None
+    return np.array([options.index(shown) if shown else -1 for shown in found])
 
 
 def agreement_of(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from icm_pipeline.hooks.recording import RecordedAt, Recording
@@ -85,6 +85,15 @@ def read_activations(artifact: Artifact, file_name: str, pinned: bool = False) -
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     values = found.pop(VALUES)
     return Pooled(_read_pinned(path, values) if pinned else values, **found)
+
+
+def read_recorded(folder: Path) -> tuple[RecordedAt, dict[str, Tensor]]:
+    """Return what a folder holds of activations, few as they are, as {layer: [n, T, d]} in float32.
+
+    The folder need not be an artifact yet.
+    """
+    table = RecordingTable(**json.loads((folder / RECORDING).read_text("utf-8")))
+    return table, {layer: load_file(folder / name)[VALUES] for layer, name in table.files.items()}
 
 
 def _read_pinned(path: Path, mapped: Tensor) -> Tensor:

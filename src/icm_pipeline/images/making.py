@@ -1,5 +1,6 @@
 """Sets of images on disk, kept shard by shard: batches in, PNG files, their table and pooled activations out."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from icm_pipeline.images.activations import join_activations, save_shard
 from icm_pipeline.images.table import IMAGES, write_table
 from icm_pipeline.machine.threads import Background
 from icm_pipeline.progress import working
+from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.files import written_whole
 from icm_pipeline.store.shards import WHOLE, Shard, Share, num_items, plan_shards
 
@@ -80,12 +82,20 @@ def store_images(images: ImageSet, made: Iterable[Batch], title: str, halved: bo
     whole = [shard.result() if isinstance(shard, Future) else shard for shard in finished]
     if images.is_share:
         return False
-    recording = whole[-1].table["recording"] if whole[-1].table else None
+    recording = whole[-1].table["recording"] if whole and whole[-1].table else None
     if recording:
         join_activations(images.folder, [shard.tensors for shard in whole], recording, halved)
     if folder.exists():
         write_table(images.folder, images.jobs, images.options or [""] * len(ids))
     return True
+
+
+def take_over(artifact: Artifact, image_ids: Iterable[str], folder: Path) -> None:
+    """Copy some pictures of another set into a folder."""
+    (folder / IMAGES).mkdir(exist_ok=True)
+    for name in (f"{IMAGES}/{image_id}.png" for image_id in image_ids):
+        with written_whole(folder / name) as partial:
+            shutil.copyfile(artifact.path(name), partial)
 
 
 def _keep(shard: Shard, ids: list[str], saved: list[Future[Path]], recorded: list[Recording]) -> Shard:

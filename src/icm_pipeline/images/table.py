@@ -15,6 +15,7 @@ from icm_pipeline.store.artifacts import Artifact
 TABLE = "images.csv"
 IMAGES = "images"
 SAMPLES = "samples.png"  # the first images side by side, to look at
+SHOWN = "shown"
 COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 
 
@@ -31,15 +32,24 @@ class ImageRow:
     path: Path
     problem: str = ""
     """Why the picture cannot be read."""
+    shown: str | None = None
+    """What its option was assigned by: what it shows unsteered, empty if that could not be told; None: by nothing."""
+
+    @property
+    def is_original(self) -> bool:
+        """Whether it was left as it is, because of what it shows or what its prompt names."""
+        return self.shown is not None and self.option in ("", self.shown)
 
 
-def write_table(folder: Path, jobs: list[Job], options: list[str]) -> None:
+def write_table(folder: Path, jobs: list[Job], options: list[str], shown: Sequence[str] | None = None) -> None:
+    """Write a row an image; shown: what each showed before, where options were assigned by that."""
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for job, option in zip(jobs, options, strict=True):
+        writer.writerow([*COLUMNS, *([] if shown is None else [SHOWN])])
+        for index, (job, option) in enumerate(zip(jobs, options, strict=True)):
             path = f"{IMAGES}/{job.image_id}.png"
-            writer.writerow([job.image_id, job.prompt, job.prompt_index, job.seed, option, path])
+            row = [job.image_id, job.prompt, job.prompt_index, job.seed, option, path]
+            writer.writerow([*row, *([] if shown is None else [shown[index]])])
 
 
 def read_table(artifact: Artifact) -> list[ImageRow]:
@@ -48,7 +58,7 @@ def read_table(artifact: Artifact) -> list[ImageRow]:
         return [
             ImageRow(
                 row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"],
-                artifact.path(row["path"]),
+                artifact.path(row["path"]), shown=row.get(SHOWN),
             )
             for row in csv.DictReader(file)
         ]  # fmt: skip

@@ -7,17 +7,26 @@ References:
     https://arxiv.org/abs/2604.06052
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.sparse import csr_array, vstack
+from scipy.optimize import linear_sum_assignment
 
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.choices import ASSIGNMENTS
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.metrics.distributions import quotas
 from icm_pipeline.metrics.outcomes import hard_labels
 
+FILLED = 4  # what a place that must be filled takes off the cost: more than any image's
 JITTER = 1e-6  # of the costs, so that the seed decides between equal images; probabilities have six digits
+
+
+def target_shares(settings: Settings) -> list[float]:
+    """Return the wanted share of each option."""
+    num_options = len(settings.attribute.options)
+    return settings.method.target_shares or [1 / num_options] * num_options
 
 
 def assign_options(
@@ -46,29 +55,39 @@ def assign_options(
     return options
 
 
+def least_change_by_prompt(
+    prompt_indices: Sequence[int], probabilities: Floats, shares: Sequence[float], seed: int
+) -> Ints:
+    """Return an option for each image [n] that gives every prompt its shares by the least change of its images.
+
+    Where a share is no whole number of images, either of the two nearest will do. See `least_change`.
+    """
+    rng, prompts = np.random.default_rng(seed), np.asarray(prompt_indices)
+    options = np.empty(len(prompts), np.int64)
+    for prompt in np.unique(prompts):
+        members = np.flatnonzero(prompts == prompt)
+        exact = np.round(len(members) * np.asarray(shares), 9)
+        lower, upper = np.floor(exact).astype(np.int64), np.ceil(exact).astype(np.int64)
+        options[members] = least_change(probabilities[members], lower, upper, rng)
+    return options
+
+
 def least_change(probabilities: Floats, lower: Ints, upper: Ints, rng: np.random.Generator) -> Ints:
     """Return an option for each image [n] so that as few as possible have to change what they show.
 
     probabilities: [n, K] of what each image shows unsteered, NaN where that could not be told, so that it changes
     whatever it gets; lower, upper: [K], how many images each option gets. Of assignments that change equally few, the
-    one in which the images are likeliest to show what they get; then `rng` decides. It is a transport problem, solved
-    by a linear programme whose vertices are whole numbers. Raises ValueError for bounds that n images cannot meet.
+    one in which the images are likeliest to show what they get; then `rng` decides. Each option has `upper` places, of
+    which `lower` are filled whatever that costs. Raises ValueError for bounds that n images cannot meet.
     """
     num_images, num_options = probabilities.shape
     if lower.sum() > num_images or upper.sum() < num_images or (lower > upper).any():
         raise ValueError(f"{num_images} images cannot be divided into {lower} to {upper} of each option.")
-    if not num_images:
-        return np.zeros(0, np.int64)
     shown = hard_labels(probabilities)
     likely = np.nan_to_num(probabilities) + JITTER * rng.random(probabilities.shape)
-    cost = (shown[:, None] != np.arange(num_options)) - likely / (2 * num_images)  # likelihoods add up to less than 1
-    image, option = np.divmod(np.arange(cost.size), num_options)
-    ones, places = np.ones(cost.size), np.arange(cost.size)
-    of_images = csr_array((ones, (image, places)), (num_images, cost.size))
-    of_options = csr_array((ones, (option, places)), (num_options, cost.size))
-    found = linprog(
-        cost.ravel(), bounds=(0, 1), method="highs-ds", A_eq=of_images, b_eq=np.ones(num_images),
-        A_ub=vstack([of_options, -of_options]), b_ub=np.concatenate([upper, -lower]),
-    )  # fmt: skip
-    options: Ints = found.x.reshape(cost.shape).argmax(1)
+    changes = (shown[:, None] != np.arange(num_options)) - likely / (2 * max(1, num_images))  # these add up to under 1
+    places = np.repeat(np.arange(num_options), upper)
+    is_filled = np.concatenate([np.arange(count) < least for least, count in zip(lower, upper, strict=True)])
+    _, taken = linear_sum_assignment(changes[:, places] - FILLED * is_filled)
+    options: Ints = places[taken]
     return options

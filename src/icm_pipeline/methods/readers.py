@@ -97,6 +97,19 @@ def reader_for(readers: Sequence[Reader], look: int | str, levels: Sequence[floa
     return look, reader
 
 
+def reader_at(readers: Sequence[Reader], look: int | str) -> Reader:
+    """Return what reads after so many steps of such a run as the readers were made with; look: as for `reader_for`.
+
+    Raises ValueError for a number of steps after which none reads, and for auto where none is good enough.
+    """
+    if look == "auto":
+        return _good_enough(readers)
+    found = {reader.step + 1: reader for reader in readers}
+    if look not in found:
+        raise ValueError(f"look={look}: there are readers after {', '.join(map(str, found))} steps.")
+    return found[int(look)]
+
+
 def _good_enough(readers: Sequence[Reader]) -> Reader:
     for reader in readers:
         if reader.accuracy >= GOOD_ENOUGH:

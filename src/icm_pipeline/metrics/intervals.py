@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from icm_pipeline.arrays import Bools, Floats, Ints
+from icm_pipeline.metrics.least_change import means_of_strata, shares_drawn, strata_of
 
 ROUNDING = 1e-12  # of figures; less is no difference
 
@@ -24,14 +25,16 @@ def bootstrap_interval(
     target: Floats | None = None,
     level: float = 0.95,
     strata: Ints | None = None,
+    shown: Ints | None = None,
 ) -> tuple[float, float]:
     """Return the interval of mean FD under resampling the recognisable images within each prompt.
 
     strata: a number per image [n]; images are resampled among those of their prompt and stratum. Where the experiment
-    fixes how many images are steered to each option, give the option. See `_interval`.
+    fixes how many images are steered to each option, give the option. shown: where images got the option that they
+    showed before as far as that went, what each showed [n], -1 if unknown; see `metrics.least_change`. See `_interval`.
     """
     seen = np.logical_not(np.isnan(probabilities).any(axis=1))
-    (resampled,) = _resample([probabilities], seen, prompts, num_resamples, rng, target, strata)
+    (resampled,) = _resample([probabilities], seen, prompts, num_resamples, rng, target, strata, shown)
     return _interval(resampled, level)
 
 
@@ -44,18 +47,19 @@ def paired_change(
     target: Floats | None = None,
     level: float = 0.95,
     strata: Ints | None = None,
+    shown: Ints | None = None,
 ) -> tuple[float, tuple[float, float]]:
     """Return mean FD of `after` minus mean FD of `before`, both [n, K] with row i from one seed, and its interval.
 
-    Each resample draws image ids once, within each prompt (and stratum, as in `bootstrap_interval`), and takes both
-    sides of them, so what twins share cancels. The limits of both sides are joined by their distances from the figures
+    Each resample draws image ids once, within each prompt (and as `bootstrap_interval` says), and takes both sides of
+    them, so what twins share cancels. The limits of both sides are joined by their distances from the figures
     and the correlation of the resampled figures (MOVER). Pairs with a side that the judge could not see are left out.
     Raises ValueError for a prompt without a pair.
     """
     if before.shape != after.shape:
         raise ValueError(f"Pairs need equally many images and options, found {before.shape} and {after.shape}.")
     seen = np.logical_not(np.isnan(before + after).any(axis=1))
-    sides = _resample([before, after], seen, prompts, num_resamples, rng, target, strata)
+    sides = _resample([before, after], seen, prompts, num_resamples, rng, target, strata, shown)
     (b, a), (values_b, values_a) = (side.figure for side in sides), (side.figures() for side in sides)
     change = a - b
     if np.ptp(values_a - values_b) < ROUNDING:
@@ -94,13 +98,15 @@ def _resample(
     rng: np.random.Generator,
     target: Floats | None,
     strata: Ints | None,
+    shown: Ints | None,
 ) -> list[_Resampled]:
     """Resample the seen images within every prompt and stratum, the same ones for all sides [n, K].
 
     Errors among m images are multiplied by sqrt(m / (m - 1)), which makes their variance unbiased.
     """
     names, rows = list(dict.fromkeys(prompts)), np.array(prompts)
-    strata = np.zeros(len(rows), np.int64) if strata is None else strata
+    wanted = np.zeros(len(rows), np.int64) if strata is None else strata
+    strata = wanted if shown is None else strata_of(wanted, shown)
     num_options = sides[0].shape[1]
     goal = np.full(num_options, 1 / num_options) if target is None else target
     deviations = [np.empty((len(names), num_options)) for _ in sides]
@@ -117,6 +123,10 @@ def _resample(
             weight = len(group) / len(members) * np.sqrt(len(group) / max(1, len(group) - 1))
             for side, rows_of in enumerate(sides):
                 errors[side][:, index] += weight * (rows_of[drawn].mean(1) - rows_of[group].mean(0))
+        if shown is not None:
+            moved = shares_drawn(wanted[members], shown[members], num_options, num_resamples, rng)
+            for side, rows_of in enumerate(sides):
+                errors[side][:, index] += moved @ means_of_strata(rows_of[members], strata[members], num_options)
     most = float(np.linalg.norm(np.eye(num_options) - goal, axis=1).max())
     return [_Resampled(*parts, most) for parts in zip(deviations, errors, strict=True)]
 

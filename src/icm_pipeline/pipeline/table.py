@@ -62,6 +62,25 @@ def _preprocessed(settings: Settings, *judges: str) -> tuple[str, ...]:
     return tuple(name for name in names if value_at(settings, name) is not None)
 
 
+def is_least_change(settings: Settings) -> bool:
+    """Say whether options are assigned by what images show unsteered, and only those that must change are steered."""
+    return settings.method.assignment == "least_change"
+
+
+def _unsteered(settings: Settings) -> tuple[str, ...]:
+    """Return what steering takes from unsteered images."""
+    if not is_least_change(settings):
+        return ()
+    return ("originals", "assign") if settings.method.look is None else ("originals", "foretell", "assign")
+
+
+def _assigning(settings: Settings) -> tuple[str, ...]:
+    asked = ("attribute.name", "attribute.options", "method.target_shares", "seed")
+    if settings.method.look is None:
+        return (*asked, *LABELLING, *_preprocessed(settings, "labeler"))
+    return (*asked, *EVALUATION_SET, "method.look")
+
+
 def _fit(settings: Settings) -> Fit:
     fit = method_named(settings.method.name).fit
     if fit is None:
@@ -99,8 +118,14 @@ STAGES: dict[str, Stage] = {
               reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads), **DENOISING),
         Stage("originals", "make the unsteered evaluation images", kind="root",
               reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
+        Stage("assign", "say which option each evaluation image gets, so that few have to change", kind="step",
+              part_of=lambda s: s.images is None and is_least_change(s),
+              needs=lambda s: ("originals",) if s.method.look is None else ("foretell",),
+              reads=_assigning, asks=("labeler",), shared=True,
+              devices=lambda s: ("labeler.device",) if s.method.look is None else ("compute.device",),
+              same_speed=(*DENOISING["same_speed"], *_under("labeler", *JUDGE))),
         Stage("steer", "make the evaluation images again, steered", kind="step",
-              needs=lambda s: method_named(s.method.name).parents,
+              needs=lambda s: (*method_named(s.method.name).parents, *_unsteered(s)),
               reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *(
                   name for name in method_named(s.method.name).reads if name.split(".")[0] not in ("alpha", "method"))),
               makes=("images",), shared=True, **DENOISING),

@@ -45,6 +45,7 @@ def print_metrics(evaluation: Evaluation) -> None:
         add("FID", reference.fid_original, reference.fid)
         add("KID", reference.kid_original, reference.kid)
     add("show the option they were steered to", None, evaluation.obeyed, ".1%")
+    add("left as they were", None, evaluation.left_alone, ".1%")
     for name, share in evaluation.kept.items():
         add(f"kept their {name.replace('_', ' ')}", None, share, ".1%")
     if agreement:

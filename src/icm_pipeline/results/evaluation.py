@@ -136,6 +136,8 @@ class Evaluation(Record):
     """{side: {prompt: {option: share of images that show it}}}."""
     agreement: Agreement | None
     reference: Realism | None
+    left_alone: float | None = None
+    """The share of images that are the originals, as these showed what they were to; None if all were steered."""
 
     @property
     def before(self) -> Discrepancy:
@@ -154,7 +156,7 @@ class Evaluation(Record):
         rows += [("fd_original/mean", mean_of(fair.fd_original)), ("fd/mean", fair.fd.mean)]
         rows += [("fd/floor", fair.fd_floor), ("fd_change/mean", mean_of(fair.fd_change))]
         rows += [(f"{name}/mean", getattr(self, name)) for name in ("clip_i", "clip_t_original", "clip_t", "ssim")]
-        rows += [("obeyed/mean", self.obeyed)]
+        rows += [("obeyed/mean", self.obeyed), ("left_alone/mean", self.left_alone)]
         realism = ("fid_original", "fid", "kid_original", "kid")
         rows += [(f"{name}/mean", getattr(self.reference, name)) for name in realism if self.reference]
         for name, figure in (("fd_original", fair.fd_original), ("fd", fair.fd)):

@@ -31,6 +31,8 @@ class Steering(Record):
     """The kind of the selected layers, or `mixed`."""
     params: dict[str, Any] | None = None
     """What the method alone takes."""
+    look: int | str | None = None
+    """How many steps ran before images were read; None if finished originals were judged, or nothing was asked."""
 
 
 @dataclass(frozen=True)

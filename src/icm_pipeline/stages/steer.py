@@ -1,18 +1,24 @@
-"""Make the evaluation images again, each steered by the method towards the option it was assigned."""
+"""Make the evaluation images again, each steered by the method towards the option it was assigned.
+
+Images that need no steering, where that was asked, are the originals.
+"""
 
 import logging
 from collections import Counter
 from dataclasses import asdict
 
-from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
-from icm_pipeline.methods.assignment import assign_options
+from icm_pipeline.images.making import take_over
+from icm_pipeline.images.table import write_table
+from icm_pipeline.methods.assignment import assign_options, target_shares
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.assigned import Assigned, read_assigned
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages.image_sets import evaluation_set_work, make_images, planned, store
+from icm_pipeline.store.shards import WHOLE
 
 WHOLE_MODEL = Selection([], rule="all", kind="mixed", ranking=[])  # of a method that acts wherever it likes
 log = logging.getLogger(__name__)
@@ -26,15 +32,26 @@ def run(context: StageContext) -> None:
     jobs, names = evaluation_jobs(settings), list(settings.attribute.options)
     if method.whole_prompts:
         jobs = sorted(jobs, key=lambda job: job.prompt_index)
-    assigned = _assigned(settings, jobs)
+    assigned = _assigned(context, jobs)
+    steered = [job for job in jobs if assigned[job.image_id].is_steered]
+    options = [assigned[job.image_id].option for job in steered]
     log.info(
-        "steer: %s at alpha %g (%s) in %d layers: %s", method.name, settings.alpha, settings.method.alpha_unit,
-        len(layers), dict(Counter(names[option] for option in assigned.values())),
+        "steer: %s at alpha %g (%s) in %d layers: %s%s", method.name, settings.alpha, settings.method.alpha_unit,
+        len(layers), dict(Counter(options)),
+        f", {len(jobs) - len(steered)} of {len(jobs)} stay as they are" if len(steered) < len(jobs) else "",
     )  # fmt: skip
-    inputs = MethodInputs(settings, context.parents, layers, assigned)
+    option_of = {job.image_id: names.index(option) for job, option in zip(steered, options, strict=True)}
+    inputs = MethodInputs(settings, context.parents, layers, option_of)
     size = settings.evaluate.images_per_prompt if method.whole_prompts else None
-    images = planned(context, jobs, [names[option] for option in assigned.values()], size)
+    images = planned(context, steered, options, size)
+    if context.share == WHOLE:
+        kept = [job.image_id for job in jobs if not assigned[job.image_id].is_steered]
+        if kept:
+            take_over(context.parents["originals"], kept, context.folder)
     if store(images, make_images(context, method, inputs, images), "steer"):
+        if "assign" in context.parents:
+            both = [assigned[job.image_id] for job in jobs]
+            write_table(context.folder, jobs, [image.option for image in both], [image.shown for image in both])
         method.keep(inputs, context.folder)
         how = asdict(settings.method)
         name, alpha = how.pop("name"), settings.alpha if "alpha" in method.reads else 0.0
@@ -43,10 +60,11 @@ def run(context: StageContext) -> None:
         steering.write(context.folder)
 
 
-def _assigned(settings: Settings, jobs: list[Job]) -> dict[str, int]:
-    """Return the index of the option that each image is steered to, by image id."""
-    method, num_options = settings.method, len(settings.attribute.options)
-    shares = method.target_shares or [1 / num_options] * num_options
-    prompts = [job.prompt_index for job in jobs]
-    options = assign_options(prompts, shares, method.assignment, method.draw_size, settings.seed).tolist()
-    return dict(zip([job.image_id for job in jobs], options, strict=True))
+def _assigned(context: StageContext, jobs: list[Job]) -> dict[str, Assigned]:
+    """Return what becomes of each image, by its id."""
+    if "assign" in context.parents:
+        return read_assigned(context.parents["assign"])
+    settings, names = context.settings, list(context.settings.attribute.options)
+    method, prompts = settings.method, [job.prompt_index for job in jobs]
+    options = assign_options(prompts, target_shares(settings), method.assignment, method.draw_size, settings.seed)
+    return {job.image_id: Assigned(names[option], shown="") for job, option in zip(jobs, options, strict=True)}

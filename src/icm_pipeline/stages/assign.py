@@ -1,0 +1,93 @@
+"""Say which option each evaluation image is to show, so that as few as possible have to be changed."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+from icm_pipeline.arrays import Floats
+from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.evaluation.judging import Judging
+from icm_pipeline.evaluation.row_cache import RowCache
+from icm_pipeline.generation.batches import Batch, fitting
+from icm_pipeline.generation.early import ended_after
+from icm_pipeline.generation.jobs import Job, evaluation_jobs
+from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
+from icm_pipeline.images.activations import read_recorded
+from icm_pipeline.images.table import read_table
+from icm_pipeline.methods.assignment import least_change_by_prompt, target_shares
+from icm_pipeline.methods.readers import FILE_NAME, Reader, load_readers, reader_at
+from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import Workload, passes_before
+from icm_pipeline.results.assigned import Assigned, write_assigned
+from icm_pipeline.stages.image_sets import planned, store
+from icm_pipeline.store.caches import JUDGED
+from icm_pipeline.store.shards import WHOLE
+
+log = logging.getLogger(__name__)
+
+
+def run(context: StageContext) -> None:
+    settings, jobs = context.settings, evaluation_jobs(context.settings)
+    seen = _judged(context) if settings.method.look is None else _foretold(context, jobs)
+    if seen is None:
+        return
+    names, labels = list(settings.attribute.options), hard_labels(seen)
+    prompts = [job.prompt_index for job in jobs]
+    options = least_change_by_prompt(prompts, seen, target_shares(settings), settings.seed)
+    assigned = [
+        Assigned(names[option], names[label] if label >= 0 else "")
+        for option, label in zip(options, labels, strict=True)
+    ]
+    write_assigned(context.folder, [job.image_id for job in jobs], assigned, seen)
+    changes = Counter((image.shown or "none", image.option) for image in assigned if image.is_steered)
+    told = ", ".join(f"{count} from {shown} to {option}" for (shown, option), count in changes.items())
+    log.info("assign: %d of %d images are to change: %s", changes.total(), len(jobs), told or "none")
+
+
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    num_images, look = len(evaluation_jobs(settings)), settings.method.look
+    if look is None:
+        return Workload(num_images=num_images)
+    steps = settings.model.num_steps if look == "auto" else look
+    return Workload(num_images, passes=num_images * passes_before(steps, settings.model.scheduler))
+
+
+def _judged(context: StageContext) -> Floats | None:
+    """Return what the labeler sees in the originals [n, options], which the evaluation remembers; None of a share."""
+    if context.share != WHOLE:
+        return None
+    settings, attribute, originals = context.settings, context.settings.attribute, context.parents["originals"]
+    cache = RowCache(context.folder.parent.parent / "evaluate" / JUDGED, context.folder)
+    judging, asked = Judging(settings, cache), {attribute.name: attribute.options}
+    return judging.label(settings.labeler, "labeler", read_table(originals), asked)[attribute.name]
+
+
+def _foretold(context: StageContext, jobs: list[Job]) -> Floats | None:
+    """Return what the activations of an early step foretell of each image [n, options]; None of a share of them."""
+    settings = context.settings
+    reader = reader_at(load_readers(context.parents["foretell"].path(FILE_NAME)), settings.method.look)
+    images = planned(context, jobs)
+    if not store(images, _read(context, reader, images.missing), "assign"):
+        return None
+    _, activations = read_recorded(context.folder)
+    return reader.probabilities({layer: found[:, 0] for layer, found in activations.items()})
+
+
+def _read(context: StageContext, reader: Reader, missing: Iterator[list[Job]]) -> Iterator[Batch]:
+    """Yield the activations of the step that is read, batch by batch; each run ends after it."""
+    settings = context.settings
+    backbone = context.models.load(settings.model, settings.compute).with_layers(reader.layers)
+
+    def make(jobs: list[Job]) -> Batch:
+        recorder = Recorder([reader.step])
+        with (
+            hooked(backbone, reader.layers, recorder, len(jobs)) as clock,
+            ended_after(backbone, clock, reader.step + 1),
+        ):
+            denoise(backbone, jobs)
+        return Batch(jobs, [], recorder.recording())
+
+    yield from fitting(missing, make, settings.compute.batch_size, settings.compute.grow_batch)

@@ -1,0 +1,83 @@
+"""Runs that change only what has to change: the others are the originals, by the labeler's word or by an early look."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icm_pipeline.backbones.loaded import ModelCache
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.tracking.base import NoTracker
+from tests.helpers.settings import TINY
+
+LEAST = ("method.assignment=least_change", "evaluate.images_per_prompt=4")
+Ran = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def ran(settings_with: Callable[..., Settings], tiny_run: Path, tmp_path: Path, models: ModelCache) -> Ran:
+    """Give a function that runs all stages, from those of a finished run, and returns their folders."""
+    outputs = tmp_path / "outputs"
+    shutil.copytree(tiny_run, outputs)
+
+    def made(*words: str) -> dict[str, Path]:
+        settings = settings_with(*TINY, f"paths.outputs={outputs}", *LEAST, *words)
+        pipeline = Pipeline(settings, [], NoTracker(), models=models)
+        pipeline.run("all")
+        return {stage: Path(folder) for stage, folder in pipeline.folders().items()}
+
+    return made
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def check_only_what_must_was_changed(folders: dict[str, Path]) -> dict[str, Any]:
+    assigned = rows_of(folders["assign"] / "assigned.csv")
+    made = {row["id"]: row for row in rows_of(folders["steer"] / "images.csv")}
+    assert [row["id"] for row in assigned] == list(made)
+    prompts = {row["prompt"] for row in made.values()}
+    for prompt in prompts:
+        options = [row["option"] for row in made.values() if row["prompt"] == prompt]
+        assert sorted(options) == ["man", "man", "woman", "woman"]
+    changed = set()
+    for row in assigned:
+        before, after = (
+            (folders[stage] / "images" / f"{row['id']}.png").read_bytes() for stage in ("originals", "steer")
+        )
+        assert (made[row["id"]]["option"], made[row["id"]]["shown"]) == (row["option"], row["shown"])
+        if row["option"] == row["shown"]:
+            assert before == after
+        else:
+            changed.add(before != after)
+    assert changed == {True}
+    metrics: dict[str, Any] = json.loads((folders["evaluate"] / "metrics.json").read_text())
+    alone = sum(row["option"] == row["shown"] for row in assigned) / len(assigned)
+    assert metrics["left_alone"] == alone
+    assert 0 < alone < 1
+    return metrics
+
+
+def test_images_that_show_what_they_are_to_are_the_originals(ran: Ran) -> None:
+    folders = ran()
+    metrics = check_only_what_must_was_changed(folders)
+    assert metrics["steering"]["assignment"] == "least_change"
+    labels = {row["id"]: row for row in rows_of(folders["assign"] / "assigned.csv")}
+    for row in labels.values():
+        seen = [float(row["seen_0"]), float(row["seen_1"])]
+        assert row["shown"] == ("woman", "man")[seen[1] > seen[0]]
+
+
+def test_a_look_at_the_first_steps_decides_as_well_and_judges_nothing(ran: Ran) -> None:
+    folders = ran("method.look=2")
+    check_only_what_must_was_changed(folders)
+    manifest = json.loads((folders["assign"] / "manifest.json").read_text())
+    assert list(manifest["parents"]) == ["foretell"]
+    assert json.loads((folders["steer"] / "steering.json").read_text())["look"] == 2
