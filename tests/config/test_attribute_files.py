@@ -71,6 +71,9 @@ def test_an_attribute_of_ones_own_is_a_dozen_lines_beside_the_package(tmp_path: 
         ("[a photo of a singer]", "[a photo: of a singer]", ("evaluation_prompts contains", "quotes")),
         ("[a photo of a singer]", "[]", ("attribute.evaluation_prompts is empty",)),
         ("evaluation_prompts: [a photo of a singer]\n", "", ("attribute.evaluation_prompts has no value",)),
+        ("name: hat", "name: hat\nwords: {hat: [hat]}", ("no attribute.words.hat", "Known here: cap, hood")),
+        ("name: hat", "name: hat\nwords: {cap: ['--']}", ("attribute.words.cap contains '--'", "no word")),
+        ("name: hat", "name: hat\nwords: {cap: beret}", ("hat.yaml: attribute.words.cap must be a list",)),
         ("[person]", "[person", ("hat.yaml, line", "expected")),
     ],
 )

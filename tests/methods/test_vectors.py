@@ -53,6 +53,15 @@ def test_a_file_gives_back_what_was_put_in(vectors: SteeringVectors, tmp_path: P
     assert replace(loaded, **plain) == replace(vectors, **plain)
 
 
+def test_words_stand_in_a_file_only_if_there_are_any(vectors: SteeringVectors, tmp_path: Path) -> None:
+    words = {"woman": ["female"], "man": ["male"]}
+    vectors.save(tmp_path / "v.safetensors")
+    assert b'"words"' not in (tmp_path / "v.safetensors").read_bytes().replace(b"\\", b"")
+    replace(vectors, words=words).save(tmp_path / "w.safetensors")
+    assert load_vectors(tmp_path / "w.safetensors").words == words
+    assert b'"words"' in (tmp_path / "w.safetensors").read_bytes().replace(b"\\", b"")
+
+
 def test_only_the_layers_asked_for_are_loaded(vectors: SteeringVectors, tmp_path: Path) -> None:
     vectors.save(tmp_path / "v.safetensors")
     assert set(load_vectors(tmp_path / "v.safetensors", ["up.attn1"]).directions) == {"up.attn1"}

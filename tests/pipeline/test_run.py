@@ -72,6 +72,7 @@ CHANGED_BY: dict[str, set[str]] = {
     **each(under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
     **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
     **each(["attribute.evaluation_prompts", "evaluate.images_per_prompt"], {"originals", *STEERED}),
+    "attribute.words": STEERED,
     **each(
         ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "params", "first_step",
                          "last_step", "vector", "norm_preserving", "target_shares")],
@@ -107,6 +108,7 @@ BESIDE = {
     "layers.seed": "layers.rule=random",
     "layers.names": "layers.rule=named",
     "method.draw_size": "method.assignment=batch",
+    "attribute.words": "method.assignment=least_change",
 }
 VALUES: dict[str, Any] = {
     "layers.rule": "worst", "layers.kind": "cross_attention", "method.name": "none", "method.assignment": "image",
@@ -201,6 +203,7 @@ def folder_keys(settings: Settings) -> dict[str, str]:
         ("layers.rule=named", "layers.kind=cross_attention"),
         ("method.assignment=quota", "method.draw_size=8"),
         ("method.assignment=image", "method.draw_size=8"),
+        ("method.assignment=quota", "attribute.words.woman=[girl]"),
         ("method.name=none", "alpha=3"),
         ("method.name=none", "method.direction=pattern"),
         ("probe.C=1", "probe.min_per_option=3"),

@@ -96,6 +96,7 @@ def _check_parts(pretrain: PretrainConfig) -> None:
 
 def _check_attribute(attribute: AttributeConfig) -> None:
     _check_options(attribute)
+    _check_words(attribute)
     _check_text("attribute.name", attribute.name)
     for name in ("probe_templates", "probe_subjects", "evaluation_prompts"):
         if not (texts := getattr(attribute, name)):
@@ -132,6 +133,16 @@ def _check_options(attribute: AttributeConfig) -> None:
                     f"Options {owners[text]!r} and {option!r} of attribute {attribute.name!r} share the label text "
                     f"{text!r}; no judge could tell them apart."
                 )
+
+
+def _check_words(attribute: AttributeConfig) -> None:
+    for option, words in attribute.words.items():
+        if option not in attribute.options:
+            raise ConfigError(unknown_setting(f"attribute.words.{option}", option, list(attribute.options)))
+        for word in words:
+            _check_text(f"attribute.words.{option}", word)
+            if not re.search(r"\w", word):
+                raise ConfigError(f"attribute.words.{option} contains {word!r}, which is no word. Leave it out.")
 
 
 def _check_text(name: str, text: Any) -> None:

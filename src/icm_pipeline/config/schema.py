@@ -108,6 +108,10 @@ class AttributeConfig:
     probe_templates: list[str]
     probe_subjects: list[str]
     evaluation_prompts: list[str]
+    words: dict[str, list[str]] = field(
+        default_factory=dict, kw_only=True
+    )  # saved configurations may be from before it
+    """{option: [words]} of a prompt that names an option and so leaves nothing open."""
 
 
 @dataclass

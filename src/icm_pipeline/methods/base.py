@@ -6,7 +6,7 @@ module is to be read without it.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,8 @@ class MethodInputs:
         vectors = load_vectors(self.artifacts["probe"].path(f"vectors-{method.direction}.safetensors"), self.layers)
         if vectors.options != names:
             raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {names}.")
-        return vectors.averaged() if method.vector == "mean" else vectors
+        vectors = vectors.averaged() if method.vector == "mean" else vectors
+        return replace(vectors, words=self.settings.attribute.words) if method.assignment == "least_change" else vectors
 
 
 @dataclass(frozen=True)

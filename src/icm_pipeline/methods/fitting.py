@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def vectors_of_probes(
     fitted: Mapping[str, LayerProbes], direction: str, recorded: RecordedAt, options: Sequence[str], model: str,
-    attribute: str, made_with: Mapping[str, Any] | None = None,
+    attribute: str, made_with: Mapping[str, Any] | None = None, words: Mapping[str, Sequence[str]] | None = None,
 ) -> SteeringVectors:  # fmt: skip
     """Return the steering vectors of some layers' probes; direction: which of DIRECTIONS."""
     return SteeringVectors(
@@ -40,6 +40,7 @@ def vectors_of_probes(
         tuple(recorded.steps), tuple(recorded.noise_levels), tuple(options), model, attribute,
         scores={layer: float(p.accuracy.mean()) for layer, p in fitted.items()},
         kinds={layer: recorded.kinds[layer] for layer in fitted}, made_with=made_with or {},
+        words=words or {},
     )  # fmt: skip
 
 
@@ -72,13 +73,15 @@ def fit_vectors(
     device: str = "cpu",
     model: str = "",
     attribute: str = "",
+    words: Mapping[str, Sequence[str]] | None = None,
 ) -> SteeringVectors:
     """Fit a probe per layer and recorded step, and return steering vectors with the layers' scores.
 
     recordings: of all images, in order, with the same layers and steps; labels: the option that each image shows, None
     for one that counts for none; test_share: of the images, held out for the scores. A score is the mean accuracy over
     steps on the held-out images. With FEWEST images of each option the vectors carry readers of the first half of the
-    recorded steps.
+    recorded steps. words: those of a prompt that name an option, {option: [words]}: `steer(..., shares=)` leaves the
+    images of such a prompt alone.
 
     Example:
         with record(pipe) as seen:
@@ -95,6 +98,8 @@ def fit_vectors(
         raise ValueError(
             f"options={list(options)}: give two or more, each once, that name every label; not: {unknown}."
         )
+    if strange := sorted(set(words or ()) - set(options)):
+        raise ValueError(f"words of {strange} were given; the options are {', '.join(options)}.")
     if not recordings:
         raise ValueError("recordings=[]: nothing was recorded.")
     first = recordings[0]
@@ -119,7 +124,7 @@ def fit_vectors(
     fits = fit_layers(activations, layers, numbers[seen], split, C, max_iter, device)
     fitted = dict(zip(layers, fits, strict=True))
     warn_of_unfinished(fitted, max_iter)
-    vectors = vectors_of_probes(fitted, direction, first, options, model, attribute)
+    vectors = vectors_of_probes(fitted, direction, first, options, model, attribute, words=words)
     return replace(vectors, readers=_readers(activations, first, numbers[seen], seed, device))
 
 

@@ -24,6 +24,7 @@ from icm_pipeline.store.files import written_whole
 
 FORMAT = 1
 FILE_NAME = "vectors.safetensors"
+YOUNGER = ("readers", "words")  # fields that stand in a file only if there are any
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -52,6 +53,8 @@ class SteeringVectors:
     """The settings of the model and of sampling that they were made with, as far as they are known."""
     readers: tuple[Reader, ...] = ()
     """What foretells the finished image, by step; none in files that were made before there were any."""
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """{option: [words]} of prompts that name an option, see `methods.naming`."""
 
     def __repr__(self) -> str:
         """Say in a line what they are, without their numbers."""
@@ -107,8 +110,10 @@ class SteeringVectors:
         tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}
         tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in self.mean_norms.items()}
         details = {"format": FORMAT, "layers": self.layers}
-        details |= {each.name: getattr(self, each.name) for each in fields(self)[2:-1]}  # all but the tensors
+        details |= {each.name: getattr(self, each.name) for each in fields(self)[2:] if each.name not in YOUNGER}
         details["made_with"] = dict(self.made_with)
+        if self.words:
+            details["words"] = {option: list(words) for option, words in self.words.items()}
         if self.readers:
             read, details["readers"] = packed(self.readers)
             tensors |= read
@@ -144,7 +149,7 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
         steps, noise_levels, options = (tuple(details[name]) for name in ("steps", "noise_levels", "options"))
         return SteeringVectors(
             directions, mean_norms, steps, noise_levels, options, details["model"], details["attribute"], scores,
-            kinds, strength, details.get("made_with", {}), readers,
+            kinds, strength, details.get("made_with", {}), readers, details.get("words", {}),
         )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error

@@ -76,9 +76,10 @@ def _unsteered(settings: Settings) -> tuple[str, ...]:
 
 def _assigning(settings: Settings) -> tuple[str, ...]:
     asked = ("attribute.name", "attribute.options", "method.target_shares", "seed")
+    words = ("attribute.words",) if settings.attribute.words else ()  # younger than many keys
     if settings.method.look is None:
-        return (*asked, *LABELLING, *_preprocessed(settings, "labeler"))
-    return (*asked, *EVALUATION_SET, "method.look")
+        return (*asked, *words, *LABELLING, *_preprocessed(settings, "labeler"))
+    return (*asked, *words, *EVALUATION_SET, "method.look")
 
 
 def _fit(settings: Settings) -> Fit:

@@ -1,8 +1,13 @@
-"""Say which option each evaluation image is to show, so that as few as possible have to be changed."""
+"""Say which option each evaluation image is to show, so that as few as possible have to be changed.
+
+Images whose prompt names an option are left alone, whatever they show.
+"""
 
 import logging
 from collections import Counter
 from collections.abc import Iterator
+
+import numpy as np
 
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import OutlineConfig, Settings
@@ -17,6 +22,7 @@ from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.images.activations import read_recorded
 from icm_pipeline.images.table import read_table
 from icm_pipeline.methods.assignment import least_change_by_prompt, target_shares
+from icm_pipeline.methods.naming import named_options
 from icm_pipeline.methods.readers import FILE_NAME, Reader, load_readers, reader_at
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pipeline.stage import StageContext
@@ -35,16 +41,19 @@ def run(context: StageContext) -> None:
     if seen is None:
         return
     names, labels = list(settings.attribute.options), hard_labels(seen)
-    prompts = [job.prompt_index for job in jobs]
-    options = least_change_by_prompt(prompts, seen, target_shares(settings), settings.seed)
+    free = [not named_options(job.prompt, settings.attribute.words) for job in jobs]
+    prompts = [job.prompt_index for job, is_free in zip(jobs, free, strict=True) if is_free]
+    options = np.full(len(jobs), -1)
+    options[free] = least_change_by_prompt(prompts, seen[free], target_shares(settings), settings.seed)
     assigned = [
-        Assigned(names[option], names[label] if label >= 0 else "")
-        for option, label in zip(options, labels, strict=True)
+        Assigned(*("" if index < 0 else names[index] for index in pair)) for pair in zip(options, labels, strict=True)
     ]
     write_assigned(context.folder, [job.image_id for job in jobs], assigned, seen)
     changes = Counter((image.shown or "none", image.option) for image in assigned if image.is_steered)
     told = ", ".join(f"{count} from {shown} to {option}" for (shown, option), count in changes.items())
     log.info("assign: %d of %d images are to change: %s", changes.total(), len(jobs), told or "none")
+    if not all(free):
+        log.info("assign: %d images are left alone, as their prompts name an option", free.count(False))
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:

@@ -1,0 +1,85 @@
+"""Which prompts a pipeline is given: what they say decides whether its images are steered."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from icm_pipeline.hooks.wrapping import wrapped
+
+ARGUMENTS = ("prompt", "prompt_2", "prompt_3")  # of encode_prompt; one text encoder may be given words of its own
+
+
+class SeenPrompts:
+    """The prompts of a pipeline's present call, as its `encode_prompt` and `prepare_latents` were told."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the call before."""
+        self._texts: list[str] | None = None
+        self._num_images = 0
+        self._is_seen = False
+
+    @property
+    def prompts(self) -> list[str] | None:
+        """The prompt of each image [n]; None before there are latents and where only embeddings were given.
+
+        Where several text encoders are given prompts of their own, an image's are joined by newlines.
+        """
+        texts = self._texts
+        if not texts or not self._num_images or self._num_images % len(texts):
+            return None
+        return [text for text in texts for _ in range(self._num_images // len(texts))]
+
+    def tell(self, texts: list[str] | None) -> None:
+        """Take a call's first prompts; what else it encodes are negative ones."""
+        if not self._is_seen:
+            self._texts, self._is_seen = texts, True
+
+    def tell_number(self, num_images: int) -> None:
+        self._num_images = num_images
+
+
+@contextmanager
+def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
+    """Read the prompts of each call of a pipeline while the context lasts, with those of several images repeated.
+
+    A call begins where the pipeline checks its inputs or, where it has no such method, encodes its prompts, the
+    negative ones along with them.
+
+    Example:
+        with prompts_seen(pipe) as seen:
+            pipe(["a face", "a dog"], num_images_per_prompt=2)
+        seen.prompts  # ["a face", "a face", "a dog", "a dog"]
+    """
+    seen, checks = SeenPrompts(), hasattr(pipe, "check_inputs")
+
+    def checking(check_inputs: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        seen.begin()
+        return check_inputs(*args, **kwargs)
+
+    def encoding(encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not checks:
+            seen.begin()
+        seen.tell(_texts(inspect.signature(encode_prompt).bind(*args, **kwargs).arguments))
+        return encode_prompt(*args, **kwargs)
+
+    def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = prepare_latents(*args, **kwargs)
+        seen.tell_number(len(result[0] if isinstance(result, tuple) else result))
+        return result
+
+    with ExitStack() as stack:
+        if checks:
+            stack.enter_context(wrapped(pipe, "check_inputs", checking))
+        stack.enter_context(wrapped(pipe, "encode_prompt", encoding))
+        stack.enter_context(wrapped(pipe, "prepare_latents", preparing))
+        yield seen
+
+
+def _texts(given: dict[str, Any]) -> list[str] | None:
+    """Return the texts of each prompt, joined; None if none is given as text."""
+    lists = [[value] if isinstance(value, str) else value for name in ARGUMENTS if (value := given.get(name))]
+    return ["\n".join(dict.fromkeys(texts)) for texts in zip(*lists, strict=False)] if lists else None

@@ -1,0 +1,71 @@
+"""A pipeline's prompts are known for each of its images, whatever the family and however they are given."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from icm_pipeline.hooks.prompts import prompts_seen
+from tests.helpers.pipelines import BUILDERS, build
+from tests.helpers.with_picture import make, of_class
+
+SIZES = {"sana": 32}
+NO_BINS = {"use_resolution_binning": False}
+OWN: dict[str, dict[str, Any]] = {"sana": NO_BINS, "pixart": NO_BINS}
+GUIDED: dict[str, dict[str, Any]] = {"flux": {"true_cfg_scale": 2.0, "negative_prompt": ["a car", "a car"]}}
+
+
+def run(pipe: Any, name: str, prompt: Any, **more: Any) -> None:
+    pipe.set_progress_bar_config(disable=True)
+    size = SIZES.get(name, 16)
+    given = {"prompt": prompt, "num_inference_steps": 1, "height": size, "width": size, "output_type": "latent"}
+    with torch.no_grad():
+        pipe(**given, **OWN.get(name, {}), **more)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_family_tells_the_prompt_of_each_image(name: str) -> None:
+    pipe = build(name)
+    with prompts_seen(pipe) as seen:
+        assert seen.prompts is None
+        run(pipe, name, ["a face", "a dog"], num_images_per_prompt=2, guidance_scale=3.0, **GUIDED.get(name, {}))
+        assert seen.prompts == ["a face", "a face", "a dog", "a dog"]
+        run(pipe, name, "a male nurse", guidance_scale=1.0)
+        assert seen.prompts == ["a male nurse"]
+    assert not {"encode_prompt", "check_inputs", "prepare_latents"} & set(vars(pipe))
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionImg2ImgPipeline", "StableDiffusionControlNetPipeline"])
+def test_pipelines_that_begin_from_a_picture_tell_theirs(name: str) -> None:
+    pipe = of_class(build("sd"), name)
+    with prompts_seen(pipe) as seen:
+        make(pipe, num_images_per_prompt=2)
+    assert seen.prompts == ["a face", "a face"]
+
+
+def test_embeddings_have_no_text_and_a_text_of_the_call_before_is_forgotten() -> None:
+    pipe = build("sd")
+    with prompts_seen(pipe) as seen:
+        embeddings = pipe.encode_prompt("a male nurse", "cpu", 1, False)[0]
+        run(pipe, "sd", None, prompt_embeds=embeddings, guidance_scale=1.0)
+        assert seen.prompts is None
+
+
+def test_a_call_that_fails_leaves_its_prompt_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = build("sd")
+    with prompts_seen(pipe) as seen:
+        with monkeypatch.context() as patched:
+            patched.setattr(pipe.scheduler, "set_timesteps", None)
+            with pytest.raises(TypeError):
+                run(pipe, "sd", "a male nurse")
+        assert seen.prompts is None
+        run(pipe, "sd", "a face")
+    assert seen.prompts == ["a face"]
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux"])
+def test_words_for_another_text_encoder_count_too(name: str) -> None:
+    pipe = build(name)
+    with prompts_seen(pipe) as seen:
+        run(pipe, name, "a face", prompt_2="a male nurse")
+    assert seen.prompts == ["a face\na male nurse"]
