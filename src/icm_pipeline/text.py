@@ -14,6 +14,11 @@ def abbreviate(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def number_text(value: float | None, form: str) -> str:
+    """Return a number in a form, as .3f; a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
 def without_shared(names: Sequence[str]) -> tuple[list[str], str]:
     """Return names without the words that all of them begin with, and those words; each keeps its last word."""
     words = [name.split(" ") for name in names]

@@ -11,6 +11,7 @@ import pytest
 
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.settings import TINY
@@ -81,3 +82,16 @@ def test_a_look_at_the_first_steps_decides_as_well_and_judges_nothing(ran: Ran) 
     manifest = json.loads((folders["assign"] / "manifest.json").read_text())
     assert list(manifest["parents"]) == ["foretell"]
     assert json.loads((folders["steer"] / "steering.json").read_text())["look"] == 2
+
+
+def test_images_of_a_prompt_that_names_an_option_are_left_alone_and_count_for_no_quota(ran: Ran) -> None:
+    prompts = "attribute.evaluation_prompts=[a face of a doctor,a face of a male nurse]"
+    folders = ran(prompts)
+    rows = rows_of(folders["steer"] / "images.csv")
+    named = [row for row in rows if row["prompt"].endswith("male nurse")]
+    assert [row["option"] for row in named] == [""] * 4
+    for row in named:
+        before, after = ((folders[stage] / row["path"]).read_bytes() for stage in ("originals", "steer"))
+        assert before == after
+    assert sorted(row["option"] for row in rows if row not in named) == ["man", "man", "woman", "woman"]
+    assert load_vectors(folders["steer"] / "vectors.safetensors").words["man"]

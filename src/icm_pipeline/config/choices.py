@@ -20,7 +20,7 @@ TRAINED = ("autoencoder", "classifier", "clip", "diffusion", "deep_compression",
 # The settings that an evaluation tells with its figures, as a pattern of their dotted names.
 TOLD_BY_STEERING = (
     r"alpha|layers\.(kind|rule|k)|method\.(name|direction|alpha_unit|assignment|vector|norm_preserving|target_shares|"
-    r"first_step|last_step)"
+    r"look|first_step|last_step)"
 )
 EMBEDDED = "embedded:"  # how the path of a model or judge begins that the package ships
 # Arguments of the pipeline's call that are set here for every image, and the settings that decide them.

@@ -34,7 +34,8 @@ def _keep(inputs: MethodInputs, folder: Path) -> None:
     used = replace(inputs.strength, num_steps=inputs.settings.model.num_steps)
     foretold = inputs.artifacts.get("foretell")
     readers = load_readers(foretold.path(FILE_NAME)) if foretold else ()
-    replace(inputs.vectors, strength=used, readers=readers).save(folder / VECTORS)
+    words = inputs.settings.attribute.words if "assign" in inputs.artifacts else {}
+    replace(inputs.vectors, strength=used, readers=readers, words=words).save(folder / VECTORS)
 
 
 def _words(steering: Any) -> list[str]:
@@ -45,11 +46,16 @@ def _words(steering: Any) -> list[str]:
         window_in_words(first, "end" if last is None else last): first > 0 or last is not None,
         "one vector for all steps": steering.vector == "mean",
         "norm-preserving": steering.norm_preserving,
-        f"drawn per {steering.assignment}": steering.assignment != "quota",
+        f"drawn per {steering.assignment}": steering.assignment in ("image", "batch"),
+        f"least change{_read_after(steering.look)}": steering.assignment == "least_change",
         f"towards {steering.target_shares}": steering.target_shares is not None,
     }
     layers = f"{layers_in_words(steering.rule, len(steering.layers))} {KIND_NAMES[steering.kind]}"
     return [layers, f"alpha {steering.alpha:g}{unit}", *(word for word, applies in unusual.items() if applies)]
+
+
+def _read_after(look: int | str | None) -> str:
+    return "" if look is None else f" by a look ({look})" if look == "auto" else f" by a look after {look} steps"
 
 
 def layers_in_words(rule: str, k: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from icm_pipeline.report.wording import cautions, describe, title_of
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.evaluation import Agreement, Interval, Realism, SideAgreement
+from icm_pipeline.text import number_text
 
 TITLES = {
     "twins": "Originals and their steered twins (same seeds)",
@@ -34,14 +35,15 @@ def write_page(
         *(f"| FD, {prompt} | {before.by_prompt[prompt]:.3f} | {fd:.3f} |" for prompt, fd in after.by_prompt.items()),
         f"| **FD, mean** | {before.mean:.3f} | **{after.mean:.3f}** |",
         "| FD, 95 % interval | | {:.3f} to {:.3f} |".format(*after.interval_95),
-        f"| FD of a perfect steerer ({this.steering.assignment}) | | {fair.fd_floor:.3f} |",
+        f"| FD of a perfect steerer ({this.steering.assignment}) | | {number_text(fair.fd_floor, '.3f')} |",
         f"| change of FD, 95 % interval of pairs | | {_interval(fair.fd_change.interval_95)} |",
         f"| share of the rarest option | {fair.worst_share_original.mean:.1%} | {fair.worst_share.mean:.1%} |",
         f"| CLIP-I | | {found.clip_i:.3f} |",
         f"| CLIP-T | {found.clip_t_original:.3f} | {found.clip_t:.3f} |",
         f"| SSIM | | {found.ssim:.3f} |",
         *_realism(found.reference),
-        f"| show the option they were steered to | | {found.obeyed:.1%} |",
+        f"| show the option they were steered to | | {number_text(found.obeyed, '.1%')} |",
+        *([] if found.left_alone is None else [f"| left as they were | | {found.left_alone:.1%} |"]),
         f"| kept | | {kept or '-'} |",
         *_agreement(found.agreement),
         f"\n{found.num_images} images. Steered layers: {steered}.\n",
@@ -61,7 +63,7 @@ def _comparison(results: Sequence[Compared], usual: Sequence[str]) -> list[str]:
     for row in results:
         label, (fd, clip_i) = describe(row.steering, row.told).replace("|", "/"), row.place
         less = _interval(row.fd_less_this)
-        lines.append(f"| {label} | {fd:.3f} | {less} | {clip_i:.3f} | {row.evaluation.obeyed:.1%} |")
+        lines.append(f"| {label} | {fd:.3f} | {less} | {clip_i:.3f} | {number_text(row.evaluation.obeyed, '.1%')} |")
     if usual:
         lines += ["", f"Where a row does not say otherwise: {', '.join(f'`{word}`' for word in usual)}."]
     return lines

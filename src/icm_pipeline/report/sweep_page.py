@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.results.sweeps import Sweep
-from icm_pipeline.text import count_text
+from icm_pipeline.text import count_text, number_text
 
 
 def write_sweep_table(path: Path, sweep: Sweep) -> None:
@@ -66,7 +66,7 @@ def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[s
             f"{job.fd:.3f}",
             "{:.2f} to {:.2f}".format(*job.evaluation.after.interval_95),
             f"{job.clip_i:.3f}",
-            f"{job.evaluation.obeyed:.0%}",
+            number_text(job.evaluation.obeyed, ".0%"),
             *(f"{job.evaluation.kept[name]:.0%}" if name in job.evaluation.kept else "" for name in others),
             "*" if best else "",
         ]
