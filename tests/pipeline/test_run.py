@@ -28,7 +28,7 @@ LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
 PROBED = {"probe", *CHOSEN}
-LABELLED = {"label", *PROBED}
+LABELLED = {"label", "foretell", *PROBED}
 RECORDED = {"generate", "extract", *LABELLED}
 
 
@@ -69,13 +69,14 @@ CHANGED_BY: dict[str, set[str]] = {
     ),
     "generate.record": RECORDED - {"extract"}, "generate.store": RECORDED,
     **each([*under("labeler", *JUDGE), *under("attribute", "name", "options")], LABELLED),
-    **each(under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
+    **each(under("probe", "C", "max_iter", "solver", "test_share"), PROBED),
+    **each(under("probe", "group_by_prompt", "shuffle_labels"), {"foretell", *PROBED}),
     **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
     **each(["attribute.evaluation_prompts", "evaluate.images_per_prompt"], {"originals", *STEERED}),
     "attribute.words": STEERED,
     **each(
         ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "params", "first_step",
-                         "last_step", "vector", "norm_preserving", "target_shares")],
+                         "last_step", "vector", "norm_preserving", "target_shares", "look")],
         STEERED,
     ),
     **each(
@@ -112,8 +113,8 @@ BESIDE = {
 }
 VALUES: dict[str, Any] = {
     "layers.rule": "worst", "layers.kind": "cross_attention", "method.name": "none", "method.assignment": "image",
-    "method.last_step": 9, "method.target_shares": [0.3, 0.7], "timesteps.count": 5, "model.height": 64,
-    "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
+    "method.last_step": 9, "method.look": 3, "method.target_shares": [0.3, 0.7], "timesteps.count": 5,
+    "model.height": 64, "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
     "generate.store": "float32", "model.steering.last_step": 3, "plan.seconds_per_image": 1.0,
 }  # fmt: skip
 
@@ -290,7 +291,7 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 
 
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
-    apart = settings_with("generate.record=false")
+    apart = settings_with("generate.record=false", "method.assignment=least_change", "method.look=auto")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
     assert stages_of(apart) == tuple(STAGES_OF_ICM)
 
@@ -301,7 +302,7 @@ def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -
 
 def test_every_stage_comes_after_what_it_needs(settings_with: Compose) -> None:
     for record in ("true", "false"):
-        settings = settings_with(f"generate.record={record}")
+        settings = settings_with(f"generate.record={record}", "method.look=auto")
         order = stages_of(settings)
         for position, name in enumerate(order):
             assert set(STAGES[name].needs(settings)) <= set(order[:position])
