@@ -200,7 +200,7 @@ def test_a_look_is_foretold_from_what_a_run_recorded(finished: Path, tmp_path: P
     outputs = sharing(finished, tmp_path / "outputs", "generate", "label")
     make(outputs, ["foretell"], "method.assignment=least_change", "method.look=auto")
     readers = load_readers(artifact(outputs, "foretell") / "readers.safetensors")
-    assert [reader.step for reader in readers] == [0, 1]  # of 4
+    assert [reader.step for reader in readers] == [0, 1, 2]  # of 6
 
 
 def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path, tmp_path: Path, make: Make) -> None:
