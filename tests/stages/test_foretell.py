@@ -60,7 +60,7 @@ def run(settings_with: Compose, tmp_path: Path) -> Run:
             "generate": Artifact(recorded, Manifest("", "0", files=dict.fromkeys(names, FileEntry(0, "")))),
             "label": Artifact(labelled, Manifest("", "1", files={"labels.csv": FileEntry(0, "")})),
         }
-        foretell.run(StageContext(settings_with("method.look=auto", *words), parents, folder))
+        foretell.run(StageContext(settings_with(*words), parents, folder))
         return Foretold.read(as_artifact(folder)), load_readers(folder / "readers.safetensors")
 
     return ran  # type: ignore[return-value]
