@@ -102,3 +102,20 @@ def test_probes_that_do_not_reach_their_minimum_are_told(
     recording, labels = planted(60, 0, strength=0.3)
     fit_vectors([recording], labels, OPTIONS, C=100.0, max_iter=max_iter)
     assert ("did not converge in max_iter=1 " in caplog.text) is told
+
+
+def test_the_vectors_carry_readers_of_early_steps() -> None:
+    recording, labels = planted(80, 0)
+    (reader,) = fit_vectors([recording], labels, OPTIONS).readers
+    assert (reader.step, reader.noise_level) == (0, 1.0)
+    assert reader.accuracy > 0.95
+    seen = {layer: recording.activations[layer][:, 0] for layer in reader.layers}
+    found = [OPTIONS[option] for option in reader.probabilities(seen).argmax(1)]
+    assert np.mean([one == other for one, other in zip(found, labels, strict=True)]) > 0.95
+
+
+def test_of_few_images_or_late_steps_there_are_no_readers() -> None:
+    recording, labels = planted(16, 0)
+    assert fit_vectors([recording], labels, OPTIONS).readers == ()
+    recording, labels = planted(80, 0)
+    assert fit_vectors([replace(recording, steps=[10, 12, 14])], labels, OPTIONS).readers == ()

@@ -23,12 +23,13 @@ from icm_pipeline.tracking.base import NoTracker
 
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
-STAGES_OF_ICM = [name for name in STAGES if name != "fit"]  # which icm has not; tests/methods/test_rivals.py has
+# `fit` icm has not, tests/methods/test_rivals.py has; `assign` is of method.assignment=least_change.
+STAGES_OF_ICM = [name for name in STAGES if name not in ("fit", "assign")]
 LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
 PROBED = {"probe", *CHOSEN}
-LABELLED = {"label", *PROBED}
+LABELLED = {"label", "foretell", *PROBED}
 RECORDED = {"generate", "extract", *LABELLED}
 
 
@@ -69,13 +70,14 @@ CHANGED_BY: dict[str, set[str]] = {
     ),
     "generate.record": RECORDED - {"extract"}, "generate.store": RECORDED,
     **each([*under("labeler", *JUDGE), *under("attribute", "name", "options")], LABELLED),
-    **each(under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), PROBED),
+    **each(under("probe", "C", "max_iter", "solver", "test_share"), PROBED),
+    **each(under("probe", "group_by_prompt", "shuffle_labels"), {"foretell", *PROBED}),
     **each(under("layers", "kind", "rule", "k", "names", "seed"), CHOSEN),
     **each(["attribute.evaluation_prompts", "evaluate.images_per_prompt"], {"originals", *STEERED}),
     "attribute.words": STEERED,
     **each(
         ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "params", "first_step",
-                         "last_step", "vector", "norm_preserving", "target_shares")],
+                         "last_step", "vector", "norm_preserving", "target_shares", "look")],
         STEERED,
     ),
     **each(
@@ -112,8 +114,8 @@ BESIDE = {
 }
 VALUES: dict[str, Any] = {
     "layers.rule": "worst", "layers.kind": "cross_attention", "method.name": "none", "method.assignment": "image",
-    "method.last_step": 9, "method.target_shares": [0.3, 0.7], "timesteps.count": 5, "model.height": 64,
-    "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
+    "method.last_step": 9, "method.look": 3, "method.target_shares": [0.3, 0.7], "timesteps.count": 5,
+    "model.height": 64, "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
     "generate.store": "float32", "model.steering.last_step": 3, "plan.seconds_per_image": 1.0,
 }  # fmt: skip
 
@@ -233,6 +235,30 @@ def test_what_is_read_beside_the_other_settings_changes_the_keys_below_it(
     assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == changed
 
 
+@pytest.mark.parametrize(
+    ("look", "word", "changed"),
+    [
+        ("null", "labeler.model=another", {"assign", *LABELLED}),
+        ("null", "method.target_shares=[0.3,0.7]", {"assign", *STEERED}),
+        ("null", "probe.group_by_prompt=true", {"foretell", *PROBED}),
+        ("auto", "probe.group_by_prompt=true", {"assign", "foretell", *PROBED}),
+        ("auto", "probe.C=3", PROBED),
+        ("auto", "method.look=3", {"assign", *STEERED}),
+        ("auto", "layers.k=3", CHOSEN),
+    ],
+)
+def test_who_is_changed_depends_on_what_is_seen_or_foretold_alone(
+    settings_with: Compose, look: str, word: str, changed: set[str]
+) -> None:
+    def found(*words: str) -> dict[str, str]:
+        settings = settings_with("method.assignment=least_change", f"method.look={look}", *words)
+        pipeline = Pipeline(settings, [], NoTracker())
+        return {name: pipeline.keys.key(name) for name in (*STAGES_OF_ICM, "assign")}
+
+    before, after = found(), found(word)
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
 def test_two_stages_never_share_a_key(settings_with: Compose) -> None:
     assert len(set(keys(settings_with()).values())) == len(STAGES_OF_ICM)
 
@@ -290,9 +316,9 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 
 
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
-    apart = settings_with("generate.record=false")
+    apart = settings_with("generate.record=false", "method.assignment=least_change", "method.look=auto")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
-    assert stages_of(apart) == tuple(STAGES_OF_ICM)
+    assert stages_of(apart) == tuple(name for name in STAGES if name != "fit")
 
 
 def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:
@@ -301,7 +327,7 @@ def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -
 
 def test_every_stage_comes_after_what_it_needs(settings_with: Compose) -> None:
     for record in ("true", "false"):
-        settings = settings_with(f"generate.record={record}")
+        settings = settings_with(f"generate.record={record}", "method.assignment=least_change", "method.look=auto")
         order = stages_of(settings)
         for position, name in enumerate(order):
             assert set(STAGES[name].needs(settings)) <= set(order[:position])

@@ -18,6 +18,7 @@ from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.methods.readers import load_readers
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.command_line import artifact_hashes, run, started, words_of
@@ -193,6 +194,13 @@ def test_alpha_zero_gives_the_originals_back(finished: Path, tmp_path: Path, mak
     twins = artifact(finished, "originals") / "images"
     assert len(images) == 16
     assert all(image.read_bytes() == (twins / image.name).read_bytes() for image in images)
+
+
+def test_a_look_is_foretold_from_what_a_run_recorded(finished: Path, tmp_path: Path, make: Make) -> None:
+    outputs = sharing(finished, tmp_path / "outputs", "generate", "label")
+    make(outputs, ["foretell"], "method.assignment=least_change", "method.look=auto")
+    readers = load_readers(artifact(outputs, "foretell") / "readers.safetensors")
+    assert [reader.step for reader in readers] == [0, 1, 2]  # of 6
 
 
 def test_the_steps_before_the_first_steered_one_are_computed_once(finished: Path, tmp_path: Path, make: Make) -> None:

@@ -18,6 +18,9 @@ from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.sampling import Sample, decode, denoise
 from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.methods.base import MethodInputs
+from icm_pipeline.methods.readers import Reader, save_readers
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
@@ -212,3 +215,17 @@ def test_the_seed_decides_who_is_steered_to_what(assigned: Any, how: str) -> Non
     assert (first == again).all()
     assert (first != other).any()
     assert (first != far).any()
+
+
+def test_the_vectors_left_carry_the_readers_of_a_look(
+    given: Compose, parents: dict[str, Artifact], tmp_path: Path
+) -> None:
+    (tmp_path / "foretell").mkdir()
+    reader = Reader(1, 0.8, {LAYERS[1]: torch.ones(2, 64)}, torch.zeros(2), 0.95)
+    save_readers([reader], tmp_path / "foretell" / "readers.safetensors")
+    foretold = {"foretell": as_artifact(tmp_path / "foretell")}
+    inputs = MethodInputs(given(), {**parents, **foretold}, LAYERS[:1])
+    method_named("icm").keep(inputs, tmp_path)
+    left = load_vectors(tmp_path / "vectors.safetensors")
+    assert [(found.step, found.layers, found.accuracy) for found in left.readers] == [(1, LAYERS[1:], 0.95)]
+    assert left.layers == LAYERS[:1]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from icm_pipeline.localization.selection import LayerScore
 from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.results.foretelling import Foretold, Reading
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.manifest import FileEntry, Manifest
@@ -79,6 +80,14 @@ def test_probe_shows_accuracies_and_the_heat_map_cell_by_cell(tmp_path: Path) ->
     assert columns == ["layer", "kind", "step", "accuracy"]
     assert rows[1] == ["mid.attn1", "self_attention", 10, 1.0]
     assert len(rows) == 6
+
+
+def test_foretell_shows_what_each_step_foretells(tmp_path: Path) -> None:
+    readings = [Reading(0, 0.6, 0.05, "feed_forward", 3, 30.0), Reading(2, 0.9, 0.01, "all", 9, 3.0)]
+    Foretold(100, 0.5, readings).write(tmp_path)
+    seen = seen_of(tmp_path, "foretell")
+    assert seen.scalars == {"foretell/accuracy/0": 0.6, "foretell/accuracy/2": 0.9, "foretell/chance": 0.5}
+    assert seen.tables["foretell/readings"][1] == [[0, 0.6, 0.05, "feed_forward", 3], [2, 0.9, 0.01, "all", 9]]
 
 
 def test_select_shows_the_ranking_with_the_chosen_layers(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ NUM_FOLDS = 5
 MOST_ITERATIONS = 1000  # of a fit
 ALL = "all"  # what the layers of every kind are called
 TEMPERATURES = (-3.0, 5.0)  # natural logarithms between which it is looked for
-NUM_BINS = 10  # of the calibration error
+NUM_BINS = 5  # of the calibration error: few, as what it finds by chance grows with their number
 MEMORY = 2 * 2**30  # bytes of inner products at once
 COPIES = 4  # of the inner products while a probe is fitted to them
 
