@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from icm_pipeline.localization import foretelling
-from icm_pipeline.localization.foretelling import ALL, Foretelling, fit_foretellings, steps_to_read
+from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read, steps_to_read
 from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.machine.threads import limited_threads
 
@@ -32,7 +32,7 @@ def found(
     groups: Labels | None = None,
 ) -> list[Foretelling]:  # fmt: skip
     read: Callable[[str], Pooled] = lambda layer: Pooled(activations[layer])  # noqa: E731
-    return list(fit_foretellings(read, KINDS, steps, labels, seed=seed, groups=groups))
+    return list(fit_foretellings(read, layers_to_read(KINDS), steps, labels, seed=seed, groups=groups))
 
 
 def drawn_labels(n: int = 240, num_options: int = 2) -> Labels:
@@ -45,23 +45,20 @@ def logits_of(one: Foretelling, activations: dict[str, torch.Tensor], step: int)
 
 
 @pytest.mark.parametrize("num_options", [2, 3])
-def test_the_planted_step_and_kind_of_layer_are_found(num_options: int) -> None:
+def test_the_planted_step_is_found(num_options: int) -> None:
     labels = drawn_labels(num_options=num_options)
     activations = planted(labels, (0, 0, 6))
     first, _, last = found(activations, labels)
     assert first.accuracy < 1 / num_options + 0.1
     assert last.accuracy > 0.97
-    assert last.kind == "self_attention"
     assert set(last.weights) == {"first", "second"}
     right = logits_of(last, activations, 2).argmax(1).numpy() == labels
     assert right.mean() > 0.97  # on raw activations, whatever their mean
 
 
-def test_what_two_kinds_know_together_is_read_from_all_layers() -> None:
-    labels = drawn_labels(400)
-    activations = planted(labels, (1.2,) * 3)
-    activations["third"] = planted(labels, (1.2,) * 3, where="third")["third"]
-    assert all(one.kind == ALL and set(one.weights) == set(KINDS) for one in found(activations, labels, (1,)))
+def test_self_attention_is_read_and_other_layers_only_where_there_is_none() -> None:
+    assert layers_to_read(KINDS) == ["first", "second"]
+    assert layers_to_read({"a": "cross_attention", "b": "feed_forward"}) == ["a", "b"]
 
 
 def test_labels_that_say_nothing_are_foretold_at_chance_and_without_being_sure() -> None:

@@ -83,11 +83,11 @@ def test_probe_shows_accuracies_and_the_heat_map_cell_by_cell(tmp_path: Path) ->
 
 
 def test_foretell_shows_what_each_step_foretells(tmp_path: Path) -> None:
-    readings = [Reading(0, 0.6, 0.05, "feed_forward", 3, 30.0), Reading(2, 0.9, 0.01, "all", 9, 3.0)]
+    readings = [Reading(0, 0.6, 0.05, 3, 30.0), Reading(2, 0.9, 0.01, 3, 3.0)]
     Foretold(100, 0.5, readings).write(tmp_path)
     seen = seen_of(tmp_path, "foretell")
     assert seen.scalars == {"foretell/accuracy/0": 0.6, "foretell/accuracy/2": 0.9, "foretell/chance": 0.5}
-    assert seen.tables["foretell/readings"][1] == [[0, 0.6, 0.05, "feed_forward", 3], [2, 0.9, 0.01, "all", 9]]
+    assert seen.tables["foretell/readings"][1] == [[0, 0.6, 0.05, 3], [2, 0.9, 0.01, 3]]
 
 
 def test_select_shows_the_ranking_with_the_chosen_layers(tmp_path: Path) -> None:

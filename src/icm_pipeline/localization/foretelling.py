@@ -1,12 +1,13 @@
 """Which option a finished image will show, from the activations of one early step: a probe over many layers.
 
-Activations are standardised feature by feature and put side by side, all layers of a kind, or of every kind. One
+Activations of all self-attention layers are standardised feature by feature and put side by side. Layers of other kinds
+tell as much on prompts like those that were recorded and fail on others: what they hold follows the prompt's words. One
 multinomial logistic regression is fitted to them, in the space of the images: of hundreds of layers only their inner
 products [n, n] are kept, a layer at a time, and the weights are recovered in a second pass over the layers chosen.
 
-Every image is foretold by cross-validation. Which layers and how much regularisation is chosen, fold by fold, by the
-log loss on the other folds, and so is the temperature that makes probabilities true: a fold chooses nothing of what
-foretells it. What is returned is chosen and fitted on all images in the same way.
+Every image is foretold by cross-validation. How much regularisation is chosen, fold by fold, by the log loss on the
+other folds, and so is the temperature that makes probabilities true: a fold chooses nothing of what foretells it. What
+is returned is chosen and fitted on all images in the same way.
 
 References:
     On Calibration of Modern Neural Networks (temperature scaling), 2017. https://arxiv.org/abs/1706.04599
@@ -31,11 +32,11 @@ from icm_pipeline.machine.threads import num_cores, single_threaded
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)  # C, of features scaled to a mean square of 1 an image
 NUM_FOLDS = 5
 MOST_ITERATIONS = 1000  # of a fit
-ALL = "all"  # what the layers of every kind are called
+READ = "self_attention"  # the kind of layer that is read where a model has it
 TEMPERATURES = (-3.0, 5.0)  # natural logarithms between which it is looked for
 NUM_BINS = 5  # of the calibration error: few, as what it finds by chance grows with their number
 MEMORY = 2 * 2**30  # bytes of inner products at once
-COPIES = 4  # of the inner products while a probe is fitted to them
+COPIES = 6  # of the inner products while a probe is fitted to them
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,6 @@ class Foretelling:
     """{layer: [options, d]}, float32, on raw pooled activations, calibrated."""
     bias: Tensor
     """[options], float32."""
-    kind: str
-    """Of its layers, or ALL."""
     C: float
     accuracy: float
     """The share of images that are foretold from the other folds."""
@@ -60,7 +59,6 @@ class _Task:
     """What all steps share."""
 
     layers: Mapping[str, Pooled]
-    kinds: Mapping[str, str]
     rows: Tensor
     labels: Ints
     folds: Ints
@@ -73,9 +71,13 @@ class _Task:
         return shown[:, 1:] if shown.shape[1] == 2 else shown
 
     @property
-    def groups(self) -> list[str]:
-        kinds = list(dict.fromkeys(self.kinds.values()))
-        return kinds if len(kinds) == 1 else [*kinds, ALL]
+    def width(self) -> int:
+        return sum(pooled.shape[2] for pooled in self.layers.values())
+
+
+def layers_to_read(kinds: Mapping[str, str]) -> list[str]:
+    """Return the layers of {layer: kind} that foretell: those of READ, or all where there are none."""
+    return [layer for layer, kind in kinds.items() if kind == READ] or list(kinds)
 
 
 def steps_to_read(steps: Sequence[int], num_steps: int) -> list[int]:
@@ -84,14 +86,14 @@ def steps_to_read(steps: Sequence[int], num_steps: int) -> list[int]:
 
 
 def fit_foretellings(
-    read: Callable[[str], Pooled], kinds: Mapping[str, str], steps: Sequence[int], labels: Ints, *, seed: int,
+    read: Callable[[str], Pooled], layers: Sequence[str], steps: Sequence[int], labels: Ints, *, seed: int,
     groups: Ints | None = None, device: str = "cpu", names: Sequence[str] | None = None,
 ) -> Iterator[Foretelling]:  # fmt: skip
     """Yield what foretells at each step.
 
-    read: from a layer's name to its activations [n, T, d]; kinds: {layer: kind}; steps: indices among the T; labels:
-    [n], the option that each finished image shows, -1 for one that counts for none; groups: [n], of images that stay in
-    one fold; names: the options'. The result does not depend on the number of threads.
+    read: from a layer's name to its activations [n, T, d]; steps: indices among the T; labels: [n], the option that
+    each finished image shows, -1 for one that counts for none; groups: [n], of images that stay in one fold; names: the
+    options'. The result does not depend on the number of threads.
 
     Raises ValueError for an option that fewer than two images show, or none of the images outside of a fold, and for
     activations that are not finite.
@@ -99,18 +101,18 @@ def fit_foretellings(
     rows = np.flatnonzero(labels >= 0)
     shown, options = labels[rows], names or [str(index) for index in range(int(labels.max()) + 1)]
     folds = _folds(shown, None if groups is None else groups[rows], options, np.random.default_rng(seed))
-    layers = {layer: read(layer) for layer in kinds}
-    task = _Task(layers, kinds, torch.from_numpy(rows), shown, folds, device)
+    opened = {layer: read(layer) for layer in layers}
+    task = _Task(opened, torch.from_numpy(rows), shown, folds, device)
     if torch.device(device).type != "cpu":
         yield from (_foretelling(task, step) for step in steps)
         return
-    at_once = MEMORY // memory_of_step(len(rows), len(task.groups))
+    at_once = MEMORY // memory_of_step(len(rows))
     yield from single_threaded(lambda step: _foretelling(task, step), steps, max(1, min(num_cores(), at_once)))
 
 
-def memory_of_step(num_images: int, num_groups: int) -> int:
+def memory_of_step(num_images: int) -> int:
     """Return the bytes that are needed while one step is foretold."""
-    return COPIES * num_groups * 4 * num_images**2
+    return COPIES * 4 * num_images**2
 
 
 def _folds(labels: Ints, groups: Ints | None, names: Sequence[str], rng: np.random.Generator) -> Ints:
@@ -141,40 +143,35 @@ def _folds(labels: Ints, groups: Ints | None, names: Sequence[str], rng: np.rand
 
 
 def _foretelling(task: _Task, step: int) -> Foretelling:
-    gram = _grams(task, step)
-    logits = _logits_of_others(gram, task)  # [choices, n, options]
-    each_loss = -_log_probabilities(logits)[:, np.arange(len(task.labels)), task.labels]  # [choices, n]
+    gram = _gram(task, step)
+    logits = _logits_of_others(gram, task)  # [STRENGTHS, n, options]
+    each_loss = -_log_probabilities(logits)[:, np.arange(len(task.labels)), task.labels]  # [STRENGTHS, n]
     probabilities = np.empty(logits.shape[1:])
     for fold in range(NUM_FOLDS):
         mine, others = task.folds == fold, task.folds != fold
         best = logits[each_loss[:, others].mean(1).argmin()]
         probabilities[mine] = softmax(best[mine] / _temperature(best[others], task.labels[others]), axis=1)
     chosen = int(each_loss.mean(1).argmin())
-    group, C = task.groups[chosen // len(STRENGTHS)], STRENGTHS[chosen % len(STRENGTHS)]
-    solution = fit_on_gram(gram[[chosen // len(STRENGTHS)]], task.targets, C, MOST_ITERATIONS)
+    solution = fit_on_gram(gram, task.targets, STRENGTHS[chosen], MOST_ITERATIONS)
     sharpness = 1 / _temperature(logits[chosen], task.labels)
-    weights, bias = _weights(task, group, step, solution.weights[0], solution.bias[0, 0])
+    weights, bias = _weights(task, step, solution.weights[0], solution.bias[0, 0])
     right = probabilities.argmax(1) == task.labels
     return Foretelling(
         {layer: (sharpness * each).float() for layer, each in weights.items()}, (sharpness * bias).float(),
-        group, C, float(right.mean()), _calibration_error(probabilities, right),
+        STRENGTHS[chosen], float(right.mean()), _calibration_error(probabilities, right),
     )  # fmt: skip
 
 
-def _grams(task: _Task, step: int) -> Tensor:
-    """Return the images' inner products of each group of layers, [groups, n, n]."""
-    n, width = len(task.rows), dict.fromkeys(task.groups, 0)
-    sums = {group: torch.zeros(n, n, device=task.device) for group in task.groups}
-    for layer, kind in task.kinds.items():
+def _gram(task: _Task, step: int) -> Tensor:
+    """Return the images' inner products, [1, n, n]."""
+    n = len(task.rows)
+    gram = torch.zeros(n, n, device=task.device)
+    for layer in task.layers:
         x = _standard(task, layer, step)[0]
-        product = x @ x.mT
-        for group in {kind, ALL} & set(task.groups):
-            sums[group] += product
-            width[group] += x.shape[1]
-    gram = torch.stack([sums[group] / width[group] for group in task.groups])
+        gram += x @ x.mT
     if not gram.isfinite().all():
         raise ValueError(f"The activations of recorded step {step} hold NaN or infinity.")
-    return gram
+    return (gram / task.width)[None]
 
 
 def _standard(task: _Task, layer: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,19 +182,18 @@ def _standard(task: _Task, layer: str, step: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def _logits_of_others(gram: Tensor, task: _Task) -> Floats:
-    """Return the logits of every image from what was fitted to the other folds, [groups x STRENGTHS, n, options]."""
-    groups, n = gram.shape[:2]
+    """Return the logits of every image from what was fitted to the other folds, [STRENGTHS, n, options]."""
     targets = task.targets
-    found = torch.empty(groups, len(STRENGTHS), n, targets.shape[1], dtype=torch.float64)
+    found = torch.empty(len(STRENGTHS), gram.shape[1], targets.shape[1], dtype=torch.float64)
     for fold in range(NUM_FOLDS):
         test, train = (torch.from_numpy(np.flatnonzero(each)) for each in (task.folds == fold, task.folds != fold))
         test_, train_ = test.to(gram.device), train.to(gram.device)
         seen, between, start = gram[:, train_][:, :, train_], gram[:, test_][:, :, train_], None
         for place, C in enumerate(STRENGTHS):
             solution = fit_on_gram(seen, targets[train_], C, MOST_ITERATIONS, start)
-            found[:, place, test] = torch.baddbmm(solution.bias, between, solution.weights).cpu().double()
+            found[place, test] = torch.baddbmm(solution.bias, between, solution.weights)[0].cpu().double()
             start = solution.logits
-    return _per_option(found.flatten(0, 1)).numpy()
+    return _per_option(found).numpy()
 
 
 def _per_option(logits: Tensor) -> Tensor:
@@ -205,15 +201,13 @@ def _per_option(logits: Tensor) -> Tensor:
     return torch.cat([-logits / 2, logits / 2], dim=-1) if logits.shape[-1] == 1 else logits
 
 
-def _weights(task: _Task, group: str, step: int, shares: Tensor, bias: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def _weights(task: _Task, step: int, shares: Tensor, bias: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Return weights {layer: [options, d]} and bias [options] on raw activations, from shares of the images [n, k]."""
-    chosen = [layer for layer, kind in task.kinds.items() if group in (kind, ALL)]
-    width = sum(task.layers[layer].shape[2] for layer in chosen)
     shares, bias = _per_option(shares.cpu().double()), _per_option(bias.cpu().double())
     weights = {}
-    for layer in chosen:
+    for layer in task.layers:
         x, mean, scale = _standard(task, layer, step)
-        weights[layer] = shares.mT @ x.cpu().double() / width / scale.cpu().double()
+        weights[layer] = shares.mT @ x.cpu().double() / task.width / scale.cpu().double()
         bias = bias - weights[layer] @ mean.cpu().double()
     return weights, bias
 

@@ -19,7 +19,7 @@ import torch
 from icm_pipeline.arrays import Ints
 from icm_pipeline.config.choices import DIRECTIONS
 from icm_pipeline.hooks.recording import RecordedAt, Recording
-from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, steps_to_read
+from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read, steps_to_read
 from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.localization.probes import LayerProbes, fit_layers, split_samples
 from icm_pipeline.methods.readers import Reader
@@ -137,6 +137,6 @@ def _readers(
     if np.bincount(labels).min() < FEWEST or not early or not reached:
         log.info("readers: none; they take %d images of each option, and early steps.", FEWEST)
         return ()
-    kinds = {layer: recorded.kinds[layer] for layer in reached}
-    found = fit_foretellings(activations, kinds, early, labels, seed=seed, device=device)
+    layers = layers_to_read({layer: recorded.kinds[layer] for layer in reached})
+    found = fit_foretellings(activations, layers, early, labels, seed=seed, device=device)
     return tuple(reader_of(each, recorded, index) for index, each in zip(early, found, strict=True))

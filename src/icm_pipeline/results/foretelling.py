@@ -15,8 +15,6 @@ class Reading:
     """The share of images that are foretold by what was fitted to others."""
     calibration_error: float
     """The mean distance between how sure it is and how often it is right."""
-    kind: str
-    """Of the layers that are read, or `all`."""
     num_layers: int
     C: float
     """The inverse strength of the penalty."""

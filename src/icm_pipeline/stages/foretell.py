@@ -4,11 +4,16 @@ import logging
 
 import numpy as np
 
-from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.config.schema import OutlineConfig, Settings
 from icm_pipeline.generation.jobs import probe_jobs, recorded_steps
 from icm_pipeline.images.activations import read_activations, read_recording
-from icm_pipeline.localization.foretelling import MEMORY, fit_foretellings, memory_of_step, steps_to_read
+from icm_pipeline.localization.foretelling import (
+    MEMORY,
+    fit_foretellings,
+    layers_to_read,
+    memory_of_step,
+    steps_to_read,
+)
 from icm_pipeline.localization.probes import give_memory_back
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.machine.threads import num_cores
@@ -44,7 +49,7 @@ def run(context: StageContext) -> None:
             f"the first is {recording.steps[0]}. Record earlier ones (timesteps=all)."
         )
     fits = fit_foretellings(
-        lambda layer: read_activations(source, recording.files[layer]), recording.kinds, early, labels,
+        lambda layer: read_activations(source, recording.files[layer]), layers_to_read(recording.kinds), early, labels,
         seed=settings.seed, groups=prompts if settings.probe.group_by_prompt else None, device=device, names=options,
     )  # fmt: skip
     readers: list[Reader] = []
@@ -52,7 +57,7 @@ def run(context: StageContext) -> None:
     with working("foretell", len(early), "step") as work:
         for index, found in zip(early, fits, strict=True):
             readers.append(reader_of(found, recording, index))
-            how_well = (found.accuracy, found.calibration_error, found.kind, len(found.weights), found.C)
+            how_well = (found.accuracy, found.calibration_error, len(found.weights), found.C)
             readings.append(Reading(recording.steps[index], *how_well))
             work.advance()
     give_memory_back(device)
@@ -63,13 +68,13 @@ def run(context: StageContext) -> None:
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
-    """A step for each core is in memory; at most the layers of all kinds are kept."""
+    """A step for each core is in memory; at most readers of all layers are kept."""
     if outline is None:
         return Workload(values=None, stored=None, memory=None)
     num_images, steps, total_width = len(probe_jobs(settings)), recorded_steps(settings), width_sum(outline)
     num_steps = len(steps_to_read(steps, settings.model.num_steps))
     stored = FLOAT_BYTES * num_steps * len(settings.attribute.options) * total_width
-    needed = memory_of_step(num_images, len(outline.widths) + 1)
+    needed = memory_of_step(num_images)
     memory = needed * max(1, min(num_cores(), MEMORY // needed)) + stored
     return Workload(num_images=num_images, values=num_images * num_steps * total_width, stored=stored, memory=memory)
 
@@ -78,8 +83,8 @@ def show(tracker: Tracker, artifact: Artifact) -> None:
     foretold = Foretold.read(artifact)
     tracker.metrics({f"foretell/accuracy/{row.step}": row.accuracy for row in foretold.readings})
     tracker.metrics({"foretell/chance": foretold.chance})
-    names = ["step", "accuracy", "calibration error", "kind", "layers"]
-    rows = [[row.step, row.accuracy, row.calibration_error, row.kind, row.num_layers] for row in foretold.readings]
+    names = ["step", "accuracy", "calibration error", "layers"]
+    rows = [[row.step, row.accuracy, row.calibration_error, row.num_layers] for row in foretold.readings]
     tracker.table("foretell/readings", names, rows)
 
 
@@ -87,13 +92,9 @@ def _verdict(readings: list[Reading]) -> str:
     """Say from which step the reading is good enough, or that it is at none."""
     for row in readings:
         if row.accuracy >= GOOD_ENOUGH:
-            return f"right in {row.accuracy:.1%} after {row.step + 1} steps, by {row.num_layers} layers ({_kind(row)})"
+            return f"right in {row.accuracy:.1%} after {row.step + 1} steps, by {row.num_layers} layers"
     best = max(readings, key=lambda row: row.accuracy)
     return (
         f"good enough ({GOOD_ENOUGH:.0%}) after none of the first {readings[-1].step + 1} steps, at best right in "
-        f"{best.accuracy:.1%} after {best.step + 1} steps, by {best.num_layers} layers ({_kind(best)})"
+        f"{best.accuracy:.1%} after {best.step + 1} steps, by {best.num_layers} layers"
     )
-
-
-def _kind(row: Reading) -> str:
-    return KIND_NAMES.get(row.kind, row.kind)
