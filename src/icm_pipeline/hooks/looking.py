@@ -144,8 +144,8 @@ class _Looking:
         assert clock.call is not None
         if clock.calls_in_run == 1 and clock.place > 0:
             raise BackboneError(
-                f"The run begins at step {clock.step} of {clock.num_steps}, with a picture's latents: look= needs a "
-                "run from the first step (strength=1, no denoising_start)."
+                "The run begins midway in its schedule, with a picture's latents: look= needs a run from the first "
+                "step (strength=1, no denoising_start)."
             )
         if clock.call.skips_layers:
             raise BackboneError(
