@@ -14,7 +14,7 @@ from icm_pipeline.hooks.looking import looking
 from icm_pipeline.hooks.recording import Recorded
 from icm_pipeline.methods.balance import Balance
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
-from icm_pipeline.methods.looking import Look, LookAndSteer, checked_look
+from icm_pipeline.methods.looking import Look, LookAndSteer
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
@@ -73,7 +73,7 @@ def steer(
         raise ValueError("Give option=, to steer every image, or shares= (with look=), to steer those that need it.")
     backbone = attach(pipe)
     if shares is not None:
-        plan = LookAndSteer(chosen, strength, shares, checked_look(look))
+        plan = LookAndSteer(chosen, strength, shares, "auto" if look is None else look)
         backbone = backbone.with_layers([*plan.read, *chosen.layers])
         with looking(backbone, plan.read, chosen.layers, plan, num_images):
             yield plan.looks

@@ -1,4 +1,4 @@
-"""Plans for `hooks.looking` that choose what a test names, and calls of tiny pipelines with two prompts, two images each."""
+"""Plans for `hooks.looking` that choose what a test names, and calls for two images of each of two prompts."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -385,7 +385,5 @@ def test_a_cache_a_compiled_denoiser_and_a_second_look_are_refused(pipe: Any) ->
         looked(pipe, Chosen(range(1, 3), []), lambda: make(pipe))
     pipe.unet._compiled_call_impl = None
     with pytest.raises(BackboneError, match="one run is rewound for one choice"):
-        looked(
-            pipe, Chosen(range(1, 3), []), lambda: looked(pipe, Chosen(range(1, 3), []), lambda: make(pipe))
-        )
+        looked(pipe, Chosen(range(1, 3), []), lambda: looked(pipe, Chosen(range(1, 3), []), lambda: make(pipe)))
     assert nothing_is_left(attach(pipe))
