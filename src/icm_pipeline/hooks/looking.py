@@ -23,7 +23,7 @@ from icm_pipeline.hooks.hooked import Hook, hooked
 from icm_pipeline.hooks.reached import note_computed
 from icm_pipeline.hooks.recording import Recorder, Recording
 from icm_pipeline.hooks.repeats import Repeats, Schedule, repeated
-from icm_pipeline.hooks.rows import compute_only, computed_images, cut, detached, put, rows_of
+from icm_pipeline.hooks.rows import Rows, compute_only, computed_images, detached
 from icm_pipeline.hooks.snapshots import Snapshot, snapshot
 from icm_pipeline.hooks.wrapping import wrapped
 
@@ -177,9 +177,10 @@ class _Looking:
             note_computed(denoiser, False)
             return before[1]
         given = inspect.signature(forward).bind(*args, **kwargs)
-        rows = torch.tensor(rows_of(images, num_images, num_rows))
-        given.arguments.update(cut(given.arguments, rows, num_rows, family))
-        return put(before[1], forward(*given.args, **given.kwargs), rows)
+        assert self._snapshot is not None
+        rows = Rows.of(images, num_images, num_rows, self._snapshot.sample.device)
+        given.arguments.update(rows.cut(given.arguments, family))
+        return rows.put(before[1], forward(*given.args, **given.kwargs))
 
     def step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Let the scheduler step; note its state where the repeated passes begin, and set it back to that."""
