@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -27,7 +28,7 @@ from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, evaluation_jobs, probe_jobs
-from icm_pipeline.generation.sampling import Sample, batches, decode, denoise
+from icm_pipeline.generation.sampling import batches
 from icm_pipeline.labelers.registry import load_labeler
 from icm_pipeline.methods.looking import Look
 from icm_pipeline.methods.strength import Strength
@@ -46,8 +47,16 @@ class Way:
         self.looks = self.make()
 
 
-def made(backbone: Backbone, jobs: list[Job]) -> list[Sample]:
-    return decode(backbone, jobs, denoise(backbone, jobs))
+def made(backbone: Backbone, jobs: list[Job]) -> list[Any]:
+    """Return the pictures of a plain call of the pipeline."""
+    sampling = backbone.sampling
+    assert sampling is not None
+    images: list[Any] = backbone.pipe(
+        prompt=[job.prompt for job in jobs], generator=[torch.Generator().manual_seed(job.seed) for job in jobs],
+        num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale, height=sampling.height,
+        width=sampling.width, **sampling.options,
+    ).images  # fmt: skip
+    return images
 
 
 def plain(backbone: Backbone, jobs: list[Job]) -> list[Look]:
@@ -66,7 +75,7 @@ def fitted(settings: Settings, backbone: Backbone, num_images: int) -> SteeringV
     recordings, images = [], []
     for jobs in batches(probe_jobs(settings)[:num_images], settings.compute.batch_size):
         with record(backbone.pipe) as seen:
-            images += [sample.image for sample in made(backbone, jobs)]
+            images += made(backbone, jobs)
         recordings += seen.recordings
     options = settings.attribute.options
     found = load_labeler(settings.labeler).label(images, {settings.attribute.name: options})

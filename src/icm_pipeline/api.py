@@ -11,6 +11,7 @@ from icm_pipeline.backbones.modules import merges_tokens
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.looking import looking
+from icm_pipeline.hooks.prompts import prompts_seen
 from icm_pipeline.hooks.recording import Recorded
 from icm_pipeline.methods.balance import Balance
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
@@ -46,13 +47,14 @@ def steer(
     midway. num_images: of a denoising loop of your own, with the pipeline's scheduler, or of another pipeline on its
     parts; a call of the pipeline says how many it makes.
 
-    shares, in an option's place: how often each option is wanted among the images of a call. Only images that would
-    show another option than their share leaves them are steered. `look` unsteered steps are read (by the reader that
-    is nearest in noise; "auto", the default, until the first reader that foretells 90 % of the images), then the run is
-    set back to the first steered step for these images, while the others go on as they were, to the bit: that costs
-    share of steered images x (look - first steered step) / steps of a run more. An image alone may be anything that
-    its shares allow, so single images want a Balance, which counts over calls. Yields a list that gets a Look for each
-    call: the options, the probabilities that were read, and who was steered. Callbacks see the repeated steps too.
+    shares, in an option's place: how often each option is wanted among a call's images of one prompt. Only images that
+    would show another option than their share leaves them are steered, and none whose prompt names an option (by the
+    vectors' `words`). `look` unsteered steps are read (by the reader that is nearest in noise; "auto", the default:
+    until the first reader that foretells 90 % of the images), then the run is set back to the first steered step for
+    these images, while the others go on as they were, to the bit: that costs share of steered images x (look - first
+    steered step) / steps of a run more. An image alone may be anything that its shares allow, so single images want a
+    Balance, which counts over calls, whatever their prompts. Yields a list that gets a Look for each call: the options,
+    the probabilities that were read, and who was steered. Callbacks see the repeated steps too.
 
     Example:
         with steer(pipe, "vectors.safetensors", option="woman"):
@@ -75,7 +77,7 @@ def steer(
     if shares is not None:
         plan = LookAndSteer(chosen, strength, shares, "auto" if look is None else look)
         backbone = backbone.with_layers([*plan.read, *chosen.layers])
-        with looking(backbone, plan.read, chosen.layers, plan, num_images):
+        with looking(backbone, plan.read, chosen.layers, plan, num_images), prompts_seen(pipe) as plan.seen:
             yield plan.looks
         return
     index_of = chosen.option_index

@@ -71,7 +71,7 @@ class Chosen:
     def span(self, schedule: Schedule) -> range:
         return self.steps
 
-    def decide(self, recording: Recording) -> Choice:
+    def decide(self, recording: Recording, clock: StepClock) -> Choice:
         self.recordings.append(recording)
         return Choice(self.images, AddOne(self.steps.start, self.images))
 

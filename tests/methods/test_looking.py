@@ -173,6 +173,35 @@ def test_an_image_that_fails_after_the_loop_is_not_counted(
     assert balance.counts == {"woman": 0, "man": 0}
 
 
+def test_each_prompt_of_a_call_gets_its_shares_where_prompts_are_known(pipe: Any, vectors: SteeringVectors) -> None:
+    """Of the two images of one prompt both show a woman, so that one of them changes; of the other's none."""
+    with icm_pipeline.steer(pipe, vectors, shares=HALVES, look=2) as looks:
+        run(pipe)
+        embeds = {"prompt_embeds": torch.randn(2, 4, 32), "negative_prompt_embeds": torch.zeros(2, 4, 32)}
+        pipe(**embeds, num_images_per_prompt=2, num_inference_steps=NUM_STEPS, output_type="latent")
+    by_prompt, whole = looks
+    assert [sorted(by_prompt.options[place : place + 2]) for place in (0, 2)] == [["man", "woman"]] * 2  # type: ignore[type-var]
+    assert whole.options.count("man") == whole.options.count("woman") == 2
+    shown = whole.probabilities.argmax(1)
+    assert whole.steered.sum() == abs(shown.sum() - 2)
+
+
+def test_images_whose_prompt_names_an_option_are_left_alone_and_not_counted(
+    pipe: Any, vectors: SteeringVectors
+) -> None:
+    told, balance = replace(vectors, words={"woman": ["face"], "man": ["man"]}), Balance({"woman": 0.0, "man": 1.0})
+    plain = run(pipe)
+    with icm_pipeline.steer(pipe, told, shares=balance, look=2) as looks:
+        made = run(pipe)
+    assert looks[0].options == (None, None, "man", "man")
+    assert not looks[0].steered[:2].any()
+    assert torch.equal(made[:2], plain[:2])
+    assert balance.counts == {"woman": 0, "man": 2}
+    with icm_pipeline.steer(pipe, replace(told, words={"woman": ["face", "dog"]}), shares=HALVES, look=2) as looks:
+        assert torch.equal(run(pipe), plain)
+    assert looks[0].options == (None,) * 4
+
+
 def test_the_order_of_shares_is_the_users_own(pipe: Any, vectors: SteeringVectors) -> None:
     turned = Balance({"man": 1.0, "woman": 0.0})
     with icm_pipeline.steer(pipe, vectors, shares=turned, look=2) as looks:

@@ -44,7 +44,7 @@ class Plan(Protocol):
     def span(self, schedule: Schedule) -> range:
         """Return the steps of a run from the first changed one to before the look's end; raises ValueError."""
 
-    def decide(self, recording: Recording) -> Choice:
+    def decide(self, recording: Recording, clock: StepClock) -> Choice:
         """Choose by what was read in the last step of the look, of all images."""
 
     def end_run(self, clock: StepClock) -> None:
@@ -226,7 +226,7 @@ class _Looking:
     def _rewound(self, result: Any) -> Any:
         """Decide, set the run back, and return the scheduler's result with the latents from before the change."""
         assert self._snapshot is not None and self._recorder is not None and self.clock.num_images is not None
-        self._choice, self._recorder = self._plan.decide(self._recorder.recording()), None
+        self._choice, self._recorder = self._plan.decide(self._recorder.recording(), self.clock), None
         images = sorted(self._choice.images)
         compute_only(self._backbone.denoiser, None if len(images) == self.clock.num_images else images)
         self._snapshot.put_back(self._backbone.pipe.scheduler)
