@@ -315,6 +315,9 @@ def test_the_program_of_the_page_on_python_runs(pipe: Any, tmp_path: Path, monke
     assert len(names["vectors"].layers) == 3
     assert len(names["women"]) == len(names["both"]) == 2
     assert names["women"][0].tobytes() != names["folded"][0].tobytes()
+    assert names["looks"][0].options.count("woman") == 2
+    assert names["balance"].counts == {"woman": 2, "man": 2}
+    assert len(names["single"]) == 4
     assert sorted(names["kept"]) == [0, 1, 2, 3]
     assert len(names["patched"]) == 1
 

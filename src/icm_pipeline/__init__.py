@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from icm_pipeline.api import fold, record, steer
     from icm_pipeline.backbones.registry import attach
     from icm_pipeline.hooks.hooked import hooked
+    from icm_pipeline.methods.balance import Balance
     from icm_pipeline.methods.fitting import fit_vectors
     from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 __version__ = "0.1.0"
-__all__ = ["SteeringVectors", "attach", "fit_vectors", "fold", "hooked", "load_vectors", "record", "steer"]
+__all__ = ["Balance", "SteeringVectors", "attach", "fit_vectors", "fold", "hooked", "load_vectors", "record", "steer"]
 
 _MODULES = {
+    "Balance": "methods.balance",
     "SteeringVectors": "methods.vectors",
     "attach": "backbones.registry",
     "fit_vectors": "methods.fitting",

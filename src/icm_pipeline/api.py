@@ -1,17 +1,21 @@
 """The same pieces without Hydra: steer and record any known pipeline that its user has loaded himself."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from icm_pipeline.backbones.modules import merges_tokens
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.looking import looking
+from icm_pipeline.hooks.prompts import prompts_seen
 from icm_pipeline.hooks.recording import Recorded
+from icm_pipeline.methods.balance import Balance
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
+from icm_pipeline.methods.looking import Look, LookAndSteer
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
@@ -23,16 +27,18 @@ log = logging.getLogger(__name__)
 def steer(
     pipe: Any,
     vectors: SteeringVectors | str | Path,
-    option: str | Sequence[str],
+    option: str | Sequence[str] | None = None,
     *,
+    shares: Mapping[str, float] | Balance | None = None,
+    look: int | Literal["auto"] | None = None,
     layers: Sequence[str] | None = None,
     alpha: float | Sequence[float] | None = None,
     alpha_unit: str | None = None,
     window: tuple[int, int | None] | None = None,
     norm_preserving: bool | None = None,
     num_images: int | None = None,
-) -> Iterator[None]:
-    """Steer what a diffusers pipeline makes inside the context towards an option.
+) -> Iterator[list[Look]]:
+    """Steer what a diffusers pipeline makes inside the context: towards an option, or to shares of all options.
 
     vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
     None for all that the vectors have. What is None is as the vectors were used last: alpha, its unit (`relative` to
@@ -41,20 +47,46 @@ def steer(
     midway. num_images: of a denoising loop of your own, with the pipeline's scheduler, or of another pipeline on its
     parts; a call of the pipeline says how many it makes.
 
+    shares, in an option's place: how often each option is wanted among a call's images of one prompt. Only images that
+    would show another option than their share leaves them are steered, and none whose prompt names an option (by the
+    vectors' `words`). `look` unsteered steps are read (by the reader that is nearest in noise; "auto", the default:
+    until the first reader that foretells 90 % of the images), then the run is set back to the first steered step for
+    these images, while the others go on as they were, to the bit: that costs share of steered images x (look - first
+    steered step) / steps of a run more. An image alone may be anything that its shares allow, so single images want a
+    Balance, which counts over calls, whatever their prompts. Yields a list that gets a Look for each call: the options,
+    the probabilities that were read, and who was steered. Callbacks see the repeated steps too.
+
     Example:
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
+        with steer(pipe, "vectors.safetensors", shares={"woman": 0.5, "man": 0.5}, look=6) as looks:
+            images = pipe("a face of a doctor", num_images_per_prompt=4).images
+        looks[0].steered  # as [True, False, False, False]
 
     Raises ValueError for an option, a layer or a pipeline that is not known, for another alpha_unit without an alpha,
     for vectors of another width than the layer's and, when the pipeline runs, for a window of which it takes no step
-    and where the number of options or alphas is not the number of images.
+    and where the number of options or alphas is not the number of images; with shares for those that do not name every
+    option or add up to 1, for vectors without readers and for a look that is beyond the run's steps or ends before the
+    first steered one. Not with shares: a run that begins midway, skip-layer guidance, a ControlNet for a part of the
+    run, caches and compiled denoisers, each of which is named and refused.
     """
     chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
+    if (option is None) == (shares is None) or (look is not None and shares is None):
+        raise ValueError("Give option=, to steer every image, or shares= (with look=), to steer those that need it.")
+    backbone = attach(pipe)
+    if shares is not None:
+        plan = LookAndSteer(chosen, strength, shares, "auto" if look is None else look)
+        backbone = backbone.with_layers([*plan.read, *chosen.layers])
+        with looking(backbone, plan.read, chosen.layers, plan, num_images), prompts_seen(pipe) as plan.seen:
+            yield plan.looks
+        return
     index_of = chosen.option_index
+    assert option is not None
     indices = index_of(option) if isinstance(option, str) else [index_of(name) for name in option]
-    backbone, shift = attach(pipe).with_layers(chosen.layers), Shift(chosen, indices, strength)
-    with hooked(backbone, chosen.layers, shift, num_images, reused=True):
-        yield
+    with hooked(
+        backbone.with_layers(chosen.layers), chosen.layers, Shift(chosen, indices, strength), num_images, reused=True
+    ):
+        yield []
 
 
 def fold(

@@ -142,6 +142,10 @@ class Family:
     """Whether the pipeline keeps its latents in float32 whatever the denoiser's dtype."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to every call of the pipeline."""
+    shared_inputs: tuple[str, ...] = ()
+    """The denoiser's inputs that have no rows, whatever their length, as the places of tokens."""
+    inputs_by_row: tuple[str, ...] = ()
+    """The denoiser's inputs that are a list with an item for each row."""
     gate: Gate | None = None
     check_run: Callable[[Mapping[str, Any]], None] = lambda inputs: None
     """The inputs of a run's first call by name; raises BackboneError for tokens that are neither image nor text."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import BackboneError, Call
+from icm_pipeline.hooks.repeats import Schedule, repeats_of
 from icm_pipeline.hooks.wrapping import wrapped
 
 
@@ -33,6 +34,8 @@ class StepClock:
         self.call: Call | None = None
         self.rows: slice | None = slice(0, None)
         """The conditional rows of the call; None if it has none."""
+        self.images: tuple[int, ...] | None = None
+        """The images of the batch that the call has rows of; None for all."""
         self.is_told = False
         """Whether the pipeline has told the number of images of the run that it is about to begin."""
         self.start([1.0])
@@ -78,11 +81,13 @@ class StepClock:
             raise BackboneError(f"Timestep {value:g} is none of the {len(off)} that the scheduler is set to.")
         return self.place if self.place < len(off) and off[self.place] <= allowed else off.index(min(off))
 
-    def begin_call(self, call: Call, rows: slice | None, latents: Tensor | None = None) -> None:
+    def begin_call(
+        self, call: Call, rows: slice | None, latents: Tensor | None = None, images: tuple[int, ...] | None = None
+    ) -> None:
         """Note what the denoiser is about to be called with."""
         if self.calls_in_run == 0:
             self.is_pipelines, self.is_told = self.is_told, False
-        self.call, self.rows = call, rows
+        self.call, self.rows, self.images = call, rows, images
         self.num_calls += 1
         self.calls_in_run += 1
         self.calls_in_pass += 1
@@ -109,8 +114,7 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[
     def starting(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         end_run(False)
         result = set_timesteps(*args, **kwargs)
-        levels, scheduler = noise_levels(pipe.scheduler), pipe.scheduler
-        clock.start(levels, scheduler.timesteps, _steps_by_midpoints(levels) if _has_midpoints(scheduler) else None)
+        clock.start(*schedule_of(pipe.scheduler))
         clock.run += 1
         if not clock.is_told:  # what was told of a run before does not hold for this one
             clock.num_images = expected
@@ -148,6 +152,17 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[
     stack.enter_context(wrapped(pipe.scheduler, "step", advancing))
     stack.enter_context(wrapped(pipe, "prepare_latents", preparing))
     stack.enter_context(wrapped(pipe, "maybe_free_model_hooks", ending))  # what every call of a pipeline ends with
+
+
+def schedule_of(scheduler: Any) -> Schedule:
+    """Return the passes that a pipeline's loop will take of the timesteps that its scheduler has just been set to."""
+    repeats = repeats_of(scheduler)
+    if repeats is not None and repeats.is_shown and repeats.schedule is not None:
+        return repeats.schedule
+    levels = noise_levels(scheduler)
+    steps = _steps_by_midpoints(levels) if _has_midpoints(scheduler) else step_numbers(levels)
+    plain = Schedule(levels, scheduler.timesteps, steps)
+    return plain if repeats is None else repeats.extend(plain)
 
 
 def noise_levels(scheduler: Any) -> list[float]:

@@ -9,6 +9,7 @@ model, and because some schedulers have no step index. What gated sites and comp
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from icm_pipeline.hooks.compiled import switched_on
 from icm_pipeline.hooks.gated import CaughtGates, away_from_zero
 from icm_pipeline.hooks.owned import is_own
 from icm_pipeline.hooks.reached import check_every_step, note_computed
+from icm_pipeline.hooks.rows import computed_images
 from icm_pipeline.hooks.turns import check_turn, own_turn
 from icm_pipeline.hooks.wrapping import wrapped
 
@@ -130,9 +132,11 @@ def _count_calls(backbone: Backbone, clock: StepClock, thread: int, stack: ExitS
                 begin = getattr(scheduler, "begin_index", None)
                 clock.stand_at(clock.place_of(family.timestep(pipe, inputs)) if begin is None else begin)
         latents, num_rows, num_text, num_image, skips_layers = family.describe(pipe, args, kwargs)
-        repeats = clock.repeats(latents)
+        images, repeats = computed_images(denoiser) or None, clock.repeats(latents)
         call = Call(num_rows, num_images, clock.calls_in_pass, num_text, num_image, repeats, skips_layers)
-        clock.begin_call(call, family.conditional_rows(pipe, call), latents)
+        if images is not None:
+            call = replace(call, num_rows=call.rows_per_image * len(images), num_images=len(images))
+        clock.begin_call(call, family.conditional_rows(pipe, call), latents, images)
 
     def calling(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         before(args, kwargs)

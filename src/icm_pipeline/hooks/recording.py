@@ -74,6 +74,11 @@ class Recorder:
             kept = self._layers[site.layer] = _Sums(site.kind, len(self._slots))
         seen = tokens.detach() if tokens.requires_grad else tokens
         pooled, count, call = seen.sum(1, dtype=torch.float32), tokens.shape[1], clock.num_calls
+        if clock.images is not None:  # a step made again for some images: of the others stays what was seen
+            seen_before = kept.sums[slot]
+            assert seen_before is not None
+            others = torch.zeros_like(seen_before) if kept.call == call else seen_before
+            pooled = others.index_copy(0, torch.tensor(clock.images, device=others.device), pooled)
         if kept.call == call:  # a further piece, as of forward chunking
             pooled, count = pooled + kept.sums[slot], count + kept.num_tokens[slot]  # type: ignore[operator]
         kept.sums[slot], kept.num_tokens[slot], kept.call = pooled, count, call

@@ -39,6 +39,7 @@ class Shift:
         self._per_image = {name: len(values) for name, values in given.items() if isinstance(values, Sequence)}
         self._slot, self._window = cache(vectors.slot), cache(strength.window)
         self._shifts: dict[str, tuple[Tensor, ...]] = {}
+        self._images: tuple[int, ...] | None = None  # that the shifts are of, None for all
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         shift = self._shift(tokens, site, clock)
@@ -64,10 +65,13 @@ class Shift:
     def _shift(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         """Return the layer's shift [n, 1, d] at this step; None if there is none."""
         for name, count in self._per_image.items():
-            if count != len(tokens):
+            if count != len(tokens) and clock.images is None:
                 raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
         if self._is_nothing or clock.step not in self._window(clock.num_steps):
             return None
+        if clock.images != self._images:
+            self._images = clock.images
+            self._shifts.clear()
         at = self._shifts.get(site.layer)
         if at is None or at[0].dtype != tokens.dtype or at[0].device != tokens.device:
             at = self._shifts[site.layer] = self._shifts_of(site.layer, tokens).unbind()
@@ -91,9 +95,15 @@ class Shift:
                 f"The vectors of {layer} are {width} wide and its tokens {tokens.shape[-1]}: they were made on "
                 "another model."
             )
-        directions = self._vectors.directions[layer][:, self._options]
-        lengths = self._alphas.expand(len(directions), -1)
+        options, alphas = (_of_images(values, self._images) for values in (self._options, self._alphas))
+        directions = self._vectors.directions[layer][:, options]
+        lengths = alphas.expand(len(directions), -1)
         if self._strength.alpha_unit == "relative":
             lengths = lengths * self._vectors.mean_norms[layer].double()[:, None]
         computed = lengths.to(directions.dtype)[..., None] * directions  # on the CPU
         return computed[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)
+
+
+def _of_images(values: Tensor, images: tuple[int, ...] | None) -> Tensor:
+    """Return the values of some images, None for all, where each has its own."""
+    return values if images is None or len(values) == 1 else values[list(images)]

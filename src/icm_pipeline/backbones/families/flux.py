@@ -85,5 +85,6 @@ FLUX = Family(
     latent_shape=_latent_shape,
     pack=_pack,
     to_pixels=_to_pixels,
+    shared_inputs=("img_ids", "txt_ids"),
     gate=NORM_GATE,
 )

@@ -42,4 +42,5 @@ Z_IMAGE = Family(
     latent_shape=_latent_shape,
     to_pixels=decode_shifted,
     float32_latents=True,
+    inputs_by_row=("x", "cap_feats"),
 )
