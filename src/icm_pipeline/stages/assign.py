@@ -60,7 +60,7 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
     num_images, look = len(evaluation_jobs(settings)), settings.method.look
     if look is None:
         return Workload(num_images=num_images)
-    steps = settings.model.num_steps if look == "auto" else look
+    steps = settings.model.num_steps // 2 if look == "auto" else look  # later steps have no readers
     return Workload(num_images, passes=num_images * passes_before(steps, settings.model.scheduler))
 
 
