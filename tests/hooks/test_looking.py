@@ -1,18 +1,25 @@
 """A run that is looked at and rewound: who is not changed is the plain picture, who is changed the steered one."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from icm_pipeline import attach, record
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site
+from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.z_image import Z_IMAGE
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.looking import looking
+from icm_pipeline.hooks.rows import Rows
+from icm_pipeline.hooks.snapshots import snapshot
 from tests.helpers.hooks import num_hooks
 from tests.helpers.looking import NUM_IMAGES, AddOne, Chosen, built, make
 from tests.helpers.pipelines import BUILDERS
@@ -126,23 +133,66 @@ def test_an_object_that_a_scheduler_makes_on_the_way_is_not_thrown_away(pipe: An
     """As the sampler of a Brownian path, which gives the same noise for the same step."""
 
     class Drawing(diffusers.DDIMScheduler):  # type: ignore[misc]
-        noise_sampler = None
-
         def step(self, model_output: Tensor, timestep: int, sample: Tensor, **more: Any) -> Any:
-            if vars(self).get("noise_sampler") is None:
-                self.noise_sampler = Path(torch.randn(()))
+            if self.noise_sampler is None:
+                self.noise_sampler = Path(next(self.numbers))
             return super().step(model_output + self.noise_sampler.level, timestep, sample, **more)
 
     class Path:
-        def __init__(self, level: Tensor) -> None:
+        def __init__(self, level: float) -> None:
             self.level = level
 
     def run() -> Tensor:
-        pipe.scheduler.noise_sampler = None
+        pipe.scheduler.noise_sampler, pipe.scheduler.numbers = None, itertools.count()
         return make(pipe)
 
     pipe.scheduler = Drawing.from_config(own_scheduler.config)
     check(pipe, range(0, 2), run, [SOME])
+
+
+def test_a_snapshot_is_put_back_whatever_was_written_into_meanwhile() -> None:
+    scheduler: Any = SimpleNamespace(ets=[torch.zeros(2)], count=np.zeros(2), index=None, by_name={"a": torch.zeros(1)})
+    generator = torch.Generator().manual_seed(5)
+    taken = snapshot(scheduler, torch.zeros(1), [generator, generator])
+    drawn = torch.rand(3, generator=generator), torch.rand(3)
+    scheduler.ets[0] += 1
+    scheduler.ets.append(torch.ones(2))
+    scheduler.count += 1
+    scheduler.by_name["a"] += 1
+    scheduler.index, scheduler.made, scheduler.method = 3, 1.0, len
+    taken.put_back(scheduler)
+    assert torch.equal(torch.stack(scheduler.ets), torch.zeros(1, 2))
+    assert not scheduler.count.any()
+    assert not scheduler.by_name["a"].any()
+    assert scheduler.index is None
+    assert not hasattr(scheduler, "made")
+    assert scheduler.method is len
+    assert torch.equal(torch.rand(3, generator=generator), drawn[0])
+    assert torch.equal(torch.rand(3), drawn[1])
+
+
+def test_what_all_rows_share_is_not_cut_whatever_its_length() -> None:
+    rows = Rows.of([1], num_images=2, num_rows=4, device=torch.device("cpu"))
+    ids, hidden = torch.arange(12.0).view(4, 3), torch.arange(4.0).view(4, 1)
+    found = rows.cut(
+        {"img_ids": ids, "txt_ids": ids, "hidden_states": hidden, "more": {"list": [hidden]}, "scale": 2.0}, FLUX
+    )
+    assert found["img_ids"] is ids and found["txt_ids"] is ids
+    assert found["hidden_states"].tolist() == found["more"]["list"][0].tolist() == [[1.0], [3.0]]
+    assert found["scale"] == 2.0
+    listed = rows.cut({"x": list(torch.zeros(4, 4, 1)), "cap_feats": ["a", "b", "c", "d"]}, Z_IMAGE)
+    assert [item.shape for item in listed["x"]] == [(4, 1)] * 2
+    assert listed["cap_feats"] == ["b", "d"]
+
+
+def test_a_result_that_does_not_fit_into_the_whole_is_refused() -> None:
+    rows = Rows.of([1], num_images=2, num_rows=4, device=torch.device("cpu"))
+    whole = (torch.zeros(4, 2), torch.zeros(4))
+    assert rows.put(whole, (torch.ones(2, 2), torch.ones(2)))[1].tolist() == [0, 1, 0, 1]
+    assert rows.put((["a", "b", "c", "d"],), (["B", "D"],)) == (["a", "B", "c", "D"],)
+    for part in ((torch.ones(3, 2), torch.ones(2)), "something else"):
+        with pytest.raises(BackboneError, match="cannot be computed again"):
+            rows.put(whole, part)
 
 
 @pytest.mark.parametrize("images", [[], [2], SOME, [0, 1, 2, 3]])
