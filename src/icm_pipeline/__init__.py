@@ -2,8 +2,8 @@
 
 The method is ICM of "Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models"
 (CVPR 2026, arXiv 2604.06052). `python -m icm_pipeline` runs it as a pipeline; `record`, `fit_vectors`,
-`steer`, `Balance`, `fold` and `load_vectors` are its pieces for a diffusers pipeline of your own; `attach` and `hooked` are what
-they stand on, for interventions of your own.
+`steer`, `Balance`, `fold` and `load_vectors` are its pieces for a diffusers pipeline of your own; `attach` and `hooked`
+are what they stand on, for interventions of your own.
 """
 
 from importlib import import_module
