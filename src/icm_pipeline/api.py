@@ -41,8 +41,9 @@ def steer(
     """Steer what a diffusers pipeline makes inside the context: towards an option, or to shares of all options.
 
     vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
-    None for all that the vectors have. What is None is as the vectors were used last: alpha, its unit (`relative` to
-    the layer's mean activation length, or `activation`), the window of steered steps. A window that is given is its
+    None for all that the vectors have. What is None is as the vectors were used last: alpha (each option's own where it
+    was searched), its unit (`relative` to the layer's mean activation length, or `activation`), the window of steered
+    steps. A window that is given is its
     first and last step, None for the run's last, and counts in the run's whole schedule, also where it begins or ends
     midway. num_images: of a denoising loop of your own, with the pipeline's scheduler, or of another pipeline on its
     parts; a call of the pipeline says how many it makes.
@@ -70,7 +71,7 @@ def steer(
     first steered one. Not with shares: a run that begins midway, skip-layer guidance, a ControlNet for a part of the
     run, caches and compiled denoisers, each of which is named and refused.
     """
-    chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
+    chosen, strength = _chosen(vectors, option, layers, alpha, alpha_unit, window, norm_preserving)
     if (option is None) == (shares is None) or (look is not None and shares is None):
         raise ValueError("Give option=, to steer every image, or shares= (with look=), to steer those that need it.")
     backbone = attach(pipe)
@@ -121,7 +122,7 @@ def fold(
             "A bias shifts every row of a call, the unconditional half of guidance too, and steer() only the "
             "conditional half. Give both_halves=True if the pipeline runs without guidance or both halves are meant."
         )
-    chosen, strength = _chosen(vectors, layers, alpha, alpha_unit, window, norm_preserving)
+    chosen, strength = _chosen(vectors, option, layers, alpha, alpha_unit, window, norm_preserving)
     shifts = constant_shifts(chosen, chosen.option_index(option), strength)
     return Folded(attach(pipe).with_layers(chosen.layers), shifts)
 
@@ -134,6 +135,7 @@ def _check_layers(layers: Sequence[str] | None) -> None:
 
 def _chosen(
     vectors: SteeringVectors | str | Path,
+    option: str | Sequence[str] | None,
     layers: Sequence[str] | None,
     alpha: float | Sequence[float] | None,
     alpha_unit: str | None,
@@ -159,6 +161,8 @@ def _chosen(
         raise ValueError(
             f"alpha={known} was in units of {used.alpha_unit}: give an alpha= for alpha_unit={alpha_unit!r}."
         )
+    if alpha is None and chosen.tuned and option is not None:
+        alpha = chosen.alpha_of(option) if isinstance(option, str) else [chosen.alpha_of(name) for name in option]
     given = {"alpha": alpha, "alpha_unit": alpha_unit, "norm_preserving": norm_preserving}
     strength = replace(used, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     if window is not None:

@@ -64,7 +64,13 @@ def test_every_listed_choice_is_accepted(dotted: str) -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("alpha=inf", "alpha=inf must be a finite number."),
+        ("alpha=inf", "alpha=inf must be a finite number, or auto."),
+        ("alpha=foo", "alpha=foo must be a finite number, or auto."),
+        ("alpha=true", "alpha=True must be a finite number, or auto."),
+        ("alpha=[1,2]", "alpha=[1, 2] must be a finite number, or auto."),
+        ("alpha={a: 1}", "alpha={'a': 1} must be a finite number, or auto."),
+        ("method.wanted_share=0", "method.wanted_share=0.0 must be more than 0 and at most 1."),
+        ("method.wanted_share=1.5", "method.wanted_share=1.5 must be more than 0 and at most 1."),
         ("probe.C=inf", "probe.C=inf must be a finite number more than 0."),
         ("layers.k=0", "layers.k=0 must be at least 1."),
         ("timesteps.start=1", "timesteps.start=1.0 must be at least 0 and less than 1."),

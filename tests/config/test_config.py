@@ -42,7 +42,7 @@ def test_a_misspelt_name_fails_at_composition(compose_settings: Compose, word: s
         compose_settings(word)
 
 
-@pytest.mark.parametrize("word", ["layers.k=two", "alpha=high", "probe.group_by_prompt=perhaps", "model.num_steps=1.5"])
+@pytest.mark.parametrize("word", ["layers.k=two", "seed=a", "probe.group_by_prompt=perhaps", "model.num_steps=1.5"])
 def test_a_value_of_the_wrong_type_fails_at_composition(compose_settings: Compose, word: str) -> None:
     with pytest.raises(ConfigCompositionException):
         compose_settings(word)

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, fill_templates, make_jobs
+from icm_pipeline.config.schema import LARGEST_SEED
+from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, fill_templates, first_seed, make_jobs
+from icm_pipeline.generation.sampling import SAMPLER_SEED
 
 PROMPTS = ["a face of a nurse", "a face of a doctor", "a face of a firefighter"]
 
@@ -38,6 +40,15 @@ def test_the_streams_of_all_seeds_are_disjoint(seed: int, other: int, num: int) 
     evaluation = {job.seed for job in make_jobs(["a"], num, other, "evaluation")}
     assert not probe & evaluation
     assert seed == other or not probe & {job.seed for job in make_jobs(["a"], num, other, "probe")}
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, LARGEST_SEED), other=st.integers(0, LARGEST_SEED))
+def test_trials_have_seeds_that_no_dataset_and_no_other_seed_has(seed: int, other: int) -> None:
+    trial = first_seed(seed, "tuning")
+    theirs = [first_seed(other, stream) for stream in ("probe", "evaluation", *(["tuning"] if seed != other else []))]
+    assert all(abs(trial - first) >= SEEDS_PER_STREAM for first in theirs)
+    assert trial + SEEDS_PER_STREAM + SAMPLER_SEED < 2**63
 
 
 def test_the_same_arguments_give_the_same_jobs() -> None:

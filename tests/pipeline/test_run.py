@@ -23,8 +23,8 @@ from icm_pipeline.tracking.base import NoTracker
 
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
-# `fit` icm has not, tests/methods/test_rivals.py has; `assign` is of method.assignment=least_change.
-STAGES_OF_ICM = [name for name in STAGES if name not in ("fit", "assign")]
+# `fit` icm has not, tests/methods/test_rivals.py has; `assign` is of assignment=least_change, `tune` of alpha=auto.
+STAGES_OF_ICM = [name for name in STAGES if name not in ("fit", "assign", "tune")]
 LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
@@ -88,6 +88,7 @@ CHANGED_BY: dict[str, set[str]] = {
 }  # fmt: skip
 # Where and how fast things run, how they are named and told, and what only other stages or commands read.
 CHANGES_NOTHING = [
+    "attribute.trial_subjects",
     "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
     *under("folders", "table", "names"),
     *under("model", "name", "outline"),
@@ -95,7 +96,7 @@ CHANGES_NOTHING = [
     *under("compute", "device", "offload", "vae_slicing", "compile", "batch_size", "grow_batch", "decode_batch_size",
            "num_threads"),
     *under("model.steering", "alpha", "alpha_unit", "k", "C", "first_step", "last_step"),
-    "timesteps.name",
+    "timesteps.name", "method.wanted_share",
     *under("labeler", "batch_size", "device"), *under("judge", "batch_size", "device"),
     *under("generate", "shard_size", "reuse_prefix"),
     *under("probe", "device", "min_per_option"),
@@ -259,6 +260,46 @@ def test_who_is_changed_depends_on_what_is_seen_or_foretold_alone(
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+@pytest.mark.parametrize("words", [[], ["method.name=none"]])
+def test_an_alpha_is_the_number_that_it_is_however_it_is_written(settings_with: Compose, words: list[str]) -> None:
+    found = [keys(settings_with(*words, f"alpha={alpha}")) for alpha in ("7", "7.0", "7e0", "'7'")]
+    assert found == [found[0]] * 4
+    content = Pipeline(settings_with("alpha=7"), [], NoTracker()).keys.content("steer")
+    assert repr(content["config"]["alpha"]) == "7.0"
+
+
+TUNED_BY = {
+    *under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
+           "norm_preserving", "wanted_share"),
+    "model.steering.alpha", *under("attribute", "evaluation_prompts", "trial_subjects"),
+}  # fmt: skip
+
+
+def test_a_searched_alpha_is_an_artifact_of_its_own_before_the_steered_images(
+    settings_with: Compose, tmp_path: Path
+) -> None:
+    settings = settings_with("alpha=auto")
+    assert [name for name in stages_of(settings) if name not in ORDER] == ["tune"]
+    assert "tune" not in stages_of(settings_with("alpha=auto", "method.name=none"))
+    found = Pipeline(settings, [], NoTracker()).keys
+    assert found.parents("steer").keys() == {"probe", "select", "tune"}
+    for dotted, changed in CHANGED_BY.items():
+        if dotted not in ("alpha", "method.name") and "assign" not in changed:
+            other = Pipeline(with_another(settings, dotted, tmp_path), [], NoTracker()).keys
+            assert (other.key("tune") != found.key("tune")) == (
+                dotted in TUNED_BY
+                or "probe" in changed
+                or ("select" in changed and dotted in ("layers.kind", "layers.k", "layers.rule"))
+            ), dotted
+    for dotted in ("method.wanted_share", "model.steering.alpha"):
+        changed = deepcopy(settings)
+        owner, _, name = dotted.rpartition(".")
+        setattr(attrgetter(owner)(changed), name, 0.5)
+        other = Pipeline(changed, [], NoTracker()).keys
+        assert other.key("tune") != found.key("tune")
+        assert other.key("steer") != found.key("steer")
+
+
 def test_two_stages_never_share_a_key(settings_with: Compose) -> None:
     assert len(set(keys(settings_with()).values())) == len(STAGES_OF_ICM)
 
@@ -318,7 +359,7 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
     apart = settings_with("generate.record=false", "method.assignment=least_change", "method.look=auto")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
-    assert stages_of(apart) == tuple(name for name in STAGES if name != "fit")
+    assert stages_of(apart) == tuple(name for name in STAGES if name not in ("fit", "tune"))
 
 
 def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:

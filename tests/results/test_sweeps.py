@@ -174,6 +174,7 @@ def test_a_sweep_moved_with_its_outputs_is_found_there(tmp_path: Path, add_job: 
     ("names", "changed", "words"),
     [
         (["alpha", "k"], {}, "k = 2, alpha 2"),
+        (["alpha"], {"alpha": "auto"}, "alpha auto"),
         (["rule", "k"], {"rule": "worst"}, "worst 2"),
         (["kind"], {"kind": "cross_attention"}, "best 2 cross-attention"),
         (["first_step", "last_step"], {"first_step": 5, "last_step": 9}, "steps 5 to 9"),

@@ -26,7 +26,7 @@ class Bounds:
             return self.null is not None
         if self.word is not None and value == self.word:
             return True
-        if isinstance(value, (bool, str)) or (self.whole and not isinstance(value, int)):
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
         is_finite = isinstance(value, int) or math.isfinite(value)
         return is_finite and all(HOLDS[words](value, limit) for words, limit in self.limits.items())

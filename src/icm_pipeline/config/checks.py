@@ -23,10 +23,13 @@ def check_fields(group: Any, place: str = "") -> None:
     place: the dotted name of the group with a dot after it. Raises ConfigError naming the setting and what it may be.
     """
     known: dict[str, Any] = {each.name: each.metadata.get(MAY_BE) for each in fields(group)}
+    mappings = {
+        each.name for each in fields(group) if each.type is not Any
+    }  # where one stands for them, not for one value
     for name, value in vars(group).items():
         if name not in known:
             raise ConfigError(unknown_setting(place + name, name, list(known), place))
-        for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
+        for key, inner in value.items() if isinstance(value, dict) and name in mappings else [("", value)]:
             dotted = f"{place}{name}.{key}" if key else place + name
             if is_dataclass(inner):
                 check_fields(inner, f"{dotted}.")

@@ -55,6 +55,14 @@ def _times(factor: float, value: float) -> float:
     return max(1, round(factor * value)) if isinstance(value, int) else factor * value
 
 
+def _as_float(value: Any) -> Any:
+    """Return the number that a whole number or a text is, as OmegaConf does of a float; anything else as it is."""
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return value
+
+
 def to_settings(cfg: Any) -> Settings:
     """Resolve a composed configuration into checked `Settings`; raises ConfigError."""
     from omegaconf import OmegaConf
@@ -70,5 +78,6 @@ def to_settings(cfg: Any) -> Settings:
         told = missing if isinstance(error, MissingMandatoryValue) else error
         raise ConfigError(f"The configuration does not hold together: {told}") from error
     assert isinstance(settings, Settings)
+    settings.alpha = _as_float(settings.alpha)
     check(settings)
     return settings

@@ -28,6 +28,7 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
     if dotted == "method":
         if value["look"] is None:  # younger than many keys
             del value["look"]
+        del value["wanted_share"]  # what it changes is another artifact's
         read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
         unread = {"draw_size"} if value["assignment"] != "batch" else set()
         return _only(value, [name for name in read if name not in unread and value[name] != {}])

@@ -12,6 +12,7 @@ from typing import Any
 from icm_pipeline.config import choices
 from icm_pipeline.config.bounds import number, one_of
 
+AUTO = "auto"
 LARGEST_SEED = 2**32 - 1  # that KID's random generator takes; jobs' own seeds, two million for each, stay below 2**63
 COUNT, SEED = number(at_least=1), number(at_least=0, at_most=LARGEST_SEED)
 
@@ -112,6 +113,8 @@ class AttributeConfig:
         default_factory=dict, kw_only=True
     )  # saved configurations may be from before it
     """{option: [words]} of a prompt that names an option and so leaves nothing open."""
+    trial_subjects: list[str] = field(default_factory=list, kw_only=True)
+    """In probe templates they make the prompts that alpha=auto is tried on; empty for the probe subjects."""
 
 
 @dataclass
@@ -182,6 +185,8 @@ class MethodConfig:
         default=None, kw_only=True, metadata=number(at_least=1, whole=True, word="auto", null="the finished originals")
     )
     """With assignment=least_change: how many steps run before the reading; auto for the first that is good enough."""
+    wanted_share: float = field(default=0.95, kw_only=True, metadata=number(more_than=0, at_most=1))  # younger, too
+    """With alpha=auto: of the images that must change to an option, the share that has to."""
 
 
 @dataclass
@@ -286,7 +291,8 @@ class Settings:
     sweep: str | None
     """The folder of a multirun, for `stage=report` to report on instead of one run."""
     seed: int = field(metadata=SEED)
-    alpha: float = field(metadata=number())
+    alpha: Any = field(metadata=number(word=AUTO))
+    """A number, or `auto` for each option's own, which stage=tune searches."""
     force: bool
     shards: int = field(metadata=COUNT)
     """How many jobs share the work of a long stage."""

@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from icm_pipeline.config.schema import Settings
+import numpy as np
 
-SEED_STREAMS = {"probe": 0, "evaluation": 1}  # keeps the two datasets' seeds apart
+from icm_pipeline.config.schema import LARGEST_SEED, Settings
+
 SEEDS_PER_STREAM = 1_000_000
 
 
@@ -26,12 +27,18 @@ def fill_templates(templates: list[str], subjects: list[str]) -> list[str]:
     return list(dict.fromkeys(template.replace("{}", subject) for template in templates for subject in subjects))
 
 
+def first_seed(seed: int, stream: str) -> int:
+    """Return the first of SEEDS_PER_STREAM seeds that no other `seed` and no other stream has."""
+    places = {"probe": 2 * seed, "evaluation": 2 * seed + 1, "tuning": 2 * (LARGEST_SEED + 1) + seed}
+    return places[stream] * SEEDS_PER_STREAM
+
+
 def make_jobs(prompts: list[str], images_per_prompt: int, seed: int, stream: str) -> list[Job]:
     """Return one job per prompt and seed, interleaved so that any leading part covers the prompts evenly.
 
-    Seeds are consecutive from `seed` and the stream's offset; no two jobs share one.
+    Seeds are consecutive from where those of `seed` begin in the stream; no two jobs share one.
     """
-    base = (2 * seed + SEED_STREAMS[stream]) * SEEDS_PER_STREAM
+    base = first_seed(seed, stream)
     num_jobs = len(prompts) * images_per_prompt
     if num_jobs > SEEDS_PER_STREAM:
         raise ValueError(f"{num_jobs} images need more than {SEEDS_PER_STREAM} seeds; lower images_per_prompt.")
@@ -43,6 +50,18 @@ def probe_jobs(settings: Settings) -> list[Job]:
     """Return the jobs of the probe dataset."""
     prompts = fill_templates(settings.attribute.probe_templates, settings.attribute.probe_subjects)
     return make_jobs(prompts, settings.generate.images_per_prompt, settings.seed, "probe")
+
+
+def tuning_jobs(settings: Settings, num_images: int) -> list[Job]:
+    """Return so many jobs for trials, of prompts and seeds that nothing is evaluated on; raises ValueError for none."""
+    attribute = settings.attribute
+    prompts = fill_templates(attribute.probe_templates, attribute.trial_subjects or attribute.probe_subjects)
+    prompts = [prompt for prompt in prompts if prompt not in attribute.evaluation_prompts]
+    if not prompts:
+        raise ValueError("Every prompt of attribute.trial_subjects is evaluated: alpha=auto needs others to try.")
+    order = np.random.default_rng(0).permutation(len(prompts))  # few of many prompts are then of every template
+    jobs = make_jobs([prompts[i] for i in order], -(-num_images // len(prompts)), settings.seed, "tuning")
+    return jobs[:num_images]
 
 
 def evaluation_jobs(settings: Settings) -> list[Job]:

@@ -4,7 +4,7 @@ A module is imported when a run names its method. What is heavy, as torch, is im
 module is to be read without it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.schema import AUTO, Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -33,11 +34,23 @@ class MethodInputs:
     """The selected layers, for a method that acts in them."""
     option_of: Mapping[str, int] = field(default_factory=dict)
     """The index of the option that each image is steered to, by image id; empty while the method is fitted."""
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    """With alpha=auto: the alpha of each option."""
 
     @property
     def strength(self) -> Strength:
+        """How strongly images are steered; where each option has an alpha of its own, by the largest."""
         alpha, how = self.settings.alpha, self.settings.method
+        if self.tuned:
+            alpha = max(found.alpha for found in self.tuned.values())
         return Strength(alpha, how.alpha_unit, how.first_step, how.last_step, norm_preserving=how.norm_preserving)
+
+    def strength_of(self, jobs: Sequence[Job]) -> Strength:
+        """Return how strongly each of some images is steered, by its option."""
+        if not self.tuned:
+            return self.strength
+        names = list(self.settings.attribute.options)
+        return replace(self.strength, alpha=[self.tuned[names[self.option_of[job.image_id]]].alpha for job in jobs])
 
     @cached_property
     def vectors(self) -> "SteeringVectors":
@@ -100,6 +113,10 @@ class Method:
     def parents(self) -> tuple[str, ...]:
         """The stages that steering needs."""
         return (*self.needs, *(("fit",) if self.fit else ()))
+
+    def is_tuned(self, settings: Settings) -> bool:
+        """Say whether the alpha of each option is searched."""
+        return settings.alpha == AUTO and "alpha" in self.reads
 
     def check_family(self, backbone: "Backbone") -> None:
         """Raise ConfigError for a model that the method does not apply to."""

@@ -5,6 +5,7 @@ References:
     https://arxiv.org/abs/2604.06052
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Abs
     from icm_pipeline.hooks.hooked import hooked
     from icm_pipeline.methods.shift import Shift
 
-    shift = Shift(inputs.vectors, [inputs.option_of[job.image_id] for job in jobs], inputs.strength)
+    shift = Shift(inputs.vectors, [inputs.option_of[job.image_id] for job in jobs], inputs.strength_of(jobs))
     return hooked(backbone, inputs.layers, shift, len(jobs))
 
 
@@ -35,7 +36,8 @@ def _keep(inputs: MethodInputs, folder: Path) -> None:
     foretold = inputs.artifacts.get("foretell")
     readers = load_readers(foretold.path(FILE_NAME)) if foretold else ()
     words = inputs.settings.attribute.words if "assign" in inputs.artifacts else {}
-    replace(inputs.vectors, strength=used, readers=readers, words=words).save(folder / VECTORS)
+    kept = replace(inputs.vectors, strength=used, readers=readers, words=words, tuned=inputs.tuned)
+    kept.save(folder / VECTORS)
 
 
 def _words(steering: Any) -> list[str]:
@@ -51,7 +53,13 @@ def _words(steering: Any) -> list[str]:
         f"towards {steering.target_shares}": steering.target_shares is not None,
     }
     layers = f"{layers_in_words(steering.rule, len(steering.layers))} {KIND_NAMES[steering.kind]}"
-    return [layers, f"alpha {steering.alpha:g}{unit}", *(word for word, applies in unusual.items() if applies)]
+    alpha = f"alpha {alpha_in_words(steering.alpha, steering.tuned)}{unit}"
+    return [layers, alpha, *(word for word, applies in unusual.items() if applies)]
+
+
+def alpha_in_words(alpha: float, tuned: Mapping[str, float] | None) -> str:
+    """Return an alpha, or `auto` with that of each option."""
+    return f"auto ({', '.join(f'{option} {own:.3g}' for option, own in tuned.items())})" if tuned else f"{alpha:g}"
 
 
 def _read_after(look: int | str | None) -> str:

@@ -20,11 +20,12 @@ from torch import Tensor
 from icm_pipeline.machine.hub import asked_once
 from icm_pipeline.methods.readers import METADATA, Reader, nearest_level, packed, unpacked
 from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.tuning import Tried, Tuned
 from icm_pipeline.store.files import written_whole
 
 FORMAT = 1
 FILE_NAME = "vectors.safetensors"
-YOUNGER = ("readers", "words")  # fields that stand in a file only if there are any
+YOUNGER = ("readers", "words", "tuned")  # fields that stand in a file only if there are any
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -55,6 +56,8 @@ class SteeringVectors:
     """What foretells the finished image, by step; none in files that were made before there were any."""
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """{option: [words]} of prompts that name an option, see `methods.naming`."""
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    """The alpha of each option with how it was found, if it was searched; in the unit and window of `strength`."""
 
     def __repr__(self) -> str:
         """Say in a line what they are, without their numbers."""
@@ -75,6 +78,12 @@ class SteeringVectors:
         if option not in self.options:
             raise ValueError(f"The vectors have no option {option!r}; theirs are {', '.join(self.options)}.")
         return self.options.index(option)
+
+    def alpha_of(self, option: str) -> float:
+        """Return the alpha that was searched for an option; raises ValueError listing those with one."""
+        if option not in self.tuned:
+            raise ValueError(f"No alpha was searched for {option!r}; there is one for {', '.join(self.tuned)}.")
+        return self.tuned[option].alpha
 
     def averaged(self) -> "SteeringVectors":
         """Return one direction per layer and option, the normalised mean over steps, used at every step."""
@@ -114,6 +123,8 @@ class SteeringVectors:
         details["made_with"] = dict(self.made_with)
         if self.words:
             details["words"] = {option: list(words) for option, words in self.words.items()}
+        if self.tuned:
+            details["tuned"] = dict(self.tuned)
         if self.readers:
             read, details["readers"] = packed(self.readers)
             tensors |= read
@@ -146,13 +157,19 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
         scores = {layer: score for layer, score in details["scores"].items() if layer in wanted}
         kinds = {layer: kind for layer, kind in details.get("kinds", {}).items() if layer in wanted}
         strength = Strength(**details["strength"]) if details["strength"] else None
+        tuned = {option: _tuned(about) for option, about in details.get("tuned", {}).items()}
         steps, noise_levels, options = (tuple(details[name]) for name in ("steps", "noise_levels", "options"))
         return SteeringVectors(
             directions, mean_norms, steps, noise_levels, options, details["model"], details["attribute"], scores,
             kinds, strength, details.get("made_with", {}), readers, details.get("words", {}),
+            tuned,
         )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
+
+
+def _tuned(about: Mapping[str, Any]) -> Tuned:
+    return Tuned(**{**about, "curve": tuple(Tried(**point) for point in about["curve"])})
 
 
 def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any]:

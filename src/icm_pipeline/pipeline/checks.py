@@ -3,7 +3,7 @@
 from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.methods.registry import check_method
+from icm_pipeline.methods.registry import check_method, method_named
 from icm_pipeline.pipeline.table import COMMANDS, STAGES
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
@@ -15,6 +15,7 @@ def check_stage(settings: Settings) -> None:
     if stage is None and name not in COMMANDS:
         raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *COMMANDS])}.")
     check_method(settings)
+    _check_alpha(settings)
     if settings.sweep is not None and name != "report":
         raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={name}.")
     if settings.images is not None and not (stage and stage.images):
@@ -28,6 +29,19 @@ def check_stage(settings: Settings) -> None:
     makes_for_no_judge = name == "pretrain" or (stage is not None and stage.kind == "root" and not stage.asks)
     if not makes_for_no_judge and settings.images is None and settings.sweep is None:
         _check_judges(settings)
+
+
+def _check_alpha(settings: Settings) -> None:
+    """Refuse to search an alpha for a method that does not push towards an option of the probes."""
+    method = method_named(settings.method.name)
+    if not method.is_tuned(settings):
+        return
+    if (start := settings.model.steering.alpha) <= 0:
+        raise ConfigError(f"alpha=auto begins at model.steering.alpha={start:g}: it must be more than 0.")
+    if "probe" not in method.needs:
+        raise ConfigError(
+            f"alpha=auto is searched by the probes' labels, which method={method.name} has not: give a number."
+        )
 
 
 def _check_judges(settings: Settings) -> None:

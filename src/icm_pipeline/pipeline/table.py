@@ -41,6 +41,13 @@ PROBING = (
     "seed",
 )  # fmt: skip
 FORETELLING = (*_under("probe", "group_by_prompt", "shuffle_labels"), "attribute.name", "seed")
+TUNING = (
+    *MODEL, "model.steering.alpha",
+    *_under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
+            "norm_preserving", "wanted_share"),
+    *_under("attribute", "probe_templates", "probe_subjects", "trial_subjects", "evaluation_prompts", "options"),
+    "seed",
+)  # fmt: skip
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
     "devices": lambda s: ("compute.device",),
     "same_speed": (*_under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
@@ -82,6 +89,11 @@ def _assigning(settings: Settings) -> tuple[str, ...]:
     return (*asked, *words, *EVALUATION_SET, "method.look")
 
 
+def _tuned(settings: Settings) -> tuple[str, ...]:
+    """Return the stage that searches alphas, where it does."""
+    return ("tune",) if method_named(settings.method.name).is_tuned(settings) else ()
+
+
 def _fit(settings: Settings) -> Fit:
     fit = method_named(settings.method.name).fit
     if fit is None:
@@ -117,6 +129,10 @@ STAGES: dict[str, Stage] = {
               part_of=lambda s: s.images is None and method_named(s.method.name).fit is not None,
               needs=lambda s: _fit(s).needs,
               reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads), **DENOISING),
+        Stage("tune", "search the alpha that turns images to each option, with alpha=auto", kind="end",
+              part_of=lambda s: s.images is None and bool(_tuned(s)),
+              needs=lambda s: method_named(s.method.name).parents, reads=lambda s: TUNING,
+              makes=("images",), asks=("labeler",), **DENOISING),
         Stage("originals", "make the unsteered evaluation images", kind="root",
               reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
         Stage("assign", "say which option each evaluation image gets, so that few have to change", kind="step",
@@ -126,7 +142,7 @@ STAGES: dict[str, Stage] = {
               devices=lambda s: ("labeler.device",) if s.method.look is None else ("compute.device",),
               same_speed=(*DENOISING["same_speed"], *_under("labeler", *JUDGE))),
         Stage("steer", "make the evaluation images again, steered", kind="step",
-              needs=lambda s: (*method_named(s.method.name).parents, *_unsteered(s)),
+              needs=lambda s: (*method_named(s.method.name).parents, *_tuned(s), *_unsteered(s)),
               reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *(
                   name for name in method_named(s.method.name).reads if name.split(".")[0] not in ("alpha", "method"))),
               makes=("images",), shared=True, **DENOISING),

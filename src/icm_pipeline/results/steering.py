@@ -24,6 +24,7 @@ class Steering(Record):
     """None for equal shares."""
     method: str
     alpha: float
+    """Where each option has one of its own, their mean."""
     layers: list[str]
     rule: str
     """How the layers were selected."""
@@ -33,6 +34,8 @@ class Steering(Record):
     """What the method alone takes."""
     look: int | str | None = None
     """How many steps ran before images were read; None if finished originals were judged, or nothing was asked."""
+    tuned: dict[str, float] | None = None
+    """With alpha=auto: the alpha of each option."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.choices import TOLD_BY_STEERING
+from icm_pipeline.config.schema import AUTO
 from icm_pipeline.results.evaluation import Evaluation
 from icm_pipeline.results.records import from_json, to_json
 from icm_pipeline.results.steering import Steering
@@ -169,7 +170,7 @@ def _factors(evaluation: Evaluation, steering: Steering, overrides: list[str]) -
     last_step = "end" if steering.last_step is None else steering.last_step
     told: dict[str, Any] = {"model": evaluation.model, "attribute": evaluation.attribute}
     told |= {name: getattr(steering, name) for name in STEERING_FACTORS}
-    told |= {"k": len(steering.layers), "alpha": steering.alpha}
+    told |= {"k": len(steering.layers), "alpha": AUTO if steering.tuned else steering.alpha}
     told |= {"first_step": steering.first_step, "last_step": last_step}
     others = dict(word.lstrip("+~").split("=", 1) for word in overrides if "=" in word)
     return told | {name: _parsed(value) for name, value in others.items() if not TOLD_BY_FACTORS.fullmatch(name)}

@@ -4,6 +4,7 @@ Images that need no steering, where that was asked, are the originals.
 """
 
 import logging
+import statistics
 from collections import Counter
 from dataclasses import asdict
 
@@ -12,11 +13,13 @@ from icm_pipeline.images.making import take_over
 from icm_pipeline.images.table import write_table
 from icm_pipeline.methods.assignment import assign_options, target_shares
 from icm_pipeline.methods.base import MethodInputs
+from icm_pipeline.methods.icm import alpha_in_words
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.assigned import Assigned, read_assigned
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import Steering
+from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.stages.image_sets import evaluation_set_work, make_images, planned, store
 from icm_pipeline.store.shards import WHOLE
 
@@ -35,13 +38,16 @@ def run(context: StageContext) -> None:
     assigned = _assigned(context, jobs)
     steered = [job for job in jobs if assigned[job.image_id].is_steered]
     options = [assigned[job.image_id].option for job in steered]
+    tuned = Tuning.read(context.parents["tune"]).options if "tune" in context.parents else {}
+    alphas = {option: found.alpha for option, found in tuned.items()} or None
+    alpha = statistics.mean(alphas.values()) if alphas else settings.alpha if "alpha" in method.reads else 0.0
     log.info(
-        "steer: %s at alpha %g (%s) in %d layers: %s%s", method.name, settings.alpha, settings.method.alpha_unit,
-        len(layers), dict(Counter(options)),
+        "steer: %s at alpha %s (%s) in %d layers: %s%s", method.name, alpha_in_words(alpha, alphas),
+        settings.method.alpha_unit, len(layers), dict(Counter(options)),
         f", {len(jobs) - len(steered)} of {len(jobs)} stay as they are" if len(steered) < len(jobs) else "",
     )  # fmt: skip
     option_of = {job.image_id: names.index(option) for job, option in zip(steered, options, strict=True)}
-    inputs = MethodInputs(settings, context.parents, layers, option_of)
+    inputs = MethodInputs(settings, context.parents, layers, option_of, tuned)
     size = settings.evaluate.images_per_prompt if method.whole_prompts else None
     images = planned(context, steered, options, size)
     if context.share == WHOLE:
@@ -54,8 +60,9 @@ def run(context: StageContext) -> None:
             write_table(context.folder, jobs, [image.option for image in both], [image.shown for image in both])
         method.keep(inputs, context.folder)
         how = asdict(settings.method)
-        name, alpha = how.pop("name"), settings.alpha if "alpha" in method.reads else 0.0
-        how["params"] = how["params"] or None
+        name = how.pop("name")
+        del how["wanted_share"]
+        how |= {"params": how["params"] or None, "tuned": alphas}
         steering = Steering(**how, method=name, alpha=alpha, layers=layers, rule=selection.rule, kind=selection.kind)
         steering.write(context.folder)
 

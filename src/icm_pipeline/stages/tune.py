@@ -1,0 +1,112 @@
+"""Search how far to push: for each option the smallest alpha that turns a wanted share of the images that must change.
+
+Images of probe prompts, with seeds that nothing else uses, are made unsteered; those that do not show an option are
+made again, steered towards it, at alphas that a bisection chooses. The labeler says what they show.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.generation.batches import Batch, fitting
+from icm_pipeline.generation.jobs import Job, tuning_jobs
+from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.labelers.base import Labeler
+from icm_pipeline.labelers.registry import load_labeler
+from icm_pipeline.methods.base import Method, MethodInputs
+from icm_pipeline.methods.registry import method_named
+from icm_pipeline.methods.tuning import Budget, Tuned, budget_for, smallest_alpha
+from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.workload import Workload, passes_per_run
+from icm_pipeline.progress import Work, working
+from icm_pipeline.results.scores import Selection
+from icm_pipeline.results.tuning import Tuning
+
+AT_ONCE = 8  # steered images between two looks at whether an alpha is decided
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Makes images and says what they show."""
+
+    backbone: Backbone
+    labeler: Labeler
+    method: Method
+    inputs: MethodInputs
+    work: Work
+
+    def labels(self, jobs: Sequence[Job], option: str | None = None, alpha: float = 0.0) -> list[int]:
+        """Return the index of the option that each image shows, -1 for none, unsteered or steered to an option."""
+        settings, backbone = self.inputs.settings, self.backbone
+        question = {settings.attribute.name: settings.attribute.options}
+        names, found = list(settings.attribute.options), list[int]()
+        towards = {} if option is None else {job.image_id: names.index(option) for job in jobs}
+        inputs = replace(self.inputs, option_of=towards, tuned={name: Tuned(alpha) for name in names})
+
+        def make(batch: list[Job]) -> Batch:
+            if option is None:
+                return Batch(batch, decode(backbone, batch, denoise(backbone, batch)))
+            generated = [replace(job, prompt=self.method.prompt_of(job, inputs)) for job in batch]
+            with self.method.applied(backbone, inputs, batch):
+                latents = denoise(backbone, generated)
+            return Batch(batch, decode(backbone, batch, latents))
+
+        for made in fitting([list(jobs)], make, settings.compute.batch_size):
+            answers = self.labeler.label([sample.image for sample in made.samples], question)
+            found += hard_labels(answers[settings.attribute.name]).tolist()
+            self.work.advance(len(made.jobs), note="" if option is None else f"{option} {alpha:.3g}")
+        return found
+
+
+def run(context: StageContext) -> None:
+    settings, method = context.settings, method_named(context.settings.method.name)
+    names, wanted, start = list(settings.attribute.options), settings.method.wanted_share, settings.model.steering.alpha
+    layers = Selection.read(context.parents["select"]).layers if method.in_layers else []
+    backbone = context.models.load(settings.model, settings.compute)
+    method.check_family(backbone)
+    budget, inputs = budget_for(len(names)), MethodInputs(settings, context.parents, layers)
+    with working("tune", budget.most, "image") as work:
+        trials = _Trials(backbone, load_labeler(settings.labeler), method, inputs, work)
+        jobs = tuning_jobs(settings, budget.num_unsteered)
+        shown = np.array(trials.labels(jobs))
+        tuned = {
+            name: _tune(trials, [job for job, label in zip(jobs, shown, strict=True) if label not in (-1, index)],
+                        name, start, wanted, budget)
+            for index, name in enumerate(names)
+        }  # fmt: skip
+    num_images = len(jobs) + sum(found.made for found in tuned.values())
+    Tuning(wanted, settings.method.alpha_unit, num_images, tuned).write(context.folder)
+    told = ", ".join(f"{name} {found.alpha:.3g} ({found.share:.0%})" for name, found in tuned.items())
+    log.info("tune: %s, by %d images", told, num_images)
+
+
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    """At most; the search ends earlier where the answer is clear."""
+    num_images = budget_for(len(settings.attribute.options)).most
+    return Workload(num_images, passes=num_images * passes_per_run(settings.model.num_steps, settings.model.scheduler))
+
+
+def _tune(trials: _Trials, jobs: list[Job], option: str, start: float, wanted: float, budget: Budget) -> Tuned:
+    """Search the alpha of an option; jobs: of images that show another one unsteered."""
+    jobs = jobs[: budget.num_candidates]
+    index = list(trials.inputs.settings.attribute.options).index(option)
+
+    def flips(alpha: float, chosen: Sequence[int]) -> list[bool]:
+        return [label == index for label in trials.labels([jobs[i] for i in chosen], option, alpha)]
+
+    found = smallest_alpha(flips, len(jobs), start, wanted, budget.num_steered, AT_ONCE)
+    if not jobs:
+        log.warning("tune: every trial image shows %s unsteered; alpha=%g is the model's own.", option, start)
+    elif not found.reached:
+        log.warning(
+            "tune: no alpha turns %.0f %% of %d images to %s; %.3g turns %.0f %%. Steer more layers (layers.k) or more "
+            "steps, or ask for less (method.wanted_share).",
+            100 * wanted, len(jobs), option, found.alpha, 100 * found.share,
+        )  # fmt: skip
+    return found
