@@ -76,7 +76,8 @@ def steer(
         raise ValueError("Give option=, to steer every image, or shares= (with look=), to steer those that need it.")
     backbone = attach(pipe)
     if shares is not None:
-        plan = LookAndSteer(chosen, strength, shares, "auto" if look is None else look)
+        own = {name: found.alpha for name, found in chosen.tuned.items()} if alpha is None else None
+        plan = LookAndSteer(chosen, strength, shares, "auto" if look is None else look, own)
         backbone = backbone.with_layers([*plan.read, *chosen.layers])
         with looking(backbone, plan.read, chosen.layers, plan, num_images), prompts_seen(pipe) as plan.seen:
             yield plan.looks

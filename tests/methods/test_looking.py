@@ -16,6 +16,7 @@ from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.looking import NUM_IMAGES, built, make
 
@@ -222,6 +223,18 @@ def test_each_image_keeps_an_alpha_of_its_own(pipe: Any, vectors: SteeringVector
     refused = icm_pipeline.steer(pipe, vectors, shares=HALVES, look=2, alpha=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"2 alphas were given for 4 image\(s\)"), refused:
         run(pipe)
+
+
+def test_each_option_has_the_alpha_that_was_searched_for_it(pipe: Any, vectors: SteeringVectors) -> None:
+    tuned = replace(vectors, tuned={"woman": Tuned(9.0), "man": Tuned(0.5)})
+    made = {}
+    for name, (used, alpha) in {"searched": (tuned, None), "given": (vectors, 0.5), "usual": (tuned, 2.0)}.items():
+        with icm_pipeline.steer(pipe, used, shares=HALVES, look=4, alpha=alpha) as looks:
+            made[name] = run(pipe)
+    (found,) = looks
+    assert found.steered.sum() == 1
+    assert torch.equal(made["searched"], made["given"])
+    assert not torch.allclose(made["searched"][found.steered], made["usual"][found.steered])
 
 
 def test_vectors_from_a_file_look_as_well(pipe: Any, vectors: SteeringVectors, tmp_path: Path) -> None:

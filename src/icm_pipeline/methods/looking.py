@@ -42,14 +42,18 @@ class LookAndSteer:
     """A plan for `hooks.looking`: shift the images whose most probable option is not the one that shares leave them."""
 
     def __init__(
-        self, vectors: SteeringVectors, strength: Strength, shares: Mapping[str, float] | Balance, look: int | str
-    ) -> None:
-        """Raises ValueError for vectors without readers, shares of other options and a look that cannot be."""
+        self, vectors: SteeringVectors, strength: Strength, shares: Mapping[str, float] | Balance, look: int | str,
+        alphas: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        """Take the alpha of each option where `alphas` has them, in place of the strength's.
+
+        Raises ValueError for vectors without readers, shares of other options and a look that cannot be."""
         if look == "auto" or not vectors.readers:
             reader_for(vectors.readers, "auto", [reader.noise_level for reader in vectors.readers])
         elif isinstance(look, bool) or not isinstance(look, int) or look < 1:
             raise ValueError(f'look={look!r}: give a number of steps, 1 or more, or "auto".')
         self._vectors, self._strength, self._shares, self._look = vectors, strength, shares, look
+        self._own_alphas = np.array([alphas[name] for name in vectors.options]) if alphas else None
         self._order = _order(shares, vectors.options)
         self._rng = np.random.default_rng(0)
         self._reader: Reader | None = None
@@ -89,8 +93,9 @@ class LookAndSteer:
         steered: Bools = (options >= 0) & (options != hard_labels(found))
         names = tuple(None if option < 0 else self._vectors.options[option] for option in options)
         self._pending = options[options >= 0], Look(names, found, steered, reader)
-        strength = replace(self._strength, alpha=np.where(steered, self._alphas(len(found)), 0.0).tolist())
-        return Choice(np.flatnonzero(steered).tolist(), Shift(self._vectors, np.maximum(options, 0).tolist(), strength))
+        towards = np.maximum(options, 0)
+        strength = replace(self._strength, alpha=np.where(steered, self._alphas(towards), 0.0).tolist())
+        return Choice(np.flatnonzero(steered).tolist(), Shift(self._vectors, towards.tolist(), strength))
 
     def _assigned(self, found: Floats, prompts: Sequence[str]) -> Ints:
         """Return an option for each image [n], -1 for one whose prompt names an option."""
@@ -104,10 +109,14 @@ class LookAndSteer:
             options[free] = least_change_by_prompt(groups.tolist(), found[free], shares, seed=0)
         return options
 
-    def _alphas(self, num_images: int) -> Floats:
+    def _alphas(self, options: Ints) -> Floats:
+        """Return the alpha of each image [n], or one for all [1]."""
+        if self._own_alphas is not None:
+            own: Floats = self._own_alphas[options]
+            return own
         given = np.array(self._strength.alpha, np.float64).reshape(-1)
-        if len(given) not in (1, num_images):
-            raise ValueError(f"{len(given)} alphas were given for {num_images} image(s).")
+        if len(given) not in (1, len(options)):
+            raise ValueError(f"{len(given)} alphas were given for {len(options)} image(s).")
         return given
 
     def end_run(self, clock: StepClock) -> None:
