@@ -249,6 +249,12 @@ def test_the_images_of_a_prompt_can_be_one_batch(rival: Rival, monkeypatch: pyte
     assert pixels(folder).keys() == pixels(made(settings, "originals")).keys()
 
 
+def test_least_change_is_refused_where_all_images_of_a_prompt_are_made_together(rival: Rival) -> None:
+    settings = rival("coupled", WHOLE, words=("method.assignment=least_change",))
+    with pytest.raises(ConfigError, match=r"method=coupled makes all images of a prompt together"):
+        check_method(settings)
+
+
 def test_a_prompt_that_does_not_fit_into_memory_is_not_cut(rival: Rival, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(backbone: Backbone, jobs: list[Job]) -> Any:
         raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")

@@ -20,8 +20,13 @@ def method_named(name: str) -> Method:
 
 
 def check_method(settings: Settings) -> None:
-    """Raise ConfigError for a method that is not known, or a parameter that it does not have."""
+    """Raise ConfigError for a method that is not known, or a setting of it that does not go with it."""
     method = method_named(settings.method.name)
+    if method.whole_prompts and settings.method.assignment == "least_change":
+        raise ConfigError(
+            f"method={method.name} makes all images of a prompt together, so none can be left as it is: "
+            "method.assignment=least_change does not go with it."
+        )
     for unknown in settings.method.params.keys() - set(method.params):
         raise ConfigError(
             f"method.params.{unknown} is no parameter of method={method.name}. It has: "
