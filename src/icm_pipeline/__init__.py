@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     from icm_pipeline.hooks.hooked import hooked
     from icm_pipeline.methods.balance import Balance
     from icm_pipeline.methods.fitting import fit_vectors
+    from icm_pipeline.methods.orthogonal import overlaps
     from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 __version__ = "0.1.0"
-__all__ = ["Balance", "SteeringVectors", "attach", "fit_vectors", "fold", "hooked", "load_vectors", "record", "steer"]
+__all__ = [
+    "Balance",
+    "SteeringVectors",
+    "attach",
+    "fit_vectors",
+    "fold",
+    "hooked",
+    "load_vectors",
+    "overlaps",
+    "record",
+    "steer",
+]
 
 _MODULES = {
     "Balance": "methods.balance",
@@ -28,6 +40,7 @@ _MODULES = {
     "fold": "api",
     "hooked": "hooks.hooked",
     "load_vectors": "methods.vectors",
+    "overlaps": "methods.orthogonal",
     "record": "api",
     "steer": "api",
 }

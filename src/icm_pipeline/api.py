@@ -9,27 +9,29 @@ from typing import Any, Literal
 
 from icm_pipeline.backbones.modules import merges_tokens
 from icm_pipeline.backbones.registry import attach
-from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.hooked import Hook, hooked
 from icm_pipeline.hooks.looking import looking
 from icm_pipeline.hooks.prompts import prompts_seen
 from icm_pipeline.hooks.recording import Recorded
 from icm_pipeline.methods.balance import Balance
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
-from icm_pipeline.methods.looking import Look, LookAndSteer
+from icm_pipeline.methods.joint import Attributes, LookAndSteerJointly
+from icm_pipeline.methods.looking import LookAndSteer
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 log = logging.getLogger(__name__)
+OneAttribute = SteeringVectors | str | Path
 
 
 @contextmanager
 def steer(
     pipe: Any,
-    vectors: SteeringVectors | str | Path,
-    option: str | Sequence[str] | None = None,
+    vectors: OneAttribute | Sequence[OneAttribute],
+    option: str | Sequence[Any] | None = None,
     *,
-    shares: Mapping[str, float] | Balance | None = None,
+    shares: Mapping[Any, float] | Balance | None = None,
     look: int | Literal["auto"] | None = None,
     layers: Sequence[str] | None = None,
     alpha: float | Sequence[float] | None = None,
@@ -37,7 +39,7 @@ def steer(
     window: tuple[int, int | None] | None = None,
     norm_preserving: bool | None = None,
     num_images: int | None = None,
-) -> Iterator[list[Look]]:
+) -> Iterator[list[Any]]:
     """Steer what a diffusers pipeline makes inside the context: towards an option, or to shares of all options.
 
     vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
@@ -57,43 +59,71 @@ def steer(
     Balance, which counts over calls, whatever their prompts. Yields a list that gets a Look for each call: the options,
     the probabilities that were read, and who was steered. Callbacks see the repeated steps too.
 
+    Of several attributes at once, vectors are a list, an option is a tuple with one of each, and shares are of such
+    tuples, all of them. alpha: one for all, or one for each attribute. As few attributes as possible are changed: each
+    image is steered in those alone that it does not show, and not in one of which its prompt names an option; what such
+    a prompt leaves open gets shares of its own, and a Balance does not count its images. In layers that several steer
+    their directions are made orthogonal; `overlaps` says how far they are not. Yields a list of JointLooks.
+
     Example:
         with steer(pipe, "vectors.safetensors", option="woman"):
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
         with steer(pipe, "vectors.safetensors", shares={"woman": 0.5, "man": 0.5}, look=6) as looks:
             images = pipe("a face of a doctor", num_images_per_prompt=4).images
         looks[0].steered  # as [True, False, False, False]
+        with steer(pipe, ["gender.safetensors", "age.safetensors"], option=("woman", "old")):
+            images = pipe("a face of a doctor", num_images_per_prompt=4).images
 
     Raises ValueError for an option, a layer or a pipeline that is not known, for another alpha_unit without an alpha,
     for vectors of another width than the layer's and, when the pipeline runs, for a window of which it takes no step
     and where the number of options or alphas is not the number of images; with shares for those that do not name every
     option or add up to 1, for vectors without readers and for a look that is beyond the run's steps or ends before the
-    first steered one. Not with shares: a run that begins midway, skip-layer guidance, a ControlNet for a part of the
-    run, caches and compiled denoisers, each of which is named and refused.
+    first steered one; with several attributes for a list of one, for vectors of different models, options of the same
+    name and directions that cannot be made orthogonal. Not with shares: a run that begins midway, skip-layer guidance,
+    a ControlNet for a part of the run, caches and compiled denoisers, each of which is named and refused.
     """
-    chosen, strength = _chosen(vectors, option, layers, alpha, alpha_unit, window, norm_preserving)
     if (option is None) == (shares is None) or (look is not None and shares is None):
         raise ValueError("Give option=, to steer every image, or shares= (with look=), to steer those that need it.")
+    aim, how = (option, shares, "auto" if look is None else look), (alpha_unit, window, norm_preserving)
+    if isinstance(vectors, SteeringVectors | str | Path):
+        chosen, strength = _chosen(vectors, option, layers, alpha, *how)
+        changed, steering = _of_one(replace(chosen, tuned={}) if alpha is not None else chosen, strength, *aim)
+    else:
+        changed, steering = _of_several(_chosen_of_several(vectors, layers, alpha, *how), *aim)
     backbone = attach(pipe)
-    if shares is not None:
-        own = {name: found.alpha for name, found in chosen.tuned.items()} if alpha is None else None
-        plan = LookAndSteer(chosen, strength, shares, "auto" if look is None else look, own)
-        backbone = backbone.with_layers([*plan.read, *chosen.layers])
-        with looking(backbone, plan.read, chosen.layers, plan, num_images), prompts_seen(pipe) as plan.seen:
-            yield plan.looks
+    if isinstance(steering, LookAndSteer | LookAndSteerJointly):
+        backbone = backbone.with_layers([*steering.read, *changed])
+        with looking(backbone, steering.read, changed, steering, num_images), prompts_seen(pipe) as steering.seen:
+            yield steering.looks
         return
-    index_of = chosen.option_index
-    assert option is not None
-    indices = index_of(option) if isinstance(option, str) else [index_of(name) for name in option]
-    with hooked(
-        backbone.with_layers(chosen.layers), chosen.layers, Shift(chosen, indices, strength), num_images, reused=True
-    ):
+    with hooked(backbone.with_layers(changed), changed, steering, num_images, reused=True):
         yield []
+
+
+def _of_one(
+    vectors: SteeringVectors, strength: Strength, option: Any, shares: Any, look: int | str
+) -> tuple[list[str], Hook | LookAndSteer | LookAndSteerJointly]:
+    """Return the layers that are steered, and the hook for an option or the plan for shares."""
+    if shares is not None:
+        own = {name: found.alpha for name, found in vectors.tuned.items()}
+        return vectors.layers, LookAndSteer(vectors, strength, shares, look, own)
+    index_of = vectors.option_index
+    indices = index_of(option) if isinstance(option, str) else [index_of(name) for name in option]
+    return vectors.layers, Shift(vectors, indices, strength)
+
+
+def _of_several(
+    chosen: list[tuple[SteeringVectors, Strength]], option: Any, shares: Any, look: int | str
+) -> tuple[list[str], Hook | LookAndSteer | LookAndSteerJointly]:
+    attributes = Attributes([vectors for vectors, _ in chosen], [strength for _, strength in chosen])
+    if shares is not None:
+        return attributes.layers, LookAndSteerJointly(attributes, shares, look)
+    return attributes.layers, attributes.shifts(option)
 
 
 def fold(
     pipe: Any,
-    vectors: SteeringVectors | str | Path,
+    vectors: OneAttribute,
     option: str,
     *,
     layers: Sequence[str] | None = None,
@@ -135,7 +165,7 @@ def _check_layers(layers: Sequence[str] | None) -> None:
 
 
 def _chosen(
-    vectors: SteeringVectors | str | Path,
+    vectors: OneAttribute,
     option: str | Sequence[str] | None,
     layers: Sequence[str] | None,
     alpha: float | Sequence[float] | None,
@@ -174,6 +204,19 @@ def _chosen(
             )
         strength = replace(strength, first_step=first, last_step=last, num_steps=None)
     return chosen, strength
+
+
+def _chosen_of_several(
+    vectors: Sequence[OneAttribute], layers: Sequence[str] | None, alpha: float | Sequence[float] | None, *how: Any
+) -> list[tuple[SteeringVectors, Strength]]:
+    """Return vectors and strength of each attribute; alpha: one for all, or one for each."""
+    if layers is not None:
+        raise ValueError("layers= is for one attribute: give each its own, as [gender.of_layers([...]), age].")
+    alphas = list(alpha) if isinstance(alpha, Sequence) and not isinstance(alpha, str) else [alpha] * len(vectors)
+    if len(alphas) != len(vectors):
+        raise ValueError(f"{len(alphas)} alphas were given for {len(vectors)} attributes: give one, or one for each.")
+    found = [_chosen(each, None, None, one, *how) for each, one in zip(vectors, alphas, strict=True)]
+    return found if alpha is None else [(replace(each, tuned={}), strength) for each, strength in found]
 
 
 @contextmanager

@@ -72,22 +72,26 @@ def least_change_by_prompt(
     return options
 
 
-def least_change(probabilities: Floats, lower: Ints, upper: Ints, rng: np.random.Generator) -> Ints:
+def least_change(
+    probabilities: Floats, lower: Ints, upper: Ints, rng: np.random.Generator, num_changed: Ints | None = None
+) -> Ints:
     """Return an option for each image [n] so that as few as possible have to change what they show.
 
     probabilities: [n, K] of what each image shows unsteered, NaN where that could not be told, so that it changes
     whatever it gets; lower, upper: [K], how many images each option gets. Of assignments that change equally few, the
     one in which the images are likeliest to show what they get; then `rng` decides. Each option has `upper` places, of
-    which `lower` are filled whatever that costs. Raises ValueError for bounds that n images cannot meet.
+    which `lower` are filled whatever that costs. num_changed: [n, K], how much an image has to change for each option;
+    None for 0 of the one that it shows and 1 of the others. Raises ValueError for bounds that n images cannot meet.
     """
     num_images, num_options = probabilities.shape
     if lower.sum() > num_images or upper.sum() < num_images or (lower > upper).any():
         raise ValueError(f"{num_images} images cannot be divided into {lower} to {upper} of each option.")
-    shown = hard_labels(probabilities)
+    if num_changed is None:
+        num_changed = (hard_labels(probabilities)[:, None] != np.arange(num_options)).astype(np.int64)
     likely = np.nan_to_num(probabilities) + JITTER * rng.random(probabilities.shape)
-    changes = (shown[:, None] != np.arange(num_options)) - likely / (2 * max(1, num_images))  # these add up to under 1
+    changes = num_changed - likely / (2 * max(1, num_images))  # these add up to under 1
     places = np.repeat(np.arange(num_options), upper)
     is_filled = np.concatenate([np.arange(count) < least for least, count in zip(lower, upper, strict=True)])
-    _, taken = linear_sum_assignment(changes[:, places] - FILLED * is_filled)
+    _, taken = linear_sum_assignment(changes[:, places] - FILLED * max(1, num_changed.max(initial=0)) * is_filled)
     options: Ints = places[taken]
     return options

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ class Balance:
 
     An image alone is left as it is while its option is not ahead of its share, so that a service of single images comes
     to the shares over time, whatever their order, and changes few. Threads that choose at once know nothing of each
-    other's images until these are counted; what they are ahead by then, later images make up for.
+    other's images until these are counted; what they are ahead by then, later images make up for. Of several attributes
+    the options are cells, as ("woman", "old").
 
     Example:
         balance = Balance({"woman": 0.5, "man": 0.5})
@@ -26,12 +28,14 @@ class Balance:
         balance.save("balance.json")  # and later Balance.read("balance.json")
     """
 
-    def __init__(self, shares: Mapping[str, float], counts: Mapping[str, int] | None = None) -> None:
+    def __init__(self, shares: Mapping[Any, float], counts: Mapping[Any, int] | None = None) -> None:
         """Raises ValueError for shares that do not add up to 1 and for counts of other options."""
         self.shares = checked_shares(shares)
         unknown = [name for name in counts or () if name not in self.shares]
         if unknown or any(not isinstance(n, int) or n < 0 for n in (counts or {}).values()):
-            raise ValueError(f"counts={counts}: give how many images, 0 or more, for {', '.join(self.shares)}.")
+            raise ValueError(
+                f"counts={counts}: give how many images, 0 or more, for {', '.join(map(str, self.shares))}."
+            )
         self._counts = {name: (counts or {}).get(name, 0) for name in self.shares}
         self._lock = threading.Lock()
 
@@ -39,7 +43,7 @@ class Balance:
         return f"Balance({self.shares}, counts={self.counts})"
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[Any, int]:
         """How many images of each option were made."""
         with self._lock:
             return dict(self._counts)
@@ -60,19 +64,28 @@ class Balance:
 
     def save(self, path: str | Path) -> None:
         """Write shares and counts as JSON, by one rename."""
-        write_json(Path(path), {"shares": self.shares, "counts": self.counts})
+        write_json(Path(path), {"shares": _written(self.shares), "counts": _written(self.counts)})
 
     @classmethod
     def read(cls, path: str | Path) -> "Balance":
         """Read what `save` wrote; raises ValueError for another or a damaged file."""
         try:
             content = json.loads(Path(path).read_text("utf-8"))
-            return cls(content["shares"], content["counts"])
+            return cls(_unwritten(content["shares"]), _unwritten(content["counts"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read as a balance: {error!r}") from error
 
 
-def checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
+def _written(values: dict[Any, Any]) -> Any:
+    """Return what JSON can hold of values by option, or by cell of several attributes."""
+    return [[list(key), value] for key, value in values.items()] if isinstance(next(iter(values)), tuple) else values
+
+
+def _unwritten(values: Any) -> dict[Any, Any]:
+    return {tuple(key): value for key, value in values} if isinstance(values, list) else values
+
+
+def checked_shares(shares: Mapping[Any, float]) -> dict[Any, float]:
     """Return shares by option; raises ValueError unless they are two or more, none negative, and add up to 1."""
     if not all(isinstance(share, (int, float)) and share >= 0 for share in shares.values()):
         raise ValueError(f"shares={dict(shares)}: give each option a share from 0 to 1.")

@@ -48,10 +48,7 @@ class LookAndSteer:
         """Take the alpha of each option where `alphas` has them, in place of the strength's.
 
         Raises ValueError for vectors without readers, shares of other options and a look that cannot be."""
-        if look == "auto" or not vectors.readers:
-            reader_for(vectors.readers, "auto", [reader.noise_level for reader in vectors.readers])
-        elif isinstance(look, bool) or not isinstance(look, int) or look < 1:
-            raise ValueError(f'look={look!r}: give a number of steps, 1 or more, or "auto".')
+        check_look(look, vectors.readers)
         self._vectors, self._strength, self._shares, self._look = vectors, strength, shares, look
         self._own_alphas = np.array([alphas[name] for name in vectors.options]) if alphas else None
         self._order = _order(shares, vectors.options)
@@ -73,14 +70,7 @@ class LookAndSteer:
         self._pending = None
         num_steps = schedule.steps[-1] + 1
         first, levels = self._strength.window(num_steps).start, [schedule.level_of(step) for step in range(num_steps)]
-        if isinstance(self._look, int) and self._look <= first:
-            raise ValueError(
-                f"look={self._look} ends before steering begins, at step {first}, so that there is nothing to rewind: "
-                f"look at {first + 1} steps or more, or let the window begin earlier."
-            )
-        until, self._reader = reader_for(self._vectors.readers, self._look, levels)
-        if until <= first:
-            until, self._reader = reader_for(self._vectors.readers, first + 1, levels)
+        until, self._reader = reader_after(self._vectors.readers, self._look, first, levels)
         return range(first, until)
 
     def decide(self, recording: Recording, clock: StepClock) -> Choice:
@@ -94,7 +84,8 @@ class LookAndSteer:
         names = tuple(None if option < 0 else self._vectors.options[option] for option in options)
         self._pending = options[options >= 0], Look(names, found, steered, reader)
         towards = np.maximum(options, 0)
-        strength = replace(self._strength, alpha=np.where(steered, self._alphas(towards), 0.0).tolist())
+        alphas = np.where(steered, alphas_of(towards, self._strength, self._own_alphas), 0.0)
+        strength = replace(self._strength, alpha=alphas.tolist())
         return Choice(np.flatnonzero(steered).tolist(), Shift(self._vectors, towards.tolist(), strength))
 
     def _assigned(self, found: Floats, prompts: Sequence[str]) -> Ints:
@@ -109,16 +100,6 @@ class LookAndSteer:
             options[free] = least_change_by_prompt(groups.tolist(), found[free], shares, seed=0)
         return options
 
-    def _alphas(self, options: Ints) -> Floats:
-        """Return the alpha of each image [n], or one for all [1]."""
-        if self._own_alphas is not None:
-            own: Floats = self._own_alphas[options]
-            return own
-        given = np.array(self._strength.alpha, np.float64).reshape(-1)
-        if len(given) not in (1, len(options)):
-            raise ValueError(f"{len(given)} alphas were given for {len(options)} image(s).")
-        return given
-
     def end_run(self, clock: StepClock) -> None:
         """Count the images of a run that ended well."""
         if self._pending is None:
@@ -130,9 +111,43 @@ class LookAndSteer:
         self._pending = None
 
 
+def check_look(look: int | str, readers: Sequence[Reader]) -> None:
+    """Raise ValueError for a look that no run can have, and for readers that are missing or not good enough for it."""
+    if look == "auto" or not readers:
+        reader_for(readers, "auto", [reader.noise_level for reader in readers])
+    elif isinstance(look, bool) or not isinstance(look, int) or look < 1:
+        raise ValueError(f'look={look!r}: give a number of steps, 1 or more, or "auto".')
+
+
+def reader_after(readers: Sequence[Reader], look: int | str, first: int, levels: Sequence[float]) -> tuple[int, Reader]:
+    """Return after how many steps of a run to read, behind its first steered one, and what reads the last of them."""
+    if isinstance(look, int) and look <= first:
+        raise ValueError(
+            f"look={look} ends before steering begins, at step {first}, so that there is nothing to rewind: "
+            f"look at {first + 1} steps or more, or let the window begin earlier."
+        )
+    until, reader = reader_for(readers, look, levels)
+    return (until, reader) if until > first else reader_for(readers, first + 1, levels)
+
+
+def alphas_of(options: Ints, strength: Strength, own: Floats | None) -> Floats:
+    """Return the alpha of each image [n], or one for all [1]; own: [options], where each option has its own.
+
+    Raises ValueError for another number of alphas than of images.
+    """
+    if own is not None:
+        return own[options]
+    given = np.array(strength.alpha, np.float64).reshape(-1)
+    if len(given) not in (1, len(options)):
+        raise ValueError(f"{len(given)} alphas were given for {len(options)} image(s).")
+    return given
+
+
 def _order(shares: Mapping[str, float] | Balance, options: Sequence[str]) -> Ints:
     """Return the vectors' option at each place of the shares [options]; raises ValueError for other ones."""
     names = list(shares.shares if isinstance(shares, Balance) else checked_shares(shares))
     if set(names) != set(options):
-        raise ValueError(f"shares of {', '.join(names)}: give one for each of {', '.join(options)}, and no other.")
+        raise ValueError(
+            f"shares of {', '.join(map(str, names))}: give one for each of {', '.join(options)}, and no other."
+        )
     return np.array([list(options).index(name) for name in names])
