@@ -20,6 +20,7 @@ from icm_pipeline.methods.joint import least_change_of_cells
 from icm_pipeline.methods.orthogonal import orthogonal
 from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.looking import built, make
 
@@ -106,6 +107,29 @@ def test_a_cell_is_what_steering_each_attribute_makes_bitwise_where_layers_diffe
         made = run(pipe)
     with icm_pipeline.steer(pipe, gender, option="man"):
         assert torch.equal(run(pipe), made)
+
+
+def test_options_with_alphas_of_their_own_are_pushed_by_them(pipe: Any, attributes: Vectors) -> None:
+    gender, age = attributes
+    told = replace(gender, tuned={"woman": Tuned(1.0), "man": Tuned(3.0)})
+    with icm_pipeline.steer(pipe, [gender, age], option=CELLS, alpha=2.0):
+        given = run(pipe)
+    with icm_pipeline.steer(pipe, [told, age], option=CELLS, alpha=2.0):
+        assert torch.equal(run(pipe), given)
+    with icm_pipeline.steer(pipe, [told, age], option=CELLS):
+        own = run(pipe)
+    with icm_pipeline.steer(pipe, [told, age], option=("man", "old")):
+        assert torch.equal(run(pipe)[3], own[3])
+    with icm_pipeline.steer(pipe, told, option="man"), icm_pipeline.steer(pipe, age, option="old"):
+        assert torch.equal(run(pipe)[3], own[3])
+    everyone = {**dict.fromkeys(CELLS, 0.0), ("man", "young"): 1.0}
+    with icm_pipeline.steer(pipe, [told, age], shares=everyone, look=2) as looks:
+        made = run(pipe)
+    with icm_pipeline.steer(pipe, told, option="man"):
+        men = run(pipe)
+    pushed = looks[0].steered[:, 0]
+    assert pushed.any()
+    assert close(made[pushed], men[pushed])
 
 
 def test_each_image_may_have_a_cell_of_its_own(pipe: Any, attributes: Vectors) -> None:

@@ -111,8 +111,8 @@ class Attributes:
     def shifts(self, cells: Sequence[Any]) -> Shifts:
         """Return the hook that pushes all images to a cell, as ("woman", "old"), or each to its own of a list."""
         if not all(isinstance(name, str) for name in cells):
-            options = np.array([self.cell(options) for options in cells])
-            return self.pushes(options, np.ones(options.shape, np.bool_))
+            rows = np.array([self.cell(options) for options in cells])
+            return self.pushes(rows, np.ones(rows.shape, np.bool_))
         options, strengths = self.cell(cells), list(self.strengths)
         for place, own in enumerate(self._own_alphas):
             if own is not None:
