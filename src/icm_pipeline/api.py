@@ -45,10 +45,9 @@ def steer(
     vectors: steering vectors or the path of their file; option, alpha: one for every image, or one for each; layers:
     None for all that the vectors have. What is None is as the vectors were used last: alpha (each option's own where it
     was searched), its unit (`relative` to the layer's mean activation length, or `activation`), the window of steered
-    steps. A window that is given is its
-    first and last step, None for the run's last, and counts in the run's whole schedule, also where it begins or ends
-    midway. num_images: of a denoising loop of your own, with the pipeline's scheduler, or of another pipeline on its
-    parts; a call of the pipeline says how many it makes.
+    steps. A window that is given is its first and last step, None for the run's last, and counts in the run's whole
+    schedule, also where it begins or ends midway. num_images: of a denoising loop of your own, with the pipeline's
+    scheduler, or of another pipeline on its parts; a call of the pipeline says how many it makes.
 
     shares, in an option's place: how often each option is wanted among a call's images of one prompt. Only images that
     would show another option than their share leaves them are steered, and none whose prompt names an option (by the

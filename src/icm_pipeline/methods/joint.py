@@ -10,8 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,8 @@ from icm_pipeline.hooks.looking import Choice
 from icm_pipeline.hooks.prompts import SeenPrompts
 from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.hooks.repeats import Schedule
-from icm_pipeline.methods.assignment import least_change
-from icm_pipeline.methods.balance import Balance, bounds, checked_shares
+from icm_pipeline.methods.balance import Balance
+from icm_pipeline.methods.cells import Cell, every_cell, least_change_of_cells, shares_of_cells, shown_options
 from icm_pipeline.methods.looking import alphas_of, check_look, reader_after
 from icm_pipeline.methods.naming import named_options
 from icm_pipeline.methods.orthogonal import orthogonal, overlaps
@@ -33,10 +31,8 @@ from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
-from icm_pipeline.metrics.outcomes import hard_labels
 
 log = logging.getLogger(__name__)
-Cell = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,6 +97,11 @@ class Attributes:
         """The layers that some attribute is steered in."""
         return list(dict.fromkeys(layer for each in self.vectors for layer in each.layers))
 
+    @property
+    def options(self) -> list[tuple[str, ...]]:
+        """The options of each attribute."""
+        return [each.options for each in self.vectors]
+
     def cell(self, options: Sequence[Any]) -> list[int]:
         """Return the indices of an option of each attribute; raises ValueError for anything else."""
         if isinstance(options, str) or len(options) != len(self.vectors):
@@ -134,7 +135,7 @@ class LookAndSteerJointly:
     def __init__(self, attributes: Attributes, shares: Mapping[Cell, float] | Balance, look: int | str) -> None:
         """Raises ValueError for vectors without readers, shares of other cells and a look that cannot be."""
         self._attributes, self._vectors, self._shares = attributes, attributes.vectors, shares
-        self._cells = _cells(shares, attributes.vectors)
+        self._cells = shares_of_cells(shares, attributes.options)
         self._look, self._rng = look, np.random.default_rng(0)
         for each in self._vectors:
             with _of_attribute(each):
@@ -177,7 +178,7 @@ class LookAndSteerJointly:
         prompts = self.seen.prompts if self.seen is not None and clock.is_pipelines else None
         prompts = [""] * len(found[0]) if prompts is None else prompts
         options = self._assigned(found, prompts)
-        steered: Bools = (options >= 0) & (options != _shown(found))
+        steered: Bools = (options >= 0) & (options != shown_options(found))
         self._pending = self._whole_cells(options), JointLook(
             tuple(each.attribute for each in self._vectors), tuple(map(self._names, options)), found, steered,
             tuple(self._readers),
@@ -210,7 +211,7 @@ class LookAndSteerJointly:
         if not isinstance(self._shares, Balance):
             return np.zeros(self._cells.shape, np.int64)
         counts = self._shares.counts
-        return np.array([counts[cell] for cell in _every_cell(self._vectors)]).reshape(self._cells.shape)
+        return np.array([counts[cell] for cell in every_cell(self._attributes.options)]).reshape(self._cells.shape)
 
     def _names(self, options: Ints) -> tuple[str | None, ...]:
         named = zip(self._vectors, options, strict=True)
@@ -230,39 +231,6 @@ class LookAndSteerJointly:
             self._shares.count(np.array([order.index(cell) for cell in cells], np.int64))
         self.looks.append(look)
         self._pending = None
-
-
-def least_change_of_cells(found: Sequence[Floats], shares: Floats, counts: Ints, rng: np.random.Generator) -> Ints:
-    """Return an option of each attribute for each image [n, attributes] that changes as few attributes as possible.
-
-    found: [n, options] of each attribute; shares, and counts of what was made before: an axis for each attribute. Of
-    assignments that change equally few, the one whose cells are likeliest, by the product over attributes.
-    """
-    cells = np.stack(np.unravel_index(np.arange(shares.size), shares.shape), axis=1)
-    likely = reduce(lambda joint, each: (joint[:, :, None] * each[:, None]).reshape(len(each), -1), found)
-    lower, upper = bounds(counts.ravel().tolist(), shares.ravel().tolist(), len(likely))
-    num_changed = (_shown(found)[:, None] != cells).sum(axis=2)
-    return cells[least_change(likely, lower, upper, rng, num_changed)]
-
-
-def _shown(found: Sequence[Floats]) -> Ints:
-    """Return the option that each image shows of each attribute [n, attributes]."""
-    return np.stack([hard_labels(each) for each in found], axis=1)
-
-
-def _every_cell(vectors: Sequence[SteeringVectors]) -> list[Cell]:
-    return list(product(*(each.options for each in vectors)))
-
-
-def _cells(shares: Mapping[Cell, float] | Balance, vectors: Sequence[SteeringVectors]) -> Floats:
-    """Return the share of each cell, by an axis for each attribute; raises ValueError for other cells."""
-    given, every = shares.shares if isinstance(shares, Balance) else shares, _every_cell(vectors)
-    wrong = {"missing": [cell for cell in every if cell not in given], "unknown": [c for c in given if c not in every]}
-    if said := "; ".join(f"{what}: {', '.join(map(repr, those))}" for what, those in wrong.items() if those):
-        raise ValueError(
-            f"shares: give one for each combination of options, as {every[0]!r}, 0 for none of it; {said}."
-        )
-    return np.array([checked_shares(given)[cell] for cell in every]).reshape([len(each.options) for each in vectors])
 
 
 def _check(vectors: Sequence[SteeringVectors]) -> None:
