@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import icm_pipeline
+from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.pipelines import build
@@ -296,7 +297,9 @@ def test_the_readmes_example_runs(
     example = re.search(r"```python\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)
     assert example is not None
     pipe.save_pretrained(tmp_path / "my-model")
-    vectors.save(tmp_path / "vectors.safetensors")
+    weights = {SELF: torch.zeros(len(vectors.options), vectors.directions[SELF].shape[-1])}
+    reader = Reader(2, vectors.noise_levels[0], weights, torch.zeros(len(vectors.options)), accuracy=1.0)
+    replace(vectors, readers=(reader,)).save(tmp_path / "vectors.safetensors")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(example[1], names)
