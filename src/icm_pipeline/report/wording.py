@@ -59,7 +59,7 @@ def phrase(factors: Mapping[str, Any], names: Sequence[str]) -> str:
             words.append(str(value).replace("_", " "))
         elif name == "alpha":
             words.append(f"alpha {value}" if isinstance(value, str) else f"alpha {value:.3g}")
-        elif name not in ("rule", "kind", "k", "first_step", "last_step"):
+        elif value is not None and name not in ("rule", "kind", "k", "first_step", "last_step"):
             words.append(f"{name} = {value}")
     first, last = (factors[name] if name in names else None for name in ("first_step", "last_step"))
     return ", ".join([*words, window_in_words(first, last)] if first is not None or last is not None else words)

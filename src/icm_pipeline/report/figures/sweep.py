@@ -171,16 +171,19 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
     """Draw the same images under different settings: a row per image id, a column per setting.
 
     columns: a heading and the rows of its image table, the same ids in the same order in each; the first are the
-    originals. The rows of the last say what each image was steered to.
+    originals. What an image was steered to stands beside its row, or below each picture where settings differ in it.
     """
-    last = columns[-1][1]
-    names = [
-        f"{wrapped(row.prompt, ROW_NAME_WIDTH, 7)}\n{wrapped(f'{ARROW} {row.option}', ROW_NAME_WIDTH, 7)}"
-        for row in last
-    ]
+    last, steered = columns[-1][1], [rows for _, rows in columns[1:]]
+    differ = len({tuple((row.option, row.is_original) for row in rows) for rows in steered}) > 1
+    names = [wrapped(row.prompt, ROW_NAME_WIDTH, 7) for row in last]
+    if not differ:
+        names = [f"{name}\n{wrapped(_fate(row), ROW_NAME_WIDTH, 7)}" for name, row in zip(names, last, strict=True)]
     headings = ["\n".join(wrapped(part, 0.85, 7.5) for part in name.split(", ")) for name, _ in columns]
     above = max(name.count("\n") for name in headings)
-    width, height = 0.72 * len(columns) + ROW_NAME_WIDTH, max(0.72, 0.13 * max(1 + name.count("\n") for name in names))
+    width, height = (
+        0.72 * len(columns) + ROW_NAME_WIDTH,
+        max(0.72 + 0.13 * differ, 0.13 * max(1 + name.count("\n") for name in names)),
+    )
     title = wrapped(title, width, 10, bold=True)
     size = (width, height * len(last) + 0.4 + 0.13 * above + 0.17 * (1 + title.count("\n")))
     with figure(path, size, len(last), len(columns), squeeze=False) as (drawing, axes):
@@ -189,13 +192,20 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         for place, (heading, (_, rows)) in enumerate(zip(headings, columns, strict=True)):
-            for axis, picture in zip(axes[:, place], Pictures(rows), strict=True):
+            for axis, row, picture in zip(axes[:, place], rows, Pictures(rows), strict=True):
                 axis.imshow(np.asarray(fitted(picture, STRIP_SIZE)))
+                if differ and place:
+                    axis.set_xlabel(_fate(row), fontsize=6.5, labelpad=1)
             axes[0, place].set_title(heading, fontsize=7.5, fontweight="normal", loc="center", pad=3)
         for axis, name in zip(axes[:, 0], names, strict=True):
             axis.set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
         drawing.suptitle(title, **HEADING)
     return path
+
+
+def _fate(row: ImageRow) -> str:
+    """Return what became of an image in a word or two."""
+    return "left as it was" if row.is_original else f"{ARROW} {row.option}"
 
 
 def _draw_original(axis: Any, sweep: Sweep, vertical: bool) -> None:
