@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ def shown(image_id: str, far: float) -> float:
     return min(1.0, np.random.default_rng(int(image_id)).uniform(0, 0.6) + far)
 
 
-def evaluated(folder: Path, ids: Sequence[str], far: float) -> Artifact:
+def evaluated(folder: Path, ids: Sequence[str], far: float, was: Mapping[str, str] | None = None) -> Artifact:
     folder.mkdir()
     with (folder / "images.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "prompt", "steered_to", "steered_woman", "steered_man"])
+        writer.writerow(["id", "prompt", "steered_to", "steered_woman", "steered_man", *(["was"] if was else [])])
         for image_id in ids:
             woman = shown(image_id, far)
-            writer.writerow([image_id, PROMPTS[int(image_id) % 2], "woman", woman, 1 - woman])
+            before = [was[image_id]] if was else []
+            writer.writerow([image_id, PROMPTS[int(image_id) % 2], "woman", woman, 1 - woman, *before])
     return as_artifact(folder)
 
 
@@ -69,3 +70,18 @@ def test_runs_without_an_image_in_common_or_towards_other_shares_are_not_compare
     assert fd_less(settings, this, other, WAYS) is None
     apart = (steering(), steering(target_shares=[0.7, 0.3]))
     assert fd_less(settings, this, evaluated(tmp_path / "same", IDS[:20], 0.3), apart) is None
+
+
+def test_ways_that_change_the_same_images_are_compared_within_what_was_changed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    was = {image_id: "man" if int(image_id) % 3 else "woman" for image_id in IDS}
+    this, other = (evaluated(tmp_path / str(far), IDS, far, was) for far in (0.1, 0.3))
+    ways = (steering(assignment="least_change"),) * 2
+    before, after = (np.array([[shown(one, far), 1 - shown(one, far)] for one in IDS]) for far in (0.1, 0.3))
+    labels = np.array([0 if was[image_id] == "woman" else -1 for image_id in IDS])  # no image is to show a man
+    prompts, rng = [PROMPTS[int(image_id) % 2] for image_id in IDS], np.random.default_rng(settings.seed)
+    wanted = paired_change(before, after, prompts, 200, rng, strata=np.zeros(40, np.int64), shown=labels)[1]
+    assert fd_less(settings, this, other, ways) == wanted != expected(settings, IDS)
+    unlike = evaluated(tmp_path / "unlike", IDS, 0.3, was | {IDS[0]: "man"})
+    assert fd_less(settings, this, unlike, ways) == expected(settings, IDS)

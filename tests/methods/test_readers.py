@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from icm_pipeline.methods.readers import Reader, load_readers, reader_for, save_readers
+from icm_pipeline.methods.readers import Reader, load_readers, reader_at, reader_for, save_readers
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 
@@ -100,3 +100,13 @@ def test_a_step_that_no_reader_was_made_for_is_refused() -> None:
 def test_vectors_without_readers_are_refused() -> None:
     with pytest.raises(ValueError, match="The vectors hold no readers"):
         reader_for((), "auto", levels_of(20))
+
+
+def test_a_run_like_that_of_the_readers_reads_the_first_good_one_that_is_no_earlier_than_steering() -> None:
+    readers = readers_of([0.95, 0.8, 0.96, 0.97])
+    assert [reader_at(readers, "auto", first).step for first in (0, 1, 3)] == [0, 2, 3]
+    assert reader_at(readers, 2).step == 1
+    with pytest.raises(ValueError, match="look=9: there are readers after 1, 2, 3, 4 steps"):
+        reader_at(readers, 9)
+    with pytest.raises(ValueError, match="look=auto"):
+        reader_at(readers[:2], "auto", 1)

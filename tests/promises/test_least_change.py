@@ -13,6 +13,8 @@ from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.stages.report import _missed
+from icm_pipeline.store.artifacts import open_artifact
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.settings import TINY
 
@@ -94,4 +96,5 @@ def test_images_of_a_prompt_that_names_an_option_are_left_alone_and_count_for_no
         before, after = ((folders[stage] / row["path"]).read_bytes() for stage in ("originals", "steer"))
         assert before == after
     assert sorted(row["option"] for row in rows if row not in named) == ["man", "man", "woman", "woman"]
+    assert named[0]["id"] not in _missed(open_artifact(folders["evaluate"]), ["woman", "man"])
     assert load_vectors(folders["steer"] / "vectors.safetensors").words["man"]

@@ -62,8 +62,9 @@ def fairness_figures(
         pairs = ~np.isin(prompts, _unseen_prompts([before + after], prompts))  # of prompts with a pair that was seen
         if not pairs.any():
             return None
-        rows, limits = np.array(prompts)[pairs].tolist(), (None if of is None else of[pairs] for of in (strata, shown))
-        fixed, known = limits
+        rows = np.array(prompts)[pairs].tolist()
+        fixed = None if strata is None else strata[pairs]
+        known = None if shown is None else shown[pairs]
         return Change(
             *paired_change(before[pairs], after[pairs], rows, num_resamples, rng, target, strata=fixed, shown=known)
         )

@@ -29,7 +29,7 @@ class MethodInputs:
 
     settings: Settings
     artifacts: Mapping[str, Artifact]
-    """Of the stages that the method needs, and of `fit` if it has one."""
+    """Of the stages that the method needs, and of `fit`, `tune`, `foretell` and `assign` where they are run."""
     layers: list[str] = field(default_factory=list)
     """The selected layers, for a method that acts in them."""
     option_of: Mapping[str, int] = field(default_factory=dict)
@@ -61,8 +61,7 @@ class MethodInputs:
         vectors = load_vectors(self.artifacts["probe"].path(f"vectors-{method.direction}.safetensors"), self.layers)
         if vectors.options != names:
             raise ValueError(f"The vectors are for the options {vectors.options}, the attribute has {names}.")
-        vectors = vectors.averaged() if method.vector == "mean" else vectors
-        return replace(vectors, words=self.settings.attribute.words) if method.assignment == "least_change" else vectors
+        return vectors.averaged() if method.vector == "mean" else vectors
 
 
 @dataclass(frozen=True)

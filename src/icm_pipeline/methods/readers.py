@@ -97,13 +97,14 @@ def reader_for(readers: Sequence[Reader], look: int | str, levels: Sequence[floa
     return look, reader
 
 
-def reader_at(readers: Sequence[Reader], look: int | str) -> Reader:
+def reader_at(readers: Sequence[Reader], look: int | str, first_step: int = 0) -> Reader:
     """Return what reads after so many steps of such a run as the readers were made with; look: as for `reader_for`.
 
+    first_step: the first that is steered; what comes before is the same whoever is, so auto reads that step or a later.
     Raises ValueError for a number of steps after which none reads, and for auto where none is good enough.
     """
     if look == "auto":
-        return _good_enough(readers)
+        return _good_enough([reader for reader in readers if reader.step >= first_step])
     found = {reader.step + 1: reader for reader in readers}
     if look not in found:
         raise ValueError(f"look={look}: there are readers after {', '.join(map(str, found))} steps.")

@@ -86,7 +86,8 @@ def _assigning(settings: Settings) -> tuple[str, ...]:
     words = ("attribute.words",) if settings.attribute.words else ()  # younger than many keys
     if settings.method.look is None:
         return (*asked, *words, *LABELLING, *_preprocessed(settings, "labeler"))
-    return (*asked, *words, *EVALUATION_SET, "method.look")
+    read = ("method.look", "method.first_step") if settings.method.look == "auto" else ("method.look",)
+    return (*asked, *words, *EVALUATION_SET, *read)
 
 
 def _tuned(settings: Settings) -> tuple[str, ...]:

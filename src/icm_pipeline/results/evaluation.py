@@ -126,7 +126,7 @@ class Evaluation(Record):
     clip_t: float | None
     ssim: float | None
     obeyed: float | None
-    """The share of images that show the option they were steered to."""
+    """The share of images that show the option they are to show, steered to it or left as they were."""
     obeyed_by_option: dict[str, float]
     kept: dict[str, float]
     """The share of pairs that show the same option of each other attribute."""
@@ -137,7 +137,10 @@ class Evaluation(Record):
     agreement: Agreement | None
     reference: Realism | None
     left_alone: float | None = None
-    """The share of images that are the originals, as these showed what they were to; None if all were steered."""
+    """The share of images that are the originals, as these showed what they were to or their prompt names an option.
+
+    None where every image was steered whatever it showed.
+    """
 
     @property
     def before(self) -> Discrepancy:

@@ -77,7 +77,9 @@ def _judged(context: StageContext) -> Floats | None:
 def _foretold(context: StageContext, jobs: list[Job]) -> Floats | None:
     """Return what the activations of an early step foretell of each image [n, options]; None of a share of them."""
     settings = context.settings
-    reader = reader_at(load_readers(context.parents["foretell"].path(FILE_NAME)), settings.method.look)
+    reader = reader_at(
+        load_readers(context.parents["foretell"].path(FILE_NAME)), settings.method.look, settings.method.first_step
+    )
     images = planned(context, jobs)
     if not store(images, _read(context, reader, images.missing), "assign"):
         return None

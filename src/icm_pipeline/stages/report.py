@@ -31,7 +31,7 @@ def run(context: StageContext) -> None:
         "twins": plot_twins(
             folder / "twins.png",
             *_first_twins(parents),
-            f"Above: original. Below: the same seed, steered to the {attribute} named. Orange: judged otherwise.",
+            _title_of_twins(parents["steer"], attribute),
             _missed(parents["evaluate"], list(settings.attribute.options)),
         ),
         "discrepancy": plot_discrepancy(folder / "discrepancy.png", this.evaluation),
@@ -70,6 +70,11 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
     return chosen, [originals[row.image_id] for row in chosen]
 
 
+def _title_of_twins(steered: Artifact, attribute: str) -> str:
+    left = ", or left as it was" if any(row.is_original for row in read_table(steered)) else ""
+    return f"Above: original. Below: the same seed, steered to the {attribute} named{left}. Orange: judged otherwise."
+
+
 def _missed(evaluation: Artifact, options: list[str]) -> set[str]:
     """Return the ids of the images that the judge sees another option in than they were steered to."""
     judged = read_steered(evaluation)
@@ -77,5 +82,5 @@ def _missed(evaluation: Artifact, options: list[str]) -> set[str]:
     return {
         image_id
         for (image_id, image), label in zip(judged.items(), seen, strict=True)
-        if label < 0 or options[label] != image.steered_to
+        if image.steered_to and (label < 0 or options[label] != image.steered_to)
     }

@@ -60,11 +60,9 @@ def run(context: StageContext) -> None:
             write_table(context.folder, jobs, [image.option for image in both], [image.shown for image in both])
         method.keep(inputs, context.folder)
         how = asdict(settings.method)
-        name = how.pop("name")
+        told = {"method": how.pop("name"), "params": how.pop("params") or None, "alpha": alpha, "tuned": alphas}
         del how["wanted_share"]
-        how |= {"params": how["params"] or None, "tuned": alphas}
-        steering = Steering(**how, method=name, alpha=alpha, layers=layers, rule=selection.rule, kind=selection.kind)
-        steering.write(context.folder)
+        Steering(**how, **told, layers=layers, rule=selection.rule, kind=selection.kind).write(context.folder)
 
 
 def _assigned(context: StageContext, jobs: list[Job]) -> dict[str, Assigned]:

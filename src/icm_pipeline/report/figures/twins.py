@@ -60,7 +60,9 @@ def _quoted(prompt: str) -> str:
 
 
 def _under(row: ImageRow, missed: Collection[str]) -> str:
-    return f"not {row.option}" if row.image_id in missed else row.option
+    if row.image_id in missed:
+        return f"not {row.option}"
+    return "as it was" if row.is_original else row.option
 
 
 def _lines(text: str) -> int:
