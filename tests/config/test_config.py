@@ -155,6 +155,13 @@ def test_empty_prompts_are_refused_by_name(settings_with: Compose, name: str, te
         settings_with(f"attribute.{name}={texts}")
 
 
+@pytest.mark.parametrize(("texts", "told"), [("['']", "an empty prompt"), ("[true]", "true|True")])
+def test_subjects_of_trials_may_be_left_out_and_are_texts(settings_with: Compose, texts: str, told: str) -> None:
+    assert settings_with("attribute.trial_subjects=[]").attribute.trial_subjects == []
+    with pytest.raises(ConfigError, match=rf"attribute\.trial_subjects contains ({told})"):
+        settings_with(f"attribute.trial_subjects={texts}")
+
+
 def test_a_template_without_a_place_for_the_subject_is_refused(settings_with: Compose) -> None:
     with pytest.raises(ConfigError, match="a photo of nobody"):
         settings_with("attribute.probe_templates=['a photo of a {}','a photo of nobody']")

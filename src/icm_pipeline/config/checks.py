@@ -23,9 +23,8 @@ def check_fields(group: Any, place: str = "") -> None:
     place: the dotted name of the group with a dot after it. Raises ConfigError naming the setting and what it may be.
     """
     known: dict[str, Any] = {each.name: each.metadata.get(MAY_BE) for each in fields(group)}
-    mappings = {
-        each.name for each in fields(group) if each.type is not Any
-    }  # where one stands for them, not for one value
+    # Where a bound stands for a mapping's values, not for one value.
+    mappings = {each.name for each in fields(group) if each.type is not Any}
     for name, value in vars(group).items():
         if name not in known:
             raise ConfigError(unknown_setting(place + name, name, list(known), place))
@@ -101,8 +100,9 @@ def _check_attribute(attribute: AttributeConfig) -> None:
     _check_options(attribute)
     _check_words(attribute)
     _check_text("attribute.name", attribute.name)
-    for name in ("probe_templates", "probe_subjects", "evaluation_prompts"):
-        if not (texts := getattr(attribute, name)):
+    for name in ("probe_templates", "probe_subjects", "trial_subjects", "evaluation_prompts"):
+        texts = getattr(attribute, name)
+        if not texts and name != "trial_subjects":
             raise ConfigError(f"attribute.{name} is empty: attribute {attribute.name!r} needs at least one prompt.")
         for text in texts:
             _check_text(f"attribute.{name}", text)
