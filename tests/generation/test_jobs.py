@@ -1,11 +1,13 @@
 """Jobs: every image has a prompt and a seed of its own, whatever dataset it belongs to."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icm_pipeline.config.schema import LARGEST_SEED
-from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, fill_templates, first_seed, make_jobs
+from icm_pipeline.config.schema import LARGEST_SEED, Settings
+from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, fill_templates, first_seed, make_jobs, tuning_jobs
 from icm_pipeline.generation.sampling import SAMPLER_SEED
 
 PROMPTS = ["a face of a nurse", "a face of a doctor", "a face of a firefighter"]
@@ -95,3 +97,15 @@ def test_more_images_than_a_stream_has_seeds_are_refused() -> None:
 def test_an_unknown_stream_is_refused() -> None:
     with pytest.raises(KeyError):
         make_jobs(PROMPTS, 1, 0, "training")
+
+
+@pytest.mark.parametrize(("name", "words"), [("probe_subjects", "[]"), ("trial_subjects", "[nurse]")])
+def test_trials_that_are_all_evaluated_name_the_subjects_that_made_them(
+    settings_with: Callable[..., Settings], name: str, words: str
+) -> None:
+    found = settings_with(
+        "attribute.probe_templates=['a face of a {}']", "attribute.probe_subjects=[nurse]",
+        f"attribute.trial_subjects={words}", "attribute.evaluation_prompts=[a face of a nurse]",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=rf"Every prompt of attribute\.{name} is evaluated"):
+        tuning_jobs(found, 4)

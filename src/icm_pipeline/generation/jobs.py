@@ -55,10 +55,14 @@ def probe_jobs(settings: Settings) -> list[Job]:
 def tuning_jobs(settings: Settings, num_images: int) -> list[Job]:
     """Return so many jobs for trials, of prompts and seeds that nothing is evaluated on; raises ValueError for none."""
     attribute = settings.attribute
-    prompts = fill_templates(attribute.probe_templates, attribute.trial_subjects or attribute.probe_subjects)
+    tried = "trial_subjects" if attribute.trial_subjects else "probe_subjects"
+    prompts = fill_templates(attribute.probe_templates, getattr(attribute, tried))
     prompts = [prompt for prompt in prompts if prompt not in attribute.evaluation_prompts]
     if not prompts:
-        raise ValueError("Every prompt of attribute.trial_subjects is evaluated: alpha=auto needs others to try.")
+        raise ValueError(
+            f"Every prompt of attribute.{tried} is evaluated: alpha=auto needs others to try. Give other "
+            "attribute.trial_subjects."
+        )
     order = np.random.default_rng(0).permutation(len(prompts))  # few of many prompts are then of every template
     jobs = make_jobs([prompts[i] for i in order], -(-num_images // len(prompts)), settings.seed, "tuning")
     return jobs[:num_images]
