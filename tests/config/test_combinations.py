@@ -119,3 +119,8 @@ def test_a_look_that_decides_nothing_is_refused(settings_with: Compose, words: l
 def test_a_look_within_the_window_is_accepted(settings_with: Compose) -> None:
     assert settings_with(LEAST, "method.look=5", "method.first_step=4").method.look == 5
     assert settings_with(LEAST, "method.look=auto").method.look == "auto"
+
+
+def test_options_that_get_no_share_need_no_image(settings_with: Compose) -> None:
+    words = (LEAST, "evaluate.images_per_prompt=1", "method.target_shares=[0.0,1.0]")
+    assert settings_with(*words).evaluate.images_per_prompt == 1

@@ -53,10 +53,14 @@ def _of_least_change(settings: Settings) -> Iterator[str]:
             f"method.look={look} ends before the first steered step, {first} (0-based), so an image would be read "
             "before it can change: look after more steps, or steer from an earlier one (method.first_step)."
         )
-    number, options = settings.evaluate.images_per_prompt, settings.attribute.options
-    if is_asked and number < len(options):
+    number, shares = (
+        settings.evaluate.images_per_prompt,
+        method.target_shares or [1.0] * len(settings.attribute.options),
+    )
+    num_wanted = sum(share > 0 for share in shares)
+    if is_asked and number < num_wanted:
         yield (
-            f"evaluate.images_per_prompt={number} images cannot show {len(options)} options: with "
+            f"evaluate.images_per_prompt={number} images cannot show {num_wanted} options: with "
             "method.assignment=least_change every prompt gets its shares. Make more images of each."
         )
 
