@@ -96,6 +96,11 @@ def test_an_unknown_way_is_refused_with_the_choices() -> None:
         assign_options([0], [0.5, 0.5], "always", 8, 0)
 
 
+def test_the_least_change_is_refused_where_nothing_says_what_images_show() -> None:
+    with pytest.raises(ValueError, match="least_change goes by what images show: call least_change_by_prompt"):
+        assign_options([0], [0.5, 0.5], "least_change", 8, 0)
+
+
 def _bounds(num_images: int, num_options: int) -> tuple[Ints, Ints]:
     exact = num_images / num_options
     return np.full(num_options, math.floor(exact)), np.full(num_options, math.ceil(exact))

@@ -36,12 +36,14 @@ def assign_options(
 
     `image` draws each image's option from `shares`, `batch` draws one for every `draw_size` consecutive images
     of one prompt, `quota` gives every prompt its exact share of each option (largest remainders) in random order.
-    `least_change` asks what the images show: see `least_change`.
+    Raises ValueError for another way, and for `least_change`, which asks what the images show.
     """
     rng = np.random.default_rng(seed)
     n = len(prompt_indices)
     if how == "image":
         return rng.choice(len(shares), n, p=shares)
+    if how == "least_change":
+        raise ValueError("method.assignment=least_change goes by what images show: call least_change_by_prompt.")
     if how not in ("batch", "quota"):
         raise ValueError(f"method.assignment={how} is not known; choose from {', '.join(ASSIGNMENTS)}.")
     options = np.empty(n, np.int64)
