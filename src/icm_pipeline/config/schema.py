@@ -109,9 +109,8 @@ class AttributeConfig:
     probe_templates: list[str]
     probe_subjects: list[str]
     evaluation_prompts: list[str]
-    words: dict[str, list[str]] = field(
-        default_factory=dict, kw_only=True
-    )  # saved configurations may be from before it
+    # Saved configurations may be from before these two.
+    words: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
     """{option: [words]} of a prompt that names an option and so leaves nothing open."""
     trial_subjects: list[str] = field(default_factory=list, kw_only=True)
     """In probe templates they make the prompts that alpha=auto is tried on; empty for the probe subjects."""
