@@ -271,7 +271,7 @@ def test_an_alpha_is_the_number_that_it_is_however_it_is_written(settings_with: 
 TUNED_BY = {
     *under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
            "norm_preserving", "wanted_share"),
-    "model.steering.alpha", *under("attribute", "evaluation_prompts", "trial_subjects"),
+    "model.steering.alpha", "attribute.trial_subjects",
 }  # fmt: skip
 
 
@@ -298,6 +298,16 @@ def test_a_searched_alpha_is_an_artifact_of_its_own_before_the_steered_images(
         other = Pipeline(changed, [], NoTracker()).keys
         assert other.key("tune") != found.key("tune")
         assert other.key("steer") != found.key("steer")
+
+
+def test_a_search_depends_on_evaluation_prompts_only_where_it_leaves_some_out(settings_with: Compose) -> None:
+    def key(*prompts: str) -> str:
+        words = ("alpha=auto", "attribute.probe_templates=['a {}']", "attribute.trial_subjects=[judge,chef]")
+        settings = settings_with(*words, f"attribute.evaluation_prompts=[{','.join(prompts)}]")
+        return Pipeline(settings, [], NoTracker()).keys.key("tune")
+
+    assert key("a nurse") == key("a doctor", "a nurse")
+    assert key("a nurse") != key("a judge")
 
 
 def test_two_stages_never_share_a_key(settings_with: Compose) -> None:

@@ -52,16 +52,23 @@ def probe_jobs(settings: Settings) -> list[Job]:
     return make_jobs(prompts, settings.generate.images_per_prompt, settings.seed, "probe")
 
 
+def trial_prompts(settings: Settings) -> list[str]:
+    """Return the prompts that alpha=auto is tried on, before those that are evaluated are left out."""
+    attribute = settings.attribute
+    return fill_templates(attribute.probe_templates, getattr(attribute, _subjects_of_trials(settings)))
+
+
+def _subjects_of_trials(settings: Settings) -> str:
+    return "trial_subjects" if settings.attribute.trial_subjects else "probe_subjects"
+
+
 def tuning_jobs(settings: Settings, num_images: int) -> list[Job]:
     """Return so many jobs for trials, of prompts and seeds that nothing is evaluated on; raises ValueError for none."""
-    attribute = settings.attribute
-    tried = "trial_subjects" if attribute.trial_subjects else "probe_subjects"
-    prompts = fill_templates(attribute.probe_templates, getattr(attribute, tried))
-    prompts = [prompt for prompt in prompts if prompt not in attribute.evaluation_prompts]
+    prompts = [prompt for prompt in trial_prompts(settings) if prompt not in settings.attribute.evaluation_prompts]
     if not prompts:
         raise ValueError(
-            f"Every prompt of attribute.{tried} is evaluated: alpha=auto needs others to try. Give other "
-            "attribute.trial_subjects."
+            f"Every prompt of attribute.{_subjects_of_trials(settings)} is evaluated: alpha=auto needs others to try. "
+            "Give other attribute.trial_subjects."
         )
     order = np.random.default_rng(0).permutation(len(prompts))  # few of many prompts are then of every template
     jobs = make_jobs([prompts[i] for i in order], -(-num_images // len(prompts)), settings.seed, "tuning")

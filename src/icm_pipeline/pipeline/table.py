@@ -8,6 +8,7 @@ from typing import Any
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import ComputeConfig, Settings, value_at
+from icm_pipeline.generation.jobs import trial_prompts
 from icm_pipeline.methods.base import Fit
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
@@ -45,7 +46,7 @@ TUNING = (
     *MODEL, "model.steering.alpha",
     *_under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
             "norm_preserving", "wanted_share"),
-    *_under("attribute", "probe_templates", "probe_subjects", "trial_subjects", "evaluation_prompts", "options"),
+    *_under("attribute", "probe_templates", "probe_subjects", "trial_subjects", "options"),
     "seed",
 )  # fmt: skip
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
@@ -82,17 +83,22 @@ def _unsteered(settings: Settings) -> tuple[str, ...]:
 
 
 def _assigning(settings: Settings) -> tuple[str, ...]:
-    asked = ("attribute.name", "attribute.options", "method.target_shares", "seed")
-    words = ("attribute.words",) if settings.attribute.words else ()  # younger than many keys
+    asked = ("attribute.name", "attribute.options", "attribute.words", "method.target_shares", "seed")
     if settings.method.look is None:
-        return (*asked, *words, *LABELLING, *_preprocessed(settings, "labeler"))
+        return (*asked, *LABELLING, *_preprocessed(settings, "labeler"))
     read = ("method.look", "method.first_step") if settings.method.look == "auto" else ("method.look",)
-    return (*asked, *words, *EVALUATION_SET, *read)
+    return (*asked, *EVALUATION_SET, *read)
 
 
 def _tuned(settings: Settings) -> tuple[str, ...]:
     """Return the stage that searches alphas, where it does."""
     return ("tune",) if method_named(settings.method.name).is_tuned(settings) else ()
+
+
+def _tuning(settings: Settings) -> tuple[str, ...]:
+    """Return what a search depends on; on evaluation prompts only where it has to leave some out."""
+    is_evaluated = not set(trial_prompts(settings)).isdisjoint(settings.attribute.evaluation_prompts)
+    return (*TUNING, "attribute.evaluation_prompts") if is_evaluated else TUNING
 
 
 def _fit(settings: Settings) -> Fit:
@@ -132,7 +138,7 @@ STAGES: dict[str, Stage] = {
               reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads), **DENOISING),
         Stage("tune", "search the alpha that turns images to each option, with alpha=auto", kind="end",
               part_of=lambda s: s.images is None and bool(_tuned(s)),
-              needs=lambda s: method_named(s.method.name).parents, reads=lambda s: TUNING,
+              needs=lambda s: method_named(s.method.name).parents, reads=_tuning,
               makes=("images",), asks=("labeler",), **DENOISING),
         Stage("originals", "make the unsteered evaluation images", kind="root",
               reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
