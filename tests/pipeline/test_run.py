@@ -556,6 +556,14 @@ def test_a_manifest_tells_what_changes_images_by_rounding(
     assert told["label"] == {}
 
 
+@pytest.mark.parametrize(("look", "runs"), [("null", False), ("3", True)])
+def test_images_are_assigned_by_the_model_only_where_it_reads_its_first_steps(
+    settings_with: Compose, look: str, runs: bool
+) -> None:
+    settings = settings_with("method.assignment=least_change", f"method.look={look}")
+    assert STAGES["assign"].runs_model(settings) == runs
+
+
 def test_the_command_named_is_one_that_runs(pipeline_of: Callable[..., Pipeline], made: list[str]) -> None:
     with pytest.raises(ArtifactError, match="stage=steer needs the artifact of stage=probe") as caught:
         pipeline_of().run("steer")

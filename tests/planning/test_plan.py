@@ -179,6 +179,20 @@ def test_time_is_not_taken_from_another_model_or_dtype(made: Settings) -> None:
         assert item_of(planned(replace(made, **{group: values})), "originals").seconds is None
 
 
+def test_reading_first_steps_takes_time_and_steering_only_what_must_change_takes_at_most_so_much(
+    made: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = replace(made.method, assignment="least_change", look=2, first_step=0)
+    settings = replace(made, method=how, plan=replace(made.plan, seconds_per_image=10.0))
+    plan = planned(settings)
+    assert item_of(plan, "assign").seconds == pytest.approx(10 * NUM_EVALUATION_IMAGES * 2 / NUM_STEPS)
+    assert (item_of(plan, "steer").work_at_most, item_of(planned(made), "steer").work_at_most) == (True, False)
+    print_plan(plan)
+    printed = capsys.readouterr().out
+    assert f"<= {NUM_EVALUATION_IMAGES} " in printed
+    assert f"<= {NUM_EVALUATION_IMAGES * NUM_STEPS} " in printed
+
+
 def test_the_time_that_is_given_is_believed(made: Settings) -> None:
     given = replace(made, plan=replace(made.plan, seconds_per_image=10.0), seed=1)
     assert item_of(planned(given), "generate").seconds == pytest.approx(10 * NUM_PROBE_IMAGES)

@@ -158,6 +158,7 @@ class Pipeline:
 
     def _manifest(self, stage: Stage) -> Manifest:
         given = [name for name in stage.images if value_at(self.settings, name) is not None]
+        rounding = ROUNDING if stage.runs_model(self.settings) else ()
         return Manifest(
             stage=stage.name,
             key=self.keys.key(stage.name),
@@ -167,7 +168,7 @@ class Pipeline:
             device=stage.device(self.settings),
             settings=self.keys.content(stage.name),
             folders={name: str(folder_of(self.settings, name)) for name in given},
-            rounding={dotted: value_at(self.settings, dotted) for dotted in ROUNDING} if stage.makes else {},
+            rounding={dotted: value_at(self.settings, dotted) for dotted in rounding},
         )
 
     def _parent(self, name: str, parent: str) -> Artifact:

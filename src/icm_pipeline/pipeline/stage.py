@@ -63,6 +63,8 @@ class Stage:
     """The settings that say where it computes, that of most of its work first; none for the CPU."""
     makes: tuple[str, ...] = ()
     """What it has the denoiser make: images, activations."""
+    at_most: Callable[[Settings], bool] = lambda settings: False
+    """Whether it may take less than its `work`, which only what it finds can tell."""
     asks: tuple[str, ...] = ()
     """The judges that must be ready before it runs: the labeler, or the judge with all else that evaluates."""
     same_speed: tuple[str, ...] = ()
@@ -78,6 +80,10 @@ class Stage:
         """Return where most of its work is done."""
         names = self.devices(settings)
         return str(value_at(settings, names[0])) if names else "cpu"
+
+    def runs_model(self, settings: Settings) -> bool:
+        """Say whether the denoiser runs, where compute.device says."""
+        return "compute.device" in self.devices(settings)
 
     def run(self, context: StageContext) -> None:
         """Fill the artifact's folder, or do a share of that."""

@@ -139,7 +139,7 @@ STAGES: dict[str, Stage] = {
         Stage("tune", "search the alpha that turns images to each option, with alpha=auto", kind="end",
               part_of=lambda s: s.images is None and bool(_tuned(s)),
               needs=lambda s: method_named(s.method.name).parents, reads=_tuning,
-              makes=("images",), asks=("labeler",), **DENOISING),
+              makes=("images",), at_most=lambda s: True, asks=("labeler",), **DENOISING),
         Stage("originals", "make the unsteered evaluation images", kind="root",
               reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
         Stage("assign", "say which option each evaluation image gets, so that few have to change", kind="step",
@@ -152,7 +152,7 @@ STAGES: dict[str, Stage] = {
               needs=lambda s: (*method_named(s.method.name).parents, *_tuned(s), *_unsteered(s)),
               reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *(
                   name for name in method_named(s.method.name).reads if name.split(".")[0] not in ("alpha", "method"))),
-              makes=("images",), shared=True, **DENOISING),
+              makes=("images",), at_most=is_least_change, shared=True, **DENOISING),
         Stage("evaluate", "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift", kind="result",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("originals", "steer"),
               reads=lambda s: (*JUDGING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"),

@@ -36,6 +36,8 @@ class Item:
     """Bytes of the pictures still to be written; None if unknown."""
     at_most: bool = False
     """Whether that is a bound."""
+    work_at_most: bool = False
+    """Whether the work is a bound."""
     seconds: float | None = 0.0
     """Of one device; None if unknown."""
     shared: bool = False
@@ -114,7 +116,8 @@ class Plan:
         if each is None and (size := picture_size(settings.model, outline)):
             each, at_most = 3.0 * size[0] * size[1], True
         pictures = None if each is None else each * work.num_pictures
-        return Item(stage.name, False, work, kept, pictures, at_most, seconds, stage.shared, problem)
+        bounds = (at_most, stage.at_most(settings))
+        return Item(stage.name, False, work, kept, pictures, *bounds, seconds, stage.shared, problem)
 
     def _has_prefix(self, keys: Keys, work: Workload) -> bool:
         """Say whether a job finds the steps before the first steered one; if not, it keeps them from now on."""

@@ -33,7 +33,7 @@ class Rates:
 
     def seconds(self, stage: Stage, settings: Settings, work: Workload) -> float | None:
         """Return how long a stage's work takes one device, None if nothing like it was measured here."""
-        if stage.makes:
+        if stage.makes or work.passes:
             rate = self._seconds_per_pass(stage, settings)
             return None if rate is None else rate * work.passes
         if work.values is None:

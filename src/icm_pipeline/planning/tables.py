@@ -60,15 +60,16 @@ def _cells(items: list[Item]) -> list[str]:
     if all(item.done for item in items):
         return [_state(items), *[""] * 7]
     works = [item.work for item in items]
+    bound = "<= " if any(item.work_at_most for item in items) else ""
     return [
         _state(items),
-        _count(work.num_images for work in works),
-        _count(work.passes for work in works),
+        bound + _count(work.num_images for work in works),
+        bound + _count(work.passes for work in works),
         _count(work.num_probes or 0 for work in works),
         _disk(items),
         _known(size_text, [work.memory for work in works], max),
         _known(size_text, [work.device_memory for work in works], max),
-        _known(time_text, [item.seconds for item in items]),
+        _bounded(bound, _known(time_text, [item.seconds for item in items])),
     ]
 
 
@@ -153,7 +154,10 @@ def _count(numbers: Iterable[int]) -> str:
 
 def _disk(items: list[Item]) -> str:
     bound = "<= " if any(item.at_most for item in items) else ""
-    told = _known(size_text, [item.disk for item in items])
+    return _bounded(bound, _known(size_text, [item.disk for item in items]))
+
+
+def _bounded(bound: str, told: str) -> str:
     return told if told in ("", "?") else bound + told
 
 
