@@ -7,8 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from icm_pipeline.generation.jobs import steps_to_read
 from icm_pipeline.localization import foretelling
-from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read, steps_to_read
+from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read
 from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.machine.threads import limited_threads
 

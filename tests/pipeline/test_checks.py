@@ -74,3 +74,27 @@ def test_a_sweep_goes_with_the_report_only(settings_with: Compose, stage: str) -
 def test_folders_go_with_the_stages_that_judge_them(settings_with: Compose, words: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         check_stage(settings_with(*words))
+
+
+LEAST = "method.assignment=least_change"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["method.look=15"], r"method\.look=15: images can be foretold only after 1, .* 10 of the 20 steps"),
+        (["method.look=6", "timesteps.count=5"], r"method\.look=6: .* only after 1, 5, 9 of the 20 steps"),
+        (["method.look=auto", "timesteps.start=0.5"], r"method\.look=auto: .* after none of the 20 steps"),
+        (["method.look=auto", "method.first_step=10"], r"after none .* from method\.first_step=10 on"),
+    ],
+)
+def test_a_look_that_no_reader_will_serve_is_refused_before_anything_is_made(
+    settings_with: Compose, words: list[str], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check_stage(settings_with(LEAST, *words))
+
+
+@pytest.mark.parametrize("words", [["method.look=5", "timesteps.count=5"], ["method.look=10"], ["method.look=auto"]])
+def test_a_look_at_a_recorded_step_of_the_first_half_is_accepted(settings_with: Compose, words: list[str]) -> None:
+    check_stage(settings_with(LEAST, *words))

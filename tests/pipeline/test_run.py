@@ -15,9 +15,9 @@ from PIL import Image
 
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
-from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.stage import Stage, StageContext
 from icm_pipeline.pipeline.table import STAGES, stages_of
-from icm_pipeline.store.artifacts import ArtifactError
+from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.tracking.base import NoTracker
 
@@ -416,6 +416,22 @@ def test_all_runs_every_stage_in_order(pipeline_of: Callable[..., Pipeline], mad
     artifact = pipeline_of().run("all")
     assert made == ORDER
     assert artifact.stage == "report"
+
+
+def test_all_ends_at_what_serves_no_later_stage_and_keeps_it(
+    pipeline_of: Callable[..., Pipeline], made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(stage: Stage, settings: Settings, artifact: Artifact) -> None:
+        if stage.name == "foretell":
+            raise ValueError("none is good enough")
+
+    monkeypatch.setattr(Stage, "check", refuse)
+    pipeline = pipeline_of("method.assignment=least_change", "method.look=auto")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="none is good enough"):
+            pipeline.run("all")
+    assert made == ["generate", "label", "probe", "foretell"]
+    assert pipeline.run("foretell") == pipeline.find("foretell") is not None
 
 
 def test_what_an_earlier_format_made_is_made_again_and_the_log_says_so_once(

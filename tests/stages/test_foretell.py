@@ -115,3 +115,14 @@ def test_without_an_early_step_or_enough_images_it_refuses(run: Run) -> None:
     rare = np.where(np.arange(80) < 5, 1, 0)
     with pytest.raises(ValueError, match="too few of man"):
         run(rare, told_from(rare, 0))
+
+
+def test_readers_of_which_none_is_good_enough_are_kept_and_refused(
+    run: Run, settings_with: Compose, tmp_path: Path
+) -> None:
+    run(drawn(), told_from(drawn(), 2))  # not before the second half
+    artifact = Artifact(tmp_path / "foretell", Manifest("", "2", files={"readers.safetensors": FileEntry(0, "")}))
+    least = "method.assignment=least_change"
+    with pytest.raises(ValueError, match="look=auto: no reader"):
+        foretell.check(settings_with(least, "method.look=auto"), artifact)
+    foretell.check(settings_with(least, "method.look=6"), artifact)

@@ -1,6 +1,7 @@
 """From an attribute to jobs: one image each, with its prompt and its own seed."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,3 +90,8 @@ def recorded_steps(settings: Settings) -> list[int]:
     if count is None or count >= len(steps):
         return list(steps)
     return [steps[slot * len(steps) // count] for slot in range(count)]
+
+
+def steps_to_read(steps: Sequence[int], num_steps: int) -> list[int]:
+    """Return the indices of the recorded steps in the first half of a run, where foretelling pays."""
+    return [index for index, step in enumerate(steps) if step < num_steps // 2]

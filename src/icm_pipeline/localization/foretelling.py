@@ -80,11 +80,6 @@ def layers_to_read(kinds: Mapping[str, str]) -> list[str]:
     return [layer for layer, kind in kinds.items() if kind == READ] or list(kinds)
 
 
-def steps_to_read(steps: Sequence[int], num_steps: int) -> list[int]:
-    """Return the indices of the recorded steps in the first half of a run, where foretelling pays."""
-    return [index for index, step in enumerate(steps) if step < num_steps // 2]
-
-
 def fit_foretellings(
     read: Callable[[str], Pooled], layers: Sequence[str], steps: Sequence[int], labels: Ints, *, seed: int,
     groups: Ints | None = None, device: str = "cpu", names: Sequence[str] | None = None,

@@ -18,8 +18,9 @@ import torch
 
 from icm_pipeline.arrays import Ints
 from icm_pipeline.config.choices import DIRECTIONS
+from icm_pipeline.generation.jobs import steps_to_read
 from icm_pipeline.hooks.recording import RecordedAt, Recording
-from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read, steps_to_read
+from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read
 from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.localization.probes import LayerProbes, fit_layers, split_samples
 from icm_pipeline.methods.readers import Reader

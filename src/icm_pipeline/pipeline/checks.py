@@ -3,6 +3,7 @@
 from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.jobs import recorded_steps, steps_to_read
 from icm_pipeline.methods.registry import check_method, method_named
 from icm_pipeline.pipeline.table import COMMANDS, STAGES
 
@@ -16,6 +17,7 @@ def check_stage(settings: Settings) -> None:
         raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *COMMANDS])}.")
     check_method(settings)
     _check_alpha(settings)
+    _check_look(settings)
     if settings.sweep is not None and name != "report":
         raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={name}.")
     if settings.images is not None and not (stage and stage.images):
@@ -41,6 +43,22 @@ def _check_alpha(settings: Settings) -> None:
     if "probe" not in method.needs:
         raise ConfigError(
             f"alpha=auto is searched by the probes' labels, which method={method.name} has not: give a number."
+        )
+
+
+def _check_look(settings: Settings) -> None:
+    """Refuse to read images after a number of steps for which nothing foretells them."""
+    look, num_steps, recorded = settings.method.look, settings.model.num_steps, recorded_steps(settings)
+    if look is None:
+        return
+    numbers = [recorded[index] + 1 for index in steps_to_read(recorded, num_steps)]
+    numbers = [number for number in numbers if number > settings.method.first_step]
+    if not numbers or look not in ("auto", *numbers):
+        found = f"only after {', '.join(map(str, numbers))}" if numbers else "after none"
+        raise ConfigError(
+            f"method.look={look}: images can be foretold {found} of the {num_steps} steps: recorded steps of the first "
+            f"half, from method.first_step={settings.method.first_step} on. Choose another look, record every step "
+            "(timesteps=all), or set method.look=null, which judges finished originals."
         )
 
 

@@ -91,6 +91,8 @@ class Pipeline:
         for number, name in enumerate(stages, 1):
             with placed(number, len(stages)):
                 artifact = self._run_stage(name, helps=True)
+                if artifact is not None:
+                    STAGES[name].check(self.settings, artifact)
         return artifact
 
     def track(self, artifact: Artifact) -> None:

@@ -1,7 +1,8 @@
 """What a stage is: one row of table.py and one file, stages/<name>.py, which is imported when it is first asked for.
 
 The file defines `run(context)`, which fills the artifact's folder. It may define `work(settings, outline)`, what that
-takes, for `stage=plan`, and `show(tracker, artifact)`, what the dashboard shows of the artifact.
+takes, for `stage=plan`, `show(tracker, artifact)`, what the dashboard shows of the artifact, and `check(settings,
+artifact)`, which raises ValueError where the artifact is of no use to what follows, before that is made.
 """
 
 from collections.abc import Callable
@@ -97,6 +98,11 @@ class Stage:
         """Log what is particular to the stage's artifacts."""
         if hasattr(self._file, "show"):
             self._file.show(tracker, artifact)
+
+    def check(self, settings: Settings, artifact: Artifact) -> None:
+        """Raise ValueError if the artifact, good as it is, serves no later stage under these settings."""
+        if hasattr(self._file, "check"):
+            self._file.check(settings, artifact)
 
     @property
     def _file(self) -> ModuleType:

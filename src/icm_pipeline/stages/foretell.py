@@ -5,20 +5,19 @@ import logging
 import numpy as np
 
 from icm_pipeline.config.schema import OutlineConfig, Settings
-from icm_pipeline.generation.jobs import probe_jobs, recorded_steps
+from icm_pipeline.generation.jobs import probe_jobs, recorded_steps, steps_to_read
 from icm_pipeline.images.activations import read_activations, read_recording
 from icm_pipeline.localization.foretelling import (
     MEMORY,
     fit_foretellings,
     layers_to_read,
     memory_of_step,
-    steps_to_read,
 )
 from icm_pipeline.localization.probes import give_memory_back
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.methods.fitting import reader_of
-from icm_pipeline.methods.readers import FILE_NAME, GOOD_ENOUGH, Reader, save_readers
+from icm_pipeline.methods.readers import FILE_NAME, GOOD_ENOUGH, Reader, load_readers, reader_at, save_readers
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, width_sum
 from icm_pipeline.progress import working
@@ -65,6 +64,11 @@ def run(context: StageContext) -> None:
     foretold = Foretold(int(seen.sum()), float(np.bincount(labels[seen]).max() / seen.sum()), readings)
     foretold.write(context.folder)
     log.info("foretell: on %d images, chance %.3f: %s", foretold.num_images, foretold.chance, _verdict(readings))
+
+
+def check(settings: Settings, artifact: Artifact) -> None:
+    """Refuse to go on where no reader does what method.look asks for."""
+    reader_at(load_readers(artifact.path(FILE_NAME)), settings.method.look, settings.method.first_step)
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
