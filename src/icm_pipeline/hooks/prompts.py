@@ -39,6 +39,9 @@ class SeenPrompts:
             self._texts, self._is_seen = texts, True
 
     def tell_number(self, num_images: int) -> None:
+        """Take how many images a call makes; told again before other prompts, it is of a call that has none."""
+        if self._num_images:
+            self.begin()
         self._num_images = num_images
 
 

@@ -39,7 +39,7 @@ class Snapshot:
             _random(device).set_rng_state(state, *_argument(device))
 
 
-class Draws(TorchDispatchMode):  # type: ignore[misc]
+class Draws(TorchDispatchMode):
     """Notes whether its thread draws from torch's own generators while it is entered."""
 
     has_drawn = False
