@@ -1,7 +1,9 @@
 """A run that is looked at and rewound: who is not changed is the plain picture, who is changed the steered one."""
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,6 +131,30 @@ def test_flow_schedulers_that_draw_from_torchs_own_generator_are_rewound_with_it
     check(pipe, range(0, 2), lambda: make(pipe, "sd3"), [SOME])
 
 
+def draw_elsewhere() -> None:
+    """Draw from torch's own generator in another thread."""
+    thread = threading.Thread(target=torch.rand, args=(3,))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_what_other_threads_draw_meanwhile_stays_drawn(pipe: Any, monkeypatch: pytest.MonkeyPatch, eta: float) -> None:
+    """Else they would draw the same noise again; this scheduler draws nothing, or from the call's generator."""
+    states: list[Tensor] = []
+    step = pipe.scheduler.step
+
+    @wraps(step)
+    def stepping(*args: Any, **kwargs: Any) -> Any:
+        states.append(torch.get_rng_state())
+        draw_elsewhere()
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(pipe.scheduler, "step", stepping)
+    looked(pipe, Chosen(range(1, 3), SOME), lambda: make(pipe, eta=eta))
+    assert len(states) == len({bytes(state.numpy()) for state in states}) == 7
+
+
 def test_an_object_that_a_scheduler_makes_on_the_way_is_not_thrown_away(pipe: Any, own_scheduler: Any) -> None:
     """As the sampler of a Brownian path, which gives the same noise for the same step."""
 
@@ -160,7 +186,7 @@ def test_a_snapshot_is_put_back_whatever_was_written_into_meanwhile() -> None:
     scheduler.count += 1
     scheduler.by_name["a"] += 1
     scheduler.index, scheduler.made, scheduler.method = 3, 1.0, len
-    taken.put_back(scheduler)
+    taken.put_back(scheduler, has_drawn=True)
     assert torch.equal(torch.stack(scheduler.ets), torch.zeros(1, 2))
     assert not scheduler.count.any()
     assert not scheduler.by_name["a"].any()

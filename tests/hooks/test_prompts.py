@@ -1,5 +1,6 @@
 """A pipeline's prompts are known for each of its images, whatever the family and however they are given."""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -43,12 +44,31 @@ def test_pipelines_that_begin_from_a_picture_tell_theirs(name: str) -> None:
     assert seen.prompts == ["a face", "a face"]
 
 
-def test_embeddings_have_no_text_and_a_text_of_the_call_before_is_forgotten() -> None:
-    pipe = build("sd")
+@pytest.mark.parametrize("name", BUILDERS)
+def test_embeddings_have_no_text_and_a_text_of_the_call_before_is_forgotten(name: str) -> None:
+    pipe = build(name)
+    embeddings = encoded(pipe, name)
     with prompts_seen(pipe) as seen:
-        embeddings = pipe.encode_prompt("a male nurse", "cpu", 1, False)[0]
-        run(pipe, "sd", None, prompt_embeds=embeddings, guidance_scale=1.0)
-        assert seen.prompts is None
+        for _ in range(2):
+            run(pipe, name, "a male nurse", guidance_scale=1.0)
+            assert seen.prompts == ["a male nurse"]
+            run(pipe, name, None, **embeddings, guidance_scale=0.0)
+            assert seen.prompts is None
+
+
+def encoded(pipe: Any, name: str) -> dict[str, Any]:
+    """Return what a call takes in a prompt's place."""
+    required = {"device": "cpu", "num_images_per_prompt": 1, "prompt_2": None, "prompt_3": None}
+    known = inspect.signature(pipe.encode_prompt).parameters
+    given = {key: value for key, value in {**required, "do_classifier_free_guidance": False}.items() if key in known}
+    with torch.no_grad():
+        found = pipe.encode_prompt("a face", **given)
+    if name in ("sdxl", "sd3"):
+        return {"prompt_embeds": found[0], "pooled_prompt_embeds": found[2]}
+    if name == "flux":
+        return {"prompt_embeds": found[0], "pooled_prompt_embeds": found[1]}
+    masked = {"prompt_attention_mask": found[1]} if name in ("sana", "pixart") else {}
+    return {"prompt_embeds": found[0], **masked}
 
 
 def test_a_call_that_fails_leaves_its_prompt_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,6 +231,10 @@ def test_auto_looks_until_every_attribute_has_a_reader_that_is_good_enough(pipe:
     with icm_pipeline.steer(pipe, [gender, later], shares=QUARTERS) as looks:
         run(pipe)
     assert looks[0].readers == (gender.readers[1], later.readers[1])
+    early = replace(gender, readers=(gender.readers[0], replace(gender.readers[1], accuracy=0.6)))
+    refused = icm_pipeline.steer(pipe, [early, later], shares=QUARTERS)
+    with pytest.raises(ValueError, match="read after 4 steps, as another asks, and gender has no reader"), refused:
+        run(pipe)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,14 @@ def test_auto_looks_at_least_at_the_first_steered_step(pipe: Any, vectors: Steer
     assert looks[0].reader is vectors.readers[1]
 
 
+def test_auto_says_so_where_no_good_reader_reads_the_window(pipe: Any, vectors: SteeringVectors) -> None:
+    good_early = [replace(reader, accuracy=1.6 - reader.accuracy) for reader in vectors.readers]
+    for used, first in ((vectors, 4), (replace(vectors, readers=tuple(good_early)), 3)):
+        refused = icm_pipeline.steer(pipe, used, shares=HALVES, window=(first, None))
+        with pytest.raises(ValueError, match=rf"look=auto: steering begins at step {first} of this run's 6"), refused:
+            run(pipe)
+
+
 def test_a_dictionary_of_shares_is_for_each_call_and_a_balance_for_all(pipe: Any, vectors: SteeringVectors) -> None:
     plain = [alone(pipe, seed) for seed in range(6)]
     with icm_pipeline.steer(pipe, vectors, shares=HALVES, look=2) as looks:

@@ -80,6 +80,20 @@ def test_auto_takes_the_first_that_is_good_enough() -> None:
     assert reader_for(readers, "auto", levels_of(20)) == (2, readers[1])
 
 
+def test_auto_reads_no_earlier_than_asked_and_by_no_poorer_reader() -> None:
+    readers = readers_of([0.6, 0.9, 0.8, 0.95])
+    assert reader_for(readers, "auto", levels_of(20), 2) == (4, readers[3])
+    with pytest.raises(ValueError, match=r"look=auto: steering begins at step 4 of this run's 20, .* step 1, 3\)"):
+        reader_for(readers, "auto", levels_of(20), 4)
+
+
+def test_auto_leaves_out_readers_of_other_noise_levels_than_the_runs() -> None:
+    with pytest.raises(ValueError, match=r"look=auto: .* this run's 2, and no reader that foretells 90%"):
+        reader_for(readers_of([0.6, 0.7, 0.8, 0.95]), "auto", levels_of(2))
+    readers = readers_of([0.6] * 3 + [0.95] * 7)
+    assert reader_for(readers, "auto", levels_of(2)) == (2, readers[9])
+
+
 def test_auto_says_what_there_is_where_none_is_good_enough() -> None:
     message = r"no reader foretells 90% .* 0\.60 after 1, 0\.85 after 2 steps\).*method\.look=null"
     with pytest.raises(ValueError, match=message):

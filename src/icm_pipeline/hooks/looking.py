@@ -9,7 +9,7 @@ pipeline comes to the same latents, to the bit.
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from icm_pipeline.hooks.reached import note_computed
 from icm_pipeline.hooks.recording import Recorder, Recording
 from icm_pipeline.hooks.repeats import Repeats, Schedule, repeated
 from icm_pipeline.hooks.rows import Rows, compute_only, computed_images, detached
-from icm_pipeline.hooks.snapshots import Snapshot, snapshot
+from icm_pipeline.hooks.snapshots import Draws, Snapshot, snapshot
 from icm_pipeline.hooks.wrapping import wrapped
 
 
@@ -95,6 +95,7 @@ class _Looking:
         self._recorder: Recorder | None = None
         self._choice: Choice | None = None
         self._snapshot: Snapshot | None = None
+        self._draws = Draws()
         self._kept: dict[tuple[int, int], Any] = {}  # by pass, and call in the pass
         self._scale: Any = None  # of a ControlNet
 
@@ -186,15 +187,14 @@ class _Looking:
         """Let the scheduler step; note its state where the repeated passes begin, and set it back to that."""
         self.repeats.restore()
         place, end, again = self.clock.place, self.repeats.num_before, self.repeats.num_repeated
-        if place not in (end - again, end - 1, end, end + again - 1):
-            return step(*args, **kwargs)
         given = inspect.signature(step).bind(*args, **kwargs).arguments
         if place == end:
             self._check_repeated(given)
         if place == end - again:
             self._check_whole(given["sample"])
             self._snapshot = snapshot(self._backbone.pipe.scheduler, given["sample"], given.get("generator"))
-        result = step(*args, **kwargs)
+        with self._draws if end - again <= place < end else nullcontext():
+            result = step(*args, **kwargs)
         if place == end - 1:
             return self._rewound(result)
         if place == end + again - 1:
@@ -229,7 +229,7 @@ class _Looking:
         self._choice, self._recorder = self._plan.decide(self._recorder.recording(), self.clock), None
         images = sorted(self._choice.images)
         compute_only(self._backbone.denoiser, None if len(images) == self.clock.num_images else images)
-        self._snapshot.put_back(self._backbone.pipe.scheduler)
+        self._snapshot.put_back(self._backbone.pipe.scheduler, self._draws.has_drawn)
         latents = self._snapshot.sample.clone()
         return (latents, *result[1:]) if isinstance(result, tuple) else replace(result, prev_sample=latents)
 

@@ -23,6 +23,11 @@ class SeenPrompts:
         self._is_seen = False
 
     @property
+    def is_numbered(self) -> bool:
+        """Whether the call has latents."""
+        return self._num_images > 0
+
+    @property
     def prompts(self) -> list[str] | None:
         """The prompt of each image [n]; None before there are latents and where only embeddings were given.
 
@@ -47,7 +52,7 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
     """Read the prompts of each call of a pipeline while the context lasts, with those of several images repeated.
 
     A call begins where the pipeline checks its inputs or, where it has no such method, encodes its prompts, the
-    negative ones along with them.
+    negative ones along with them, or prepares latents again without having encoded any.
 
     Example:
         with prompts_seen(pipe) as seen:
@@ -67,6 +72,8 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
         return encode_prompt(*args, **kwargs)
 
     def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not checks and seen.is_numbered:
+            seen.begin()
         result = prepare_latents(*args, **kwargs)
         seen.tell_number(len(result[0] if isinstance(result, tuple) else result))
         return result

@@ -2,6 +2,7 @@
 
 Schedulers keep a history (multistep, Heun), count their steps and draw noise; all of it lies in their attributes and in
 the generators. Objects of other kinds, as a sampler that gives the same noise for the same step, stay as they are.
+Torch's own generators belong to all threads: they are set back only where this thread's scheduler drew from them.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 PLAIN = (type(None), bool, int, float, str, np.generic, torch.device, torch.dtype)
 
@@ -25,15 +27,28 @@ class Snapshot:
     default_states: list[tuple[torch.device, Tensor]]
     """Of the generators that are torch's own."""
 
-    def put_back(self, scheduler: Any) -> None:
+    def put_back(self, scheduler: Any, has_drawn: bool) -> None:
+        """Set all back; has_drawn: whether the scheduler drew from torch's own generators since."""
         own = vars(scheduler)
         for name in [name for name, value in own.items() if _is_data(value) and name not in self.state]:
             del own[name]
         own.update({name: value for name, value in self.state.items() if _is_data(own.get(name))})
         for generator, state in self.generators:
             generator.set_state(state)
-        for device, state in self.default_states:
+        for device, state in self.default_states if has_drawn else ():
             _random(device).set_rng_state(state, *_argument(device))
+
+
+class Draws(TorchDispatchMode):
+    """Notes whether its thread draws from torch's own generators while it is entered."""
+
+    has_drawn = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
+            self.has_drawn = True
+        return func(*args, **kwargs)
 
 
 def snapshot(scheduler: Any, sample: Tensor, generator: Any) -> Snapshot:

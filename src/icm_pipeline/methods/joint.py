@@ -27,7 +27,7 @@ from icm_pipeline.methods.cells import Cell, every_cell, least_change_of_cells, 
 from icm_pipeline.methods.looking import alphas_of, check_look, reader_after
 from icm_pipeline.methods.naming import named_options
 from icm_pipeline.methods.orthogonal import orthogonal, overlaps
-from icm_pipeline.methods.readers import Reader
+from icm_pipeline.methods.readers import Reader, good_ones, reader_near
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
@@ -159,15 +159,17 @@ class LookAndSteerJointly:
         num_steps = schedule.steps[-1] + 1
         levels = [schedule.level_of(step) for step in range(num_steps)]
         first = min(strength.window(num_steps).start for strength in self._attributes.strengths)
-        until = max(self._after(each, self._look, first, levels)[0] for each in self._vectors)
-        self._readers = [self._after(each, until, first, levels)[1] for each in self._vectors]
+        found = [self._after(each, first, levels) for each in self._vectors]
+        until = max(steps for steps, _ in found)
+        self._readers = [
+            reader if steps == until else _good_reader(each, until, levels)
+            for each, (steps, reader) in zip(self._vectors, found, strict=True)
+        ]
         return range(first, until)
 
-    def _after(
-        self, vectors: SteeringVectors, look: int | str, first: int, levels: Sequence[float]
-    ) -> tuple[int, Reader]:
+    def _after(self, vectors: SteeringVectors, first: int, levels: Sequence[float]) -> tuple[int, Reader]:
         with _of_attribute(vectors):
-            return reader_after(vectors.readers, look, first, levels)
+            return reader_after(vectors.readers, self._look, first, levels)
 
     def decide(self, recording: Recording, clock: StepClock) -> Choice:
         """Read every attribute, assign cells by the shares, and choose what each image does not show of its own."""
@@ -231,6 +233,17 @@ class LookAndSteerJointly:
             self._shares.count(np.array([order.index(cell) for cell in cells], np.int64))
         self.looks.append(look)
         self._pending = None
+
+
+def _good_reader(vectors: SteeringVectors, until: int, levels: Sequence[float]) -> Reader:
+    """Return what look=auto takes after so many steps, which another attribute asked for."""
+    reader = reader_near(good_ones(vectors.readers), levels[until - 1])
+    if reader is None:
+        raise ValueError(
+            f"look=auto: all attributes are read after {until} steps, as another asks, and {vectors.attribute} has no "
+            "reader of that step that is good enough: give a number of steps."
+        )
+    return reader
 
 
 def _check(vectors: Sequence[SteeringVectors]) -> None:

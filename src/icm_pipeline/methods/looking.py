@@ -126,8 +126,7 @@ def reader_after(readers: Sequence[Reader], look: int | str, first: int, levels:
             f"look={look} ends before steering begins, at step {first}, so that there is nothing to rewind: "
             f"look at {first + 1} steps or more, or let the window begin earlier."
         )
-    until, reader = reader_for(readers, look, levels)
-    return (until, reader) if until > first else reader_for(readers, first + 1, levels)
+    return reader_for(readers, look, levels, first)
 
 
 def alphas_of(options: Ints, strength: Strength, own: Floats | None) -> Floats:

@@ -71,11 +71,19 @@ def _apart(level: float, other: float) -> float:
     return abs(math.asin(min(1.0, level)) - math.asin(min(1.0, other)))
 
 
-def reader_for(readers: Sequence[Reader], look: int | str, levels: Sequence[float]) -> tuple[int, Reader]:
+def reader_near(readers: Sequence[Reader], level: float) -> Reader | None:
+    """Return the reader whose noise level is nearest, None where all are FAR."""
+    near = [reader for reader in readers if _apart(reader.noise_level, level) <= FAR]
+    return near[nearest_level([each.noise_level for each in near], level)] if near else None
+
+
+def reader_for(
+    readers: Sequence[Reader], look: int | str, levels: Sequence[float], first_step: int = 0
+) -> tuple[int, Reader]:
     """Return after how many steps of a run to read, and what reads the last of them.
 
-    look: a number of steps, or auto for the first reader that is right in GOOD_ENOUGH of held-out images; levels: the
-    noise levels of the run's steps.
+    look: a number of steps, or auto for the first reader that is right in GOOD_ENOUGH of held-out images and reads
+    first_step or a later one; levels: the noise levels of the run's steps.
 
     Raises ValueError without readers, for a look that is no step of the run or that none of them reads, and for auto
     where none is good enough.
@@ -86,12 +94,11 @@ def reader_for(readers: Sequence[Reader], look: int | str, levels: Sequence[floa
             "made without method.look. Make them again with method.look=auto, or by fit_vectors."
         )
     if look == "auto":
-        reader = _good_enough(readers)
-        return nearest_level(levels, reader.noise_level) + 1, reader
+        return _first_good(readers, levels, first_step)
     if isinstance(look, bool) or not isinstance(look, int) or not 1 <= look <= len(levels):
         raise ValueError(f"look={look!r}: give a number of steps from 1 to {len(levels)}, the run's, or auto.")
-    reader = readers[nearest_level([each.noise_level for each in readers], levels[look - 1])]
-    if _apart(reader.noise_level, levels[look - 1]) > FAR:
+    reader = reader_near(readers, levels[look - 1])
+    if reader is None:
         first, last = (nearest_level(levels, each.noise_level) + 1 for each in (readers[0], readers[-1]))
         raise ValueError(f"look={look}: the readers were made for {first} to {last} of this run's {len(levels)} steps.")
     return look, reader
@@ -109,6 +116,26 @@ def reader_at(readers: Sequence[Reader], look: int | str, first_step: int = 0) -
     if look not in found:
         raise ValueError(f"look={look}: there are readers after {', '.join(map(str, found))} steps.")
     return found[int(look)]
+
+
+def good_ones(readers: Sequence[Reader]) -> list[Reader]:
+    """Return those that look=auto may take."""
+    return [reader for reader in readers if reader.accuracy >= GOOD_ENOUGH]
+
+
+def _first_good(readers: Sequence[Reader], levels: Sequence[float], first_step: int) -> tuple[int, Reader]:
+    """Return what look=auto takes; raises ValueError where no reader is good enough or none of these reads the run."""
+    _good_enough(readers)
+    steps = [(nearest_level(levels, reader.noise_level), reader) for reader in good_ones(readers)]
+    for step, reader in steps:
+        if step >= first_step and _apart(reader.noise_level, levels[step]) <= FAR:
+            return step + 1, reader
+    raise ValueError(
+        f"look=auto: steering begins at step {first_step} of this run's {len(levels)}, and no reader that foretells "
+        f"{GOOD_ENOUGH:.0%} of the finished images reads that step or a later one (they read what is nearest to step "
+        f"{', '.join(str(step) for step, _ in steps)}). Let the window begin earlier, or make vectors on a schedule "
+        "like this one."
+    )
 
 
 def _good_enough(readers: Sequence[Reader]) -> Reader:
