@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +100,20 @@ def test_a_balance_goes_on_from_its_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["balance.json"]
 
 
+def test_numbers_of_numpy_are_taken_as_they_are_written_and_saved(tmp_path: Path) -> None:
+    fifths = {"a": np.float32(0.2), "b": np.float32(0.8)}
+    balance = Balance(fifths, {"a": np.int64(2), "b": np.uint8(8)})
+    assert balance.shares == {"a": 0.2, "b": 0.8}
+    balance.save(tmp_path / "balance.json")
+    assert Balance.read(tmp_path / "balance.json").counts == {"a": 2, "b": 8}
+
+
+@pytest.mark.parametrize("counts", [[1, 2], {"woman": 1.0}, {"woman": -1}, {"child": 1}, {"woman": np.float64(1)}])
+def test_counts_that_are_no_numbers_of_images_are_refused(counts: Any) -> None:
+    with pytest.raises(ValueError, match="give how many images, 0 or more, for woman, man"):
+        Balance(HALVES, counts)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "3", '{"shares": {"a": 1}}', '{"shares": [1], "counts": {}}',
@@ -125,8 +140,10 @@ def test_a_missing_file_is_told_by_its_name(tmp_path: Path) -> None:
         ({"woman": 1.5, "man": -0.5}, "a share from 0 to 1"),
         ({"woman": float("nan"), "man": 0.5}, "a share from 0 to 1"),
         ({"woman": "half", "man": 0.5}, "a share from 0 to 1"),
+        ([0.5, 0.5], r"shares=\[0\.5, 0\.5\]: say which option each is of"),
+        (0.5, "say which option each is of"),
     ],
 )
-def test_shares_that_do_not_make_one_are_refused(shares: dict[str, float], message: str) -> None:
+def test_shares_that_do_not_make_one_are_refused(shares: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Balance(shares)

@@ -251,6 +251,8 @@ def test_auto_looks_until_every_attribute_has_a_reader_that_is_good_enough(pipe:
         ({"shares": {**QUARTERS, ("old", "man"): 0.0}}, r"unknown: \('old', 'man'\)"),
         ({"shares": {"woman": 0.5, "man": 0.5}}, r"missing: .*unknown: 'woman', 'man'"),
         ({"shares": Balance({"woman": 0.5, "man": 0.5})}, "unknown: 'woman', 'man'"),
+        ({"shares": [0.25] * 4}, "say which option each is of"),
+        ({"shares": 0.25}, "say which option each is of"),
         ({"shares": dict.fromkeys(CELLS, 0.3)}, r"add up to 1\.2"),
         ({"shares": QUARTERS, "look": 0}, "gender: look=0: give a number of steps"),
     ],

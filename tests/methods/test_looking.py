@@ -280,6 +280,7 @@ def test_steering_another_way_around_a_look_stays_as_it_is(pipe: Any, vectors: S
         ({"shares": {"woman": 0.5, "child": 0.5}}, "give one for each of woman, man, and no other"),
         ({"shares": {"woman": 0.5, "man": 0.3, "child": 0.2}}, "give one for each of woman, man"),
         ({"shares": Balance({"a": 0.5, "b": 0.5})}, "shares of a, b: give one for each of woman, man"),
+        ({"shares": [0.5, 0.5]}, "say which option each is of"),
         ({"shares": HALVES, "look": 0}, "look=0: give a number of steps"),
         ({"shares": HALVES, "look": 2.5}, r"look=2\.5: give a number of steps"),
         ({"shares": HALVES, "look": "soon"}, "look='soon': give a number of steps"),

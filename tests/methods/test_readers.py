@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,7 @@ def test_probabilities_are_those_of_the_logits() -> None:
 def test_a_look_is_read_by_the_reader_of_its_last_step() -> None:
     readers = readers_of([0.6, 0.7, 0.8, 0.95])
     assert reader_for(readers, 3, levels_of(20)) == (3, readers[2])
+    assert reader_for(readers, np.int64(3), levels_of(20)) == (3, readers[2])  # type: ignore[arg-type]
 
 
 def test_a_run_of_another_length_is_read_by_noise_level() -> None:

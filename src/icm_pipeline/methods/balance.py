@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ class Balance:
     def __init__(self, shares: Mapping[Any, float], counts: Mapping[Any, int] | None = None) -> None:
         """Raises ValueError for shares that do not add up to 1 and for counts of other options."""
         self.shares = checked_shares(shares)
-        unknown = [name for name in counts or () if name not in self.shares]
-        if unknown or any(not isinstance(n, int) or n < 0 for n in (counts or {}).values()):
+        counts = {} if counts is None else counts
+        known = isinstance(counts, Mapping) and all(name in self.shares for name in counts)
+        if not known or not all(isinstance(n, Integral) and n >= 0 for n in counts.values()):
             raise ValueError(
                 f"counts={counts}: give how many images, 0 or more, for {', '.join(map(str, self.shares))}."
             )
-        self._counts = {name: (counts or {}).get(name, 0) for name in self.shares}
+        self._counts = {name: int(counts.get(name, 0)) for name in self.shares}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -87,11 +89,23 @@ def _unwritten(values: Any) -> dict[Any, Any]:
 
 def checked_shares(shares: Mapping[Any, float]) -> dict[Any, float]:
     """Return shares by option; raises ValueError unless they are two or more, none negative, and add up to 1."""
-    if not all(isinstance(share, (int, float)) and share >= 0 for share in shares.values()):
+    check_mapping(shares)
+    if not all(isinstance(share, Real) and share >= 0 for share in shares.values()):
         raise ValueError(f"shares={dict(shares)}: give each option a share from 0 to 1.")
     if len(shares) < 2 or abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"shares={dict(shares)} add up to {sum(shares.values()):g}: the shares of all options make 1.")
-    return dict(shares)
+    return {name: _double(share) for name, share in shares.items()}
+
+
+def check_mapping(shares: Any) -> None:
+    """Raise ValueError for shares that do not say which option each is of."""
+    if not isinstance(shares, Mapping):
+        raise ValueError(f'shares={shares!r}: say which option each is of, as {{"woman": 0.5, "man": 0.5}}.')
+
+
+def _double(share: Any) -> float:
+    """Return a share as it is written, so that 0.2 in single precision is 0.2."""
+    return float(str(share) if isinstance(share, np.floating) else share)
 
 
 def bounds(counts: list[int], shares: list[float], num_images: int) -> tuple[Ints, Ints]:

@@ -22,7 +22,7 @@ from icm_pipeline.hooks.looking import Choice
 from icm_pipeline.hooks.prompts import SeenPrompts
 from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.hooks.repeats import Schedule
-from icm_pipeline.methods.balance import Balance
+from icm_pipeline.methods.balance import Balance, check_mapping
 from icm_pipeline.methods.cells import Cell, every_cell, least_change_of_cells, shares_of_cells, shown_options
 from icm_pipeline.methods.looking import alphas_of, check_look, reader_after
 from icm_pipeline.methods.naming import named_options
@@ -135,6 +135,8 @@ class LookAndSteerJointly:
     def __init__(self, attributes: Attributes, shares: Mapping[Cell, float] | Balance, look: int | str) -> None:
         """Raises ValueError for vectors without readers, shares of other cells and a look that cannot be."""
         self._attributes, self._vectors, self._shares = attributes, attributes.vectors, shares
+        if not isinstance(shares, Balance):
+            check_mapping(shares)
         self._cells = shares_of_cells(shares, attributes.options)
         self._look, self._rng = look, np.random.default_rng(0)
         for each in self._vectors:

@@ -6,6 +6,7 @@ names an option are left alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 
@@ -115,13 +116,13 @@ def check_look(look: int | str, readers: Sequence[Reader]) -> None:
     """Raise ValueError for a look that no run can have, and for readers that are missing or not good enough for it."""
     if look == "auto" or not readers:
         reader_for(readers, "auto", [reader.noise_level for reader in readers])
-    elif isinstance(look, bool) or not isinstance(look, int) or look < 1:
+    elif isinstance(look, bool) or not isinstance(look, Integral) or look < 1:
         raise ValueError(f'look={look!r}: give a number of steps, 1 or more, or "auto".')
 
 
 def reader_after(readers: Sequence[Reader], look: int | str, first: int, levels: Sequence[float]) -> tuple[int, Reader]:
     """Return after how many steps of a run to read, behind its first steered one, and what reads the last of them."""
-    if isinstance(look, int) and look <= first:
+    if not isinstance(look, str) and look <= first:
         raise ValueError(
             f"look={look} ends before steering begins, at step {first}, so that there is nothing to rewind: "
             f"look at {first + 1} steps or more, or let the window begin earlier."

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def reader_for(
         )
     if look == "auto":
         return _first_good(readers, levels, first_step)
-    if isinstance(look, bool) or not isinstance(look, int) or not 1 <= look <= len(levels):
+    if isinstance(look, bool) or not isinstance(look, Integral) or not 1 <= look <= len(levels):
         raise ValueError(f"look={look!r}: give a number of steps from 1 to {len(levels)}, the run's, or auto.")
     reader = reader_near(readers, levels[look - 1])
     if reader is None:
