@@ -298,10 +298,11 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     ("change", "message"),
     [
         (lambda v: replace(v, readers=()), "hold no readers"),
+        (lambda v: replace(v, tuned={"man": Tuned(1.0)}), "No alpha was searched for woman; .* man: give alpha="),
         (lambda v: replace(v, readers=v.readers[:1]), r"no reader foretells 90%.* 0\.60 after 2"),
     ],
 )
-def test_vectors_whose_readers_are_missing_or_too_poor_say_so(
+def test_vectors_that_lack_what_is_needed_say_so(
     pipe: Any, vectors: SteeringVectors, change: Callable[[SteeringVectors], SteeringVectors], message: str
 ) -> None:
     with (

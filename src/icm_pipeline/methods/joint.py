@@ -88,9 +88,7 @@ class Attributes:
         names = " and ".join(each.attribute for each in vectors)
         log.info("%s overlap by %s", names, ", ".join(f"{v:.2f} in {layer}" for layer, v in found.items()) or "nothing")
         self.vectors, self.strengths = orthogonal(vectors), list(strengths)
-        self._own_alphas = [
-            np.array([each.alpha_of(name) for name in each.options]) if each.tuned else None for each in vectors
-        ]
+        self._own_alphas = [_own_alphas(each) for each in vectors]
 
     @property
     def layers(self) -> list[str]:
@@ -246,6 +244,12 @@ def _good_reader(vectors: SteeringVectors, until: int, levels: Sequence[float]) 
             "reader of that step that is good enough: give a number of steps."
         )
     return reader
+
+
+def _own_alphas(vectors: SteeringVectors) -> Floats | None:
+    """Return the alphas that were searched for the options; raises ValueError if some lack theirs."""
+    with _of_attribute(vectors):
+        return np.array([vectors.alpha_of(name) for name in vectors.options]) if vectors.tuned else None
 
 
 def _check(vectors: Sequence[SteeringVectors]) -> None:

@@ -48,8 +48,13 @@ class LookAndSteer:
     ) -> None:  # fmt: skip
         """Take the alpha of each option where `alphas` has them, in place of the strength's.
 
-        Raises ValueError for vectors without readers, shares of other options and a look that cannot be."""
+        Raises ValueError for vectors without readers, shares of other options, alphas of some options only and a look
+        that cannot be.
+        """
         check_look(look, vectors.readers)
+        if missing := [name for name in vectors.options if alphas and name not in alphas]:
+            found, lacking = ", ".join(alphas or ()), ", ".join(missing)
+            raise ValueError(f"No alpha was searched for {lacking}; there is one for {found}: give alpha=.")
         self._vectors, self._strength, self._shares, self._look = vectors, strength, shares, look
         self._own_alphas = np.array([alphas[name] for name in vectors.options]) if alphas else None
         self._order = _order(shares, vectors.options)

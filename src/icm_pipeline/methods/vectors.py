@@ -82,7 +82,8 @@ class SteeringVectors:
     def alpha_of(self, option: str) -> float:
         """Return the alpha that was searched for an option; raises ValueError listing those with one."""
         if option not in self.tuned:
-            raise ValueError(f"No alpha was searched for {option!r}; there is one for {', '.join(self.tuned)}.")
+            found = ", ".join(self.tuned)
+            raise ValueError(f"No alpha was searched for {option!r}; there is one for {found}: give alpha=.")
         return self.tuned[option].alpha
 
     def averaged(self) -> "SteeringVectors":
