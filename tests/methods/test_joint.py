@@ -273,7 +273,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(
         (lambda gender, age: [gender, gender], "Two attributes have an option 'man' and 'woman'"),
         (lambda gender, age: [gender, replace(age, options=("man", "old"))], "have an option 'man': give each"),
         (lambda gender, age: [gender, replace(age, readers=())], "age: The vectors hold no readers"),
-        (lambda gender, age: [gender, replace(age, tuned={"old": Tuned(1.0)})], "age: No alpha was searched for 'young'"),
+        (lambda gender, age: [gender, replace(age, tuned={"old": Tuned(1.0)})], "age: No alpha was searched"),
         (lambda gender, age: [gender, replace(in_one_layer((gender, age))[1], directions=gender.directions)],
          "gender and age are all but the same"),
     ],
