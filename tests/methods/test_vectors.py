@@ -188,6 +188,12 @@ def test_a_file_of_an_earlier_version_without_kinds_is_read(vectors: SteeringVec
         ({"format": 2}, "install a newer one"),
         ({"strength": {"alpha": 1.0, "colour": "red"}}, "cannot be read as steering vectors"),
         ({"steps": None}, "cannot be read as steering vectors"),
+        ({"words": ["she", "he"]}, r"cannot be read as steering vectors: .*words=\['she', 'he'\] are not by option"),
+        ({"words": {"woman": "she"}}, "cannot be read as steering vectors: .*the words of woman, 'she', are no list"),
+        ({"words": {"woman": [1]}}, "cannot be read as steering vectors"),
+        ({"tuned": {"woman": {"alpha": "much", "curve": []}}}, "cannot be read as steering vectors: .*alpha='much'"),
+        ({"tuned": {"woman": {"alpha": None, "curve": []}}}, "cannot be read as steering vectors"),
+        ({"tuned": ["woman"]}, "cannot be read as steering vectors"),
     ],
 )
 def test_a_file_with_other_details_is_refused_as_one(

@@ -162,14 +162,26 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
         steps, noise_levels, options = (tuple(details[name]) for name in ("steps", "noise_levels", "options"))
         return SteeringVectors(
             directions, mean_norms, steps, noise_levels, options, details["model"], details["attribute"], scores,
-            kinds, strength, details.get("made_with", {}), readers, details.get("words", {}),
-            tuned,
+            kinds, strength, details.get("made_with", {}), readers, _words(details.get("words", {})), tuned,
         )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
 
 
+def _words(listed: Any) -> dict[str, list[str]]:
+    """Return {option: [words]}; raises TypeError for anything else, as a text, which would count letter by letter."""
+    if not isinstance(listed, dict):
+        raise TypeError(f"words={listed!r} are not by option")
+    for option, words in listed.items():
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise TypeError(f"the words of {option}, {words!r}, are no list of texts")
+    return listed
+
+
 def _tuned(about: Mapping[str, Any]) -> Tuned:
+    """Return an option's alpha; raises TypeError for one that is no number."""
+    if isinstance(about["alpha"], bool) or not isinstance(about["alpha"], (int, float)):
+        raise TypeError(f"alpha={about['alpha']!r} is no number")
     return Tuned(**{**about, "curve": tuple(Tried(**point) for point in about["curve"])})
 
 
