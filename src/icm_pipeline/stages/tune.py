@@ -26,6 +26,8 @@ from icm_pipeline.pipeline.workload import Workload, passes_per_run
 from icm_pipeline.progress import Work, working
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.tuning import Tuning
+from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.tracking.base import Tracker
 
 AT_ONCE = 8  # steered images between two looks at whether an alpha is decided
 log = logging.getLogger(__name__)
@@ -95,6 +97,15 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
     """At most; the search ends earlier where the answer is clear."""
     num_images = budget_for(len(settings.attribute.options)).most
     return Workload(num_images, passes=num_images * passes_per_run(settings.model.num_steps, settings.model.scheduler))
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    tuning = Tuning.read(artifact)
+    for name, found in tuning.options.items():
+        tracker.metrics({f"tune/alpha/{name}": found.alpha, f"tune/share/{name}": found.share})
+    tracker.metrics({"tune/num_images": tuning.num_images})
+    rows = [[name, at.alpha, at.flips, at.images] for name, found in tuning.options.items() for at in found.curve]
+    tracker.table("tune/curve", ["option", "alpha", "turned", "of"], rows)
 
 
 def _tune(trials: _Trials, jobs: list[Job], option: str, start: float, wanted: float, budget: Budget) -> Tuned:
