@@ -61,6 +61,15 @@ def test_without_words_nothing_is_named() -> None:
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_the_label_texts_of_a_shipped_attribute_name_their_option(
+    compose_settings: Callable[..., Settings], attribute: str
+) -> None:
+    found = compose_settings(f"attribute={attribute}", "world=people").attribute
+    for option in found.words:
+        assert [text for text in found.options[option] if option not in named_options(text, found.words)] == []
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
 @pytest.mark.parametrize("world", ["people", "portraits"])
 def test_the_prompts_of_a_shipped_attribute_name_none_of_its_options(
     compose_settings: Callable[..., Settings], attribute: str, world: str

@@ -15,7 +15,8 @@ from icm_pipeline import api
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.generation.jobs import tuning_jobs
+from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, tuning_jobs
+from icm_pipeline.methods import vectors
 from icm_pipeline.methods.tuning import budget_for
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.checks import check_stage
@@ -123,9 +124,9 @@ def test_a_search_looks_at_no_image_of_a_dataset_and_leaves_nothing_when_it_is_s
     with pytest.raises(KeyboardInterrupt):
         run.run("tune")
     assert run.find("tune") is None
-    jobs = tuning_jobs(run.settings, 30)
-    assert len(jobs) == 30
-    assert seeds <= {job.seed for job in jobs}
+    assert len(tuning_jobs(run.settings, 30)) == 30
+    assert seeds != set()
+    assert seeds.isdisjoint(job.seed for job in (*probe_jobs(run.settings), *evaluation_jobs(run.settings)))
     assert prompts.isdisjoint(run.settings.attribute.evaluation_prompts)
 
 
@@ -143,6 +144,22 @@ def test_a_share_that_no_alpha_reaches_and_an_option_that_all_show_are_told(
     assert (options["man"]["alpha"], options["man"]["share"], options["man"]["reached"]) == (6.0, 0.0, False)
     assert "every trial image shows woman" in caplog.text
     assert "no alpha turns 95 %" in caplog.text
+
+
+def test_vectors_are_read_once_for_all_trials(
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, read = pipeline(), list[Path]()
+    for stage in ("generate", "label", "probe", "select"):
+        run.run(stage)
+
+    def counted(path: Path, layers: list[str] | None = None) -> Any:
+        read.append(path)
+        return load_vectors(path, layers)
+
+    monkeypatch.setattr(vectors, "load_vectors", counted)
+    run.run("tune")
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("alpha", ["0", "-1"])

@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from icm_pipeline.localization.selection import LayerScore
+from icm_pipeline.methods.tuning import Tried, Tuned
 from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.results.assigned import Assigned, write_assigned
 from icm_pipeline.results.foretelling import Foretold, Reading
 from icm_pipeline.results.scores import Selection
+from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.manifest import FileEntry, Manifest
 from icm_pipeline.tracking.dashboard import track_artifact
@@ -112,3 +116,22 @@ def test_image_sets_and_reports_show_their_pictures(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     assert seen_of(tmp_path, "originals").images == ["originals/samples"]
     assert "report/heat_map" in seen_of(tmp_path, "report").images
+
+
+def test_tune_shows_each_options_alpha_and_what_was_tried(tmp_path: Path) -> None:
+    curve = (Tried(2.0, 3, 8), Tried(4.0, 8, 8))
+    Tuning(0.95, "relative", 40, {"woman": Tuned(4.0, 1.0, True, 8, 16, curve), "man": Tuned(6.0)}).write(tmp_path)
+    seen = seen_of(tmp_path, "tune")
+    assert seen.scalars == {
+        "tune/alpha/woman": 4.0, "tune/share/woman": 1.0, "tune/alpha/man": 6.0, "tune/share/man": 0.0,
+        "tune/num_images": 40,
+    }  # fmt: skip
+    assert seen.tables["tune/curve"][1] == [["woman", 2.0, 3, 8], ["woman", 4.0, 8, 8]]
+
+
+def test_assign_shows_how_many_images_are_to_change_and_how(tmp_path: Path) -> None:
+    assigned = [Assigned("man", "woman"), Assigned("man", "woman"), Assigned("woman", "woman"), Assigned("man", "")]
+    write_assigned(tmp_path, list("abcd"), [*assigned], np.full((4, 2), 0.5))
+    seen = seen_of(tmp_path, "assign")
+    assert seen.scalars == {"assign/num_to_change": 3, "assign/num_images": 4}
+    assert seen.tables["assign/changes"][1] == [["woman", "man", 2], ["none", "man", 1]]

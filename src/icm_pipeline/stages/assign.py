@@ -27,10 +27,12 @@ from icm_pipeline.methods.readers import FILE_NAME, Reader, load_readers, reader
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload, passes_before
-from icm_pipeline.results.assigned import Assigned, write_assigned
+from icm_pipeline.results.assigned import Assigned, read_assigned, write_assigned
 from icm_pipeline.stages.image_sets import planned, store
+from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.caches import JUDGED
 from icm_pipeline.store.shards import WHOLE
+from icm_pipeline.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -102,3 +104,11 @@ def _read(context: StageContext, reader: Reader, missing: Iterator[list[Job]]) -
         return Batch(jobs, [], recorder.recording())
 
     yield from fitting(missing, make, settings.compute.batch_size, settings.compute.grow_batch)
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    images = read_assigned(artifact).values()
+    changes = Counter((image.shown or "none", image.option) for image in images if image.is_steered)
+    tracker.metrics({"assign/num_to_change": changes.total(), "assign/num_images": len(images)})
+    rows = [[shown, option, count] for (shown, option), count in changes.items()]
+    tracker.table("assign/changes", ["shown", "to show", "images"], rows)

@@ -26,6 +26,8 @@ from icm_pipeline.pipeline.workload import Workload, passes_per_run
 from icm_pipeline.progress import Work, working
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.tuning import Tuning
+from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.tracking.base import Tracker
 
 AT_ONCE = 8  # steered images between two looks at whether an alpha is decided
 log = logging.getLogger(__name__)
@@ -39,15 +41,19 @@ class _Trials:
     labeler: Labeler
     method: Method
     inputs: MethodInputs
+    """Of which option_of and tuned are those below: set anew for each trial, so that what was read stays read."""
+    option_of: dict[str, int]
+    tuned: dict[str, Tuned]
     work: Work
 
     def labels(self, jobs: Sequence[Job], option: str | None = None, alpha: float = 0.0) -> list[int]:
         """Return the index of the option that each image shows, -1 for none, unsteered or steered to an option."""
-        settings, backbone = self.inputs.settings, self.backbone
+        settings, backbone, inputs = self.inputs.settings, self.backbone, self.inputs
         question = {settings.attribute.name: settings.attribute.options}
         names, found = list(settings.attribute.options), list[int]()
-        towards = {} if option is None else {job.image_id: names.index(option) for job in jobs}
-        inputs = replace(self.inputs, option_of=towards, tuned={name: Tuned(alpha) for name in names})
+        if option is not None:
+            self.option_of.update((job.image_id, names.index(option)) for job in jobs)
+            self.tuned.update((name, Tuned(alpha)) for name in names)
 
         def make(batch: list[Job]) -> Batch:
             if option is None:
@@ -70,9 +76,10 @@ def run(context: StageContext) -> None:
     layers = Selection.read(context.parents["select"]).layers if method.in_layers else []
     backbone = context.models.load(settings.model, settings.compute)
     method.check_family(backbone)
-    budget, inputs = budget_for(len(names)), MethodInputs(settings, context.parents, layers)
+    option_of, alphas = dict[str, int](), dict[str, Tuned]()
+    budget, inputs = budget_for(len(names)), MethodInputs(settings, context.parents, layers, option_of, alphas)
     with working("tune", budget.most, "image") as work:
-        trials = _Trials(backbone, load_labeler(settings.labeler), method, inputs, work)
+        trials = _Trials(backbone, load_labeler(settings.labeler), method, inputs, option_of, alphas, work)
         jobs = tuning_jobs(settings, budget.num_unsteered)
         shown = np.array(trials.labels(jobs))
         tuned = {
@@ -90,6 +97,15 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
     """At most; the search ends earlier where the answer is clear."""
     num_images = budget_for(len(settings.attribute.options)).most
     return Workload(num_images, passes=num_images * passes_per_run(settings.model.num_steps, settings.model.scheduler))
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    tuning = Tuning.read(artifact)
+    for name, found in tuning.options.items():
+        tracker.metrics({f"tune/alpha/{name}": found.alpha, f"tune/share/{name}": found.share})
+    tracker.metrics({"tune/num_images": tuning.num_images})
+    rows = [[name, at.alpha, at.flips, at.images] for name, found in tuning.options.items() for at in found.curve]
+    tracker.table("tune/curve", ["option", "alpha", "turned", "of"], rows)
 
 
 def _tune(trials: _Trials, jobs: list[Job], option: str, start: float, wanted: float, budget: Budget) -> Tuned:
