@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from icm_pipeline.config.schema import LARGEST_SEED, Settings
 
 SEEDS_PER_STREAM = 1_000_000
@@ -71,6 +69,8 @@ def tuning_jobs(settings: Settings, num_images: int) -> list[Job]:
             f"Every prompt of attribute.{_subjects_of_trials(settings)} is evaluated: alpha=auto needs others to try. "
             "Give other attribute.trial_subjects."
         )
+    import numpy as np  # takes long
+
     order = np.random.default_rng(0).permutation(len(prompts))  # few of many prompts are then of every template
     jobs = make_jobs([prompts[i] for i in order], -(-num_images // len(prompts)), settings.seed, "tuning")
     return jobs[:num_images]
