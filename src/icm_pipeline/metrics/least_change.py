@@ -3,7 +3,7 @@
 Of a prompt's n images the quotas n_k are fixed, and how many show option k before, N_k, is not: min(N_k, n_k) of those
 that are to show k are left as they are, and the others are steered to it. So images are drawn anew among those that are
 left as they are, and among those that are steered, of each option; and how many there are of the two follows from N
-drawn anew from the shares that were found. docs/metrics.md has the simulation of its cover.
+drawn anew from the shares that were found. benchmarks/cover.py simulates how often that covers the truth.
 """
 
 import numpy as np

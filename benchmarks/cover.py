@@ -1,0 +1,101 @@
+"""How often intervals cover the truth where only images are steered that do not show what they are to (least change).
+
+    python benchmarks/cover.py --repetitions 20     # a check, seconds a world
+    python benchmarks/cover.py                      # the figures of docs/metrics.md, minutes a world
+
+Worlds are planted: what images show, how often the labeler sees it, how often steering obeys, how sure the judge is.
+The truth is the mean over many sets. Intervals are those of least change and, beside them, those of quotas.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icm_pipeline.arrays import Floats, Ints
+from icm_pipeline.methods.assignment import least_change
+from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
+
+NUM_FOR_TRUTH = 3000  # sets of one prompt
+NUM_RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class World:
+    """What is planted."""
+
+    num_images: int
+    """Of a prompt."""
+    shares: Sequence[float]
+    """Of the options, unsteered."""
+    sharpness: float
+    """By how much the logit of what an image shows is larger."""
+    obedience: float
+    agreement: float
+    """How often the labeler sees what is there; else it sees any option."""
+    num_prompts: int = 4
+
+    def one_prompt(self, rng: np.random.Generator) -> tuple[Floats, Floats, Ints, Ints]:
+        """Return the judge's rows before and after [n, K], the options wanted and those that the labeler saw [n]."""
+        num_options, n = len(self.shares), self.num_images
+        true = rng.choice(num_options, n, p=self.shares)
+        labels, before = self._seen(rng, true, self.agreement), self._seen(rng, true, 1.0)
+        exact = n / num_options
+        bounds = (np.full(num_options, int(edge)) for edge in (np.floor(exact), np.ceil(exact)))
+        wanted, shown = least_change(labels, *bounds, rng), labels.argmax(1)
+        turned = np.where(rng.random(n) < self.obedience, wanted, true)
+        after = self._seen(rng, np.where(wanted == shown, true, turned), 1.0)
+        after[wanted == shown] = before[wanted == shown]
+        return before, after, wanted, shown
+
+    def _seen(self, rng: np.random.Generator, labels: Ints, accuracy: float) -> Floats:
+        n, num_options = len(labels), len(self.shares)
+        shown = np.where(rng.random(n) < accuracy, labels, rng.integers(0, num_options, n))
+        logits = rng.normal(0, 1, (n, num_options))
+        logits[np.arange(n), shown] += self.sharpness
+        rows: Floats = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return rows
+
+
+WORLDS = (
+    World(24, (0.8, 0.2), 6, 0.9, 0.97),
+    World(96, (0.8, 0.2), 6, 0.9, 0.97),
+    World(96, (0.8, 0.2), 4, 0.6, 0.9),
+    World(24, (0.5, 0.5), 6, 0.6, 0.97),
+    World(96, (0.7, 0.1, 0.1, 0.1), 6, 0.7, 0.95),
+    World(24, (0.7, 0.1, 0.1, 0.1), 4, 0.9, 0.9),
+    World(96, (0.8, 0.2), 6, 0.3, 0.97),  # steering that hardly obeys
+    World(48, (0.4, 0.3, 0.2, 0.1), 6, 0.3, 0.95),
+    World(96, (0.8, 0.2), 4, 0.6, 0.9, num_prompts=1),
+)
+
+
+def cover(world: World, repetitions: int) -> dict[str, float]:
+    """Return the share of repetitions in which each interval contains the truth, by its name."""
+    rng, even = np.random.default_rng(0), 1 / len(world.shares)
+    means = np.array([[rows.mean(0) for rows in world.one_prompt(rng)[:2]] for _ in range(NUM_FOR_TRUTH)]).mean(0)
+    true_before, true_after = np.linalg.norm(means - even, axis=1)
+    names = [str(prompt) for prompt in range(world.num_prompts) for _ in range(world.num_images)]
+    found = {"FD": 0, "FD by quotas": 0, "change": 0, "change by quotas": 0}
+    for _ in range(repetitions):
+        parts = zip(*(world.one_prompt(rng) for _ in range(world.num_prompts)), strict=True)
+        before, after, wanted, shown = (np.concatenate(part) for part in parts)
+        for end, seen in (("", shown), (" by quotas", None)):
+            limits = bootstrap_interval(after, names, NUM_RESAMPLES, rng, strata=wanted, shown=seen)
+            found["FD" + end] += _contains(limits, true_after)
+            _, limits = paired_change(before, after, names, NUM_RESAMPLES, rng, strata=wanted, shown=seen)
+            found["change" + end] += _contains(limits, true_after - true_before)
+    return {name: count / repetitions for name, count in found.items()}
+
+
+def _contains(limits: tuple[float, float], value: float) -> bool:
+    return limits[0] - 1e-9 <= value <= limits[1] + 1e-9
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=300)
+    for planted in WORLDS:
+        shares = cover(planted, parser.parse_args().repetitions)
+        print(planted, ", ".join(f"{name} {share:.1%}" for name, share in shares.items()), flush=True)
