@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from icm_pipeline.config.bounds import MAY_BE, Bounds, Choices, number
 from icm_pipeline.config.checks import check_fields
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.schema import LARGEST_SEED, Settings, value_at
+from icm_pipeline.config.schema import LARGEST_SEED, Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, make_jobs
 from icm_pipeline.generation.sampling import SAMPLER_SEED
 

@@ -12,7 +12,8 @@ from icm_pipeline.config.choices import JUDGES, SET_FOR_EVERY_CALL
 from icm_pipeline.config.compose import register_resolvers
 from icm_pipeline.config.conf_folder import conf_path
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import Job, probe_jobs
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.pipeline.run import Pipeline

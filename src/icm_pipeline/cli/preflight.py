@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from icm_pipeline.backbones.parts import check_model
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.evaluation.judging import check_reference
 from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.machine.devices import check_device

@@ -6,7 +6,8 @@ Values keep their names, and None stands for those that do not count, so that a 
 from collections.abc import Collection
 from typing import Any
 
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.values import value_at
 
 READ_BY_RULE = {
     "top": ("kind", "k"), "worst": ("kind", "k"), "random": ("kind", "k", "seed"), "all": ("kind",),

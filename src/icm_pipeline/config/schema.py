@@ -5,8 +5,7 @@ dataclasses are not frozen because OmegaConf makes frozen ones read-only, and a 
 the command line.
 """
 
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from icm_pipeline.config import choices
@@ -319,18 +318,3 @@ class Settings:
     plan: PlanConfig
     paths: PathsConfig
     pretrain: PretrainConfig
-
-
-def value_at(settings: Settings, dotted: str) -> Any:
-    """Return a value or a whole group (as plain data) by its dotted name."""
-    value: Any = settings
-    for part in dotted.split("."):
-        value = value[part] if isinstance(value, dict) else vars(value)[part]
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """Return a copy without dataclasses."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else deepcopy(value)

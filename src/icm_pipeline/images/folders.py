@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.images.naming_rules import compile_rule, read_name
 from icm_pipeline.images.pictures import is_picture, problem_of
 from icm_pipeline.images.table import TABLE, ImageRow

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.config.relevance import relevant
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.images.folders import content_key, folder_of, list_images
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.table import STAGES

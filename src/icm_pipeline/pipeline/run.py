@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from icm_pipeline.backbones.loaded import ModelCache
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.images.folders import folder_of
 from icm_pipeline.pipeline.devices import run_on_devices
 from icm_pipeline.pipeline.keys import Keys

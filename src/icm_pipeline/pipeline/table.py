@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.schema import ComputeConfig, Settings, value_at
+from icm_pipeline.config.schema import ComputeConfig, Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import trial_prompts
 from icm_pipeline.methods.base import Fit
 from icm_pipeline.methods.registry import method_named

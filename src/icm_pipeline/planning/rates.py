@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.config.schema import Settings, value_at
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import fill_templates
 from icm_pipeline.machine.devices import device_name
 from icm_pipeline.pipeline.stage import Stage

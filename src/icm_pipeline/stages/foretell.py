@@ -14,7 +14,6 @@ from icm_pipeline.localization.foretelling import (
     memory_of_step,
 )
 from icm_pipeline.localization.probes import give_memory_back
-from icm_pipeline.machine.devices import check_device
 from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.methods.fitting import reader_of
 from icm_pipeline.methods.readers import FILE_NAME, GOOD_ENOUGH, Reader, load_readers, reader_at, save_readers
@@ -22,8 +21,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, width_sum
 from icm_pipeline.progress import working
 from icm_pipeline.results.foretelling import Foretold, Reading
-from icm_pipeline.results.labels import read_labels
-from icm_pipeline.stages.probe import check_counts
+from icm_pipeline.stages.learning_set import learning_set
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.tracking.base import Tracker
 
@@ -32,12 +30,9 @@ log = logging.getLogger(__name__)
 
 def run(context: StageContext) -> None:
     settings, device = context.settings, context.settings.probe.device
-    check_device(device, "probe.device")
     options = list(settings.attribute.options)
-    source = context.parents["generate" if settings.generate.record else "extract"]
-    labels, prompts = read_labels(context.parents["label"], context.parents["generate"], options)
+    source, labels, prompts = learning_set(context)
     seen = labels >= 0
-    check_counts(labels[seen], options, settings.probe.min_per_option)
     if settings.probe.shuffle_labels:
         labels[seen] = np.random.default_rng(settings.seed).permutation(labels[seen])
     recording = read_recording(source)

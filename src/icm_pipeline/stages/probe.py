@@ -7,19 +7,19 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from icm_pipeline.config.choices import DIRECTIONS
-from icm_pipeline.config.schema import OutlineConfig, Settings, value_at
+from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import probe_jobs, recorded_steps
 from icm_pipeline.images.activations import RecordingTable, read_activations, read_recording
 from icm_pipeline.localization import probes
 from icm_pipeline.localization.probes import LayerProbes, Split
-from icm_pipeline.machine.devices import check_device
 from icm_pipeline.machine.threads import num_cores
 from icm_pipeline.methods.fitting import vectors_of_probes, warn_of_unfinished
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import FLOAT_BYTES, Workload, width_sum
 from icm_pipeline.progress import working
-from icm_pipeline.results.labels import read_labels
 from icm_pipeline.results.scores import LayerScores, Scores
+from icm_pipeline.stages.learning_set import learning_set
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.tracking.base import Tracker
 
@@ -32,12 +32,9 @@ log = logging.getLogger(__name__)
 
 def run(context: StageContext) -> None:
     settings, device = context.settings, context.settings.probe.device
-    check_device(device, "probe.device")
     options = list(settings.attribute.options)
-    source = context.parents["generate" if settings.generate.record else "extract"]
-    labels, prompts = read_labels(context.parents["label"], context.parents["generate"], options)
+    source, labels, prompts = learning_set(context)
     seen = np.flatnonzero(labels >= 0)
-    check_counts(labels[seen], options, settings.probe.min_per_option)
     rng = np.random.default_rng(settings.seed)
     groups = prompts[seen] if settings.probe.group_by_prompt else None
     split = probes.split_samples(labels[seen], settings.probe.test_share, rng, groups, options)
@@ -104,17 +101,6 @@ def show(tracker: Tracker, artifact: Artifact) -> None:
         for step, accuracy in zip(scores.steps, row.accuracy, strict=True)
     ]
     tracker.table("probe/heat_map", ["layer", "kind", "step", "accuracy"], cells)
-
-
-def check_counts(labels: np.ndarray, options: list[str], least: int) -> None:
-    """Raise ValueError if too few images show an option."""
-    counts = {option: int((labels == index).sum()) for index, option in enumerate(options)}
-    rare = [option for option, count in counts.items() if count < least]
-    if rare:
-        raise ValueError(
-            f"A probe needs at least {least} images of every option, found {counts}: too few of {', '.join(rare)}. "
-            "Generate more images (generate.images_per_prompt) or use prompts that show it (attribute.probe_subjects)."
-        )
 
 
 def _write(context: StageContext, fitted: dict[str, LayerProbes], recording: RecordingTable, scores: Scores) -> None:
