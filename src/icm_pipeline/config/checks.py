@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
+from icm_pipeline.config.auditing import CLAIMS, SIZES, AuditConfig
 from icm_pipeline.config.bounds import MAY_BE
 from icm_pipeline.config.choices import SET_FOR_EVERY_CALL, TRAINED
 from icm_pipeline.config.combinations import check_combinations
@@ -44,6 +45,7 @@ def check(settings: Settings) -> None:
     _check_call(settings.model.call)
     _check_sites(settings.model.sites)
     _check_attribute(settings.attribute)
+    _check_audit(settings.audit)
     _check_parts(settings.pretrain)
     check_combinations(settings)
 
@@ -99,6 +101,7 @@ def _check_parts(pretrain: PretrainConfig) -> None:
 def _check_attribute(attribute: AttributeConfig) -> None:
     _check_options(attribute)
     _check_words(attribute)
+    _check_named(attribute)
     _check_text("attribute.name", attribute.name)
     for name in ("probe_templates", "probe_subjects", "trial_subjects", "evaluation_prompts"):
         texts = getattr(attribute, name)
@@ -146,6 +149,27 @@ def _check_words(attribute: AttributeConfig) -> None:
             _check_text(f"attribute.words.{option}", word)
             if not re.search(r"\w", word):
                 raise ConfigError(f"attribute.words.{option} contains {word!r}, which is no word. Leave it out.")
+
+
+def _check_named(attribute: AttributeConfig) -> None:
+    for option, subject in attribute.named.items():
+        if option not in attribute.options:
+            raise ConfigError(unknown_setting(f"attribute.named.{option}", option, list(attribute.options)))
+        if "{}" not in subject:
+            raise ConfigError(f"attribute.named.{option}={subject!r} has no {{}} where the subject goes.")
+    if attribute.named and (missing := [option for option in attribute.options if option not in attribute.named]):
+        raise ConfigError(
+            f"attribute.named says how a prompt names {', '.join(attribute.named)} but not {', '.join(missing)}. Give "
+            "every option, or none."
+        )
+
+
+def _check_audit(audit: AuditConfig) -> None:
+    for claim in audit.claims:
+        if claim not in CLAIMS:
+            raise ConfigError(f"audit.claims has {claim!r}, which is not known. Choose from: {', '.join(CLAIMS)}.")
+    if missing := [size for size in SIZES if size not in audit.sizes]:
+        raise ConfigError(f"audit.sizes lacks {', '.join(missing)}.")
 
 
 def _check_text(name: str, text: Any) -> None:

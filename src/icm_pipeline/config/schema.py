@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icm_pipeline.config import choices
+from icm_pipeline.config.auditing import AuditConfig
 from icm_pipeline.config.bounds import number, one_of
 
 AUTO = "auto"
@@ -108,11 +109,13 @@ class AttributeConfig:
     probe_templates: list[str]
     probe_subjects: list[str]
     evaluation_prompts: list[str]
-    # Saved configurations may be from before these two.
+    # Saved configurations may be from before these three.
     words: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
     """{option: [words]} of a prompt that names an option and so leaves nothing open."""
     trial_subjects: list[str] = field(default_factory=list, kw_only=True)
     """In probe templates they make the prompts that alpha=auto is tried on; empty for the probe subjects."""
+    named: dict[str, str] = field(default_factory=dict, kw_only=True)
+    """{option: a subject with {} in it, as `female {}`}: how a prompt names an option, for stage=named."""
 
 
 @dataclass
@@ -314,6 +317,7 @@ class Settings:
     generate: GenerateConfig
     probe: ProbeConfig
     evaluate: EvaluateConfig
+    audit: AuditConfig
     tracker: TrackerConfig
     plan: PlanConfig
     paths: PathsConfig

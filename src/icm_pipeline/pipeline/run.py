@@ -156,7 +156,8 @@ class Pipeline:
             return False
         log.info("%s: %s", stage.name if share == WHOLE else f"{stage.name}, share {share.name}", stage.summary)
         compared = self.keys.compared if stage.compares else ()
-        stage.run(StageContext(self.settings, parents, partial, compared, share, self.models))
+        command = self.command(stage.name)
+        stage.run(StageContext(self.settings, parents, partial, compared, share, self.models, command))
         return True
 
     def _manifest(self, stage: Stage) -> Manifest:

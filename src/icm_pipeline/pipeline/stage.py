@@ -36,6 +36,8 @@ class StageContext:
     """If the stage is `shared`: the part of the work to do."""
     models: ModelCache = field(default_factory=ModelCache)
     """Loads models; the run's, so that its stages share one."""
+    command: str = ""
+    """What repeats the stage."""
 
 
 def no_names(settings: Settings) -> tuple[str, ...]:

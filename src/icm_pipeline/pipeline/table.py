@@ -6,6 +6,7 @@ alpha is read only by `steer` and k only by `select`, so that a sweep over both 
 from dataclasses import fields
 from typing import Any
 
+from icm_pipeline.config.auditing import CLAIMS
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import ComputeConfig, Settings
 from icm_pipeline.config.values import value_at
@@ -50,6 +51,16 @@ TUNING = (
     *_under("attribute", "probe_templates", "probe_subjects", "trial_subjects", "options"),
     "seed",
 )  # fmt: skip
+PUSHING = ("alpha", *_under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
+                            "norm_preserving", "target_shares"), "attribute.options")  # fmt: skip
+AUDITED = ("named", "causal", "push", "audit")
+LEARNT = ("activations", "generate", "label")
+NEEDED_BY_CLAIMS = {
+    "separability": LEARNT, "kinds": LEARNT, "implicit": (*LEARNT, "named"), "stability": LEARNT,
+    "causality": ("probe", "select", "originals", "steer", "causal", "push"),
+    "changes": ("originals", "steer", "push"), "judge": ("originals", "steer"),
+    "confirmation": ("select", "originals", "steer"),
+}  # fmt: skip
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
     "devices": lambda s: ("compute.device",),
     "same_speed": (*_under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
@@ -102,6 +113,34 @@ def _tuning(settings: Settings) -> tuple[str, ...]:
     return (*TUNING, "attribute.evaluation_prompts") if is_evaluated else TUNING
 
 
+def _is_audited(settings: Settings) -> bool:
+    return settings.images is None and (settings.audit.included or settings.stage in AUDITED)
+
+
+def is_ranked_by_effect(settings: Settings) -> bool:
+    """Say whether layers are ranked by what pushing each alone does."""
+    return settings.layers.rule == "causal"
+
+
+def audited_claims(settings: Settings) -> tuple[str, ...]:
+    """Return the groups of claims that an audit checks."""
+    return tuple(settings.audit.claims) or CLAIMS
+
+
+def _audit_needs(settings: Settings) -> tuple[str, ...]:
+    activations = _activations(settings)
+    stages = (
+        activations if stage == "activations" else stage
+        for claims in audited_claims(settings)
+        for stage in NEEDED_BY_CLAIMS[claims]
+    )
+    return tuple(dict.fromkeys(stages))
+
+
+def _size(settings: Settings, *names: str) -> tuple[str, ...]:
+    return tuple(f"audit.sizes.{settings.audit.size}.{name}" for name in names)
+
+
 def _fit(settings: Settings) -> Fit:
     fit = method_named(settings.method.name).fit
     if fit is None:
@@ -131,8 +170,13 @@ STAGES: dict[str, Stage] = {
               part_of=lambda s: s.images is None and s.method.look is not None,
               needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: FORETELLING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options")),
+        Stage("causal", "push each layer alone and measure what that does, on tuning prompts and seeds", kind="step",
+              part_of=lambda s: s.images is None and (is_ranked_by_effect(s) or _is_audited(s)),
+              needs=lambda s: ("probe",), reads=lambda s: (*TUNING, *PUSHING, *_size(s, "layer_images")),
+              makes=("images",), asks=("labeler",), shared=True, **DENOISING),
         Stage("select", "rank the layers and choose those to steer", kind="end",
-              needs=lambda s: ("probe",), reads=lambda s: ("layers",)),
+              needs=lambda s: ("probe", "causal") if is_ranked_by_effect(s) else ("probe",),
+              reads=lambda s: ("layers",)),
         Stage("fit", "fit what the method learns before it steers, if it learns anything", kind="end",
               part_of=lambda s: s.images is None and method_named(s.method.name).fit is not None,
               needs=lambda s: _fit(s).needs,
@@ -162,6 +206,22 @@ STAGES: dict[str, Stage] = {
               devices=lambda s: ("judge.device", "evaluate.clip.device") if s.images is None else ("labeler.device",),
               same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
                           *_under("evaluate", "clip.model", "clip.path", "reference"))),
+        Stage("named", "make and record probe images of prompts that name an option", kind="root",
+              part_of=_is_audited,
+              reads=lambda s: (*PROBE_DATASET, *_recording(s), "attribute.named",
+                               *_size(s, "num_steps", "named_images")),
+              makes=("images", "activations"), shared=True, **DENOISING),
+        Stage("push", "push evaluation images at other places and along other directions", kind="step",
+              part_of=_is_audited, needs=lambda s: ("probe", "select", "originals"),
+              reads=lambda s: (*EVALUATION_SET, *PUSHING, "attribute.named", "audit.other_subjects",
+                               *_size(s, "num_sets", "trial_images")),
+              makes=("images",), shared=True, **DENOISING),
+        Stage("audit", "check every claim against a control that could refute it", kind="result",
+              part_of=_is_audited, needs=_audit_needs,
+              reads=lambda s: (*JUDGING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"), "probe", "layers",
+                               "seed", "audit.claims", f"audit.sizes.{s.audit.size}"),
+              images=("audit.labelled",), asks=("judge",),
+              devices=lambda s: ("judge.device", "evaluate.clip.device"), same_speed=_under("judge", *JUDGE)),
         Stage("report", "draw the figures and write the page", kind="result",
               needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
               compares=True),

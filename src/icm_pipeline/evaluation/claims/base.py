@@ -1,0 +1,35 @@
+"""What every group of claims is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from icm_pipeline.config.auditing import AuditSizeConfig
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.evaluation.judging import Judging
+from icm_pipeline.store.artifacts import Artifact
+
+
+@dataclass(frozen=True)
+class AuditInputs:
+    """The settings, the artifacts of the stages that the claims need, and the judges."""
+
+    settings: Settings
+    artifacts: Mapping[str, Artifact]
+    judging: Judging
+
+    @property
+    def size(self) -> AuditSizeConfig:
+        """How much is repeated."""
+        return self.settings.audit.chosen
+
+    @property
+    def activations(self) -> Artifact:
+        """What holds the probe dataset's pooled activations."""
+        return self.artifacts["generate" if self.settings.generate.record else "extract"]
+
+    def rng(self, what: str) -> np.random.Generator:
+        """Return a generator of what is drawn for one purpose, the same at every run."""
+        return np.random.default_rng([self.settings.seed, crc32(what.encode())])

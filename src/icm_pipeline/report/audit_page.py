@@ -1,0 +1,74 @@
+"""The audit's page: a table of claims with their verdicts, what each was held against, and the figures behind them."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from icm_pipeline.report.figures.claims import plot_claims
+from icm_pipeline.results.verdicts import Claim, Found, Table, Verdicts
+
+COLUMNS = [
+    "claim", "says", "effect", "low", "high", "unit", "least", "p", "p adjusted", "n", "of", "verdict", "control",
+    "command",
+]  # fmt: skip
+VERDICTS = """
+An effect speaks for its claim the larger it is. **Refuted**: the whole interval lies below what would count.
+**Supported**: the effect counts, its interval lies above that of a wrong claim, and p stays below 0.05 after Holm's
+adjustment for all claims here.
+"""
+# Figures by group and table: title, and what draws the table.
+FIGURES: dict[tuple[str, str], tuple[str, Callable[[Path, Table], Path]]] = {}
+
+
+def claims_table(claims: Sequence[Claim]) -> tuple[list[str], list[list[str | float]]]:
+    """Return the columns and a row per claim."""
+    rows: list[list[str | float]] = []
+    for claim in claims:
+        found = claim.finding
+        rows.append(
+            [found.claim, found.says, found.effect, *found.interval_95, found.unit, found.least, found.p,
+             claim.p_adjusted, found.num, found.of, claim.verdict, found.control, claim.command]
+        )  # fmt: skip
+    return COLUMNS, rows
+
+
+def write_table(path: Path, verdicts: Verdicts) -> None:
+    """Write the claims as CSV."""
+    columns, rows = claims_table(verdicts.claims)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def write_audit_page(folder: Path, title: str, verdicts: Verdicts, found: Mapping[str, Found]) -> Path:
+    """Write the page and its figures into a folder; return the page's path."""
+    lines = [f"# {title}".replace("|", "/"), ""]
+    lines += [
+        "| claim | effect (95 %) | counts from | control | n | p (Holm) | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(claim) for claim in verdicts.claims]
+    lines += [VERDICTS]
+    lines += [f"Not asked: `{claim}`: {why}" for claim, why in verdicts.left_out.items()]
+    drawn = {"claims": ("Effects beside what would count", plot_claims(folder / "claims.png", verdicts.claims))}
+    for (group, name), (heading, plot) in FIGURES.items():
+        if group in found and name in found[group].tables:
+            file = f"{group}-{name}.png"
+            drawn[file] = (heading, plot(folder / file, found[group].tables[name]))
+    for heading, path in drawn.values():
+        lines += ["", f"## {heading}", "", f"![{heading}]({path.name})"]
+    lines += ["", "## Repeating a row", ""]
+    commands = dict.fromkeys(claim.command for claim in verdicts.claims)
+    lines += ["```sh", *commands, "```", ""]
+    page = folder / "audit.md"
+    page.write_text("\n".join(lines), "utf-8")
+    return page
+
+
+def _row(claim: Claim) -> str:
+    found = claim.finding
+    low, high = found.interval_95
+    cells = (
+        f"{found.says} (`{found.claim}`)", f"{found.effect:z.3f} ({low:z.3f} to {high:z.3f}) {found.unit}",
+        f"{found.least:g}", found.control, f"{found.num} {found.of}", f"{claim.p_adjusted:.3g}", f"**{claim.verdict}**",
+    )  # fmt: skip
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -1,0 +1,75 @@
+"""Check every claim of the method against a control that could refute it. docs/audit.md says how."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.judging import Judging
+from icm_pipeline.evaluation.row_cache import RowCache
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.table import audited_claims
+from icm_pipeline.pipeline.workload import Workload
+from icm_pipeline.progress import working
+from icm_pipeline.report.audit_page import claims_table, write_audit_page, write_table
+from icm_pipeline.results.records import from_json, to_json
+from icm_pipeline.results.verdicts import Found, Verdicts, judged
+from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.caches import JUDGED
+from icm_pipeline.store.files import write_json
+from icm_pipeline.tracking.base import Tracker
+
+PARTS = "parts"  # a group's answer each, which a run that was killed finds again
+log = logging.getLogger(__name__)
+
+
+def run(context: StageContext) -> None:
+    settings, groups = context.settings, audited_claims(context.settings)
+    cache = RowCache(context.folder.parent.parent / "evaluate" / JUDGED, context.folder)
+    inputs = AuditInputs(settings, context.parents, Judging(settings, cache))
+    found: dict[str, Found] = {}
+    with working("audit", len(groups), "group of claims") as work:
+        for group in groups:
+            found[group] = _part(context.folder / PARTS / f"{group}.json", group, inputs)
+            work.advance(note=group)
+    commands = [f"{context.command} audit.claims=[{group}]" for group in found for _ in found[group].findings]
+    findings = [finding for each in found.values() for finding in each.findings]
+    left_out = {claim: why for each in found.values() for claim, why in each.left_out.items()}
+    verdicts = Verdicts(judged(findings, commands), left_out)
+    verdicts.write(context.folder)
+    write_table(context.folder / "claims.csv", verdicts)
+    model, attribute = settings.model.name, settings.attribute.name.replace("_", " ")
+    write_audit_page(context.folder, f"Audit of {attribute} on {model}", verdicts, found)
+    counts = Counter(claim.verdict for claim in verdicts.claims)
+    log.info("audit: of %d claims %s", len(findings), ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+
+
+def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    return Workload(num_images=0)
+
+
+def show(tracker: Tracker, artifact: Artifact) -> None:
+    claims = Verdicts.read(artifact).claims
+    tracker.metrics({f"audit/effect/{claim.finding.claim}": claim.finding.effect for claim in claims})
+    counts = Counter(claim.verdict for claim in claims)
+    tracker.metrics({f"audit/{verdict}": count for verdict, count in counts.items()})
+    tracker.table("audit/claims", *claims_table(claims))
+    for name in sorted(artifact.manifest.files):
+        if name.endswith(".png"):
+            tracker.image(f"audit/{name.removesuffix('.png')}", artifact.path(name))
+
+
+def _part(path: Path, group: str, inputs: AuditInputs) -> Found:
+    """Return what a group of claims came to, asked now or by a run that was killed later."""
+    if path.exists():
+        kept: Found = from_json(Found, json.loads(path.read_text("utf-8")))
+        return kept
+    ask: Callable[[AuditInputs], Found] = import_module(f"icm_pipeline.evaluation.claims.{group}").found
+    found = ask(inputs)
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, to_json(found))
+    return found
