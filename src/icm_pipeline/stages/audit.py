@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
@@ -36,7 +37,7 @@ def run(context: StageContext) -> None:
         for group in groups:
             found[group] = _part(context.folder / PARTS / f"{group}.json", group, inputs)
             work.advance(note=group)
-    commands = [f"{context.command} audit.claims=[{group}]" for group in found for _ in found[group].findings]
+    commands = [_command(context, group) for group in found for _ in found[group].findings]
     findings = [finding for each in found.values() for finding in each.findings]
     left_out = {claim: why for each in found.values() for claim, why in each.left_out.items()}
     verdicts = Verdicts(judged(findings, commands), left_out)
@@ -73,3 +74,9 @@ def _part(path: Path, group: str, inputs: AuditInputs) -> Found:
     path.parent.mkdir(exist_ok=True)
     write_json(path, to_json(found))
     return found
+
+
+def _command(context: StageContext, group: str) -> str:
+    """Return what repeats the claims of a group."""
+    words = [word for word in shlex.split(context.command) if not word.startswith("audit.claims=")]
+    return shlex.join([*words, f"audit.claims=[{group}]"])
