@@ -10,8 +10,8 @@ from icm_pipeline.results.records import from_json, to_json
 from icm_pipeline.results.verdicts import Finding, Found, Table, holm, judged, verdict_of
 
 FOUND = Finding(
-    "group.what", "It works", 0.3, (0.2, 0.4), "accuracy", null=0.0, least=0.1, p=0.001, control="0.0 by chance", num=40,
-    of="images",
+    "group.what", "It works", 0.3, (0.2, 0.4), "accuracy", null=0.0, least=0.1, p=0.001, control="0 by chance",
+    num=40, of="images",
 )  # fmt: skip
 
 

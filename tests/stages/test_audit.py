@@ -26,8 +26,8 @@ COMMAND = "python -m icm_pipeline stage=audit seed=3"
 
 def finding(claim: str, p: float) -> Finding:
     return Finding(
-        claim, f"The claim | {claim}", 0.3, (0.2, 0.4), "accuracy", null=0.0, least=0.1, p=p, control="chance gives 0.5",
-        num=40, of="images",
+        claim, f"The claim | {claim}", 0.3, (0.2, 0.4), "accuracy", null=0.0, least=0.1, p=p,
+        control="chance gives 0.5", num=40, of="images",
     )  # fmt: skip
 
 
