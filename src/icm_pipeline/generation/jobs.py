@@ -28,7 +28,10 @@ def fill_templates(templates: list[str], subjects: list[str]) -> list[str]:
 
 def first_seed(seed: int, stream: str) -> int:
     """Return the first of SEEDS_PER_STREAM seeds that no other `seed` and no other stream has."""
-    places = {"probe": 2 * seed, "evaluation": 2 * seed + 1, "tuning": 2 * (LARGEST_SEED + 1) + seed}
+    all_seeds = LARGEST_SEED + 1
+    places = {
+        "probe": 2 * seed, "evaluation": 2 * seed + 1, "tuning": 2 * all_seeds + seed, "named": 3 * all_seeds + seed,
+    }  # fmt: skip
     return places[stream] * SEEDS_PER_STREAM
 
 
@@ -90,6 +93,13 @@ def recorded_steps(settings: Settings) -> list[int]:
     if count is None or count >= len(steps):
         return list(steps)
     return [steps[slot * len(steps) // count] for slot in range(count)]
+
+
+def audited_steps(settings: Settings) -> list[int]:
+    """Return the recorded steps that an audit reads again: the middles of as many equal parts of them."""
+    steps = recorded_steps(settings)
+    count = min(settings.audit.chosen.num_steps, len(steps))
+    return [steps[(2 * part + 1) * len(steps) // (2 * count)] for part in range(count)]
 
 
 def steps_to_read(steps: Sequence[int], num_steps: int) -> list[int]:

@@ -133,6 +133,7 @@ def _audit_needs(settings: Settings) -> tuple[str, ...]:
         activations if stage == "activations" else stage
         for claims in audited_claims(settings)
         for stage in NEEDED_BY_CLAIMS[claims]
+        if stage != "named" or settings.attribute.named
     )
     return tuple(dict.fromkeys(stages))
 
@@ -207,8 +208,9 @@ STAGES: dict[str, Stage] = {
               same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
                           *_under("evaluate", "clip.model", "clip.path", "reference"))),
         Stage("named", "make and record probe images of prompts that name an option", kind="root",
-              part_of=_is_audited,
-              reads=lambda s: (*PROBE_DATASET, *_recording(s), "attribute.named",
+              part_of=lambda s: _is_audited(s) and bool(s.attribute.named),
+              reads=lambda s: (*MODEL, *_under("attribute", "named", "probe_templates", "probe_subjects",
+                                               "trial_subjects"), *_recording(s), "seed",
                                *_size(s, "num_steps", "named_images")),
               makes=("images", "activations"), shared=True, **DENOISING),
         Stage("push", "push evaluation images at other places and along other directions", kind="step",
