@@ -31,19 +31,20 @@ def first_seed(seed: int, stream: str) -> int:
     all_seeds = LARGEST_SEED + 1
     places = {
         "probe": 2 * seed, "evaluation": 2 * seed + 1, "tuning": 2 * all_seeds + seed, "named": 3 * all_seeds + seed,
+        "push": 4 * all_seeds + seed,
     }  # fmt: skip
     return places[stream] * SEEDS_PER_STREAM
 
 
-def make_jobs(prompts: list[str], images_per_prompt: int, seed: int, stream: str) -> list[Job]:
+def make_jobs(prompts: list[str], images_per_prompt: int, seed: int, stream: str, num_before: int = 0) -> list[Job]:
     """Return one job per prompt and seed, interleaved so that any leading part covers the prompts evenly.
 
-    Seeds are consecutive from where those of `seed` begin in the stream; no two jobs share one.
+    Seeds are consecutive from where those of `seed` begin in the stream, or so many later; no two jobs share one.
     """
-    base = first_seed(seed, stream)
+    base = first_seed(seed, stream) + num_before
     num_jobs = len(prompts) * images_per_prompt
-    if num_jobs > SEEDS_PER_STREAM:
-        raise ValueError(f"{num_jobs} images need more than {SEEDS_PER_STREAM} seeds; lower images_per_prompt.")
+    if (needed := num_before + num_jobs) > SEEDS_PER_STREAM:
+        raise ValueError(f"{needed} images need more than {SEEDS_PER_STREAM} seeds; lower images_per_prompt.")
     turns = ((index, index % len(prompts)) for index in range(num_jobs))
     return [Job(f"{index:06d}", prompts[prompt], prompt, base + index) for index, prompt in turns]
 
