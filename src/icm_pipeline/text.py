@@ -1,5 +1,6 @@
-"""Counts, sizes, times and near names in messages."""
+"""Counts, sizes, times and near names in messages, and the article in prompts."""
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -66,3 +67,8 @@ def no_setting(dotted: str, name: str, known: list[str], place: str = "") -> str
     return f"there is no {dotted}.{did_you_mean(name, known, place)}" + (
         f" Known here: {', '.join(known)}." if known else ""
     )
+
+
+def with_article(text: str) -> str:
+    """Return the text with "an" for "a" where a vowel follows."""
+    return re.sub(r"\ba (?=[aeiouAEIOU])", "an ", text)

@@ -6,7 +6,7 @@ KIND_NAMES = {
     "mixed": "mixed",
 }  # fmt: skip
 SITE_KINDS = tuple(kind for kind in KIND_NAMES if kind != "mixed")
-RULES = ("top", "worst", "random", "all", "named")
+RULES = ("top", "worst", "random", "all", "named", "causal")
 SOLVERS = ("batched", "scikit_learn")
 DIRECTIONS = ("probe", "mean_difference", "pattern")
 ASSIGNMENTS = ("quota", "least_change", "image", "batch")

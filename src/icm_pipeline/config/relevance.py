@@ -11,7 +11,7 @@ from icm_pipeline.config.values import value_at
 
 READ_BY_RULE = {
     "top": ("kind", "k"), "worst": ("kind", "k"), "random": ("kind", "k", "seed"), "all": ("kind",),
-    "named": ("names",),
+    "named": ("names",), "causal": ("kind", "k"),
 }  # fmt: skip
 READ_OF_DRIFT = ("name", "options")  # the prompts are the evaluated attribute's
 

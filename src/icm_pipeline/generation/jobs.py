@@ -28,19 +28,23 @@ def fill_templates(templates: list[str], subjects: list[str]) -> list[str]:
 
 def first_seed(seed: int, stream: str) -> int:
     """Return the first of SEEDS_PER_STREAM seeds that no other `seed` and no other stream has."""
-    places = {"probe": 2 * seed, "evaluation": 2 * seed + 1, "tuning": 2 * (LARGEST_SEED + 1) + seed}
+    all_seeds = LARGEST_SEED + 1
+    places = {
+        "probe": 2 * seed, "evaluation": 2 * seed + 1, "tuning": 2 * all_seeds + seed, "named": 3 * all_seeds + seed,
+        "push": 4 * all_seeds + seed,
+    }  # fmt: skip
     return places[stream] * SEEDS_PER_STREAM
 
 
-def make_jobs(prompts: list[str], images_per_prompt: int, seed: int, stream: str) -> list[Job]:
+def make_jobs(prompts: list[str], images_per_prompt: int, seed: int, stream: str, num_before: int = 0) -> list[Job]:
     """Return one job per prompt and seed, interleaved so that any leading part covers the prompts evenly.
 
-    Seeds are consecutive from where those of `seed` begin in the stream; no two jobs share one.
+    Seeds are consecutive from where those of `seed` begin in the stream, or so many later; no two jobs share one.
     """
-    base = first_seed(seed, stream)
+    base = first_seed(seed, stream) + num_before
     num_jobs = len(prompts) * images_per_prompt
-    if num_jobs > SEEDS_PER_STREAM:
-        raise ValueError(f"{num_jobs} images need more than {SEEDS_PER_STREAM} seeds; lower images_per_prompt.")
+    if (needed := num_before + num_jobs) > SEEDS_PER_STREAM:
+        raise ValueError(f"{needed} images need more than {SEEDS_PER_STREAM} seeds; lower images_per_prompt.")
     turns = ((index, index % len(prompts)) for index in range(num_jobs))
     return [Job(f"{index:06d}", prompts[prompt], prompt, base + index) for index, prompt in turns]
 
@@ -90,6 +94,13 @@ def recorded_steps(settings: Settings) -> list[int]:
     if count is None or count >= len(steps):
         return list(steps)
     return [steps[slot * len(steps) // count] for slot in range(count)]
+
+
+def audited_steps(settings: Settings) -> list[int]:
+    """Return the recorded steps that an audit reads again: the middles of as many equal parts of them."""
+    steps = recorded_steps(settings)
+    count = min(settings.audit.chosen.num_steps, len(steps))
+    return [steps[(2 * part + 1) * len(steps) // (2 * count)] for part in range(count)]
 
 
 def steps_to_read(steps: Sequence[int], num_steps: int) -> list[int]:

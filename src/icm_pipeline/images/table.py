@@ -1,7 +1,7 @@
 """The table of a set of images: one row an image."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,20 @@ def write_table(folder: Path, jobs: list[Job], options: list[str], shown: Sequen
 
 def read_table(artifact: Artifact) -> list[ImageRow]:
     """Return the rows of an artifact's table of images, in its order."""
-    with artifact.path(TABLE).open(newline="", encoding="utf-8") as file:
+    return _read(artifact.path)
+
+
+def read_made(folder: Path) -> list[ImageRow]:
+    """Return the rows of a set that has just been made, before it is an artifact."""
+    return _read(folder.joinpath)
+
+
+def _read(path: Callable[[str], Path]) -> list[ImageRow]:
+    with path(TABLE).open(newline="", encoding="utf-8") as file:
         return [
             ImageRow(
-                row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"],
-                artifact.path(row["path"]), shown=row.get(SHOWN),
+                row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"], path(row["path"]),
+                shown=row.get(SHOWN),
             )
             for row in csv.DictReader(file)
         ]  # fmt: skip

@@ -12,7 +12,7 @@ from icm_pipeline.config.choices import RULES
 
 @dataclass(frozen=True)
 class LayerScore:
-    """A layer's kind and its score: the mean held-out accuracy over timesteps."""
+    """A layer's kind and its score: the mean held-out accuracy over timesteps, or the effect of pushing it alone."""
 
     layer: str
     kind: str
@@ -27,8 +27,9 @@ def rank(scores: list[LayerScore]) -> list[LayerScore]:
 def select_layers(scores: list[LayerScore], kind: str, rule: str, k: int, names: list[str], seed: int) -> list[str]:
     """Return the layers to steer, best first; `worst` begins with the worst, `named` keeps the order of `names`.
 
-    `top`, `worst` and `random` take k layers of one kind, `all` every layer of it, `named` takes `names` of any kind.
-    Raises ValueError for an unknown kind, rule or name and for k beyond the number of layers.
+    `top`, `causal` (whose scores are effects), `worst` and `random` take k layers of one kind, `all` every layer of it,
+    `named` takes `names` of any kind. Raises ValueError for an unknown kind, rule or name and for k beyond the number
+    of layers.
     """
     if rule == "named":
         known = [row.layer for row in scores]
@@ -46,7 +47,7 @@ def select_layers(scores: list[LayerScore], kind: str, rule: str, k: int, names:
         return ranked
     if k > len(ranked):
         raise ValueError(f"layers.k={k} is more than the {len(ranked)} {kind} layers there are; lower layers.k.")
-    if rule == "top":
+    if rule in ("top", "causal"):
         return ranked[:k]
     if rule == "worst":
         return ranked[::-1][:k]

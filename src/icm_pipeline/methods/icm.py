@@ -67,7 +67,8 @@ def _read_after(look: int | str | None) -> str:
 
 
 def layers_in_words(rule: str, k: int) -> str:
-    return {"top": f"best {k}", "named": f"{k} named"}.get(rule, f"{rule} {k}")
+    words = {"top": f"best {k}", "named": f"{k} named", "causal": f"most effective {k}"}
+    return words.get(rule, f"{rule} {k}")
 
 
 def window_in_words(first: int | None, last: int | str | None) -> str:

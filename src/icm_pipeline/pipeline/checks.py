@@ -5,7 +5,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import recorded_steps, steps_to_read
 from icm_pipeline.methods.registry import check_method, method_named
-from icm_pipeline.pipeline.table import COMMANDS, STAGES
+from icm_pipeline.pipeline.table import COMMANDS, STAGES, stages_of
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
 
@@ -18,6 +18,7 @@ def check_stage(settings: Settings) -> None:
     check_method(settings)
     _check_alpha(settings)
     _check_look(settings)
+    _check_pushed(settings)
     if settings.sweep is not None and name != "report":
         raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={name}.")
     if settings.images is not None and not (stage and stage.images):
@@ -59,6 +60,15 @@ def _check_look(settings: Settings) -> None:
             f"method.look={look}: images can be foretold {found} of the {num_steps} steps: recorded steps of the first "
             f"half, from method.first_step={settings.method.first_step} on. Choose another look, record every step "
             "(timesteps=all), or set method.look=null, which judges finished originals."
+        )
+
+
+def _check_pushed(settings: Settings) -> None:
+    """Refuse to push layers for a method whose own way of changing images that is not."""
+    if settings.method.name != "icm" and "causal" in stages_of(settings):
+        raise ConfigError(
+            f"An audit and layers=causal push layers by ICM's shift, which method={settings.method.name} is not: leave "
+            "method=icm."
         )
 
 

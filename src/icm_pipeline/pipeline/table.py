@@ -52,7 +52,7 @@ TUNING = (
     "seed",
 )  # fmt: skip
 PUSHING = ("alpha", *_under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
-                            "norm_preserving", "target_shares"), "attribute.options")  # fmt: skip
+                            "norm_preserving"), "attribute.options")  # fmt: skip
 AUDITED = ("named", "causal", "push", "audit")
 LEARNT = ("activations", "generate", "label")
 NEEDED_BY_CLAIMS = {
@@ -133,6 +133,7 @@ def _audit_needs(settings: Settings) -> tuple[str, ...]:
         activations if stage == "activations" else stage
         for claims in audited_claims(settings)
         for stage in NEEDED_BY_CLAIMS[claims]
+        if stage != "named" or settings.attribute.named
     )
     return tuple(dict.fromkeys(stages))
 
@@ -172,7 +173,7 @@ STAGES: dict[str, Stage] = {
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options")),
         Stage("causal", "push each layer alone and measure what that does, on tuning prompts and seeds", kind="step",
               part_of=lambda s: s.images is None and (is_ranked_by_effect(s) or _is_audited(s)),
-              needs=lambda s: ("probe",), reads=lambda s: (*TUNING, *PUSHING, *_size(s, "layer_images")),
+              needs=lambda s: ("probe",), reads=lambda s: (*_tuning(s), *PUSHING, *_size(s, "layer_images")),
               makes=("images",), asks=("labeler",), shared=True, **DENOISING),
         Stage("select", "rank the layers and choose those to steer", kind="end",
               needs=lambda s: ("probe", "causal") if is_ranked_by_effect(s) else ("probe",),
@@ -207,14 +208,16 @@ STAGES: dict[str, Stage] = {
               same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
                           *_under("evaluate", "clip.model", "clip.path", "reference"))),
         Stage("named", "make and record probe images of prompts that name an option", kind="root",
-              part_of=_is_audited,
-              reads=lambda s: (*PROBE_DATASET, *_recording(s), "attribute.named",
+              part_of=lambda s: _is_audited(s) and bool(s.attribute.named),
+              reads=lambda s: (*MODEL, *_under("attribute", "named", "probe_templates", "probe_subjects",
+                                               "trial_subjects"), *_recording(s), "seed",
                                *_size(s, "num_steps", "named_images")),
               makes=("images", "activations"), shared=True, **DENOISING),
         Stage("push", "push evaluation images at other places and along other directions", kind="step",
-              part_of=_is_audited, needs=lambda s: ("probe", "select", "originals"),
-              reads=lambda s: (*EVALUATION_SET, *PUSHING, "attribute.named", "audit.other_subjects",
-                               *_size(s, "num_sets", "trial_images")),
+              part_of=_is_audited, needs=lambda s: ("probe", "select", *_tuned(s)),
+              reads=lambda s: (*EVALUATION_SET, *PUSHING, *_under("method", "target_shares", "assignment", "draw_size"),
+                               *_under("attribute", "named", "probe_templates", "probe_subjects", "trial_subjects"),
+                               "audit.other_subjects", *_size(s, "num_sets", "trial_images")),
               makes=("images",), shared=True, **DENOISING),
         Stage("audit", "check every claim against a control that could refute it", kind="result",
               part_of=_is_audited, needs=_audit_needs,

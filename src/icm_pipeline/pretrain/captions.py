@@ -4,12 +4,12 @@ What a caption leaves out is what the model must choose by itself, so each attri
 value: the training odds given a caption are then exactly the world's odds given what the caption names.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from icm_pipeline.pretrain.world import Person
+from icm_pipeline.text import with_article
 
 OPENINGS = (
     "a photo of", "a face of", "a portrait of", "a picture of", "an image of", "a drawing of", "a close-up of",
@@ -27,11 +27,6 @@ ADJECTIVES = {
 }  # fmt: skip
 UNNAMED_SHARE = 0.4  # captions that name nothing but the occupation
 NAMED_SHARE = {"gender": 0.5, "age": 0.5, "skin_tone": 0.5, "background": 0.35, "glasses": 0.65, "expression": 0.25}
-
-
-def with_article(text: str) -> str:
-    """Return the text with "an" for "a" where a vowel follows."""
-    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 @dataclass(frozen=True)

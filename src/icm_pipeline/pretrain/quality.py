@@ -21,10 +21,11 @@ from icm_pipeline.labelers.base import Labeler
 from icm_pipeline.metrics.fairness import fairness_discrepancy
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.pretrain.autoencoder import encode_portraits, to_tensor
-from icm_pipeline.pretrain.captions import NAMED_SHARE, with_article
+from icm_pipeline.pretrain.captions import NAMED_SHARE
 from icm_pipeline.pretrain.dataset import Portraits
 from icm_pipeline.pretrain.world import ATTRIBUTES, OCCUPATIONS, odds
 from icm_pipeline.progress import working
+from icm_pipeline.text import with_article
 
 log = logging.getLogger(__name__)
 

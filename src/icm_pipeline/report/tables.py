@@ -69,10 +69,13 @@ def print_ranking(selection: Selection, most: int | None = None) -> None:
     """Print the layers, best first, with the chosen ones marked; `most` rows, but every chosen layer."""
     rows, chosen = selection.ranking, selection.layers
     shown = [row for place, row in enumerate(rows) if most is None or place < most or row.layer in chosen]
-    heading = "Layers by mean held-out accuracy over timesteps; * is steered"
+    is_causal = selection.rule == "causal"
+    score = "effect" if is_causal else "accuracy"
+    by = "what pushing each alone does" if is_causal else "mean held-out accuracy over timesteps"
+    heading = f"Layers by {by}; * is steered"
     caption = f"{len(shown)} of {count_text(len(rows), 'layer')}"
     table = Table(title=heading, box=box.SIMPLE_HEAD, caption=caption, padding=0, show_edge=False)
-    for title in ("", "accuracy", "layer", "kind"):
+    for title in ("", score, "layer", "kind"):
         table.add_column(title, no_wrap=True, min_width=1)
     for row in shown:
         mark = "*" if row.layer in chosen else ""

@@ -46,4 +46,4 @@ class Selection(Record):
     kind: str
     """The kind of the chosen layers, or `mixed`."""
     ranking: list[LayerScore]
-    """Every layer, best first."""
+    """Every layer, best first; with rule `causal` a score is the effect of pushing the layer alone."""

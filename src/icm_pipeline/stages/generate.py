@@ -28,21 +28,24 @@ def make_probe_dataset(context: StageContext, title: str, pictures: bool, record
     """Denoise every probe job; keep its picture, its pooled activations, or both."""
     images = planned(context, probe_jobs(context.settings))
     halved = context.settings.generate.store == "float16"
-    store(images, _made(context, images.missing, pictures, record), title, halved)
+    steps = recorded_steps(context.settings) if record else []
+    store(images, make_recorded(context, images.missing, steps, pictures), title, halved)
 
 
-def _made(context: StageContext, missing: Iterable[list[Job]], pictures: bool, record: bool) -> Iterator[Batch]:
-    """Yield what is missing batch by batch; the model is loaded for the first."""
+def make_recorded(
+    context: StageContext, missing: Iterable[list[Job]], steps: list[int], pictures: bool = True
+) -> Iterator[Batch]:
+    """Yield what is missing batch by batch, all layers recorded at these steps; the model is loaded for the first."""
     settings = context.settings
-    backbone, steps = context.models.load(settings.model, settings.compute), recorded_steps(settings) if record else []
+    backbone = context.models.load(settings.model, settings.compute)
     check_layers(settings, backbone)
 
     def make(jobs: list[Job]) -> Batch:
         recorder = Recorder(steps)
-        with hooked(backbone, backbone.layers if record else [], recorder, len(jobs)):
+        with hooked(backbone, backbone.layers if steps else [], recorder, len(jobs)):
             latents = denoise(backbone, jobs)
         samples = decode(backbone, jobs, latents) if pictures else []
-        return Batch(jobs, samples, recorder.recording() if record else None)
+        return Batch(jobs, samples, recorder.recording() if steps else None)
 
     yield from fitting(missing, make, settings.compute.batch_size, settings.compute.grow_batch)
 
@@ -55,19 +58,27 @@ def check_layers(settings: Settings, backbone: Backbone) -> None:
 
 
 def probe_dataset_work(settings: Settings, outline: OutlineConfig | None, pictures: bool, record: bool) -> Workload:
-    """Return what making the probe dataset takes, and what recording keeps.
+    """Return what making the probe dataset takes."""
+    steps = recorded_steps(settings) if record else []
+    return recorded_work(settings, outline, len(probe_jobs(settings)), len(steps), pictures)
+
+
+def recorded_work(
+    settings: Settings, outline: OutlineConfig | None, num_images: int, num_steps: int, pictures: bool = True
+) -> Workload:
+    """Return what making images takes, and what recording so many steps of them keeps.
 
     On disk the files of all layers, beside those of all shards before these are removed; on the device the buffers of a
     batch, beside the same joined; in memory a shard's batches, the same joined, and the next shard's.
     """
-    num_images, model = len(probe_jobs(settings)), settings.model
+    model = settings.model
     passes = num_images * passes_per_run(model.num_steps, model.scheduler)
     made = Workload(num_images, num_images if pictures else 0, passes)
-    if not record:
+    if not num_steps:
         return made
     if outline is None:
         return replace(made, values=None, stored=None, temporary=None, device_memory=None, memory=None)
-    values, batch = len(recorded_steps(settings)) * width_sum(outline), settings.compute.batch_size
+    values, batch = num_steps * width_sum(outline), settings.compute.batch_size
     shard = -(-settings.generate.shard_size // batch) * batch
     size = FLOAT_BYTES * values  # of an image
     return replace(

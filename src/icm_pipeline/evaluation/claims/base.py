@@ -12,7 +12,7 @@ from icm_pipeline.evaluation.judging import Judging
 from icm_pipeline.store.artifacts import Artifact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that what is computed of one can be remembered
 class AuditInputs:
     """The settings, the artifacts of the stages that the claims need, and the judges."""
 

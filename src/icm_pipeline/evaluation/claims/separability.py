@@ -1,0 +1,121 @@
+"""Is what probes tell more than luck, more than images of one prompt being alike, more than prompts learnt by heart?"""
+
+import numpy as np
+
+from icm_pipeline.arrays import Floats, Floats32, Ints
+from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.readings import Readings, of_new_prompts, share_right, solving
+from icm_pipeline.localization.repeated import (
+    Problem,
+    for_each_layer,
+    labels_by_group,
+    repeated_folds,
+    standardised,
+    told_right,
+)
+from icm_pipeline.metrics.permutation import tail_probability
+from icm_pipeline.metrics.resampling import Estimate, balanced_means, best_on_other_half, clustered
+from icm_pipeline.results.verdicts import Finding, Found, Table
+
+LEAST = 0.1  # of the way from chance to no error: what is told worse could steer little
+LEAST_SELECTIVE = 0.05  # five images of a hundred more than what is learnt by heart
+NULL_FOLDS = 2  # holds every image out once, with as few fits as that takes
+COLUMNS = [
+    "layer", "kind", "torn prompts", "low", "high", "new prompts", "new low", "new high", "by heart", "null 95 %",
+]  # fmt: skip
+
+
+def found(inputs: AuditInputs) -> Found:
+    (readings, whole), size, rng = of_new_prompts(inputs), inputs.size, inputs.rng("splits")
+    layers, share = readings.layers_of(), inputs.settings.probe.test_share
+    torn_splits = repeated_folds(readings.labels, readings.images, size.num_splits, share, rng)
+    torn = readings.told_right(
+        inputs, "probes of torn prompts", [Problem(readings.labels, split) for split in torn_splits], layers
+    )
+    random = [Problem(labels_by_group(readings.labels, readings.prompts, rng), split) for split in torn_splits]
+    by_heart = readings.told_right(inputs, "probes of random labels", random, layers)
+    null = _null_maxima(inputs, readings)
+    findings = [
+        _separable(inputs, readings, "ungrouped", torn, readings.images, null),
+        _separable(inputs, readings, "grouped", whole, readings.prompts, null),
+        _selective(inputs, readings, share_right(torn), share_right(by_heart)),
+    ]
+    columns = [
+        _of_layers(inputs, readings, torn, readings.images), _of_layers(inputs, readings, whole, readings.prompts),
+    ]  # fmt: skip
+    heart, limit = balanced_means(share_right(by_heart), readings.labels), float(np.quantile(null, 0.95))
+    rows: list[list[str | float]] = [
+        [layer, readings.kinds[layer], *(figure for each in pair for figure in (each.value, *each.interval_95)),
+         float(learnt), limit]
+        for layer, *pair, learnt in zip(layers, *columns, heart, strict=True)
+    ]  # fmt: skip
+    return Found(findings, {"layers": Table(COLUMNS, rows)}, {})
+
+
+def _of_layers(inputs: AuditInputs, readings: Readings, right: Floats32, groups: Ints) -> list[Estimate]:
+    share, rng = inputs.settings.probe.test_share, inputs.rng("layers")
+    return clustered(share_right(right), readings.labels, groups, inputs.size.num_resamples, rng, share)
+
+
+def _separable(
+    inputs: AuditInputs, readings: Readings, side: str, right: Floats32, groups: Ints, null: Floats
+) -> Finding:
+    """Return the accuracy where it is best, layer and step chosen on the other half of the images."""
+    size, share, rng = inputs.size, inputs.settings.probe.test_share, inputs.rng(f"best {side}")
+    places = np.nanmean(right, axis=1).reshape(-1, right.shape[-1])  # layers x steps
+    best = best_on_other_half(places, readings.labels, groups, size.num_splits, rng)
+    (estimate,) = clustered(best[None], readings.labels, groups, size.num_resamples, rng, share)
+    chance, limit = 1 / len(np.unique(readings.labels)), float(np.quantile(null, 0.95))
+    low, high = estimate.interval_95
+    says, unit = {
+        "ungrouped": ("A linear probe tells the option of images that it was not fitted to.", "images"),
+        "grouped": ("A linear probe tells the option of images whose prompts it was not fitted to.", "prompts"),
+    }[side]
+    return Finding(
+        f"separability.{side}", says, estimate.value, (low, min(high, 1.0)), "balanced accuracy", limit,
+        max(limit, chance + LEAST * (1 - chance)), tail_probability(estimate.value, null),
+        f"{len(null)} shufflings of the labels: in 5 % of them the best layer and step reaches {limit:.3f}",
+        estimate.num, unit,
+    )  # fmt: skip
+
+
+def _selective(inputs: AuditInputs, readings: Readings, real: Floats, by_heart: Floats) -> Finding:
+    """Return how much better the option is told than random labels by prompt, in the layer that tells it best."""
+    size, share, rng = inputs.size, inputs.settings.probe.test_share, inputs.rng("selective")
+    labels, prompts = readings.labels, readings.prompts
+    state = rng.bit_generator.state
+    values = []
+    for taken in (real - by_heart, real, by_heart):
+        rng.bit_generator.state = state
+        values.append(best_on_other_half(real, labels, prompts, size.num_splits, rng, taken))
+    less, option, heart = clustered(np.stack(values), labels, prompts, size.num_resamples, rng, share)
+    return Finding(
+        "separability.selective", "The probe of the best layer learns the option, not prompts by heart.", less.value,
+        less.interval_95, "balanced accuracy", 0.0, LEAST_SELECTIVE, less.p_above(0.0),
+        f"random labels by prompt: told with {heart.value:.3f}, the option with {option.value:.3f}", less.num,
+        "prompts",
+    )  # fmt: skip
+
+
+def _null_maxima(inputs: AuditInputs, readings: Readings) -> Floats:
+    """Return the largest balanced accuracy over layers and steps for each shuffling of the labels [shuffles].
+
+    An image is held out once, where claims average several turns, so that the null is the wider of the two.
+    """
+    rng, how = inputs.rng("shuffles"), solving(inputs)
+    shuffled = [rng.permutation(readings.labels) for _ in range(inputs.size.num_shuffles)]
+    problems = [
+        [Problem(labels, split) for split in repeated_folds(labels, readings.images, NULL_FOLDS, 1 / NULL_FOLDS, rng)]
+        for labels in shuffled
+    ]
+
+    def ask(layer: str) -> Floats:
+        pooled = standardised(readings.rows(layer))
+        return np.array(
+            [
+                balanced_means(np.nanmean(told_right(pooled, both, how), axis=0), labels).max()
+                for both, labels in zip(problems, shuffled, strict=True)
+            ]
+        )
+
+    return np.max(list(for_each_layer("probes of shuffled labels", readings.layers_of(), how.device, ask)), axis=0)

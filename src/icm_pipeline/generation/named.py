@@ -1,0 +1,59 @@
+"""Prompts that name an option: the probe templates with a subject that says which, as "a photo of a female doctor"."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from icm_pipeline.config.schema import AttributeConfig, Settings
+from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, Job, first_seed
+from icm_pipeline.text import with_article
+
+
+@dataclass(frozen=True)
+class NamedPrompt:
+    """A prompt with what it is made of."""
+
+    text: str
+    option: str
+    subject: str
+    template: str
+
+
+def named_prompts(attribute: AttributeConfig) -> list[NamedPrompt]:
+    """Return every prompt of an option, a probe or trial subject and a template; none where no option can be named.
+
+    They stand in a seeded order in which a leading part has all options of a subject with the same template, every
+    subject before any again, and as many different templates as it can.
+    """
+    rng = np.random.default_rng(0)
+    subjects = rng.permutation(list(dict.fromkeys([*attribute.probe_subjects, *attribute.trial_subjects])))
+    templates = rng.permutation(list(dict.fromkeys(attribute.probe_templates)))
+    return [
+        _prompt(attribute, option, str(subject), str(templates[(number + turn) % len(templates)]))
+        for turn in range(len(templates))
+        for number, subject in enumerate(subjects)
+        for option in attribute.named
+    ]
+
+
+def named_jobs(settings: Settings) -> tuple[list[Job], list[str]]:
+    """Return the jobs of the images whose prompts name an option, and the option of each.
+
+    A job's prompt index is its prompt's place in `named_prompts`. Raises ValueError where no option can be named.
+    """
+    prompts, count = named_prompts(settings.attribute), settings.audit.chosen.named_images
+    if not prompts:
+        raise ValueError(
+            f"stage=named: attribute.named does not say how a prompt names an option of {settings.attribute.name!r}; "
+            "give each one, as attribute.named.woman='female {}'."
+        )
+    if count > SEEDS_PER_STREAM:
+        raise ValueError(f"audit.sizes.{settings.audit.size}.named_images is more than {SEEDS_PER_STREAM}; lower it.")
+    base, turns = first_seed(settings.seed, "named"), [index % len(prompts) for index in range(count)]
+    jobs = [Job(f"{index:06d}", prompts[turn].text, turn, base + index) for index, turn in enumerate(turns)]
+    return jobs, [prompts[turn].option for turn in turns]
+
+
+def _prompt(attribute: AttributeConfig, option: str, subject: str, template: str) -> NamedPrompt:
+    text = template.replace("{}", attribute.named[option].replace("{}", subject))
+    return NamedPrompt(with_article(text), option, subject, template)

@@ -1,0 +1,199 @@
+"""The push stage: the run's own images at other layers and along other directions, and nothing else changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.loaded import ModelCache
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.jobs import Job, evaluation_jobs, probe_jobs
+from icm_pipeline.generation.sampling import Sample, decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.images.table import read_made
+from icm_pipeline.localization.selection import LayerScore
+from icm_pipeline.methods.shift import Shift
+from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.vectors import load_vectors
+from icm_pipeline.pipeline.checks import check_stage
+from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.results.effects import Pushes, arm_of
+from icm_pipeline.results.scores import Selection
+from icm_pipeline.stages import arms, push, steer
+from icm_pipeline.store.artifacts import Artifact
+from tests.helpers.models import NUM_STEPS
+from tests.helpers.results import as_artifact, scores
+from tests.stages.test_steer import LAYERS, vectors_named
+
+Compose = Callable[..., Settings]
+RANKING = [LayerScore(layer, "self_attention", 0.9 - number / 10) for number, layer in enumerate(LAYERS)]
+
+
+def selection(num_layers: int, k: int) -> Selection:
+    ranking = [LayerScore(f"layer {number}", "self_attention", 1 - number / 100) for number in range(num_layers)]
+    others = [LayerScore(f"other {number}", "cross_attention", 1.0) for number in range(9)]
+    return Selection([row.layer for row in ranking[:k]], "top", "self_attention", [*others, *ranking])
+
+
+@pytest.fixture
+def parents(tmp_path: Path) -> dict[str, Artifact]:
+    folder = tmp_path / "parents"
+    folder.mkdir()
+    vectors_named("probe").save(folder / "vectors-probe.safetensors")
+    scores({layer: ("self_attention", 0.9, []) for layer in LAYERS}).write(folder)
+    Selection(LAYERS[:1], "top", "self_attention", RANKING).write(folder)
+    return dict.fromkeys(("probe", "select"), as_artifact(folder))
+
+
+@pytest.fixture
+def given(settings_with: Compose, random_pipeline_folder: Path) -> Compose:
+    fixed = (
+        f"model.path={random_pipeline_folder}", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3",
+        "model.scheduler=null", "evaluate.images_per_prompt=2", "method.alpha_unit=relative", "alpha=20",
+        "generate.reuse_prefix=false", "audit.sizes.full.num_sets=2", "audit.sizes.full.trial_images=4",
+        "audit.other_subjects=[a photo of a dog]", "generate.shard_size=4",
+    )  # fmt: skip
+    return lambda *words: settings_with(*fixed, *words)
+
+
+@pytest.fixture
+def made(
+    given: Compose, parents: dict[str, Artifact], models: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Path, dict[str, Tensor]]]:
+    """Give a function that runs the stage and returns its folder, and the latents of every image by its id."""
+
+    def ran(*words: str) -> tuple[Path, dict[str, Tensor]]:
+        folder, latents = tmp_path / f"made-{len(list(tmp_path.iterdir()))}", dict[str, Tensor]()
+        folder.mkdir()
+
+        def noting(backbone: Backbone, jobs: list[Job], found: Tensor) -> list[Sample]:
+            latents.update({job.image_id: row.clone() for job, row in zip(jobs, found, strict=True)})
+            return decode(backbone, jobs, found)
+
+        monkeypatch.setattr(arms, "decode", noting)
+        push.run(StageContext(given(*words), parents, folder, models=models))
+        return folder, latents
+
+    return ran
+
+
+def test_arms_push_the_runs_own_images_at_other_layers_and_along_other_directions(
+    made: Any, given: Compose, backbone: Backbone
+) -> None:
+    folder, latents = made()
+    rows, pushes = read_made(folder), Pushes.read(as_artifact(folder))
+    jobs = evaluation_jobs(given())[:4]
+    steered = push.trial_options(given())
+    found = {name: torch.stack([latents[f"{name}-{job.image_id}"] for job in jobs]) for name in ("layers_000", "worst")}
+    with hooked(backbone, LAYERS[1:], Shift(vectors_named("probe"), steered, Strength(20, "relative")), len(jobs)):
+        expected = denoise(backbone, jobs)
+    assert pushes.arms["worst"].layers == pushes.arms["layers_000"].layers == LAYERS[1:]
+    for pushed in found.values():
+        torch.testing.assert_close(pushed, expected, rtol=0, atol=1e-4)
+    own = [row for row in rows if row.image_id.startswith("direction_001-")]
+    assert [(row.prompt, row.seed, arm_of(row.image_id)[1]) for row in own] == [
+        (job.prompt, job.seed, job.image_id) for job in jobs
+    ]
+    turned = torch.stack([latents[row.image_id] for row in own])
+    other = torch.stack([latents[row.image_id.replace("001", "000", 1)] for row in own])
+    assert (turned - other).abs().max() > 1e-2
+    unsteered = denoise(backbone, jobs)
+    assert min((turned - unsteered).abs().max(), (expected - unsteered).abs().max()) > 1e-2
+
+
+def test_options_are_those_that_the_runs_own_steering_gives(
+    made: Any, given: Compose, parents: dict[str, Artifact], models: ModelCache, tmp_path: Path
+) -> None:
+    (tmp_path / "steer").mkdir()
+    steer.run(StageContext(given(), parents, tmp_path / "steer", models=models))
+    own = {row.image_id: row.option for row in read_made(tmp_path / "steer")}
+    rows = [row for row in read_made(made()[0]) if arm_of(row.image_id)[0] == "layers_000"]
+    assert [row.option for row in rows] == [own[arm_of(row.image_id)[1]] for row in rows]
+    assert len(rows) == 4 < len(own)
+
+
+def test_what_should_not_change_is_made_unsteered_and_steered_with_seeds_of_its_own(made: Any, given: Compose) -> None:
+    rows = read_made(made()[0])
+    by_arm = {arm: [row for row in rows if arm_of(row.image_id)[0] == arm] for arm in arms_in(rows)}
+    for arm in ("named", "other_subjects"):
+        before, after = by_arm[arm], by_arm[f"{arm}_steered"]
+        assert [(row.prompt, row.seed) for row in before] == [(row.prompt, row.seed) for row in after]
+        assert [row.option for row in before] == [""] * 4
+        assert sorted(row.option for row in after) == ["man", "man", "woman", "woman"]
+    assert {row.prompt for row in by_arm["other_subjects"]} == {"a photo of a dog"}
+    assert sum(" female " in row.prompt for row in by_arm["named"]) == 2
+    assert len(by_arm["other_seeds"]) == push.SEEDS * 4
+    fresh = {row.seed for arm in ("named", "other_seeds", "other_subjects") for row in by_arm[arm]}
+    assert len(fresh) == 4 + 4 + push.SEEDS * 4
+    assert fresh.isdisjoint(job.seed for job in (*evaluation_jobs(given()), *probe_jobs(given())))
+
+
+def arms_in(rows: Any) -> list[str]:
+    return list(dict.fromkeys(arm_of(row.image_id)[0] for row in rows))
+
+
+def test_arms_that_cannot_be_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "named_prompts", lambda attribute: [])
+    assert arms_in(read_made(made("audit.other_subjects=[]")[0])) == [
+        "layers_000",
+        "worst",
+        "direction_000",
+        "direction_001",
+        "other_seeds",
+    ]
+
+
+def test_least_change_is_held_against_the_selected_layers_with_the_same_quotas(made: Any) -> None:
+    rows = read_made(made("method.assignment=least_change")[0])
+    options = {arm: [row.option for row in rows if arm_of(row.image_id)[0] == arm] for arm in ("selected", "worst")}
+    assert options["selected"] == options["worst"] != []
+
+
+def test_random_sets_are_distinct_of_the_kind_and_never_the_selected_one() -> None:
+    found = push.random_sets(selection(12, 3), 20, np.random.default_rng(0))
+    assert len({frozenset(layers) for layers in found}) == 20
+    assert all(len(set(layers)) == 3 and all(layer.startswith("layer") for layer in layers) for layers in found)
+    assert frozenset(selection(12, 3).layers) not in {frozenset(layers) for layers in found}
+    assert push.random_sets(selection(12, 3), 20, np.random.default_rng(1)) != found
+
+
+def test_all_sets_are_pushed_where_there_are_fewer() -> None:
+    found = push.random_sets(selection(4, 3), 20, np.random.default_rng(0))
+    assert sorted(map(sorted, found)) == [
+        ["layer 0", "layer 1", "layer 3"], ["layer 0", "layer 2", "layer 3"], ["layer 1", "layer 2", "layer 3"]
+    ]  # fmt: skip
+    assert push.random_sets(selection(3, 3), 20, np.random.default_rng(0)) == []
+    assert push.worst_layers(selection(3, 3)) == []
+
+
+def test_random_directions_are_unit_vectors_opposite_for_two_options_and_one_for_all_steps() -> None:
+    real = vectors_named("probe")
+    drawn = push.random_directions(real, 3)
+    for layer, directions in drawn.directions.items():
+        assert directions.shape == real.directions[layer].shape
+        torch.testing.assert_close(directions.norm(dim=-1), torch.ones(directions.shape[:-1]))
+        assert torch.equal(directions[:, 0], -directions[:, 1])
+        assert torch.equal(directions[0], directions[-1])
+    assert torch.equal(push.random_directions(real, 3).directions[LAYERS[0]], drawn.directions[LAYERS[0]])
+    assert not torch.equal(push.random_directions(real, 4).directions[LAYERS[0]], drawn.directions[LAYERS[0]])
+    assert drawn.mean_norms is real.mean_norms
+
+
+def test_the_vectors_pushed_are_those_that_the_settings_choose(
+    given: Compose, parents: dict[str, Artifact], tmp_path: Path
+) -> None:
+    context = StageContext(given("method.vector=mean"), parents, tmp_path)
+    averaged = load_vectors(parents["probe"].path("vectors-probe.safetensors")).averaged()
+    assert torch.equal(arms.pushed_vectors(context).directions[LAYERS[1]], averaged.directions[LAYERS[1]])
+
+
+@pytest.mark.parametrize("word", ["audit.included=true", "layers.rule=causal"])
+def test_other_methods_are_refused_before_anything_is_made(settings_with: Compose, word: str) -> None:
+    with pytest.raises(ConfigError, match="method=none"):
+        check_stage(settings_with("method.name=none", word, "model.path=embedded:tiny"))
