@@ -17,7 +17,7 @@ setup: $(STAMP)  ## make the environment in .venv and install the package
 demo: $(STAMP)  ## run the whole method on the embedded model (gender) and print the result
 	$(BIN)/python -m icm_pipeline
 
-results: $(STAMP)  ## run every row of the README's table and print it (about 3 minutes after the demo)
+results: $(STAMP)  ## run every row of the README's table and print it (a quarter of an hour)
 	$(BIN)/python -m icm_pipeline --multirun experiment=$(ROWS)
 	$(BIN)/python benchmarks/results_table.py
 

@@ -28,7 +28,7 @@ KINDS = ("self_attention", "cross_attention", "feed_forward")
 def ways_of_steering(outputs: Path) -> list[tuple[str, ...]]:
     """Return a heading and a row per experiment that was evaluated, with the settings that it is shipped with."""
     rows: list[tuple[str, ...]] = [("attribute", "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
-    for _, evaluation in evaluated(outputs, [f"experiment={name}" for name in EXPERIMENTS]):
+    for _, evaluation in evaluated(outputs, [[f"experiment={name}"] for name in EXPERIMENTS]):
         rows.append((evaluation.attribute.replace("_", " "), *figures(evaluation)))
     return rows
 
@@ -37,23 +37,23 @@ def architectures(outputs: Path) -> list[tuple[str, ...]]:
     """Return a heading and, for gender, each architecture's accuracy by kind of site and what steering did."""
     kinds = tuple(f"accuracy, {kind.replace('_', '-')}" for kind in KINDS)
     rows = [("model", *kinds, "steered", "FD before", "FD after (95 %)", "obeyed", "CLIP-I", "kept")]
-    for pipeline, evaluation in evaluated(outputs, [f"model={name}" for name in MODELS]):
+    for pipeline, evaluation in evaluated(outputs, [["experiment=architectures", f"model={name}"] for name in MODELS]):
         rows.append((evaluation.model, *accuracies(pipeline), *figures(evaluation)))
     return rows
 
 
-def evaluated(outputs: Path, runs: Iterable[str]) -> list[tuple[Pipeline, Evaluation]]:
-    """Return the run of each command-line word with its evaluation; what is not there is named."""
+def evaluated(outputs: Path, runs: Iterable[list[str]]) -> list[tuple[Pipeline, Evaluation]]:
+    """Return the run of each command line's words with its evaluation; what is not there is named."""
     found = []
     register_schema()
     with initialize_config_dir(str(conf_path()), version_base="1.3"):
-        for word in runs:
-            settings = to_settings(compose("config", overrides=[word]))
+        for words in runs:
+            settings = to_settings(compose("config", overrides=words))
             settings.paths.outputs = str(outputs)
-            pipeline = Pipeline(settings, [word], NoTracker())
+            pipeline = Pipeline(settings, words, NoTracker())
             artifact = pipeline.find("evaluate")
             if artifact is None:
-                print(f"{word} was not evaluated with the settings it is shipped with", file=sys.stderr)
+                print(f"{' '.join(words)} was not evaluated with the settings it is shipped with", file=sys.stderr)
             else:
                 found.append((pipeline, Evaluation.read(artifact)))
     return found

@@ -34,7 +34,7 @@ def evaluate(outputs: Path, *words: str) -> None:
     pipeline = Pipeline(settings, [], NoTracker())
     folder = pipeline.keys.folder("evaluate")
     folder.mkdir(parents=True)
-    alpha = 9.0 if "seed=1" in words else 7.0
+    alpha = 9.0 if "seed=2" in words else 7.0
     evaluation(model=settings.model.name, steering=steering(alpha=alpha)).write(folder)
     write_artifact(folder, "evaluate", pipeline.keys.key("evaluate"))
 
@@ -43,7 +43,7 @@ def test_only_the_experiments_as_they_are_shipped_are_rows(
     tmp_path: Path, results_table: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(tmp_path, "experiment=gender")
-    evaluate(tmp_path, "experiment=gender", "seed=1")
+    evaluate(tmp_path, "experiment=gender", "seed=2")
     evaluate(tmp_path, "experiment=worst_k", "model.num_steps=10")
     _, *rows = results_table.ways_of_steering(tmp_path)
     assert [row[:2] for row in rows] == [("gender", "best 2 self-attention, alpha 7")]
@@ -51,8 +51,8 @@ def test_only_the_experiments_as_they_are_shipped_are_rows(
 
 
 def test_a_model_whose_probes_are_gone_has_a_row(tmp_path: Path, results_table: ModuleType) -> None:
-    evaluate(tmp_path, "model=tiny_flux")
-    evaluate(tmp_path, "model=tiny_flux", "seed=1")
+    evaluate(tmp_path, "experiment=architectures", "model=tiny_flux")
+    evaluate(tmp_path, "experiment=architectures", "model=tiny_flux", "seed=2")
     _, *rows = results_table.architectures(tmp_path)
     assert [row[:5] for row in rows] == [("tiny_flux", "?", "?", "?", "best 2 self-attention, alpha 7")]
 
