@@ -17,7 +17,7 @@ from icm_pipeline.metrics.permutation import tail_probability
 from icm_pipeline.metrics.resampling import Estimate, balanced_means, best_on_other_half, clustered
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
-LEAST = 0.1  # of the way from chance to no error: what is told worse could steer little
+LEAST = 0.2  # of the way from chance to no error: four images of ten told wrong are no sign of where a choice is made
 LEAST_SELECTIVE = 0.05  # five images of a hundred more than what is learnt by heart
 NULL_FOLDS = 2  # holds every image out once, with as few fits as that takes
 COLUMNS = [
