@@ -34,7 +34,7 @@ def test_intervals_cover_the_truth_also_where_images_of_a_prompt_are_alike(sprea
     truth = np.clip(0.7 + spread * np.random.default_rng(1).standard_normal(100_000), 0, 1).mean()
     for _ in range(300):
         values, labels, prompts = of_prompts(rng, spread)
-        (found,) = clustered(values[None], labels, prompts, 200, rng)
+        (found,) = clustered(values[None], labels, prompts, 200, rng, 1.0)
         low, high = found.interval_95
         hits += low <= truth <= high
     assert 0.9 <= hits / 300 <= 0.99
@@ -50,12 +50,11 @@ def test_images_of_one_prompt_taken_for_independent_make_intervals_too_short() -
     assert np.mean(ratios) > 1.1
 
 
-def test_splits_that_share_training_images_widen_an_interval() -> None:
+def test_intervals_of_what_probes_tell_are_the_wider_for_their_shared_training_images() -> None:
     values, labels, prompts = of_prompts(np.random.default_rng(0), 0.1)
-    errors = [
-        clustered(values[None], labels, prompts, 500, np.random.default_rng(1), share)[0].error for share in (0, 0.2)
-    ]
-    assert errors[1] == pytest.approx(errors[0] / np.sqrt(0.8))
+    (plain,) = clustered(values[None], labels, prompts, 500, np.random.default_rng(1), 1.0)
+    (of_probes,) = clustered(values[None], labels, prompts, 500, np.random.default_rng(1))
+    assert of_probes.error == pytest.approx(plain.error * np.sqrt(1.5))
 
 
 def test_images_that_were_never_held_out_do_not_count() -> None:
