@@ -5,6 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from icm_pipeline.report.figures.claims import plot_claims
+from icm_pipeline.report.figures.readings import (
+    plot_chosen,
+    plot_curve,
+    plot_generic,
+    plot_kinds,
+    plot_layers,
+    plot_leads,
+)
 from icm_pipeline.results.verdicts import Claim, Found, Table, Verdicts
 
 COLUMNS = [
@@ -17,7 +25,14 @@ An effect speaks for its claim the larger it is. **Refuted**: the whole interval
 adjustment for all claims here.
 """
 # Figures by group and table: title, and what draws the table.
-FIGURES: dict[tuple[str, str], tuple[str, Callable[[Path, Table], Path]]] = {}
+FIGURES: dict[tuple[str, str], tuple[str, Callable[[Path, Table], Path]]] = {
+    ("separability", "layers"): ("Accuracy of every layer", plot_layers),
+    ("kinds", "kinds"): ("Kinds of layers at equal width", plot_kinds),
+    ("implicit", "leads"): ("The choice beside what prompts say", plot_leads),
+    ("implicit", "generic"): ("Named or left open", plot_generic),
+    ("stability", "curve"): ("How many images a ranking takes", plot_curve),
+    ("stability", "chosen"): ("How often a layer is chosen", plot_chosen),
+}
 
 
 def claims_table(claims: Sequence[Claim]) -> tuple[list[str], list[list[str | float]]]:

@@ -188,8 +188,7 @@ def _problems(
 
 
 def _estimates(inputs: AuditInputs, readings: Readings, values: Floats) -> list[Estimate]:
-    share, rng = inputs.settings.probe.test_share, inputs.rng("implicit")
-    return clustered(values, readings.labels, readings.prompts, inputs.size.num_resamples, rng, share)
+    return clustered(values, readings.labels, readings.prompts, inputs.size.num_resamples, inputs.rng("implicit"))
 
 
 def probe_prompts(attribute: AttributeConfig) -> list[tuple[str, str]]:

@@ -71,8 +71,7 @@ def _best(inputs: AuditInputs, readings: Readings, shares: Floats) -> Floats:
 
 
 def _estimates(inputs: AuditInputs, readings: Readings, values: Floats, what: str) -> list[Estimate]:
-    share, rng = inputs.settings.probe.test_share, inputs.rng(what)
-    return clustered(values, readings.labels, readings.prompts, inputs.size.num_resamples, rng, share)
+    return clustered(values, readings.labels, readings.prompts, inputs.size.num_resamples, inputs.rng(what))
 
 
 def _lead(

@@ -17,7 +17,7 @@ from icm_pipeline.metrics.permutation import tail_probability
 from icm_pipeline.metrics.resampling import Estimate, balanced_means, best_on_other_half, clustered
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
-LEAST = 0.1  # of the way from chance to no error: what is told worse could steer little
+LEAST = 0.2  # of the way from chance to no error: four images of ten told wrong are no sign of where a choice is made
 LEAST_SELECTIVE = 0.05  # five images of a hundred more than what is learnt by heart
 NULL_FOLDS = 2  # holds every image out once, with as few fits as that takes
 COLUMNS = [
@@ -53,18 +53,17 @@ def found(inputs: AuditInputs) -> Found:
 
 
 def _of_layers(inputs: AuditInputs, readings: Readings, right: Floats32, groups: Ints) -> list[Estimate]:
-    share, rng = inputs.settings.probe.test_share, inputs.rng("layers")
-    return clustered(share_right(right), readings.labels, groups, inputs.size.num_resamples, rng, share)
+    return clustered(share_right(right), readings.labels, groups, inputs.size.num_resamples, inputs.rng("layers"))
 
 
 def _separable(
     inputs: AuditInputs, readings: Readings, side: str, right: Floats32, groups: Ints, null: Floats
 ) -> Finding:
     """Return the accuracy where it is best, layer and step chosen on the other half of the images."""
-    size, share, rng = inputs.size, inputs.settings.probe.test_share, inputs.rng(f"best {side}")
+    size, rng = inputs.size, inputs.rng(f"best {side}")
     places = np.nanmean(right, axis=1).reshape(-1, right.shape[-1])  # layers x steps
     best = best_on_other_half(places, readings.labels, groups, size.num_splits, rng)
-    (estimate,) = clustered(best[None], readings.labels, groups, size.num_resamples, rng, share)
+    (estimate,) = clustered(best[None], readings.labels, groups, size.num_resamples, rng)
     chance, limit = 1 / len(np.unique(readings.labels)), float(np.quantile(null, 0.95))
     low, high = estimate.interval_95
     says, unit = {
@@ -81,14 +80,14 @@ def _separable(
 
 def _selective(inputs: AuditInputs, readings: Readings, real: Floats, by_heart: Floats) -> Finding:
     """Return how much better the option is told than random labels by prompt, in the layer that tells it best."""
-    size, share, rng = inputs.size, inputs.settings.probe.test_share, inputs.rng("selective")
+    size, rng = inputs.size, inputs.rng("selective")
     labels, prompts = readings.labels, readings.prompts
     state = rng.bit_generator.state
     values = []
     for taken in (real - by_heart, real, by_heart):
         rng.bit_generator.state = state
         values.append(best_on_other_half(real, labels, prompts, size.num_splits, rng, taken))
-    less, option, heart = clustered(np.stack(values), labels, prompts, size.num_resamples, rng, share)
+    less, option, heart = clustered(np.stack(values), labels, prompts, size.num_resamples, rng)
     return Finding(
         "separability.selective", "The probe of the best layer learns the option, not prompts by heart.", less.value,
         less.interval_95, "balanced accuracy", 0.0, LEAST_SELECTIVE, less.p_above(0.0),

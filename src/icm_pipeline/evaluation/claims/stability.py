@@ -60,7 +60,8 @@ def _within(interval: tuple[float, float]) -> tuple[float, float]:
 def _scores(inputs: AuditInputs, readings: Readings, layers: list[str], parts: int, num_pairs: int) -> Floats:
     """Return the scores of the layers on pairs of disjoint parts of the images, [pairs, 2, layers].
 
-    In each part every image is held out once, with all images of its prompt.
+    In each part every image is held out once, with all images of its prompt; C, which counts a sum over images, is so
+    much larger that only the images differ.
     """
     rng, share, labels = inputs.rng(f"parts {parts}"), inputs.settings.probe.test_share, readings.labels
     problems, ends = list[Problem](), [0]
@@ -69,7 +70,7 @@ def _scores(inputs: AuditInputs, readings: Readings, layers: list[str], parts: i
             splits = repeated_folds(labels, readings.prompts, 1, share, rng, rows)
             problems += [Problem(labels, split) for split in splits]
             ends.append(len(problems))
-    right = readings.told_right(inputs, f"probes of a part of {parts}", problems, layers)
+    right = readings.told_right(inputs, f"probes of 1/{parts} of the images", problems, layers, more=parts)
     scores = [balanced_means(share_right(right[:, first:last]), labels) for first, last in pairwise(ends)]
     return np.stack(scores).reshape(num_pairs, 2, len(layers))
 
