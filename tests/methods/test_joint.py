@@ -100,10 +100,11 @@ def test_a_cell_is_what_steering_each_attribute_makes_bitwise_where_layers_diffe
         assert torch.equal(run(pipe), expected)
     with icm_pipeline.steer(pipe, [age, gender], option=("old", "man")):
         assert torch.equal(run(pipe), expected)
-    with icm_pipeline.steer(pipe, [gender, age], option=("man", "old"), alpha=[2.0, 0.0]):
-        made = run(pipe)
     with icm_pipeline.steer(pipe, gender, option="man"):
-        assert torch.equal(run(pipe), made)
+        expected = run(pipe)
+    for alpha in ([2.0, 0.0], np.array([2.0, 0.0])):
+        with icm_pipeline.steer(pipe, [gender, age], option=("man", "old"), alpha=alpha):  # type: ignore[arg-type]
+            assert torch.equal(run(pipe), expected)
 
 
 def test_options_with_alphas_of_their_own_are_pushed_by_them(pipe: Any, attributes: Vectors) -> None:
