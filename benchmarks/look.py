@@ -65,7 +65,7 @@ def plain(backbone: Backbone, jobs: list[Job]) -> list[Look]:
     return []
 
 
-def steered(backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, **how: object) -> list[Look]:
+def steered(backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, **how: Any) -> list[Look]:
     with steer(backbone.pipe, vectors, **how) as looks:
         made(backbone, jobs)
     return looks
@@ -90,6 +90,13 @@ def strength(settings: Settings) -> Strength:
     return Strength(settings.alpha, how.alpha_unit, how.first_step, how.last_step, settings.model.num_steps)
 
 
+def in_settings(*words: list[str]) -> list[Settings]:
+    """Return the settings that each list of the command line's words makes."""
+    register_schema()
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        return [to_settings(compose("config", each)) for each in words]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny", help="an embedded model, as tiny_sdxl")
@@ -105,10 +112,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.small:
         args.steps, args.images, args.look, args.fit, args.rounds = 8, 4, [3], 80, 1
-    register_schema()
     words = [f"model={args.model}", f"attribute={args.attribute}", f"model.num_steps={args.steps}"]
-    with initialize_config_dir(str(conf_path()), version_base="1.3"):
-        settings = to_settings(compose("config", [*words, f"compute.device={args.device}", "tracker=none"]))
+    (settings,) = in_settings([*words, f"compute.device={args.device}", "tracker=none"])
     backbone = load_backbone(settings.model, settings.compute)
     vectors = load_vectors(args.vectors) if args.vectors else fitted(settings, backbone, args.fit)
     if vectors.strength is None:
