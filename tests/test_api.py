@@ -22,13 +22,6 @@ SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Any:
-    built = build("sd")
-    built.set_progress_bar_config(disable=True)
-    return built
-
-
-@pytest.fixture(scope="module")
 def vectors(pipe: Any) -> SteeringVectors:
     with icm_pipeline.record(pipe, layers=[SELF]) as seen:
         make(pipe)

@@ -23,8 +23,8 @@ from icm_pipeline.hooks.looking import looking
 from icm_pipeline.hooks.rows import Rows
 from icm_pipeline.hooks.snapshots import snapshot
 from tests.helpers.hooks import num_hooks
-from tests.helpers.looking import NUM_IMAGES, AddOne, Chosen, built, make
-from tests.helpers.pipelines import BUILDERS
+from tests.helpers.looking import NUM_IMAGES, AddOne, Chosen, make
+from tests.helpers.pipelines import BUILDERS, built
 from tests.helpers.with_picture import make as make_with_picture
 from tests.helpers.with_picture import of_class
 
@@ -48,18 +48,13 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "tcd": ("TCD", {}, {}),
     "ddpm": ("DDPM", {}, {}),
 }
-# One for each way to remember what came before: nothing, noise, outputs, passes within a step, a level's own derivative.
+# One for each way to remember what came before: nothing, noise, passes within a step, outputs, a level's derivative.
 QUICK = ("ddim", "euler_a", "pndm with all passes", "heun", "dpmpp single step", "unipc", "lms")
 GUIDANCE: dict[bool, dict[str, Any]] = {False: {"guidance_scale": 1.0}, True: {"guidance_scale": 4.0}}
 GUIDANCE_OF_FLUX: dict[bool, dict[str, Any]] = {
     False: {}, True: {"true_cfg_scale": 2.0, "negative_prompt": ["bad", "bad"]}
 }  # fmt: skip
 SOME = [1, 3]
-
-
-@pytest.fixture(scope="module")
-def pipe() -> Any:
-    return built("sd")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.methods.vectors import SteeringVectors
-from tests.helpers.looking import built, make
+from tests.helpers.looking import make
 
 MID = "mid_block.attentions.0.transformer_blocks.0.attn1"
 UP = "up_blocks.1.attentions.0.transformer_blocks.0.attn1"
@@ -28,11 +28,6 @@ NUM_STEPS = 6
 CELLS = list(itertools.product(["woman", "man"], ["young", "old"]))
 QUARTERS = dict.fromkeys(CELLS, 0.25)
 Vectors = tuple[SteeringVectors, SteeringVectors]
-
-
-@pytest.fixture(scope="module")
-def pipe() -> Any:
-    return built("sd")
 
 
 @pytest.fixture(scope="module")
