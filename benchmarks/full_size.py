@@ -53,22 +53,23 @@ def sd15(random: Embed, **smaller: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def sdxl(random: Embed, **smaller: Any) -> tuple[Any, dict[str, Any]]:
-    channels = {"block_out_channels": (320, 640, 1280), "attention_head_dim": (5, 10, 20), **smaller}
+    """Build SDXL; smaller: another width of its blocks, of their heads and of the text, pooled or not."""
+    width, pooled, size = smaller.pop("text_width", 2048), smaller.pop("pooled_width", 1280), 256
+    channels = {"sample_size": 128, "block_out_channels": (320, 640, 1280), "attention_head_dim": (5, 10, 20)}
     unet = UNet2DConditionModel(
-        sample_size=128, **channels,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        **{**channels, **smaller}, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10), cross_attention_dim=2048,
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
+        transformer_layers_per_block=(1, 2, 10), cross_attention_dim=width,
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=size,
+        projection_class_embeddings_input_dim=pooled + 6 * size,
     )  # fmt: skip
     pipe = StableDiffusionXLPipeline(
         vae=AutoencoderKL(block_out_channels=(8, 8, 8, 8), **_vae(4)), text_encoder=None, text_encoder_2=None,
         tokenizer=None, tokenizer_2=None, unet=unet, add_watermarker=False,
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
     )  # fmt: skip
-    embeds = {"prompt_embeds": random(77, 2048), "negative_prompt_embeds": random(77, 2048)}
-    return pipe, {**embeds, "pooled_prompt_embeds": random(1280), "negative_pooled_prompt_embeds": random(1280)}
+    embeds = {"prompt_embeds": random(77, width), "negative_prompt_embeds": random(77, width)}
+    return pipe, {**embeds, "pooled_prompt_embeds": random(pooled), "negative_pooled_prompt_embeds": random(pooled)}
 
 
 def sana(random: Embed, **smaller: Any) -> tuple[Any, dict[str, Any]]:

@@ -13,7 +13,7 @@ if [ "${1:-}" = --rehearse ]; then rehearsed=1; shift; fi
 figures=${1:?say where the figures go: benchmarks/gpu.sh FIGURES.json}
 wheels=${2:-.whl}
 python=${PYTHON:-python3}
-parts=${PARTS:-probes sd15 sdxl sana demo flux}
+parts=${PARTS:-probes sd15 sdxl sana demo look flux}
 end=$(($(date +%s) + ${SECONDS_IN_ALL:-480}))
 
 if ls "$wheels"/*.whl >/dev/null 2>&1; then
@@ -35,15 +35,18 @@ part() {
 small="generate.images_per_prompt=2 evaluate.images_per_prompt=2 probe.min_per_option=2 model.num_steps=4"
 small="$small method.last_step=null"
 if [ "$rehearsed" ]; then
-  device=cpu; full="--dtype float32 --steps 2 --batch 1 --rounds 1 --tiny"; probes=--small; demo="compute.device=cpu $small"
+  device=cpu; full="--dtype float32 --steps 2 --batch 1 --rounds 1 --tiny"; probes=--small; look=--small
+  demo="compute.device=cpu $small"
 else
-  device=cuda; full="--steps 20 --rounds 4"; probes="--width 1280 --rounds 2 --oracle-layers 1"; demo=compute.device=cuda
+  device=cuda; full="--steps 20 --rounds 4"; probes="--width 1280 --rounds 2 --oracle-layers 1"; look="--rounds 5"
+  demo=compute.device=cuda
 fi
 check="import torch; torch.ones(1, device='$device').sum().item(); from icm_pipeline import record, steer"
 timeout 60 "$python" -c "$check; import diffusers, hydra, sklearn" || exit
 for name in $parts; do
   case $name in
     probes) part 150 "$python" benchmarks/probes.py $probes --device "$device" --figures "$figures" ;;
+    look) part 90 "$python" benchmarks/look.py $look --device "$device" --figures "$figures" ;;
     demo) part 120 "$python" benchmarks/demo.py $demo --figures "$figures" ;;
     *) part 200 "$python" benchmarks/full_size.py --models "$name" --device "$device" $full --figures "$figures" ;;
   esac

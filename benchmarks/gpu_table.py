@@ -37,6 +37,15 @@ def probes(rows: list[dict[str, Any]]) -> None:
         print(f"| {what} | {' | '.join(times)} | {row['scikit_learn_again_ms']:.0f} | {row['same']:.4f} |")
 
 
+def look(rows: list[dict[str, Any]]) -> None:
+    print("\n| looking first | time, plain = 1 | by rows of the denoiser alone | images changed | reader right in |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        what = f"{row['model']}, {row['attribute']}, {row['images']} images, {row['steps']} steps, {row['way']}"
+        told = [f"{row[name]:.0%}" if name in row else "" for name in ("steered", "accuracy")]
+        print(f"| {what} | {spread(row['ratios'])} | {row['expected']:.3f} | {' | '.join(told)} |")
+
+
 def demo(rows: list[dict[str, Any]]) -> None:
     print("\n| the demo | seconds |\n|---|---|")
     for row in rows:
@@ -47,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", type=Path)
     rows = [json.loads(line) for line in parser.parse_args().figures.read_text("utf-8").splitlines()]
-    for part in (full_size, probes, demo):
+    for part in (full_size, probes, look, demo):
         of_part = [row for row in rows if row["part"] == part.__name__]
         if of_part:
             part(of_part)

@@ -28,34 +28,24 @@ WAYS = ("recorded", "steered")
 def worker() -> None:
     """Answer every way named on stdin with the seconds of a layer and step, and of a call beside them."""
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from full_size import sdxl
 
     from icm_pipeline import SteeringVectors, record, steer
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 8, 8), norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10), attention_head_dim=(1, 1, 1), cross_attention_dim=8,
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=32,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(4, 4, 4, 4), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
-    pipe = StableDiffusionXLPipeline(
-        vae=vae, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=unet,
-        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1), add_watermarker=False,
+
+    def few(*shape: int) -> torch.Tensor:
+        return torch.randn(2, *(min(size, 8) for size in shape))
+
+    pipe, embeds = sdxl(
+        few, sample_size=8, block_out_channels=(8, 8, 8), norm_num_groups=4, attention_head_dim=(1, 1, 1),
+        text_width=8, pooled_width=8,
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
-    embeds = {"prompt_embeds": torch.randn(2, 4, 8), "negative_prompt_embeds": torch.randn(2, 4, 8)}
-    pooled = {"pooled_prompt_embeds": torch.randn(2, 8), "negative_pooled_prompt_embeds": torch.randn(2, 8)}
 
     def run(num_steps: int = STEPS) -> None:
-        pipe(**embeds, **pooled, height=64, width=64, num_inference_steps=num_steps, output_type="latent")
+        pipe(**embeds, height=64, width=64, num_inference_steps=num_steps, output_type="latent")
 
     with record(pipe) as seen:
         run()

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from timing import machine, print_ratios, ratios, spread
+from timing import machine, note, print_ratios, ratios, spread
 
 from icm_pipeline import SteeringVectors, fit_vectors, load_vectors, record, steer
 from icm_pipeline.backbones.base import Backbone
@@ -65,7 +66,7 @@ def plain(backbone: Backbone, jobs: list[Job]) -> list[Look]:
     return []
 
 
-def steered(backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, **how: object) -> list[Look]:
+def steered(backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, **how: Any) -> list[Look]:
     with steer(backbone.pipe, vectors, **how) as looks:
         made(backbone, jobs)
     return looks
@@ -90,6 +91,13 @@ def strength(settings: Settings) -> Strength:
     return Strength(settings.alpha, how.alpha_unit, how.first_step, how.last_step, settings.model.num_steps)
 
 
+def in_settings(*words: list[str]) -> list[Settings]:
+    """Return the settings that each list of the command line's words makes."""
+    register_schema()
+    with initialize_config_dir(str(conf_path()), version_base="1.3"):
+        return [to_settings(compose("config", each)) for each in words]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny", help="an embedded model, as tiny_sdxl")
@@ -101,14 +109,13 @@ def main() -> None:
     parser.add_argument("--vectors", help="a file of steering vectors with readers")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--figures", type=Path, help="a file that the figures are appended to, as JSON")
     parser.add_argument("--small", action="store_true", help="8 steps, 4 images, a look of 3, 1 round")
     args = parser.parse_args()
     if args.small:
         args.steps, args.images, args.look, args.fit, args.rounds = 8, 4, [3], 80, 1
-    register_schema()
     words = [f"model={args.model}", f"attribute={args.attribute}", f"model.num_steps={args.steps}"]
-    with initialize_config_dir(str(conf_path()), version_base="1.3"):
-        settings = to_settings(compose("config", [*words, f"compute.device={args.device}", "tracker=none"]))
+    (settings,) = in_settings([*words, f"compute.device={args.device}", "tracker=none"])
     backbone = load_backbone(settings.model, settings.compute)
     vectors = load_vectors(args.vectors) if args.vectors else fitted(settings, backbone, args.fit)
     if vectors.strength is None:
@@ -117,7 +124,10 @@ def main() -> None:
     print(
         f"{args.model}, {args.attribute}, {args.images} images, {args.steps} steps, {torch.get_num_threads()} threads"
     )
-    compare(backbone, evaluation_jobs(settings)[: args.images], vectors, args.look, args.rounds)
+    jobs = evaluation_jobs(settings)[: args.images]
+    told = {"model": args.model, "attribute": args.attribute, "images": len(jobs), "steps": args.steps}
+    for row in compare(backbone, jobs, vectors, args.look, args.rounds):
+        note(args.figures, part="look", **told, **row)
 
 
 def in_turns(ways: Mapping[str, Way], rounds: int, device: str) -> dict[str, list[float]]:
@@ -135,8 +145,8 @@ def in_turns(ways: Mapping[str, Way], rounds: int, device: str) -> dict[str, lis
 
 def compare(
     backbone: Backbone, jobs: list[Job], vectors: SteeringVectors, looks: list[int], rounds: int
-) -> Mapping[str, Way]:
-    """Print what each way costs, and what that of each look was expected to be."""
+) -> list[dict[str, Any]]:
+    """Print what each way costs, and what that of each look was expected to be; return the same as rows."""
     shares = dict.fromkeys(vectors.options, 1 / len(vectors.options))
     every = "every image steered"
     ways = {
@@ -151,13 +161,16 @@ def compare(
     assert backbone.sampling is not None and vectors.strength is not None
     num_steps = backbone.sampling.num_steps
     first = vectors.strength.window(num_steps).start
+    rows: list[dict[str, Any]] = [{"way": every, "ratios": ratios(seconds[every], seconds[PLAIN]), "expected": 1.0}]
     print("\n| look | reader's accuracy | steered | cost | expected |\n|---|---|---|---|---|")
     for look in looks:
         (found,) = ways[f"look={look}"].looks
-        share, cost = float(found.steered.mean()), ratios(seconds[f"look={look}"], seconds[PLAIN])
+        way, share = f"look={look}", float(found.steered.mean())
+        cost, accuracy = ratios(seconds[way], seconds[PLAIN]), float(found.reader.accuracy)
         expected = 1 + share * (look - first) / num_steps
-        print(f"| {look} | {found.reader.accuracy:.2f} | {share:.2f} | {spread(cost)} | {expected:.3f} |")
-    return ways
+        print(f"| {look} | {accuracy:.2f} | {share:.2f} | {spread(cost)} | {expected:.3f} |")
+        rows.append({"way": way, "ratios": cost, "expected": expected, "steered": share, "accuracy": accuracy})
+    return rows
 
 
 if __name__ == "__main__":

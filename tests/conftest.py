@@ -11,6 +11,7 @@ import string
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +105,14 @@ def backbone(random_pipeline_folder: Path) -> Backbone:
     from tests.helpers.models import load
 
     return load(random_pipeline_folder)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    """Build a Stable Diffusion with random weights as its user holds it, for the tests of a file."""
+    from tests.helpers.pipelines import built
+
+    return built("sd")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.methods.joint import Attributes, LookAndSteerJointly
 from icm_pipeline.methods.looking import LookAndSteer
 from icm_pipeline.methods.shift import Shift
-from icm_pipeline.methods.strength import Strength
+from icm_pipeline.methods.strength import Strength, checked_alpha, is_sequence, plain_numbers
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 
 log = logging.getLogger(__name__)
@@ -176,14 +176,11 @@ def _chosen(
     chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
     _check_layers(layers)
     chosen = chosen if layers is None else chosen.of_layers(layers)
-    used = chosen.strength
+    used, alpha = chosen.strength, None if alpha is None else checked_alpha(alpha)
     if used is None:
         if alpha is None:
             raise ValueError("These vectors were not used to steer yet, so they know no alpha: give alpha=.")
         used = Strength(alpha)
-    numbers = alpha if isinstance(alpha, Sequence) and not isinstance(alpha, str) else [alpha]
-    if alpha is not None and not all(isinstance(number, (int, float)) for number in numbers):
-        raise ValueError(f"alpha={alpha!r} is no number.")
     if alpha_unit not in (None, "relative", "activation"):
         raise ValueError(f"alpha_unit={alpha_unit!r} is not known; choose relative or activation.")
     if alpha is None and alpha_unit not in (None, used.alpha_unit):
@@ -211,7 +208,8 @@ def _chosen_of_several(
     """Return vectors and strength of each attribute; alpha: one for all, or one for each."""
     if layers is not None:
         raise ValueError("layers= is for one attribute: give each its own, as [gender.of_layers([...]), age].")
-    alphas = list(alpha) if isinstance(alpha, Sequence) and not isinstance(alpha, str) else [alpha] * len(vectors)
+    plain = plain_numbers(alpha)
+    alphas = list(plain) if is_sequence(plain) else [plain] * len(vectors)
     if len(alphas) != len(vectors):
         raise ValueError(f"{len(alphas)} alphas were given for {len(vectors)} attributes: give one, or one for each.")
     found = [_chosen(each, None, None, one, *how) for each, one in zip(vectors, alphas, strict=True)]

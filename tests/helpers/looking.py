@@ -11,7 +11,6 @@ from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.looking import Choice
 from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.hooks.repeats import Schedule
-from tests.helpers.pipelines import build
 
 SIZES = {"sana": 32, "flux": 16, "z_image": 16, "pixart": 16}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -19,16 +18,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pixart": {"use_resolution_binning": False, "clean_caption": False},
 }
 NUM_IMAGES = 4
-
-
-def built(name: str) -> Any:
-    """Return a tiny pipeline whose text encoders draw no dropout."""
-    pipe = build(name)
-    pipe.set_progress_bar_config(disable=True)
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval()
-    return pipe
 
 
 def make(pipe: Any, name: str = "sd", num_steps: int = 5, **more: Any) -> Tensor:

@@ -216,3 +216,13 @@ def build(name: str) -> Any:
             if not parameter.any():  # zero-initialised outputs and gates would hide what happens before them
                 torch.nn.init.normal_(parameter, std=0.1)
     return pipe
+
+
+def built(name: str) -> Any:
+    """Build a pipeline that is quiet, and whose text encoders draw no dropout."""
+    pipe = build(name)
+    pipe.set_progress_bar_config(disable=True)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    return pipe

@@ -12,24 +12,15 @@ from icm_pipeline.backbones.base import BackboneError, Site
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
-from tests.helpers.pipelines import build
+from tests.helpers.pipelines import built
 from tests.helpers.with_picture import make, of_class
 
 SELF = "mid_block.attentions.0.transformer_blocks.0.attn1"
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Any:
-    built = build("sd")
-    built.set_progress_bar_config(disable=True)
-    return built
-
-
-@pytest.fixture(scope="module")
 def xl() -> Any:
-    built = build("sdxl")
-    built.set_progress_bar_config(disable=True)
-    return built
+    return built("sdxl")
 
 
 def told(pipe: Any, run: Any, num_images: int | None = None) -> list[tuple[int, float]]:
@@ -196,7 +187,7 @@ def test_a_loop_of_ones_own_may_begin_midway(pipe: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_loop_around_flux_is_placed_by_its_scaled_timestep(dtype: torch.dtype) -> None:
-    flux = build("flux").to(dtype)
+    flux = built("flux").to(dtype)
     scheduler, transformer = flux.scheduler, flux.transformer
 
     def run(begin: int) -> None:

@@ -19,7 +19,7 @@ from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.methods.vectors import SteeringVectors
-from tests.helpers.looking import built, make
+from tests.helpers.looking import make
 
 MID = "mid_block.attentions.0.transformer_blocks.0.attn1"
 UP = "up_blocks.1.attentions.0.transformer_blocks.0.attn1"
@@ -28,11 +28,6 @@ NUM_STEPS = 6
 CELLS = list(itertools.product(["woman", "man"], ["young", "old"]))
 QUARTERS = dict.fromkeys(CELLS, 0.25)
 Vectors = tuple[SteeringVectors, SteeringVectors]
-
-
-@pytest.fixture(scope="module")
-def pipe() -> Any:
-    return built("sd")
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +95,11 @@ def test_a_cell_is_what_steering_each_attribute_makes_bitwise_where_layers_diffe
         assert torch.equal(run(pipe), expected)
     with icm_pipeline.steer(pipe, [age, gender], option=("old", "man")):
         assert torch.equal(run(pipe), expected)
-    with icm_pipeline.steer(pipe, [gender, age], option=("man", "old"), alpha=[2.0, 0.0]):
-        made = run(pipe)
     with icm_pipeline.steer(pipe, gender, option="man"):
-        assert torch.equal(run(pipe), made)
+        expected = run(pipe)
+    for alpha in ([2.0, 0.0], np.array([2.0, 0.0])):
+        with icm_pipeline.steer(pipe, [gender, age], option=("man", "old"), alpha=alpha):  # type: ignore[arg-type]
+            assert torch.equal(run(pipe), expected)
 
 
 def test_options_with_alphas_of_their_own_are_pushed_by_them(pipe: Any, attributes: Vectors) -> None:

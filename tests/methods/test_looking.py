@@ -18,17 +18,12 @@ from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.methods.vectors import SteeringVectors
-from tests.helpers.looking import NUM_IMAGES, built, make
+from tests.helpers.looking import NUM_IMAGES, make
 
 STEERED = "mid_block.attentions.0.transformer_blocks.0.attn1"
 READ = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 NUM_STEPS = 6
 HALVES = {"woman": 0.5, "man": 0.5}
-
-
-@pytest.fixture(scope="module")
-def pipe() -> Any:
-    return built("sd")
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,22 @@
 """A prompt that names an option is recognised by whole words, and prompts that leave it open are not."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
-from icm_pipeline.config.conf_folder import conf_path
-from icm_pipeline.config.schema import AttributeConfig, Settings
+from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.conf_folder import conf_path, register_schema
+from icm_pipeline.config.schema import AttributeConfig
 from icm_pipeline.generation.jobs import fill_templates
 from icm_pipeline.methods.naming import named_options
 from icm_pipeline.pretrain.captions import write_caption
 from icm_pipeline.pretrain.world import draw_person
+from tests.helpers.settings import NO_WEIGHTS
 
+Shipped = Callable[[str, str], AttributeConfig]
 WORDS = {
     "woman": ["woman", "female", "lady"], "man": ["man", "male"], "dark": ["dark skin", "dark-skinned"],
     "old": ["old", "café"], "bush": ["George W. Bush"], "none": [],
@@ -60,11 +65,23 @@ def test_without_words_nothing_is_named() -> None:
     assert named_options("a face of a male nurse", {}) == frozenset()
 
 
+@pytest.fixture(scope="module")
+def shipped() -> Shipped:
+    """Give a function to an attribute in a world, each composed once."""
+    register_schema()
+
+    @cache
+    def found(attribute: str, world: str) -> AttributeConfig:
+        with initialize_config_dir(str(conf_path()), version_base="1.3"):
+            words = [*NO_WEIGHTS, f"attribute={attribute}", f"world={world}"]
+            return to_settings(compose("config", overrides=words)).attribute
+
+    return found
+
+
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-def test_the_label_texts_of_a_shipped_attribute_name_their_option(
-    compose_settings: Callable[..., Settings], attribute: str
-) -> None:
-    found = compose_settings(f"attribute={attribute}", "world=people").attribute
+def test_the_label_texts_of_a_shipped_attribute_name_their_option(shipped: Shipped, attribute: str) -> None:
+    found = shipped(attribute, "people")
     for option in found.words:
         assert [text for text in found.options[option] if option not in named_options(text, found.words)] == []
 
@@ -72,18 +89,18 @@ def test_the_label_texts_of_a_shipped_attribute_name_their_option(
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 @pytest.mark.parametrize("world", ["people", "portraits"])
 def test_the_prompts_of_a_shipped_attribute_name_none_of_its_options(
-    compose_settings: Callable[..., Settings], attribute: str, world: str
+    shipped: Shipped, attribute: str, world: str
 ) -> None:
-    found = compose_settings(f"attribute={attribute}", f"world={world}").attribute
+    found = shipped(attribute, world)
     assert set(found.words) == set(found.options)
     prompts = fill_templates(found.probe_templates, found.probe_subjects) + found.evaluation_prompts
     assert {prompt: names for prompt in prompts if (names := named_options(prompt, found.words))} == {}
 
 
 @pytest.fixture
-def of_portraits(compose_settings: Callable[..., Settings]) -> dict[str, AttributeConfig]:
+def of_portraits(shipped: Shipped) -> dict[str, AttributeConfig]:
     names = ("gender", "age", "skin_tone", "background", "glasses")
-    return {name: compose_settings(f"attribute={name}", "world=portraits").attribute for name in names}
+    return {name: shipped(name, "portraits") for name in names}
 
 
 def test_captions_of_the_embedded_world_are_read_as_what_they_name(of_portraits: dict[str, AttributeConfig]) -> None:

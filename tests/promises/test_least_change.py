@@ -13,25 +13,32 @@ from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.run import Pipeline
+from icm_pipeline.pipeline.table import stages_of
 from icm_pipeline.stages.report import _missed
 from icm_pipeline.store.artifacts import open_artifact
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.settings import TINY
 
-LEAST = ("method.assignment=least_change", "evaluate.images_per_prompt=4")
+LEAST = (
+    "method.assignment=least_change", "evaluate.images_per_prompt=4",
+    "attribute.evaluation_prompts=[a face of a doctor,a face of a nurse]",
+)  # fmt: skip
 Ran = Callable[..., dict[str, Path]]
 
 
-@pytest.fixture
-def ran(settings_with: Callable[..., Settings], tiny_run: Path, tmp_path: Path, models: ModelCache) -> Ran:
-    """Give a function that runs all stages, from those of a finished run, and returns their folders."""
-    outputs = tmp_path / "outputs"
+@pytest.fixture(scope="module")
+def ran(
+    settings_with: Callable[..., Settings], tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, models: ModelCache
+) -> Ran:
+    """Give a function that runs the stages up to one, from those of a finished run, and returns their folders."""
+    outputs = tmp_path_factory.mktemp("least") / "outputs"
     shutil.copytree(tiny_run, outputs)
 
-    def made(*words: str) -> dict[str, Path]:
+    def made(*words: str, last: str = "evaluate") -> dict[str, Path]:
         settings = settings_with(*TINY, f"paths.outputs={outputs}", *LEAST, *words)
-        pipeline = Pipeline(settings, [], NoTracker(), models=models)
-        pipeline.run("all")
+        pipeline, stages = Pipeline(settings, [], NoTracker(), models=models), stages_of(settings)
+        for stage in stages[: stages.index(last) + 1]:
+            pipeline.run(stage)
         return {stage: Path(folder) for stage, folder in pipeline.folders().items()}
 
     return made
@@ -88,7 +95,7 @@ def test_a_look_at_the_first_steps_decides_as_well_and_judges_nothing(ran: Ran) 
 
 def test_images_of_a_prompt_that_names_an_option_are_left_alone_and_count_for_no_quota(ran: Ran) -> None:
     prompts = "attribute.evaluation_prompts=[a face of a doctor,a face of a male nurse]"
-    folders = ran(prompts)
+    folders = ran(prompts, last="report")
     rows = rows_of(folders["steer"] / "images.csv")
     named = [row for row in rows if row["prompt"].endswith("male nurse")]
     assert [row["option"] for row in named] == [""] * 4

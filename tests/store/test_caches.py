@@ -7,7 +7,7 @@ import pytest
 
 from icm_pipeline.store import caches
 from icm_pipeline.store.building import building, building_share
-from icm_pipeline.store.caches import images_key, prefix_folder
+from icm_pipeline.store.caches import images_key, judged_folder, prefix_folder
 from icm_pipeline.store.shards import Share
 from tests.helpers.shelf import call, description, grow_old, kept_keys, make, make_chain
 
@@ -47,6 +47,11 @@ def test_first_steps_of_other_libraries_or_devices_lie_elsewhere(
     monkeypatch.setattr(caches, "library_versions", lambda: {"torch": "0.1"})
     others.add(prefix_folder(tmp_path, "c1" * 8, 5, "cuda:0"))
     assert len({here, *others}) == 4
+
+
+def test_answers_about_images_lie_beside_the_evaluations_whichever_stage_asks(outputs: Path) -> None:
+    asking = [outputs / "artifacts" / stage / "sd1-5-gender-0123.partial" for stage in ("assign", "evaluate")]
+    assert {judged_folder(folder) for folder in asking} == {outputs / "artifacts" / "evaluate" / ".judged"}
 
 
 def test_gc_removes_from_the_caches_what_belongs_to_no_artifact(

@@ -5,8 +5,11 @@ References:
     https://arxiv.org/abs/2604.06052
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,24 @@ class Strength:
                 f"{num_steps} steps, so nothing would be steered: give a wider one."
             )
         return range(inside[0], inside[-1] + 1)
+
+
+def checked_alpha(alpha: Any) -> float | list[float]:
+    """Return an alpha as a float, or those of a sequence as a list of them; raises ValueError for what is no number.
+
+    A number may be of any library: an array or a tensor without axes is one, with one axis a sequence of them.
+    """
+    plain = plain_numbers(alpha)
+    numbers = [plain_numbers(each) for each in plain] if is_sequence(plain) else [plain]
+    if not all(isinstance(one, Real) and not isinstance(one, bool) and math.isfinite(one) for one in numbers):
+        raise ValueError(f"alpha={alpha!r} is no number: give one that is finite, or a list of them.")
+    return [float(one) for one in numbers] if is_sequence(plain) else float(numbers[0])
+
+
+def plain_numbers(value: Any) -> Any:
+    """Return what an array or a tensor holds, as Python's own number or as lists of them; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

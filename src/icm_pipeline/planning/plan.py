@@ -108,8 +108,9 @@ class Plan:
             self._rates[outputs] = Rates(Path(outputs))
         rates = self._rates[outputs]
         seconds, kept = rates.seconds(stage, settings, work), 0
-        if stage.shared and is_begun(partial_of(folder), keys.key(stage.name)):
+        if is_begun(partial_of(folder), keys.key(stage.name)):
             kept = min(num_kept(partial_of(folder)), work.num_images)
+        if kept:
             seconds = seconds and seconds * (1 - kept / work.num_images)
             work = work.less(kept)
         each, at_most = rates.picture_bytes(settings) if work.num_pictures else 0.0, False

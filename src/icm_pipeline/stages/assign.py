@@ -30,7 +30,7 @@ from icm_pipeline.pipeline.workload import Workload, passes_before
 from icm_pipeline.results.assigned import Assigned, read_assigned, write_assigned
 from icm_pipeline.stages.image_sets import planned, store
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.caches import JUDGED
+from icm_pipeline.store.caches import judged_folder
 from icm_pipeline.store.shards import WHOLE
 from icm_pipeline.tracking.base import Tracker
 
@@ -71,7 +71,7 @@ def _judged(context: StageContext) -> Floats | None:
     if context.share != WHOLE:
         return None
     settings, attribute, originals = context.settings, context.settings.attribute, context.parents["originals"]
-    cache = RowCache(context.folder.parent.parent / "evaluate" / JUDGED, context.folder)
+    cache = RowCache(judged_folder(context.folder), context.folder)
     judging, asked = Judging(settings, cache), {attribute.name: attribute.options}
     return judging.label(settings.labeler, "labeler", read_table(originals), asked)[attribute.name]
 

@@ -17,7 +17,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.results.evaluation import Evaluation
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.caches import JUDGED
+from icm_pipeline.store.caches import judged_folder
 from icm_pipeline.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def run(context: StageContext) -> None:
         pairs = pairs_of_folders(settings)
     folder = settings.evaluate.reference
     reference = None if folder is None else reference_images(Path(folder).expanduser())
-    judging = Judging(settings, RowCache(context.folder.parent / JUDGED, context.folder))
+    judging = Judging(settings, RowCache(judged_folder(context.folder), context.folder))
     images = judged_images(settings, judging, pairs, {**pairs.others, attribute.name: attribute.options})
     agreement = agreement_of(settings, judging, pairs, images)
     realism = None if reference is None else realism_of(judging, pairs, reference, settings.seed)

@@ -1,14 +1,17 @@
 """Search how far to push: for each option the smallest alpha that turns a wanted share of the images that must change.
 
 Images of probe prompts, with seeds that nothing else uses, are made unsteered; those that do not show an option are
-made again, steered towards it, at alphas that a bisection chooses. The labeler says what they show.
+made again, steered towards it, at alphas that a bisection chooses. The labeler says what they show. Every batch's
+answers are kept, so that a search that was stopped goes on: what it asks for next follows from the answers so far.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.config.schema import OutlineConfig, Settings
@@ -27,10 +30,38 @@ from icm_pipeline.progress import Work, working
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.files import written_whole
+from icm_pipeline.store.shards import Shard, num_kept, shard_at
 from icm_pipeline.tracking.base import Tracker
 
 AT_ONCE = 8  # steered images between two looks at whether an alpha is decided
+LABELS = "labels"  # of a shard: [images], the index of the option that each shows, -1 for none
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the trial images showed, kept batch by batch in the order in which the search asks."""
+
+    folder: Path
+    asked: list[str] = field(default_factory=list)
+    """Every image so far, with the option and alpha that it was steered by."""
+
+    def ask(self, images: Sequence[str]) -> list[int]:
+        """Return the answers that an earlier job left, of some or all of the images, from the first on."""
+        found, start = list[int](), len(self.asked)
+        self.asked.extend(images)
+        while (shard := shard_at(self.folder, start + len(found), self.asked)) is not None:
+            found += load_file(shard.tensors)[LABELS].tolist()
+        return found
+
+    def keep(self, labels: Sequence[int], num_left: int) -> None:
+        """Keep the answers of a batch, after which so many of the images that were asked about are left."""
+        stop = len(self.asked) - num_left
+        shard = Shard(self.folder, stop - len(labels), stop)
+        with written_whole(shard.tensors) as partial:
+            save_file({LABELS: np.array(labels)}, partial)
+        shard.keep(self.asked, [shard.tensors], {})
 
 
 @dataclass(frozen=True)
@@ -44,13 +75,15 @@ class _Trials:
     """Of which option_of and tuned are those below: set anew for each trial, so that what was read stays read."""
     option_of: dict[str, int]
     tuned: dict[str, Tuned]
+    answers: _Answers
     work: Work
 
     def labels(self, jobs: Sequence[Job], option: str | None = None, alpha: float = 0.0) -> list[int]:
         """Return the index of the option that each image shows, -1 for none, unsteered or steered to an option."""
         settings, backbone, inputs = self.inputs.settings, self.backbone, self.inputs
         question = {settings.attribute.name: settings.attribute.options}
-        names, found = list(settings.attribute.options), list[int]()
+        names = list(settings.attribute.options)
+        found = self.answers.ask([f"{job.image_id} {option or 'unsteered'} {alpha!r}" for job in jobs])
         if option is not None:
             self.option_of.update((job.image_id, names.index(option)) for job in jobs)
             self.tuned.update((name, Tuned(alpha)) for name in names)
@@ -63,9 +96,11 @@ class _Trials:
                 latents = denoise(backbone, generated)
             return Batch(batch, decode(backbone, batch, latents))
 
-        for made in fitting([list(jobs)], make, settings.compute.batch_size):
+        for made in fitting([list(jobs[len(found) :])], make, settings.compute.batch_size):
             answers = self.labeler.label([sample.image for sample in made.samples], question)
-            found += hard_labels(answers[settings.attribute.name]).tolist()
+            labels: list[int] = hard_labels(answers[settings.attribute.name]).tolist()
+            found += labels
+            self.answers.keep(labels, len(jobs) - len(found))
             self.work.advance(len(made.jobs), note="" if option is None else f"{option} {alpha:.3g}")
         return found
 
@@ -78,8 +113,11 @@ def run(context: StageContext) -> None:
     method.check_family(backbone)
     option_of, alphas = dict[str, int](), dict[str, Tuned]()
     budget, inputs = budget_for(len(names)), MethodInputs(settings, context.parents, layers, option_of, alphas)
-    with working("tune", budget.most, "image") as work:
-        trials = _Trials(backbone, load_labeler(settings.labeler), method, inputs, option_of, alphas, work)
+    answers, num_there = _Answers(context.folder), num_kept(context.folder)
+    if num_there:
+        log.info("tune: going on with the answers of %d images that an earlier job made", num_there)
+    with working("tune", budget.most, "image", done=num_there) as work:
+        trials = _Trials(backbone, load_labeler(settings.labeler), method, inputs, option_of, alphas, answers, work)
         jobs = tuning_jobs(settings, budget.num_unsteered)
         shown = np.array(trials.labels(jobs))
         tuned = {

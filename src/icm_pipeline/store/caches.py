@@ -28,3 +28,8 @@ def prefix_folder(originals: Path, key: str, first_step: int, device: str) -> Pa
     """
     made_by = make_key([library_versions(), device.partition(":")[0]])[:8]
     return originals / PREFIXES / f"{key}-{first_step}-{made_by}"
+
+
+def judged_folder(artifact: Path) -> Path:
+    """Return the cache of judges' answers, for every stage that asks them; artifact: the folder of any stage's."""
+    return artifact.parent.parent / "evaluate" / JUDGED

@@ -98,6 +98,13 @@ def plan_shards(folder: Path, ids: Sequence[str], share: Share, batch_size: int,
     return shards
 
 
+def shard_at(folder: Path, start: int, ids: Sequence[str]) -> Shard | None:
+    """Return the longest whole shard of these items that begins with number `start`, None if there is none."""
+    stops = [last for first, last in _spans(folder) if first == start and last <= len(ids)]
+    found = (Shard(folder, start, stop).read(ids) for stop in reversed(stops))
+    return next((shard for shard in found if shard is not None), None)
+
+
 def num_kept(folder: Path) -> int:
     """Return how many items the shards in a partial folder hold, by their tables' names; nothing is hashed."""
     return len({item for span in _spans(folder) for item in range(*span)})
