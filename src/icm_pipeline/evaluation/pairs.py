@@ -61,8 +61,8 @@ def pairs_of_pipeline(settings: Settings, steer: Artifact, originals: Artifact) 
     """Return the steered images with their originals; raises ValueError if an image has no twin."""
     rows, twins = read_table(steer), read_table(originals)
     order = pair_by_id([row.image_id for row in rows], [twin.image_id for twin in twins])
-    paired, second = [twins[index] for index in order], None if _are_same(settings) else "labeler"
-    others, steering = _other_attributes(settings), Steering.read(steer)
+    paired, second = [twins[index] for index in order], None if are_same(settings) else "labeler"
+    others, steering = other_attributes(settings), Steering.read(steer)
     return ImagePairs(settings.model.name, rows, paired, "judge", second, others, steering, Lost())
 
 
@@ -80,7 +80,7 @@ def pairs_of_folders(settings: Settings) -> ImagePairs:
     if settings.reference is not None:
         others = read_images(settings, "reference")
         twins = find_twins(rows, others)
-        asked = _other_attributes(settings)
+        asked = other_attributes(settings)
         refused = {name: reason for name in asked if (reason := _refusal(labeler, {name: asked[name]}))}
         for reason in refused.values():
             log.warning("left out: %s", reason)
@@ -135,21 +135,23 @@ def _unused(others: Sequence[ImageRow], twins: Sequence[ImageRow]) -> int:
     return len({row.path for row in others} - {twin.path for twin in twins})
 
 
-def _other_attributes(settings: Settings) -> Questions:
+def other_attributes(settings: Settings) -> Questions:
+    """Return what is asked of images beside the attribute."""
     attributes = {other.name: other.options for other in settings.evaluate.drift.values()}
     return {name: options for name, options in attributes.items() if name != settings.attribute.name}
 
 
 def _second_opinion(settings: Settings) -> str | None:
     """Return the judge to compare the labeler with: a different one of the same domain that knows the attribute."""
-    if _are_same(settings) or _is_embedded(settings.labeler) != _is_embedded(settings.judge):
+    if are_same(settings) or _is_embedded(settings.labeler) != _is_embedded(settings.judge):
         return None
     if reason := _refusal(settings.judge, {settings.attribute.name: settings.attribute.options}):
         log.warning("no second judge: %s", reason)
     return None if reason else "judge"
 
 
-def _are_same(settings: Settings) -> bool:
+def are_same(settings: Settings) -> bool:
+    """Say whether the judge is the labeler."""
     judge = settings.judge
     return replace(settings.labeler, batch_size=judge.batch_size, device=judge.device) == judge
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from icm_pipeline.report.figures.claims import plot_claims
+from icm_pipeline.report.figures.pushes import plot_confusion, plot_drift, plot_layer_effects, plot_sets
 from icm_pipeline.report.figures.readings import (
     plot_chosen,
     plot_curve,
@@ -32,6 +33,10 @@ FIGURES: dict[tuple[str, str], tuple[str, Callable[[Path, Table], Path]]] = {
     ("implicit", "generic"): ("Named or left open", plot_generic),
     ("stability", "curve"): ("How many images a ranking takes", plot_curve),
     ("stability", "chosen"): ("How often a layer is chosen", plot_chosen),
+    ("causality", "sets"): ("The selected layers among random ones", plot_sets),
+    ("causality", "layers"): ("What each layer does alone", plot_layer_effects),
+    ("changes", "drift"): ("What else moved", plot_drift),
+    ("judge", "confusion"): ("What the judge takes for what", plot_confusion),
 }
 
 

@@ -1,6 +1,6 @@
 """What every group of claims is given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -9,6 +9,7 @@ import numpy as np
 from icm_pipeline.config.auditing import AuditSizeConfig
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.judging import Judging
+from icm_pipeline.images.table import ImageRow
 from icm_pipeline.store.artifacts import Artifact
 
 
@@ -19,6 +20,10 @@ class AuditInputs:
     settings: Settings
     artifacts: Mapping[str, Artifact]
     judging: Judging
+    labelled: Sequence[ImageRow] = ()
+    """Images whose option is what they truly show; none if there are none of this attribute."""
+    labelled_from: str = ""
+    """What they are, or why there are none."""
 
     @property
     def size(self) -> AuditSizeConfig:

@@ -1,0 +1,138 @@
+"""What else changed: other attributes, what prompts name, and pictures of other subjects."""
+
+import numpy as np
+from scipy import stats
+
+from icm_pipeline.arrays import Floats, Ints
+from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.pushed import by_arm, shown_of
+from icm_pipeline.evaluation.pairs import other_attributes
+from icm_pipeline.generation.named import named_prompts
+from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.metrics.crossed import drawn_again, estimated, share_of
+from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.metrics.similarity import mapped_cosine
+from icm_pipeline.results.verdicts import Finding, Found, Table
+
+MARGIN = 0.05  # of a prompt's images: five of a hundred that show something else are more than a viewer should find
+LEAST_KEPT = 0.95  # of prompts that say what to show: who is told so may expect it
+LEAST_CLOSER = 0.02  # of CLIP-I, whose whole range between twins and strangers is some tenths
+DRIFT = ["attribute", "steered", "other seeds", "difference", "low", "high", "images"]
+KEPT = ["named", "pushed to", "images", "kept"]
+NOT_NAMED = "attribute.named does not say how a prompt names an option."
+LEFT_ALONE = "method.assignment=least_change does not steer images whose prompts name an option."
+NO_SUBJECTS = "audit.other_subjects gives no prompt of another subject."
+
+
+def found(inputs: AuditInputs) -> Found:
+    rows, left_out, findings = by_arm(inputs.artifacts["push"]), dict[str, str](), list[Finding]()
+    drifted, table = _attributes(inputs, rows["other_seeds"])
+    tables = {"drift": table}
+    if inputs.settings.method.assignment == "least_change":
+        left_out["changes.named_prompts"] = LEFT_ALONE
+    elif "named" in rows:
+        finding, tables["named"] = _named(inputs, rows["named"], rows["named_steered"])
+        findings.append(finding)
+    else:
+        left_out["changes.named_prompts"] = NOT_NAMED
+    if "other_subjects" in rows:
+        findings.append(_subjects(inputs, rows["other_subjects"], rows["other_subjects_steered"]))
+    else:
+        left_out["changes.other_subjects"] = NO_SUBJECTS
+    return Found([*drifted, *findings], tables, left_out)
+
+
+def _attributes(inputs: AuditInputs, again: list[ImageRow]) -> tuple[list[Finding], Table]:
+    """Return whether each other attribute moved less than between two unsteered runs of as many images."""
+    settings, asked = inputs.settings, other_attributes(inputs.settings)
+    originals = {row.image_id: row for row in read_table(inputs.artifacts["originals"])}
+    pairs = [(originals[row.image_id], row) for row in read_table(inputs.artifacts["steer"])][: len(again)]
+    sides = [[pair[0] for pair in pairs], [pair[1] for pair in pairs], again[: len(pairs)]]
+    judged = [inputs.judging.label(settings.judge, "judge", side, asked) for side in sides]
+    prompts = [np.array([row.prompt_index for row in side]) for side in sides]
+    rng, num, rows, findings = inputs.rng("changes"), len(pairs), list[list[str | float]](), list[Finding]()
+    strata = [prompts[0] * (1 + len(settings.attribute.options)) + _wanted(inputs, sides[1]), prompts[2]]
+    ours, theirs = (drawn_again(stratum, inputs.size.num_resamples, rng) for stratum in strata)
+    own = np.ones((1, num)), np.ones((1, len(sides[2])))
+    for name in asked:
+        before, after, other = (seen[name] for seen in judged)
+        moved, apart = (
+            [drift(before, prompts[0], a, after, prompts[0], a), drift(before, prompts[0], a, other, prompts[2], b)]
+            for a, b in (own, (ours, theirs))
+        )
+        value = float(moved[1][0] - moved[0][0])
+        change = estimated(value, apart[1] - apart[0], num)
+        findings.append(Finding(
+            f"changes.{name}", f"Steering changes {name.replace('_', ' ')} no more than drawing other seeds does.",
+            value, change.interval_95, "total variation", -MARGIN, -MARGIN, change.p_above(-MARGIN),
+            f"{moved[1][0]:.3f} between two unsteered runs, {moved[0][0]:.3f} by steering", num, "images",
+        ))  # fmt: skip
+        rows.append([name, float(moved[0][0]), float(moved[1][0]), value, *change.interval_95, num])
+    return findings, Table(DRIFT, rows)
+
+
+def drift(
+    before: Floats, prompts: Ints, weights: Floats, after: Floats, other_prompts: Ints, other_weights: Floats
+) -> Floats:
+    """Return the total variation of two sets' mean probabilities [n, K] in each resample [R], mean over prompts."""
+    distances = []
+    for prompt in np.unique(prompts):
+        here, there = prompts == prompt, other_prompts == prompt
+        shares = share_of(before[here].T, weights[:, here])
+        moved = share_of(after[there].T, other_weights[:, there])
+        distances.append(np.abs(moved - shares).sum(0) / 2)
+    mean: Floats = np.mean(distances, axis=0)
+    return mean
+
+
+def _wanted(inputs: AuditInputs, rows: list[ImageRow]) -> Ints:
+    """Return the option that each image was steered to [n], counted from 1; 0 for none."""
+    names = ["", *inputs.settings.attribute.options]
+    return np.array([names.index(row.option) for row in rows])
+
+
+def _named(inputs: AuditInputs, before: list[ImageRow], after: list[ImageRow]) -> tuple[Finding, Table]:
+    """Return how many images that showed what their prompt names still do when pushed to another option."""
+    names = list(inputs.settings.attribute.options)
+    option_of = {prompt.text: prompt.option for prompt in named_prompts(inputs.settings.attribute)}
+    seen = shown_of(inputs, {"before": before, "after": after})
+    shown, kept = (hard_labels(seen[side]) for side in ("before", "after"))
+    told = np.array([names.index(option_of[row.prompt]) for row in before])
+    wanted = np.array([names.index(row.option) for row in after])
+    rows: list[list[str | float]] = []
+    for named, option in enumerate(names):
+        for pushed, other in enumerate(names):
+            cell = (told == named) & (wanted == pushed) & (shown == told)
+            rows.append(
+                [option, other, float(cell.sum()), float((kept == told)[cell].mean()) if cell.any() else np.nan]
+            )
+    elsewhere = (told != wanted) & (shown == told)
+    num, held = int(elsewhere.sum()), int((kept == told)[elsewhere].sum())
+    if not num:
+        raise ValueError("No image showed what its prompt names: the judge or the model does not know these words.")
+    limits = stats.binomtest(held, num).proportion_ci(0.95)
+    towards = (told == wanted) & (shown == told)
+    control = (
+        f"unsteered {(shown == told).mean():.2f} show it; pushed to what is named {(kept == told)[towards].mean():.2f}"
+    )
+    return Finding(
+        "changes.named_prompts", "A prompt that names an option keeps it when pushed to another.", held / num,
+        (float(limits.low), float(limits.high)), "share of images", LEAST_KEPT, LEAST_KEPT,
+        float(stats.binomtest(held, num, LEAST_KEPT, "greater").pvalue), control, num, "images",
+    ), Table(KEPT, rows)  # fmt: skip
+
+
+def _subjects(inputs: AuditInputs, before: list[ImageRow], after: list[ImageRow]) -> Finding:
+    """Return how much nearer to their twins pushed pictures of other subjects stay than those of the attribute's."""
+    steered = read_table(inputs.artifacts["steer"])
+    originals = {row.image_id: row for row in read_table(inputs.artifacts["originals"])}
+    twins = [originals[row.image_id] for row in steered]
+    embed = inputs.judging.embed
+    theirs, ours = mapped_cosine(embed(after), embed(before)), mapped_cosine(embed(steered), embed(twins))
+    test = stats.ttest_ind(theirs, ours, equal_var=False, alternative="greater")
+    low, high = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
+    return Finding(
+        "changes.other_subjects", "Pictures of other subjects stay nearer to their twins than those that are steered.",
+        float(theirs.mean() - ours.mean()), (float(low), float(high)), "CLIP-I", 0.0, LEAST_CLOSER, float(test.pvalue),
+        f"CLIP-I {theirs.mean():.3f} of other subjects, {ours.mean():.3f} of the steered", len(theirs), "images",
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""What the arms of stage=push and stage=causal come to, by the judge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icm_pipeline.arrays import Bools, Floats, Ints
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.methods.assignment import target_shares
+from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
+from icm_pipeline.metrics.similarity import mapped_cosine
+from icm_pipeline.results.effects import Pushes, Sort, arm_of
+from icm_pipeline.store.artifacts import Artifact
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """The same evaluation images unsteered and in every arm that pushes them."""
+
+    prompts: Ints
+    """[n]."""
+    wanted: Ints
+    """[n], the index of the option."""
+    target: Floats
+    """[K], the shares that FD is held against."""
+    arms: Pushes
+    before: Floats
+    """[n, K], what the judge sees unsteered."""
+    after: dict[str, Floats]
+    """{arm: [n, K]}; `selected` is the run's own steering."""
+    moved: dict[str, Floats]
+    """{arm: 1 - CLIP-I [n]}."""
+
+    def named(self, sort: Sort) -> list[str]:
+        """Return the arms of a sort."""
+        return [name for name, arm in self.arms.arms.items() if arm.sort == sort]
+
+    def obeyed(self, arm: str) -> Bools:
+        """Return which images [n] show what they were pushed to; those that the judge could not see do not."""
+        return np.equal(hard_labels(self.after[arm]), self.wanted)
+
+    @property
+    def obeyed_unsteered(self) -> Bools:
+        return np.equal(hard_labels(self.before), self.wanted)
+
+    @property
+    def strata(self) -> Ints:
+        """Prompt and option of each image [n], which the design fixes."""
+        return self.prompts * len(self.target) + self.wanted
+
+
+def trials_of(inputs: AuditInputs) -> Trials:
+    """Return the trials of an audit; where the run left images alone, the arm that pushes all is its own steering."""
+    settings, push = inputs.settings, inputs.artifacts["push"]
+    pushes, rows = Pushes.read(push), by_arm(push)
+    pushing = [name for name, arm in pushes.arms.items() if arm.sort in TRIED]
+    ids = [arm_of(row.image_id)[1] for row in rows[pushing[0]]]
+    arms = {name: rows[name] for name in pushing}
+    if "selected" not in arms:
+        steered = {row.image_id: row for row in read_table(inputs.artifacts["steer"])}
+        arms["selected"] = [steered[image_id] for image_id in ids]
+    originals = {row.image_id: row for row in read_table(inputs.artifacts["originals"])}
+    twins, names = [originals[image_id] for image_id in ids], list(settings.attribute.options)
+    seen = shown_of(inputs, {"": twins, **arms})
+    embedded = inputs.judging.embed([*twins, *(row for own in arms.values() for row in own)])
+    parts = np.split(embedded, len(arms) + 1)
+    return Trials(
+        np.array([row.prompt_index for row in twins]), np.array([names.index(row.option) for row in arms["selected"]]),
+        np.array(target_shares(settings)), pushes, seen.pop(""), seen,
+        {name: 1 - mapped_cosine(part, parts[0]) for name, part in zip(arms, parts[1:], strict=True)},
+    )  # fmt: skip
+
+
+TRIED = ("selected", "random_layers", "worst_layers", "random_direction")
+
+
+def by_arm(artifact: Artifact) -> dict[str, list[ImageRow]]:
+    """Return the images of each arm, in order."""
+    found: dict[str, list[ImageRow]] = {}
+    for row in read_table(artifact):
+        found.setdefault(arm_of(row.image_id)[0], []).append(row)
+    return found
+
+
+def shown_of(inputs: AuditInputs, groups: dict[str, list[ImageRow]]) -> dict[str, Floats]:
+    """Return what the judge sees of the attribute in each group of images {name: [n, K]}, asked at once."""
+    settings, attribute = inputs.settings, inputs.settings.attribute
+    rows = [row for own in groups.values() for row in own]
+    seen = inputs.judging.label(settings.judge, "judge", rows, {attribute.name: attribute.options})[attribute.name]
+    ends = np.cumsum([len(own) for own in groups.values()])
+    return dict(zip(groups, np.split(seen, ends[:-1]), strict=True))
+
+
+def as_fd_counts(settings: Settings, shown: Floats) -> Floats:
+    """Return probabilities [..., n, K] as FD counts them: themselves, or hard labels."""
+    if settings.evaluate.fd == "probabilities":
+        return shown
+    flat = one_hot_labels(shown.reshape(-1, shown.shape[-1]))
+    return flat.reshape(shown.shape)
+
+
+def stacked(values: Sequence[Floats | Bools]) -> Floats:
+    """Return the figures of several arms as one array [arms, ...]."""
+    return np.stack([np.asarray(each, float) for each in values])

@@ -1,0 +1,71 @@
+"""How sure a difference of arms is, when the images that they share, and the arms themselves, are drawn again.
+
+Every arm is of the same images, so an image is drawn with all its arms, and a set of layers with all its images (the
+pigeonhole bootstrap). That takes what is between both twice into account, so intervals are a little too long.
+
+References:
+    The pigeonhole bootstrap, 2007. https://doi.org/10.1214/07-AOAS122
+    Sample size requirements for estimating Pearson, Kendall and Spearman correlations, 2000.
+    https://doi.org/10.1007/BF02294183
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from icm_pipeline.arrays import Bools, Floats, Ints
+from icm_pipeline.metrics.resampling import Estimate
+
+
+def drawn_again(strata: Ints, num_resamples: int, rng: np.random.Generator) -> Floats:
+    """Return how much each unit [n] counts in each resample [R], drawn within its stratum; 1 on average.
+
+    Counts are moved from 1 by sqrt(m / (m - 1)) times as much as they were drawn among m units, which makes the
+    variance of a mean unbiased. A stratum of one unit is never drawn again.
+    """
+    weights = np.ones((num_resamples, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        if (size := len(members)) > 1:
+            counts = rng.multinomial(size, np.full(size, 1 / size), num_resamples)
+            weights[:, members] += (counts - 1) * np.sqrt(size / (size - 1))
+    return weights
+
+
+def share_of(values: Floats | Bools, weights: Floats) -> Floats:
+    """Return the mean of values [..., n] in each resample [..., R]; NaN do not count."""
+    there = np.isfinite(values)
+    filled = np.where(there, values, 0.0)
+    means: Floats = (filled @ weights.T) / (there @ weights.T)
+    return means
+
+
+def discrepancies(shown: Floats, prompts: Ints, target: Floats, weights: Floats) -> Floats:
+    """Return FD of arms [..., n, K] in each resample [..., R]: the mean over prompts [n], as `metrics.fairness`."""
+    found = []
+    for prompt in np.unique(prompts):
+        rows = np.moveaxis(shown[..., prompts == prompt, :], -1, -2)  # [..., K, m]
+        means = share_of(rows, weights[:, prompts == prompt])
+        found.append(np.linalg.norm(means - target[:, None], axis=-2))
+    mean: Floats = np.mean(found, axis=0)
+    return mean
+
+
+def estimated(value: float, resampled: Floats, num: int, smallest: float = 0.0) -> Estimate:
+    """Return a figure with the deviation of its resamples; smallest: an error that chance alone can hide."""
+    return Estimate(value, max(float(np.nanstd(resampled)), smallest), num)
+
+
+def rank_correlation(one: Sequence[float] | Floats, other: Sequence[float] | Floats) -> tuple[float, Estimate]:
+    """Return Spearman's correlation, and its Fisher transform with the error of Bonett and Wright.
+
+    Raises ValueError for fewer than five pairs, or figures that are all the same.
+    """
+    if len(one) < 5:
+        raise ValueError(f"A correlation of {len(one)} pairs says nothing; it takes five.")
+    if min(np.ptp(one), np.ptp(other)) == 0:
+        raise ValueError("Figures that are all the same correlate with nothing.")
+    found = float(stats.spearmanr(one, other).statistic)
+    error = float(np.sqrt((1 + found**2 / 2) / (len(one) - 3)))
+    return found, Estimate(float(np.arctanh(np.clip(found, -0.9999, 0.9999))), error, len(one))

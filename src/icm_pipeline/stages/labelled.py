@@ -1,0 +1,73 @@
+"""Images of which it is known what they show: a labelled folder, or portraits of the embedded world."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from icm_pipeline.config.choices import EMBEDDED
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.images.folders import read_images
+from icm_pipeline.images.table import ImageRow
+from icm_pipeline.pretrain.world import ATTRIBUTES, draw_person
+from icm_pipeline.progress import working
+from icm_pipeline.store.files import written_whole
+from icm_pipeline.text import count_text
+
+LABELLED = "audit.labelled"
+NUM_PORTRAITS = 400
+PORTRAIT_SEED = 17  # one number, where pretraining draws each of its people from three: these are none of them
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images whose option is what they truly show."""
+
+    rows: list[ImageRow]
+    told: str
+    """What they are, or why there are none."""
+
+
+def labelled_images(settings: Settings, folder: Path) -> Labelled:
+    """Return the images of audit.labelled; without it portraits drawn into a folder, where the judge is of their world.
+
+    Raises ValueError for a labelled folder in which an option of the attribute has no image.
+    """
+    attribute = settings.attribute
+    if settings.audit.labelled is not None:
+        rows = [row for row in read_images(settings, LABELLED) if row.option and not row.problem]
+        missing = set(attribute.options) - {row.option for row in rows}
+        if missing:
+            raise ValueError(
+                f"{LABELLED}={settings.audit.labelled} has no readable image whose option is {sorted(missing)[0]!r}; "
+                "its images.csv must say of each what it truly shows, of every option."
+            )
+        return Labelled(rows, f"{count_text(len(rows), 'image')} of {LABELLED}")
+    if not settings.judge.path.startswith(EMBEDDED):
+        return Labelled([], f"{LABELLED} gives no folder of images that are known to show what they show.")
+    if set(attribute.options) - set(ATTRIBUTES.get(attribute.name, ())):
+        return Labelled([], f"The embedded world has no attribute {attribute.name!r} with these options.")
+    try:
+        rows = list(_portraits(attribute.name, folder / "portraits"))
+    except ModuleNotFoundError as error:
+        return Labelled([], str(error))
+    return Labelled(rows, f"{len(rows)} portraits drawn to be of it")
+
+
+def _portraits(attribute: str, folder: Path) -> Iterator[ImageRow]:
+    """Yield portraits of people drawn at random, as the embedded models were trained on."""
+    from icm_pipeline.pretrain.portraits import draw_portrait
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(PORTRAIT_SEED)
+    people = [draw_person(rng) for _ in range(NUM_PORTRAITS)]
+    with working("portraits", len(people), "image") as work:
+        for index, person in enumerate(people):
+            path = folder / f"{index:06d}.png"
+            if not path.exists():
+                with written_whole(path) as partial:
+                    Image.fromarray(draw_portrait(person)).save(partial, format="PNG")
+            yield ImageRow(f"{index:06d}", "", 0, None, person.option(attribute), path)
+            work.advance()
