@@ -40,8 +40,7 @@ def corrected_shares(seen: Floats, rates: Floats, is_bounded: bool = True) -> Fl
     """
     num_options = len(seen)
     if not is_bounded:
-        unbounded: Floats = np.linalg.lstsq(rates.T, seen, rcond=None)[0]
-        return unbounded
+        return np.asarray(np.linalg.lstsq(rates.T, seen, rcond=None)[0], np.float64)
     system = np.vstack([rates.T, SUM_TO_ONE * np.ones(num_options)])
     found, _ = nnls(system, np.append(seen, SUM_TO_ONE))
     shares: Floats = found / found.sum()
