@@ -16,7 +16,7 @@ from PIL import Image
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import Stage, StageContext
-from icm_pipeline.pipeline.table import STAGES, stages_of
+from icm_pipeline.pipeline.table import AUDITED, STAGES, stages_of
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.tracking.base import NoTracker
@@ -24,7 +24,7 @@ from icm_pipeline.tracking.base import NoTracker
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
 # `fit` icm has not, tests/methods/test_rivals.py has; `assign` is of assignment=least_change, `tune` of alpha=auto.
-STAGES_OF_ICM = [name for name in STAGES if name not in ("fit", "assign", "tune")]
+STAGES_OF_ICM = [name for name in STAGES if name not in ("fit", "assign", "tune", *AUDITED)]
 LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
@@ -88,7 +88,8 @@ CHANGED_BY: dict[str, set[str]] = {
 }  # fmt: skip
 # Where and how fast things run, how they are named and told, and what only other stages or commands read.
 CHANGES_NOTHING = [
-    "attribute.trial_subjects",
+    *under("attribute", "trial_subjects", "named"),
+    *under("audit", "included", "size", "sizes", "claims", "labelled", "other_subjects"),
     "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
     *under("folders", "table", "names"),
     *under("model", "name", "outline"),
@@ -118,6 +119,7 @@ VALUES: dict[str, Any] = {
     "method.last_step": 9, "method.look": 3, "method.target_shares": [0.3, 0.7], "timesteps.count": 5,
     "model.height": 64, "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
     "generate.store": "float32", "model.steering.last_step": 3, "plan.seconds_per_image": 1.0,
+    "audit.size": "quick", "audit.claims": ["kinds"],
 }  # fmt: skip
 
 
@@ -156,6 +158,33 @@ def test_a_setting_changes_exactly_the_keys_of_what_depends_on_it(
     settings = settings_with(BESIDE.get(dotted, "seed=0"))
     before, after = keys(settings), keys(with_another(settings, dotted, tmp_path))
     assert {name for name in STAGES_OF_ICM if before[name] != after[name]} == CHANGED_BY.get(dotted, set())
+
+
+WITH_AUDIT = {
+    "seed": set(AUDITED), "model.path": set(AUDITED), "attribute.named": {"named", "push", "audit"},
+    "attribute.trial_subjects": set(AUDITED), "timesteps.count": {"named", "causal", "push", "audit"},
+    "alpha": {"causal", "push", "audit"}, "layers.k": {"push", "audit"}, "judge.path": {"audit"},
+    "method.assignment": {"push", "audit"}, "evaluate.images_per_prompt": {"push", "audit"},
+    "audit.other_subjects": {"push", "audit"}, "audit.claims": {"audit"}, "audit.size": set(AUDITED),
+    "compute.batch_size": set(), "tracker.name": set(), "generate.shard_size": set(), "audit.included": set(),
+}  # fmt: skip
+OF_SIZE = {
+    "num_sets": {"push", "audit"}, "trial_images": {"push", "audit"}, "layer_images": {"causal", "audit"},
+    "named_images": {"named", "audit"}, "num_steps": {"named", "audit"}, "num_resamples": {"audit"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dotted", [*WITH_AUDIT, *OF_SIZE])
+def test_a_setting_changes_exactly_the_keys_of_the_audits_stages_that_read_it(
+    settings_with: Compose, tmp_path: Path, dotted: str
+) -> None:
+    settings = settings_with()
+    before = {name: Pipeline(settings, [], NoTracker()).keys.key(name) for name in AUDITED}
+    changed = with_another(settings, dotted, tmp_path) if dotted in WITH_AUDIT else deepcopy(settings)
+    if dotted in OF_SIZE:
+        setattr(changed.audit.chosen, dotted, 60)
+    after = {name: Pipeline(changed, [], NoTracker()).keys.key(name) for name in AUDITED}
+    assert {name for name in AUDITED if before[name] != after[name]} == {**WITH_AUDIT, **OF_SIZE}[dotted]
 
 
 def test_another_text_of_an_option_of_a_drifting_attribute_changes_the_evaluation(settings_with: Compose) -> None:
@@ -368,7 +397,7 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
     apart = settings_with("generate.record=false", "method.assignment=least_change", "method.look=auto")
-    assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
+    assert stages_of(apart) == tuple(name for name in STAGES if name not in ("fit", "tune", *AUDITED))
     assert stages_of(apart) == tuple(name for name in STAGES if name not in ("fit", "tune"))
 
 

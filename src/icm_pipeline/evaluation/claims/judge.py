@@ -102,8 +102,9 @@ def _agreement(inputs: AuditInputs, steered: list[ImageRow]) -> Finding:
     chance = (drawn.sum(1) * drawn.sum(2)).sum(1)
     kappas = (np.trace(drawn, axis1=1, axis2=2) - chance) / (1 - chance)
     found = estimated(kappa, kappas, int(table.sum()))
+    low, high = found.interval_95
     return Finding(
         "judge.agreement", "The judge and the labeler, which taught the probes, agree on steered images.", kappa,
-        found.interval_95, "kappa", LEAST_KAPPA, LEAST_KAPPA, found.p_above(LEAST_KAPPA),
+        (low, min(high, 1.0)), "kappa", LEAST_KAPPA, LEAST_KAPPA, found.p_above(LEAST_KAPPA),
         f"chance: kappa 0; they agree on {share:.3f} of the images", int(table.sum()), "images",
     )  # fmt: skip
