@@ -126,6 +126,8 @@ def test_what_should_not_change_is_made_unsteered_and_steered_with_seeds_of_its_
         assert [(row.prompt, row.seed) for row in before] == [(row.prompt, row.seed) for row in after]
         assert [row.option for row in before] == [""] * 4
         assert sorted(row.option for row in after) == ["man", "man", "woman", "woman"]
+    named = [(" female " in row.prompt, row.option) for row in by_arm["named_steered"]]
+    assert set(named) == {(True, "man"), (False, "woman")}  # each to what its prompt does not name
     assert {row.prompt for row in by_arm["other_subjects"]} == {"a photo of a dog"}
     assert sum(" female " in row.prompt for row in by_arm["named"]) == 2
     assert len(by_arm["other_seeds"]) == push.SEEDS * 4

@@ -22,7 +22,6 @@ from icm_pipeline.methods.vectors import SteeringVectors
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload
-from icm_pipeline.results.effects import Sort
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.stages.arms import Arm, make_arms, pushed_vectors, pushed_work
@@ -122,11 +121,21 @@ def _others(settings: Settings, best: SteeringVectors, count: int) -> Iterator[A
 
     again = jobs(settings.attribute.evaluation_prompts, SEEDS * count)
     yield Arm("other_seeds", "other_seeds", again, shares_prefix=False)
-    named, subjects = [prompt.text for prompt in named_prompts(settings.attribute)], settings.audit.other_subjects
-    kept: tuple[tuple[Sort, list[str]], ...] = (("named", named), ("other_subjects", subjects))
-    for name, prompts in kept:
-        if prompts:
-            made = jobs(prompts[:count], count)
-            options = assign_options([0] * count, target_shares(settings), "quota", 1, settings.seed).tolist()
-            yield Arm(name, name, made, shares_prefix=False)
-            yield Arm(f"{name}_steered", name, made, options, best, shares_prefix=False)
+    named, subjects = named_prompts(settings.attribute)[:count], settings.audit.other_subjects
+    if named:
+        made = jobs([prompt.text for prompt in named], count)
+        options = other_options(settings, [named[job.prompt_index].option for job in made])
+        yield Arm("named", "named", made, shares_prefix=False)
+        yield Arm("named_steered", "named", made, options, best, shares_prefix=False)
+    if subjects:
+        made = jobs(subjects[:count], count)
+        options = assign_options([0] * count, target_shares(settings), "quota", 1, settings.seed).tolist()
+        yield Arm("other_subjects", "other_subjects", made, shares_prefix=False)
+        yield Arm("other_subjects_steered", "other_subjects", made, options, best, shares_prefix=False)
+
+
+def other_options(settings: Settings, named: Sequence[str]) -> list[int]:
+    """Return an option for each image that is not the one that its prompt names."""
+    names, rng = list(settings.attribute.options), np.random.default_rng(settings.seed)
+    away = rng.integers(1, len(names), len(named))
+    return [(names.index(option) + int(step)) % len(names) for option, step in zip(named, away, strict=True)]

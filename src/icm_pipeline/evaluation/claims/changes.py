@@ -111,10 +111,7 @@ def _named(inputs: AuditInputs, before: list[ImageRow], after: list[ImageRow]) -
     if not num:
         raise ValueError("No image showed what its prompt names: the judge or the model does not know these words.")
     limits = stats.binomtest(held, num).proportion_ci(0.95)
-    towards = (told == wanted) & (shown == told)
-    control = (
-        f"unsteered {(shown == told).mean():.2f} show it; pushed to what is named {(kept == told)[towards].mean():.2f}"
-    )
+    control = f"unsteered {(shown == told).mean():.2f} of {len(told)} show what is named"
     return Finding(
         "changes.named_prompts", "A prompt that names an option keeps it when pushed to another.", held / num,
         (float(limits.low), float(limits.high)), "share of images", LEAST_KEPT, LEAST_KEPT,
