@@ -22,13 +22,17 @@ from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.checks import check_stage
+from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.effects import Pushes, arm_of
 from icm_pipeline.results.scores import Selection
+from icm_pipeline.results.verdicts import Verdicts
 from icm_pipeline.stages import arms, push, steer
 from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.models import NUM_STEPS
 from tests.helpers.results import as_artifact, scores
+from tests.helpers.settings import TINY
 from tests.stages.test_steer import LAYERS, vectors_named
 
 Compose = Callable[..., Settings]
@@ -199,3 +203,23 @@ def test_the_vectors_pushed_are_those_that_the_settings_choose(
 def test_other_methods_are_refused_before_anything_is_made(settings_with: Compose, word: str) -> None:
     with pytest.raises(ConfigError, match="method=none"):
         check_stage(settings_with("method.name=none", word, "model.path=embedded:tiny"))
+
+
+@pytest.mark.slow
+def test_the_claims_about_pushing_are_made_from_the_embedded_models_own_images(
+    settings_with: Compose, tmp_path: Path, models: ModelCache
+) -> None:
+    small = (
+        "audit.included=true", "audit.sizes.full.num_sets=2", "audit.sizes.full.trial_images=4",
+        "audit.sizes.full.layer_images=4", "audit.sizes.full.num_resamples=20", "audit.sizes.full.named_images=2",
+        "audit.claims=[causality,changes,judge,confirmation]", f"paths.outputs={tmp_path}",
+    )  # fmt: skip
+    run = Pipeline(settings_with(*TINY, *small), [], NoTracker(), models=models)
+    run.run("all")
+    audit = run.find("audit")
+    assert audit is not None
+    told = Verdicts.read(audit)
+    groups = {claim.finding.claim.split(".")[0] for claim in told.claims}
+    assert groups == {"causality", "changes", "judge", "confirmation"}
+    assert told.left_out.keys() == {"changes.other_subjects"}
+    assert {"causality-sets.png", "causality-layers.png", "changes-drift.png"} <= set(audit.manifest.files)

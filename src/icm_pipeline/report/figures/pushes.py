@@ -32,7 +32,7 @@ def plot_sets(path: Path, table: Table) -> Path:
             sorts = [sort for sort in SORTS if any(row["sort"] == sort for row in rows)]
             values = [[float(row[name]) for row in rows if row["sort"] == sort] for sort in sorts]
             labels, colors = ([SORTS[sort][part] for sort in sorts] for part in (0, 1))
-            axis.hist(values, bins, color=colors, label=labels, stacked=True)
+            axis.hist(values, bins, color=colors, label=labels)
             for row in rows:
                 if row["sort"] in MARKS:
                     label, color, line = MARKS[str(row["sort"])]
@@ -48,11 +48,11 @@ def plot_sets(path: Path, table: Table) -> Path:
 def plot_layer_effects(path: Path, table: Table) -> Path:
     """Draw what pushing each layer alone does, over the accuracy of its probes."""
     rows = _records(table)
-    with figure(path, (6.4, 3.6)) as (_, axis):
+    with figure(path, (6.4, 3.8)) as (drawing, axis):
         for kind in dict.fromkeys(str(row["kind"]) for row in rows):
             own = [row for row in rows if row["kind"] == kind]
             x, y, low, high = ([float(row[name]) for row in own] for name in ("accuracy", "effect", "low", "high"))
-            errors = np.abs(np.array([low, high]) - np.array(y))
+            errors = np.abs(np.clip([low, high], -1.0, 1.0) - np.array(y))  # a probability changes by no more
             axis.errorbar(x, y, errors, fmt="o", ms=4, lw=0.8, color=KIND_COLORS[kind], label=KIND_NAMES[kind])
         chosen = [row for row in rows if row["selected"]]
         x, y = ([float(row[name]) for row in chosen] for name in ("accuracy", "effect"))
@@ -61,7 +61,7 @@ def plot_layer_effects(path: Path, table: Table) -> Path:
         axis.set(
             xlabel="accuracy of the layer's probes", ylabel="change of the wanted option's\nprobability, pushed alone"
         )
-        axis.legend(frameon=False, fontsize=8)
+        drawing.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=8)
     return path
 
 
