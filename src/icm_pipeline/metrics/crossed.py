@@ -48,7 +48,7 @@ def discrepancies(shown: Floats, prompts: Ints, target: Floats, weights: Floats)
         rows = np.moveaxis(shown[..., prompts == prompt, :], -1, -2)  # [..., K, m]
         means = share_of(rows, weights[:, prompts == prompt])
         found.append(np.linalg.norm(means - target[:, None], axis=-2))
-    mean: Floats = np.mean(found, axis=0)
+    mean: Floats = np.nanmean(found, axis=0)  # a prompt of which the judge saw no image does not count
     return mean
 
 

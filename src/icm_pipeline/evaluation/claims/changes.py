@@ -103,9 +103,8 @@ def _named(inputs: AuditInputs, before: list[ImageRow], after: list[ImageRow]) -
     for named, option in enumerate(names):
         for pushed, other in enumerate(names):
             cell = (told == named) & (wanted == pushed) & (shown == told)
-            rows.append(
-                [option, other, float(cell.sum()), float((kept == told)[cell].mean()) if cell.any() else np.nan]
-            )
+            if cell.any():
+                rows.append([option, other, float(cell.sum()), float((kept == told)[cell].mean())])
     elsewhere = (told != wanted) & (shown == told)
     num, held = int(elsewhere.sum()), int((kept == told)[elsewhere].sum())
     if not num:
