@@ -21,7 +21,7 @@ from icm_pipeline.results.records import from_json, to_json
 from icm_pipeline.results.verdicts import Found, Verdicts, judged
 from icm_pipeline.stages.labelled import Labelled, labelled_images
 from icm_pipeline.store.artifacts import SHARDS, Artifact
-from icm_pipeline.store.caches import JUDGED
+from icm_pipeline.store.caches import judged_folder
 from icm_pipeline.store.files import write_json
 from icm_pipeline.tracking.base import Tracker
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def run(context: StageContext) -> None:
     settings, groups = context.settings, audited_claims(context.settings)
-    cache = RowCache(context.folder.parent.parent / "evaluate" / JUDGED, context.folder)
+    cache = RowCache(judged_folder(context.folder), context.folder)
     labelled = labelled_images(settings, context.folder / SHARDS) if "judge" in groups else Labelled([], "not asked")
     inputs = AuditInputs(settings, context.parents, Judging(settings, cache), labelled.rows, labelled.told)
     found: dict[str, Found] = {}

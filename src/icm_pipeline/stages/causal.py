@@ -20,7 +20,7 @@ from icm_pipeline.results.effects import UNSTEERED, Effects, LayerEffect
 from icm_pipeline.results.scores import Scores
 from icm_pipeline.stages.arms import Arm, make_arms, pushed_vectors, pushed_work
 from icm_pipeline.store.artifacts import SHARDS, Artifact
-from icm_pipeline.store.caches import JUDGED
+from icm_pipeline.store.caches import judged_folder
 from icm_pipeline.tracking.base import Tracker
 
 PREFIXES = "first_steps"  # beside the shards, so that they go when the artifact is complete
@@ -74,6 +74,6 @@ def effect_of(changes: Floats, kind: str) -> LayerEffect:
 def _seen_by_labeler(context: StageContext) -> Floats:
     """Return the labeler's probabilities [images, options], which an audit need not ask again."""
     settings, attribute = context.settings, context.settings.attribute
-    cache = RowCache(context.folder.parent.parent / "evaluate" / JUDGED, context.folder)
+    cache = RowCache(judged_folder(context.folder), context.folder)
     asked = {attribute.name: attribute.options}
     return Judging(settings, cache).label(settings.labeler, "labeler", read_made(context.folder), asked)[attribute.name]
