@@ -89,6 +89,9 @@ class Rates:
 def _num_images(artifact: Artifact) -> float:
     """Return how many images an artifact's settings ask for, 0 if it makes none."""
     found = artifact.manifest.config
+    for name, value in found.items():
+        if name.endswith(".named_images"):
+            return int(value)
     if "attribute.evaluation_prompts" in found:
         return len(found["attribute.evaluation_prompts"]) * int(found["evaluate.images_per_prompt"])
     if "attribute.probe_templates" in found:
