@@ -85,6 +85,18 @@ def test_images_that_show_what_they_are_to_are_the_originals(ran: Ran) -> None:
         assert row["shown"] == ("woman", "man")[seen[1] > seen[0]]
 
 
+def test_with_more_tries_those_that_turn_and_change_least_are_taken(ran: Ran) -> None:
+    one, more = ran(), ran("method.tries=9")
+    assert one["assign"] == more["assign"]
+    options = [[row["option"] for row in rows_of(each["steer"] / "images.csv")] for each in (one, more)]
+    assert sorted(options[0]) == sorted(options[1])
+    rows = rows_of(more["steer"] / "images.csv")
+    for row in rows:
+        before, after = ((more[stage] / row["path"]).read_bytes() for stage in ("originals", "steer"))
+        assert (before == after) == (row["option"] == row["shown"])
+    assert json.loads((more["steer"] / "steering.json").read_text())["tries"] == 9
+
+
 def test_a_look_at_the_first_steps_decides_as_well_and_judges_nothing(ran: Ran) -> None:
     folders = ran("method.look=2")
     check_only_what_must_was_changed(folders)
