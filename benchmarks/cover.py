@@ -47,9 +47,11 @@ class World:
         exact = n / num_options
         bounds = (np.full(num_options, int(edge)) for edge in (np.floor(exact), np.ceil(exact)))
         wanted, shown = least_change(labels, *bounds, rng), labels.argmax(1)
-        tried = tried_options([0] * n, shown, wanted, self.tries, int(rng.integers(2**32))) if self.tries > 1 else wanted
+        tried = wanted
+        if self.tries > 1:
+            tried = tried_options([0] * n, shown, wanted, self.tries, int(rng.integers(2**32)))
         turned = np.where(rng.random(n) < self.obedience, tried, true)
-        after = self._seen(rng, np.where(tried == shown, true, turned), 1.0)
+        after = self._seen(rng, np.where((tried < 0) | (tried == shown), true, turned), 1.0)
         if self.tries > 1:
             seen = self._seen(rng, turned, self.agreement).argmax(1)
             wanted = least_changed([0] * n, shown, wanted, tried, seen == tried, rng.random(n))
