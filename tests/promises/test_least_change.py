@@ -111,9 +111,9 @@ def test_a_run_that_is_killed_while_it_takes_tries_goes_on(ran: Ran, monkeypatch
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
         patched.setattr("icm_pipeline.stages.steer.take_over", killed)
-        ran("method.tries=9")
-    folders = ran("method.tries=9")
-    assert len(check_what_was_not_taken_is_the_original(folders)) == 16
+        ran("method.tries=8")
+    folders = ran("method.tries=8")
+    assert len(check_what_was_not_taken_is_the_original(folders)) == 8
 
 
 def test_a_look_at_the_first_steps_decides_as_well_and_judges_nothing(ran: Ran) -> None:
