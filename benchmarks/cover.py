@@ -15,6 +15,7 @@ import numpy as np
 
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.methods.assignment import least_change
+from icm_pipeline.methods.sparing import least_changed, tried_options
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
 
 NUM_FOR_TRUTH = 3000  # sets of one prompt
@@ -35,6 +36,8 @@ class World:
     agreement: float
     """How often the labeler sees what is there; else it sees any option."""
     num_prompts: int = 4
+    tries: int = 1
+    """Of steering, for each image that has to change; of those that turned, by the labeler, any may change least."""
 
     def one_prompt(self, rng: np.random.Generator) -> tuple[Floats, Floats, Ints, Ints]:
         """Return the judge's rows before and after [n, K], the options wanted and those that the labeler saw [n]."""
@@ -44,8 +47,14 @@ class World:
         exact = n / num_options
         bounds = (np.full(num_options, int(edge)) for edge in (np.floor(exact), np.ceil(exact)))
         wanted, shown = least_change(labels, *bounds, rng), labels.argmax(1)
-        turned = np.where(rng.random(n) < self.obedience, wanted, true)
-        after = self._seen(rng, np.where(wanted == shown, true, turned), 1.0)
+        tried = wanted
+        if self.tries > 1:
+            tried = tried_options([0] * n, shown, wanted, self.tries, int(rng.integers(2**32)))
+        turned = np.where(rng.random(n) < self.obedience, tried, true)
+        after = self._seen(rng, np.where((tried < 0) | (tried == shown), true, turned), 1.0)
+        if self.tries > 1:
+            seen = self._seen(rng, turned, self.agreement).argmax(1)
+            wanted = least_changed([0] * n, shown, wanted, tried, seen == tried, rng.random(n))
         after[wanted == shown] = before[wanted == shown]
         return before, after, wanted, shown
 
@@ -68,6 +77,11 @@ WORLDS = (
     World(96, (0.8, 0.2), 6, 0.3, 0.97),  # steering that hardly obeys
     World(48, (0.4, 0.3, 0.2, 0.1), 6, 0.3, 0.95),
     World(96, (0.8, 0.2), 4, 0.6, 0.9, num_prompts=1),
+    World(24, (0.8, 0.2), 6, 0.9, 0.97, tries=3),
+    World(96, (0.8, 0.2), 6, 0.9, 0.97, tries=3),
+    World(96, (0.8, 0.2), 4, 0.6, 0.9, tries=3),
+    World(96, (0.7, 0.1, 0.1, 0.1), 6, 0.7, 0.95, tries=3),
+    World(96, (0.8, 0.2), 6, 0.3, 0.97, tries=3),
 )
 
 

@@ -103,6 +103,9 @@ LEAST = "method.assignment=least_change"
     ("words", "message"),
     [
         (["method.look=5"], r"method\.look=5 is read by method\.assignment=least_change only, not by quota"),
+        (["method.tries=2"], r"method\.tries=2 is read by method\.assignment=least_change only"),
+        ([LEAST, "method.tries=2", "method.look=5"], r"method\.tries=2 .* not with method\.look"),
+        ([LEAST, "method.tries=0"], r"method\.tries=0 must be"),
         ([LEAST, "method.look=20"], r"method\.look=20 leaves none of 20 steps"),
         ([LEAST, "method.look=4", "method.first_step=4"], r"method\.look=4 ends before the first steered step, 4"),
         ([LEAST, "method.look=soon"], r"method\.look=soon must be a whole number at least 1, or auto, or null"),
@@ -111,7 +114,9 @@ LEAST = "method.assignment=least_change"
         ([LEAST, "evaluate.images_per_prompt=1"], r"images_per_prompt=1 images cannot show 2 options"),
     ],
 )
-def test_a_look_that_decides_nothing_is_refused(settings_with: Compose, words: list[str], message: str) -> None:
+def test_a_look_or_tries_that_decide_nothing_are_refused(
+    settings_with: Compose, words: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         settings_with(*words)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from icm_pipeline.metrics.structure import structural_similarity
+from icm_pipeline.metrics.structure import mean_difference, structural_similarity
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (16, 14, 3), dtype=np.uint8)
@@ -52,3 +52,14 @@ def test_pictures_of_different_sizes_are_refused() -> None:
 def test_a_picture_smaller_than_the_window_is_refused() -> None:
     with pytest.raises(ValueError, match="11 pixels"):
         structural_similarity(PICTURE[:10], NOISY[:10])
+
+
+def test_the_mean_difference_is_that_of_the_values_whichever_is_larger() -> None:
+    light, dark = np.full((2, 2, 3), 250, np.uint8), np.full((2, 2, 3), 5, np.uint8)
+    assert mean_difference(light, dark) == mean_difference(dark, light) == 245
+    assert mean_difference(light, light) == 0
+
+
+def test_no_mean_difference_of_pictures_of_different_sizes() -> None:
+    with pytest.raises(ValueError, match="one size"):
+        mean_difference(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 1, 3), np.uint8))

@@ -77,7 +77,7 @@ CHANGED_BY: dict[str, set[str]] = {
     "attribute.words": STEERED,
     **each(
         ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "params", "first_step",
-                         "last_step", "vector", "norm_preserving", "target_shares", "look")],
+                         "last_step", "vector", "norm_preserving", "target_shares", "look", "tries")],
         STEERED,
     ),
     **each(

@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import pytest
 
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.images.making import take_over
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.table import stages_of
 from icm_pipeline.stages.report import _missed
-from icm_pipeline.store.artifacts import open_artifact
+from icm_pipeline.store.artifacts import Artifact, open_artifact
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.settings import TINY
 
@@ -83,6 +84,36 @@ def test_images_that_show_what_they_are_to_are_the_originals(ran: Ran) -> None:
     for row in labels.values():
         seen = [float(row["seen_0"]), float(row["seen_1"])]
         assert row["shown"] == ("woman", "man")[seen[1] > seen[0]]
+
+
+def check_what_was_not_taken_is_the_original(folders: dict[str, Path]) -> list[str]:
+    rows = rows_of(folders["steer"] / "images.csv")
+    for row in rows:
+        before, after = ((folders[stage] / row["path"]).read_bytes() for stage in ("originals", "steer"))
+        assert (before == after) == (row["option"] == row["shown"])
+    return sorted(f"{row['prompt']}: {row['option']}" for row in rows)
+
+
+def test_with_more_tries_as_many_images_change_and_the_others_are_the_originals(ran: Ran) -> None:
+    one, more = ran(), ran("method.tries=9")
+    assert one["assign"] == more["assign"]
+    assert one["steer"] != more["steer"]
+    assert check_what_was_not_taken_is_the_original(one) == check_what_was_not_taken_is_the_original(more)
+    assert json.loads((more["steer"] / "steering.json").read_text())["tries"] == 9
+
+
+def test_a_run_that_is_killed_while_it_takes_tries_goes_on(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(artifact: Artifact, image_ids: Sequence[str], folder: Path) -> None:
+        take_over(artifact, image_ids[:1], folder)
+        if not (folder / "images.csv").exists():  # those that are not tried, before any is made
+            return take_over(artifact, image_ids, folder)
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
+        patched.setattr("icm_pipeline.stages.steer.take_over", killed)
+        ran("method.tries=8")
+    folders = ran("method.tries=8")
+    assert len(check_what_was_not_taken_is_the_original(folders)) == 8
 
 
 def test_a_look_at_the_first_steps_decides_as_well_and_judges_nothing(ran: Ran) -> None:

@@ -46,6 +46,11 @@ def _of_least_change(settings: Settings) -> Iterator[str]:
     first, look, is_asked = method.first_step, method.look, method.assignment == "least_change"
     if look is not None and not is_asked:
         yield f"method.look={look} is read by method.assignment=least_change only, not by {method.assignment}."
+    if method.tries > 1 and (look is not None or not is_asked):
+        yield (
+            f"method.tries={method.tries} is read by method.assignment=least_change only, and not with method.look, "
+            "which is there to make fewer images. Set method.tries=1, or take method=look."
+        )
     if isinstance(look, int) and look >= steps:
         yield f"method.look={look} leaves none of {steps} steps to steer: look after fewer."
     if isinstance(look, int) and look <= first:

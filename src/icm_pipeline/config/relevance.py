@@ -27,8 +27,9 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
     if dotted == "evaluate.drift":
         return {key: {name: other[name] for name in READ_OF_DRIFT} for key, other in value.items()}
     if dotted == "method":
-        if value["look"] is None:  # younger than many keys
-            del value["look"]
+        for name, without in (("look", None), ("tries", 1)):  # younger than many keys
+            if value[name] == without:
+                del value[name]
         del value["wanted_share"]  # what it changes is another artifact's
         read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
         unread = {"draw_size"} if value["assignment"] != "batch" else set()

@@ -188,6 +188,8 @@ class MethodConfig:
     """With assignment=least_change: how many steps run before the reading; auto for the first that is good enough."""
     wanted_share: float = field(default=0.95, kw_only=True, metadata=number(more_than=0, at_most=1))  # younger, too
     """With alpha=auto: of the images that must change to an option, the share that has to."""
+    tries: int = field(default=1, kw_only=True, metadata=COUNT)  # younger, too
+    """With assignment=least_change and no look: how many images are steered for each that has to change, at most."""
 
 
 @dataclass

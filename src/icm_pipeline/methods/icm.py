@@ -50,6 +50,7 @@ def _words(steering: Any) -> list[str]:
         "norm-preserving": steering.norm_preserving,
         f"drawn per {steering.assignment}": steering.assignment in ("image", "batch"),
         f"least change{_read_after(steering.look)}": steering.assignment == "least_change",
+        f"the best of {steering.tries} tries": steering.tries > 1,
         f"towards {steering.target_shares}": steering.target_shares is not None,
     }
     layers = f"{layers_in_words(steering.rule, len(steering.layers))} {KIND_NAMES[steering.kind]}"

@@ -1,4 +1,4 @@
-"""SSIM: how much of the local structure of a picture stayed, without learned weights (LPIPS and DISTS ship none).
+"""How much of a picture stayed, without learned weights (LPIPS and DISTS ship none): SSIM, of its local structure.
 
 References:
     Image Quality Assessment: From Error Visibility to Structural Similarity, 2004. https://doi.org/10.1109/TIP.2003.819861
@@ -31,6 +31,13 @@ def structural_similarity(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     similarity = (2 * mean_x * mean_y + LUMINANCE) * (2 * covariance + CONTRAST)
     similarity /= (mean_x**2 + mean_y**2 + LUMINANCE) * (variances + CONTRAST)
     return float(similarity.mean())
+
+
+def mean_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Return the mean distance of two pictures' values, 0 if they are equal, 255 at most; raises ValueError by size."""
+    if a.shape != b.shape:
+        raise ValueError(f"Pictures of one size are needed, found {a.shape} and {b.shape}.")
+    return float(np.abs(a.astype(np.int16) - b.astype(np.int16)).mean())
 
 
 def _viewed(image: NDArray[np.uint8]) -> Floats:

@@ -36,6 +36,8 @@ class Steering(Record):
     """How many steps ran before images were read; None if finished originals were judged, or nothing was asked."""
     tuned: dict[str, float] | None = None
     """With alpha=auto: the alpha of each option."""
+    tries: int = 1
+    """How many images were steered for each that had to change, at most."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ RESULT = "result.json"
 STOPPED = "stopped"  # the error of a job that a signal ended
 STEERING_FACTORS = (
     "method", "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
-    "look",
+    "look", "tries",
 )  # fmt: skip
 TOLD_BY_FACTORS = re.compile(rf"model|attribute|layers|window|experiment|stage|tracker.*|paths\..*|{TOLD_BY_STEERING}")
 

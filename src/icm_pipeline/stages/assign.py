@@ -11,8 +11,6 @@ import numpy as np
 
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import OutlineConfig, Settings
-from icm_pipeline.evaluation.judging import Judging
-from icm_pipeline.evaluation.row_cache import RowCache
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.early import ended_after
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
@@ -29,8 +27,8 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload, passes_before
 from icm_pipeline.results.assigned import Assigned, read_assigned, write_assigned
 from icm_pipeline.stages.image_sets import planned, store
+from icm_pipeline.stages.judged import judged
 from icm_pipeline.store.artifacts import Artifact
-from icm_pipeline.store.caches import judged_folder
 from icm_pipeline.store.shards import WHOLE
 from icm_pipeline.tracking.base import Tracker
 
@@ -70,10 +68,7 @@ def _judged(context: StageContext) -> Floats | None:
     """Return what the labeler sees in the originals [n, options], which the evaluation remembers; None of a share."""
     if context.share != WHOLE:
         return None
-    settings, attribute, originals = context.settings, context.settings.attribute, context.parents["originals"]
-    cache = RowCache(judged_folder(context.folder), context.folder)
-    judging, asked = Judging(settings, cache), {attribute.name: attribute.options}
-    return judging.label(settings.labeler, "labeler", read_table(originals), asked)[attribute.name]
+    return judged(context, read_table(context.parents["originals"]))
 
 
 def _foretold(context: StageContext, jobs: list[Job]) -> Floats | None:

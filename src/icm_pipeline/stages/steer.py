@@ -1,6 +1,7 @@
 """Make the evaluation images again, each steered by the method towards the option it was assigned.
 
-Images that need no steering, where that was asked, are the originals.
+Images that need no steering, where that was asked, are the originals. With method.tries more images are steered than
+have to change, and those that the labeler sees turned and that changed least are taken.
 """
 
 import logging
@@ -10,7 +11,8 @@ from dataclasses import asdict
 
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.images.making import take_over
-from icm_pipeline.images.table import write_table
+from icm_pipeline.images.sheet import draw_sheet
+from icm_pipeline.images.table import IMAGES, SAMPLES, write_table
 from icm_pipeline.methods.assignment import assign_options, target_shares
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.icm import alpha_in_words
@@ -21,6 +23,7 @@ from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.stages.image_sets import evaluation_set_work, make_images, planned, store
+from icm_pipeline.stages.tries import taken_of, tried_of
 from icm_pipeline.store.shards import WHOLE
 
 WHOLE_MODEL = Selection([], rule="all", kind="mixed", ranking=[])  # of a method that acts wherever it likes
@@ -36,8 +39,9 @@ def run(context: StageContext) -> None:
     if method.whole_prompts:
         jobs = sorted(jobs, key=lambda job: job.prompt_index)
     assigned = _assigned(context, jobs)
-    steered = [job for job in jobs if assigned[job.image_id].is_steered]
-    options = [assigned[job.image_id].option for job in steered]
+    tried = tried_of(settings, jobs, assigned)
+    steered = [job for job in jobs if job.image_id in tried]
+    options = [tried[job.image_id] for job in steered]
     tuned = Tuning.read(context.parents["tune"]).options if "tune" in context.parents else {}
     alphas = {option: found.alpha for option, found in tuned.items()} or None
     alpha = statistics.mean(alphas.values()) if alphas else settings.alpha if "alpha" in method.reads else 0.0
@@ -51,10 +55,12 @@ def run(context: StageContext) -> None:
     size = settings.evaluate.images_per_prompt if method.whole_prompts else None
     images = planned(context, steered, options, size)
     if context.share == WHOLE:
-        kept = [job.image_id for job in jobs if not assigned[job.image_id].is_steered]
-        if kept:
-            take_over(context.parents["originals"], kept, context.folder)
+        _leave(context, [job for job in jobs if job.image_id not in tried])
     if store(images, make_images(context, method, inputs, images), "steer"):
+        if settings.method.tries > 1 and steered:
+            assigned |= taken_of(context, steered, assigned, tried)
+            _leave(context, [job for job in steered if not assigned[job.image_id].is_steered])
+            draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
         if "assign" in context.parents:
             both = [assigned[job.image_id] for job in jobs]
             write_table(context.folder, jobs, [image.option for image in both], [image.shown for image in both])
@@ -63,6 +69,12 @@ def run(context: StageContext) -> None:
         told = {"method": how.pop("name"), "params": how.pop("params") or None, "alpha": alpha, "tuned": alphas}
         del how["wanted_share"]
         Steering(**how, **told, layers=layers, rule=selection.rule, kind=selection.kind).write(context.folder)
+
+
+def _leave(context: StageContext, jobs: list[Job]) -> None:
+    """Let images be the originals."""
+    if jobs:
+        take_over(context.parents["originals"], [job.image_id for job in jobs], context.folder)
 
 
 def _assigned(context: StageContext, jobs: list[Job]) -> dict[str, Assigned]:
