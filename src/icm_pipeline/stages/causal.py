@@ -7,8 +7,6 @@ from scipy import stats
 
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import AUTO, OutlineConfig, Settings
-from icm_pipeline.evaluation.judging import Judging
-from icm_pipeline.evaluation.row_cache import RowCache
 from icm_pipeline.generation.jobs import tuning_jobs
 from icm_pipeline.generation.prefixes import PrefixStore
 from icm_pipeline.images.table import read_made
@@ -19,8 +17,8 @@ from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.results.effects import UNSTEERED, Effects, LayerEffect
 from icm_pipeline.results.scores import Scores
 from icm_pipeline.stages.arms import Arm, make_arms, pushed_vectors, pushed_work
+from icm_pipeline.stages.judged import judged
 from icm_pipeline.store.artifacts import SHARDS, Artifact
-from icm_pipeline.store.caches import judged_folder
 from icm_pipeline.tracking.base import Tracker
 
 PREFIXES = "first_steps"  # beside the shards, so that they go when the artifact is complete
@@ -41,7 +39,7 @@ def run(context: StageContext) -> None:
     arms = [Arm(UNSTEERED, "layer", jobs), *arms]
     if not make_arms(context, "causal", arms, dict.fromkeys(names, Tuned(alpha)), prefixes):
         return
-    seen = _seen_by_labeler(context).reshape(len(arms), len(jobs), len(names))
+    seen = judged(context, read_made(context.folder)).reshape(len(arms), len(jobs), len(names))
     wanted = seen[:, np.arange(len(jobs)), options]
     changes = dict(zip(layers.values(), wanted[1:] - wanted[0], strict=True))
     effects = {layer: effect_of(change, scored[layer].kind) for layer, change in changes.items()}
@@ -69,11 +67,3 @@ def effect_of(changes: Floats, kind: str) -> LayerEffect:
     half = float(stats.t.ppf(0.975, len(seen) - 1) * stats.sem(seen))
     mean = float(seen.mean())
     return LayerEffect(kind, mean, (mean - half, mean + half))
-
-
-def _seen_by_labeler(context: StageContext) -> Floats:
-    """Return the labeler's probabilities [images, options], which an audit need not ask again."""
-    settings, attribute = context.settings, context.settings.attribute
-    cache = RowCache(judged_folder(context.folder), context.folder)
-    asked = {attribute.name: attribute.options}
-    return Judging(settings, cache).label(settings.labeler, "labeler", read_made(context.folder), asked)[attribute.name]
