@@ -19,8 +19,41 @@ from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.store.artifacts import Artifact
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from icm_pipeline.arrays import Ints
     from icm_pipeline.backbones.base import Backbone, Family
+    from icm_pipeline.hooks.recording import RecordedAt
+    from icm_pipeline.localization.pooled import Pooled
     from icm_pipeline.methods.vectors import SteeringVectors
+
+
+ACTIVATIONS = "activations"  # in Fit.needs: of `generate`, or of `extract`
+LABELLED = (
+    "generate",
+    "label",
+)  # in Fit.needs, for what learns from images, their prompts and what they show
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """The probe dataset, for a method to learn from."""
+
+    labels: "Ints"
+    """The option that each image shows [n], -1 for none."""
+    prompts: list[str]
+    """Of each image."""
+    recorded: "RecordedAt | None"
+    """Where the activations were recorded; None if the method needs none."""
+    read: Callable[[str], "Pooled"]
+    """From a layer's name to its activations [n, T, d]; of the bottleneck, with `maps`, d is a whole map."""
+
+    def activations(self, layer: str) -> "Tensor":
+        """Return a layer's activations [n, T, d] in float32."""
+        import torch
+
+        pooled = self.read(layer)
+        return pooled.rows(torch.arange(len(self.labels))).movedim(0, 1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +69,8 @@ class MethodInputs:
     """The index of the option that each image is steered to, by image id; empty while the method is fitted."""
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     """With alpha=auto: the alpha of each option."""
+    probe_data: ProbeData | None = None
+    """What a fit that needs LABELLED learns from."""
 
     @property
     def strength(self) -> Strength:
@@ -71,7 +106,7 @@ class Fit:
     run: Callable[["Backbone", MethodInputs, Path], int]
     """Writes what was learnt into the folder; returns how many images that took."""
     needs: tuple[str, ...] = ()
-    """The stages whose artifacts it learns from."""
+    """The stages whose artifacts it learns from; `activations` stands for the one that holds the pooled activations."""
     reads: tuple[str, ...] = ("method.name", "method.params")
     """The settings that change what is learnt, beside the model, the attribute and the seed."""
 
