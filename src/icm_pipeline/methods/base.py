@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 
 ACTIVATIONS = "activations"  # in Fit.needs: of `generate`, or of `extract`
-LABELLED = (
-    "generate",
-    "label",
-)  # in Fit.needs, for what learns from images, their prompts and what they show
+# In Fit.needs, for what learns from images, their prompts and what they show.
+LABELLED = ("generate", "label")
 
 
 @dataclass(frozen=True)
@@ -135,6 +133,8 @@ class Method:
     """Whether it leaves prompts and the steps before method.first_step alone, which the originals can then lend."""
     whole_prompts: bool = False
     """Whether all images of a prompt must be made in one batch."""
+    draws: Callable[[Settings], bool] = lambda settings: True
+    """Whether an option is drawn for each image; where none is, nobody can say whether it was obeyed."""
     why_not: Callable[["Family"], str] = lambda family: ""
     """Why it does not apply to a family of models; empty if it does."""
     prompt_of: Callable[[Job, MethodInputs], str] = lambda job, inputs: job.prompt
