@@ -12,7 +12,8 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
-from icm_pipeline.methods.prompt import with_appeal, with_option
+from icm_pipeline.methods.concepts import with_option
+from icm_pipeline.methods.prompt import with_appeal
 from icm_pipeline.methods.registry import check_method
 from icm_pipeline.stages import image_sets
 from tests.methods.running import Run

@@ -9,16 +9,15 @@ References:
 Departures: the subject is what follows the last "of" of a prompt, and the appeal names the attribute whatever it is.
 """
 
-import re
 from contextlib import nullcontext
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.methods.base import Method, MethodInputs
+from icm_pipeline.methods.concepts import option_words, subject_of, with_option
 
 TEXTS = ("none", "ethical", "option")
-SUBJECT = re.compile(r"(?P<before>(?:.*\bof )?)(?P<article>an?|the) (?P<noun>.+)")
 
 
 def _text(settings: Settings) -> str:
@@ -28,26 +27,15 @@ def _text(settings: Settings) -> str:
     return text
 
 
-def with_option(prompt: str, option: str) -> str:
-    """Return a prompt that names an option behind its subject's article, or at its end where there is none."""
-    found = SUBJECT.fullmatch(prompt)
-    if found is None:
-        return f"{prompt}, {option}"
-    article = found["article"] if found["article"] == "the" else "an" if option[0] in "aeiou" else "a"
-    return f"{found['before']}{article} {option} {found['noun']}"
-
-
 def with_appeal(prompt: str, appeal: str, attribute: str) -> str:
     """Return a prompt followed by an appeal, in which {subject} and {attribute} are filled in."""
-    found = SUBJECT.fullmatch(prompt)
-    subject = prompt if found is None else f"{found['article']} {found['noun']}"
-    return f"{prompt} {appeal.format(subject=subject, attribute=attribute)}"
+    return f"{prompt} {appeal.format(subject=subject_of(prompt), attribute=attribute)}"
 
 
 def _prompt_of(job: Job, inputs: MethodInputs) -> str:
     settings, text = inputs.settings, _text(inputs.settings)
     if text == "option":
-        return with_option(job.prompt, list(settings.attribute.options)[inputs.option_of[job.image_id]])
+        return with_option(job.prompt, option_words(settings)[inputs.option_of[job.image_id]])
     if text == "ethical":
         return with_appeal(job.prompt, settings.method.params["appeal"], settings.attribute.name.replace("_", " "))
     return job.prompt
