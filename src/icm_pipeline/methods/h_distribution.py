@@ -2,8 +2,8 @@
 gradient of the distance between a batch's mean prediction and the target shares moves h.
 
 p = mean over the images of a prompt of softmax(W_t h + b_t); h - alpha |h| TV(p, target) g / mean |g|, g the
-gradient of KL(p || target) by each image's h, at every step of the window. No option is drawn for an image, and an image
-depends on the others of its prompt.
+gradient of KL(p || target) by each image's h, at every step of the window. No option is drawn for an image, and an
+image depends on the others of its prompt.
 
 References:
     Balancing Act: Distribution-Guided Debiasing in Diffusion Models, 2024, https://arxiv.org/abs/2402.18206, section 4
