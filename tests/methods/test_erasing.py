@@ -1,16 +1,22 @@
 """method=leace and method=midsteer: what a linear probe reads is gone, or is the drawn option's."""
 
 import csv
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from icm_pipeline.arrays import Ints
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.localization.probes import Split, fit_layer, split_samples
+from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.erasing import fit_erasure, fit_switch, roots, shrunk_covariance
 from icm_pipeline.methods.leace import erased
+from icm_pipeline.methods.learnt import alphas_of, push
 from icm_pipeline.methods.midsteer import switched
+from icm_pipeline.methods.tuning import Tuned
+from icm_pipeline.pipeline.keys import Keys
 from tests.methods.running import Run, pixels
 
 
@@ -109,3 +115,23 @@ def test_both_run_through_the_stages_and_erasure_alone_draws_nothing(run: Run) -
         with (folder / "images.csv").open(newline="", encoding="utf-8") as file:
             assert {row["option"] for row in csv.DictReader(file)} == drawn
     assert run("fit", "method=leace", "alpha=0") == run("fit", "method=leace", "alpha=2")
+
+
+def test_each_option_is_pushed_by_its_own_alpha_where_one_was_searched(settings_with: Callable[..., Settings]) -> None:
+    settings = settings_with("alpha=3")
+    found = {"direction": torch.eye(2), "norm": torch.tensor(2.0)}
+    options = torch.tensor([1, 0, 1])
+    pushed = push(found, options, alphas_of(MethodInputs(settings, {})), "relative")
+    torch.testing.assert_close(pushed, 6 * torch.eye(2)[options])
+    searched = {"woman": Tuned(1.0), "man": Tuned(5.0)}
+    alphas = alphas_of(MethodInputs(settings, {}, tuned=searched))
+    own = push(found, options, alphas, "activation")
+    torch.testing.assert_close(own, torch.tensor([[0.0, 5.0], [1.0, 0.0], [0.0, 5.0]]))
+
+
+def test_settings_that_a_method_does_not_read_change_no_key_of_it(compose_settings: Callable[..., Settings]) -> None:
+    def key(*words: str) -> str:
+        return Keys(compose_settings("method=leace", "alpha=3", *words)).key("steer")
+
+    assert key() == key("method.norm_preserving=true") == key("method.vector=mean")
+    assert len({key(), key("alpha=4"), key("method.first_step=2"), key("method.assignment=image")}) == 4

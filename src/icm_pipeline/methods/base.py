@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 
 ACTIVATIONS = "activations"  # in Fit.needs: of `generate`, or of `extract`
+# Parts of Method.reads: of what draws an option, of what acts in a window of steps, of what is so long as alpha says.
+DRAWN = ("method.name", "method.params", "method.assignment", "method.draw_size", "method.target_shares")
+WINDOW = ("method.first_step", "method.last_step")
+LENGTH = ("alpha", "method.alpha_unit")
 # In Fit.needs, for what learns from images, their prompts and what they show.
 LABELLED = ("generate", "label")
 

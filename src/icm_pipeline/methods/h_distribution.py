@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.methods.base import LABELLED, Fit, Method, MethodInputs
+from icm_pipeline.methods.base import LABELLED, LENGTH, WINDOW, Fit, Method, MethodInputs
 from icm_pipeline.methods.latent_editing import no_bottleneck
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ METHOD = Method(
     name="h_distribution",
     applied=_applied,
     words=lambda steering: ["H-Distribution", f"alpha {steering.alpha:g}"],
+    reads=(*LENGTH, *WINDOW, "method.name", "method.target_shares"),
     from_first_step=True,
     whole_prompts=True,
     draws=lambda settings: False,

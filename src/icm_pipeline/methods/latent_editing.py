@@ -14,13 +14,12 @@ means are of unpaired images, so they carry what goes with an option.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.methods.base import LABELLED, Fit, Method, MethodInputs
+from icm_pipeline.methods.base import DRAWN, LABELLED, LENGTH, WINDOW, Fit, Method, MethodInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +42,12 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 @contextmanager
 def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Iterator[None]:
     from icm_pipeline.hooks.hooked import hooked
-    from icm_pipeline.methods.learnt import Moving, load_learnt, push
+    from icm_pipeline.methods.learnt import Moving, alphas_of, load_learnt, push
 
-    settings, is_on = inputs.settings, [True]
+    settings, alphas, is_on = inputs.settings, alphas_of(inputs), [True]
 
     def move(tokens: "Tensor", numbers: Any, options: "Tensor") -> "Tensor":
-        shift = push(numbers, options, settings.alpha, settings.method.alpha_unit)
+        shift = push(numbers, options, alphas, settings.method.alpha_unit)
         return tokens + shift.view(tokens.shape)
 
     moving = Moving(load_learnt(inputs), move, inputs, jobs)
@@ -97,7 +96,7 @@ def _edit_clean_image_alone(backbone: "Backbone", clock: "StepClock", is_on: lis
         right = changed[0] * _noise_after(scheduler, int(timestep))
         return (result[0] - right, *result[1:])
 
-    stack.enter_context(wrapped(backbone.denoiser, "forward", partial(twice)))
+    stack.enter_context(wrapped(backbone.denoiser, "forward", twice))
     stack.enter_context(wrapped(scheduler, "step", step))
 
 
@@ -114,6 +113,7 @@ METHOD = Method(
     words=lambda steering: [
         f"{'asymmetric ' if steering.params['asymmetric'] else ''}latent editing", f"alpha {steering.alpha:g}",
     ],
+    reads=(*LENGTH, *WINDOW, *DRAWN),
     params=("asymmetric",),
     from_first_step=True,
     why_not=no_bottleneck,

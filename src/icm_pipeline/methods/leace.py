@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.methods.base import ACTIVATIONS, LABELLED, Fit, Method, MethodInputs
+from icm_pipeline.methods.base import ACTIVATIONS, DRAWN, LABELLED, LENGTH, WINDOW, Fit, Method, MethodInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,13 +38,13 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 
 def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> AbstractContextManager[Any]:
     from icm_pipeline.hooks.hooked import hooked
-    from icm_pipeline.methods.learnt import Moving, load_learnt, push
+    from icm_pipeline.methods.learnt import Moving, alphas_of, load_learnt, push
 
-    alpha, unit = inputs.settings.alpha, inputs.settings.method.alpha_unit
+    alphas, unit = alphas_of(inputs), inputs.settings.method.alpha_unit
 
     def move(tokens: "Tensor", numbers: Any, options: "Tensor") -> "Tensor":
         without = erased(tokens, numbers)
-        return without + push(numbers, options, alpha, unit)[:, None] if alpha else without
+        return without + push(numbers, options, alphas, unit)[:, None] if alphas.any() else without
 
     return hooked(backbone, inputs.layers, Moving(load_learnt(inputs), move, inputs, jobs), len(jobs))
 
@@ -54,6 +54,7 @@ METHOD = Method(
     applied=_applied,
     words=lambda steering: ["LEACE", f"alpha {steering.alpha:g}" if steering.alpha else "erasure alone"],
     needs=("probe", "select"),
+    reads=(*LENGTH, *WINDOW, *DRAWN),
     in_layers=True,
     from_first_step=True,
     draws=lambda settings: settings.alpha != 0,

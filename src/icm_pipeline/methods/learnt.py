@@ -80,17 +80,23 @@ def option_means(activations: Tensor, labels: Ints) -> Tensor:
 
 
 def directions_and_norm(activations: Tensor, labels: Ints) -> dict[str, Tensor]:
-    """Return what `pushed` takes: from the mean over options to each, of unit length, and the mean length."""
+    """Return what `push` takes: from the mean over options to each, of unit length, and the mean length."""
     means = option_means(activations, labels)
     towards = means - means.mean(1, keepdim=True)
     norm = torch.linalg.vector_norm(activations, dim=2).mean(0)
     return {"direction": torch.nn.functional.normalize(towards, dim=-1), "norm": norm}
 
 
-def push(numbers: Numbers, options: Tensor, alpha: float, unit: str) -> Tensor:
-    """Return alpha times each image's direction [n, d], of the mean length if the unit is `relative`."""
-    length = alpha * numbers["norm"] if unit == "relative" else alpha
-    return length * numbers["direction"][options]
+def alphas_of(inputs: MethodInputs) -> Tensor:
+    """Return the alpha of each option [K]."""
+    settings, tuned = inputs.settings, inputs.tuned
+    return torch.tensor([float(tuned[name].alpha if tuned else settings.alpha) for name in settings.attribute.options])
+
+
+def push(numbers: Numbers, options: Tensor, alphas: Tensor, unit: str) -> Tensor:
+    """Return each image's direction [n, d] times its option's alpha; of the mean length if the unit is `relative`."""
+    lengths = alphas.to(options.device)[options, None]
+    return lengths * (numbers["norm"] if unit == "relative" else 1.0) * numbers["direction"][options]
 
 
 class Moving:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.methods.base import ACTIVATIONS, LABELLED, Fit, Method, MethodInputs
+from icm_pipeline.methods.base import ACTIVATIONS, DRAWN, LABELLED, WINDOW, Fit, Method, MethodInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ METHOD = Method(
     applied=_applied,
     words=lambda steering: [f"{steering.params['map']} transport", f"lambda {steering.params['strength']:g}"],
     needs=("probe", "select"),
-    reads=("method", "attribute.options"),
+    reads=(*WINDOW, *DRAWN),
     params=("map", "strength"),
     in_layers=True,
     from_first_step=True,

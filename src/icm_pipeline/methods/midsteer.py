@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.methods.base import ACTIVATIONS, LABELLED, Fit, Method, MethodInputs
+from icm_pipeline.methods.base import ACTIVATIONS, DRAWN, LABELLED, WINDOW, Fit, Method, MethodInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ METHOD = Method(
     applied=_applied,
     words=lambda steering: ["MidSteer", f"beta {steering.params['beta']:g}"],
     needs=("probe", "select"),
-    reads=("method", "attribute.options"),
+    reads=(*WINDOW, *DRAWN),
     params=("beta",),
     in_layers=True,
     from_first_step=True,

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.methods.base import Method, MethodInputs
+from icm_pipeline.methods.base import DRAWN, Method, MethodInputs
 from icm_pipeline.methods.concepts import option_words, subject_of, with_option
 
 TEXTS = ("none", "ethical", "option")
@@ -45,9 +45,8 @@ METHOD = Method(
     name="prompt",
     applied=lambda backbone, inputs, jobs: nullcontext(),
     words=lambda steering: [{"none": "the same prompt"}.get(text := steering.params["text"], f"{text} prompt")],
-    reads=("method.name", "method.params", "method.assignment", "method.draw_size", "method.target_shares",
-           "attribute.options"),
+    reads=(*DRAWN, "attribute.options"),
     params=("text", "appeal"),
     draws=lambda settings: _text(settings) == "option",
     prompt_of=_prompt_of,
-)  # fmt: skip
+)
