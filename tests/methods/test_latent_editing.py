@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.methods.base import MethodInputs
@@ -52,10 +54,13 @@ def learnt(folder: Path) -> Artifact:
     return as_artifact(folder, "", FILE)
 
 
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
 def test_the_asymmetric_edit_is_asyrps_step(
-    backbone: Backbone, jobs: list[Job], tmp_path: Path, settings_with: object
-) -> None:
-    assert backbone.sampling is not None
+    backbone: Backbone, jobs: list[Job], tmp_path: Path, settings_with: object, predicts: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    own = backbone.pipe.scheduler
+    monkeypatch.setattr(backbone.pipe, "scheduler", type(own).from_config(own.config, prediction_type=predicts))
     latents, scheduler, guidance = steered(backbone, jobs, tmp_path, True, settings_with), backbone.pipe.scheduler, 3.0
     found = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
     encoded = backbone.pipe.encode_prompt([job.prompt for job in jobs], "cpu", 1, True, None)
@@ -82,6 +87,8 @@ def test_the_asymmetric_edit_is_asyrps_step(
             handle.remove()
             abar, before = scheduler.alphas_cumprod[t], t - 250
             after = scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod
+            if predicts == "v_prediction":
+                plain, edited = (abar**0.5 * each + (1 - abar) ** 0.5 * found for each in (plain, edited))
             clean = (found - (1 - abar) ** 0.5 * edited) / abar**0.5
             found = after**0.5 * clean + (1 - after) ** 0.5 * plain
     torch.testing.assert_close(latents, found, atol=1e-4, rtol=1e-4)
@@ -95,3 +102,14 @@ def test_it_is_fitted_to_whole_maps_and_runs_through_the_stages(run: Run, backbo
     maps = json.loads((run("maps", "method=latent_editing") / "recording.json").read_text())
     assert maps["kinds"] == {"mid_block": "bottleneck"}
     assert no_bottleneck(backbone.family) == ""
+
+
+def test_an_asymmetric_edit_needs_ddim(
+    backbone: Backbone, jobs: list[Job], tmp_path: Path, settings_with: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import EulerDiscreteScheduler
+
+    other = EulerDiscreteScheduler.from_config(backbone.pipe.scheduler.config)
+    monkeypatch.setattr(backbone.pipe, "scheduler", other)
+    with pytest.raises(ConfigError, match=r"asymmetric=true needs DDIM, .* found EulerDiscreteScheduler and epsilon"):
+        steered(backbone, jobs, tmp_path, True, settings_with)

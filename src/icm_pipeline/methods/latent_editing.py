@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from icm_pipeline.hooks.clock import StepClock
 
 
+PREDICTED = ("epsilon", "v_prediction")
+
+
 def no_bottleneck(family: "Family") -> str:
     """Return why a method of the middle block does not apply to a family; empty if it does."""
     return "" if family.bottleneck else "it has no bottleneck; only UNets have one."
@@ -67,19 +70,20 @@ def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Ite
 def _edit_clean_image_alone(backbone: "Backbone", clock: "StepClock", is_on: list[bool], stack: ExitStack) -> None:
     """Let the shift enter the predicted clean image and not the direction to the noisy one, while the stack lasts.
 
-    A DDIM step is linear in the prediction, so the step of the shifted prediction is put right by sqrt(1 - abar) times
-    what the shift changed in it.
+    The direction of a DDIM step is linear in the prediction, so the step of the shifted prediction is put right by what
+    the shift changed in it, in units of noise, times sqrt(1 - abar) of the latents that the step leads to.
     """
     from icm_pipeline.backbones.modules import is_compiled
     from icm_pipeline.hooks.wrapping import wrapped
 
     scheduler, sampling, changed = backbone.pipe.scheduler, backbone.sampling, list["Tensor"]()
     assert sampling is not None
-    how = type(scheduler).__name__, scheduler.config.get("prediction_type")
-    if how != ("DDIMScheduler", "epsilon") or is_compiled(backbone.denoiser):
+    predicts = scheduler.config.get("prediction_type")
+    if type(scheduler).__name__ != "DDIMScheduler" or predicts not in PREDICTED or is_compiled(backbone.denoiser):
         raise ConfigError(
-            f"method.params.asymmetric=true needs DDIM, a model that predicts noise and no compilation; this one has "
-            f"{' and '.join(map(str, how))}. Set model.scheduler=ddim, or asymmetric=false."
+            f"method.params.asymmetric=true needs DDIM, a model that predicts {' or '.join(PREDICTED)} and no "
+            f"compilation; found {type(scheduler).__name__} and {predicts}. Set model.scheduler=ddim, or "
+            "asymmetric=false."
         )
 
     def twice(forward: Any, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +97,8 @@ def _edit_clean_image_alone(backbone: "Backbone", clock: "StepClock", is_on: lis
 
     def step(stepping: Any, prediction: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
         result = stepping(prediction, timestep, *args, **kwargs)
-        right = changed[0] * _noise_after(scheduler, int(timestep))
+        in_noise = 1.0 if predicts == "epsilon" else float(scheduler.alphas_cumprod[int(timestep)] ** 0.5)
+        right = changed[0] * in_noise * _noise_after(scheduler, int(timestep))
         return (result[0] - right, *result[1:])
 
     stack.enter_context(wrapped(backbone.denoiser, "forward", twice))
