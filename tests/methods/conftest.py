@@ -10,8 +10,8 @@ from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.tracking.base import NoTracker
+from tests.helpers.running import Run
 from tests.helpers.settings import TINY
-from tests.methods.running import Run
 
 SMALL = ("tracker=none", "generate.images_per_prompt=3", "generate.shard_size=64", "compute.batch_size=15")
 

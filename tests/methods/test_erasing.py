@@ -17,7 +17,7 @@ from icm_pipeline.methods.learnt import alphas_of, push
 from icm_pipeline.methods.midsteer import switched
 from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.pipeline.keys import Keys
-from tests.methods.running import Run, pixels
+from tests.helpers.running import Run, pixels
 
 
 def planted(num_options: int, n: int = 1200) -> tuple[Tensor, Ints]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.methods.h_distribution import moved_to
-from tests.methods.running import Run, pixels
+from tests.helpers.running import Run, pixels
 
 WEIGHTS = torch.tensor([[1.0, 0, 0, 0, 0, 0], [-1.0, 0, 0, 0, 0, 0]])
 NUMBERS = {"weights": WEIGHTS, "bias": torch.zeros(2), "norm": torch.tensor(2.0)}

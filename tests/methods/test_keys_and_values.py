@@ -17,7 +17,7 @@ from icm_pipeline.methods.concepts import concepts_of
 from icm_pipeline.methods.keys_and_values import edited, embedded, last_token, linear_layers, solved, weights_put
 from icm_pipeline.methods.time import aligned
 from icm_pipeline.methods.uce import next_push, no_cross_attention
-from tests.methods.running import Run, pixels
+from tests.helpers.running import Run, pixels
 
 FEW = ("method.params.images=2",)
 

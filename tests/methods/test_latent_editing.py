@@ -17,7 +17,7 @@ from icm_pipeline.methods.latent_editing import METHOD, no_bottleneck
 from icm_pipeline.methods.learnt import FILE, Learnt, directions_and_norm
 from icm_pipeline.store.artifacts import Artifact
 from tests.helpers.results import as_artifact
-from tests.methods.running import Run, pixels
+from tests.helpers.running import Run, pixels
 
 LEVELS = [0.998, 0.961, 0.694, 0.015]  # of DDIM's four steps
 

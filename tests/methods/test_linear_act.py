@@ -6,7 +6,7 @@ import torch
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.methods.linear_act import fit_transport, quantiles, transport, transported
-from tests.methods.running import Run, pixels
+from tests.helpers.running import Run, pixels
 
 
 def test_the_map_between_two_linear_images_of_one_sample_is_found_exactly() -> None:

@@ -16,7 +16,7 @@ from icm_pipeline.methods.concepts import with_option
 from icm_pipeline.methods.prompt import with_appeal
 from icm_pipeline.methods.registry import check_method
 from icm_pipeline.stages import image_sets
-from tests.methods.running import Run
+from tests.helpers.running import Run
 
 Compose = Callable[..., Settings]
 

@@ -200,9 +200,10 @@ class Backbone:
 
     def with_bottleneck(self) -> "Backbone":
         """Return the backbone with its middle block as a site too; raises BackboneError where there is none."""
-        if not self.family.bottleneck:
+        block = self.family.bottleneck
+        if not block or getattr(uncompiled(self.denoiser), block, None) is None:
             raise BackboneError(f"{self.name} has no bottleneck: of the models known here only UNets have one.")
-        return self.with_layers([self.family.bottleneck])
+        return self.with_layers([block])
 
     def site(self, layer: str) -> Site:
         """Return the site of a layer; raises BackboneError listing what exists."""
