@@ -4,7 +4,7 @@ A module is imported when a run names its method. What is heavy, as torch, is im
 module is to be read without it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -50,12 +50,13 @@ class ProbeData:
     read: Callable[[str], "Pooled"]
     """From a layer's name to its activations [n, T, d]; of the bottleneck, with `maps`, d is a whole map."""
 
-    def activations(self, layer: str) -> "Tensor":
-        """Return a layer's activations [n, T, d] in float32."""
+    def by_step(self, layer: str) -> "Iterator[Tensor]":
+        """Yield a layer's activations [n, 1, d] in float32, step by step: whole maps of all steps are too many."""
         import torch
 
-        pooled = self.read(layer)
-        return pooled.rows(torch.arange(len(self.labels))).movedim(0, 1)
+        pooled, rows = self.read(layer), torch.arange(len(self.labels))
+        for step in range(pooled.shape[1]):
+            yield pooled.rows(rows, step, step + 1).movedim(0, 1)
 
 
 @dataclass(frozen=True)

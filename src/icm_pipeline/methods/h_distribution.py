@@ -63,13 +63,12 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
         data.read, [layer], steps, data.labels, seed=settings.seed, groups=groups, device=settings.probe.device,
         names=names,
     )  # fmt: skip
-    readers, pooled = [], data.read(layer)
+    readers = []
     with working("fit", len(steps), "step") as work:
         for reader in found:
             readers.append(reader)
             work.advance()
-    rows = torch.arange(len(data.labels))
-    norm = [torch.linalg.vector_norm(pooled.rows(rows, step, step + 1)[0], dim=1).mean() for step in steps]
+    norm = [torch.linalg.vector_norm(maps, dim=2).mean() for maps in data.by_step(layer)]
     accuracies = [reader.accuracy for reader in readers]
     log.info(
         "fit: classifiers of h at %d steps, held-out accuracy %.3f to %.3f",

@@ -61,12 +61,13 @@ def load_learnt(inputs: MethodInputs) -> Learnt:
 def learn(
     data: ProbeData | None, layers: Sequence[str], fit: Callable[[Tensor, Ints], dict[str, Tensor]], folder: Path
 ) -> int:
-    """Fit each layer's numbers to its activations [n, T, d] and the images' labels [n]; return how many images."""
+    """Fit each layer's numbers to its activations [n, 1, d] step by step, and labels [n]; return how many images."""
     assert data is not None and data.recorded is not None
     numbers = dict[str, dict[str, Tensor]]()
     with working("fit", len(layers), "layer") as work:
         for layer in layers:
-            numbers[layer] = fit(data.activations(layer), data.labels)
+            found = [fit(activations, data.labels) for activations in data.by_step(layer)]
+            numbers[layer] = {name: torch.cat([step[name] for step in found]) for name in found[0]}
             work.advance()
     Learnt(numbers, data.recorded.noise_levels).save(folder)
     return len(data.labels)
