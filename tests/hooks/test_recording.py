@@ -1,10 +1,12 @@
 """Recording: pooled activations equal an obvious reference, for the recorded steps and no others."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Backbone, Call, Site
+from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Site
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock
@@ -48,6 +50,41 @@ def test_recording_equals_a_slow_reference(backbone: Backbone, jobs: list[Job]) 
     for layer, values in fast.items():
         assert values.dtype == torch.float32
         torch.testing.assert_close(values.double(), slow[layer], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bottleneck_is_a_site_only_if_asked_for_and_its_whole_map_is_what_the_block_gave(
+    backbone: Backbone, jobs: list[Job]
+) -> None:
+    assert "bottleneck" not in {site.kind for site in backbone.sites}
+    more, maps = backbone.with_bottleneck(), list[Tensor]()
+    assert more.site("mid_block").kind == "bottleneck"
+    recorder, pooled = Recorder([0, 2], whole=True), Recorder([0, 2])
+    handle = more.denoiser.mid_block.register_forward_hook(
+        lambda module, args, output: maps.append(output[len(jobs) :].flatten(2).mT.flatten(1).clone())
+    )
+    try:
+        with hooked(more, ["mid_block"], recorder, len(jobs)):
+            denoise(more, jobs)
+    finally:
+        handle.remove()
+    whole = recorder.recording().activations["mid_block"]
+    assert torch.equal(whole, torch.stack([maps[0], maps[2]], dim=1))
+    with hooked(more, ["mid_block"], pooled, len(jobs)):
+        denoise(more, jobs)
+    width = pooled.recording().activations["mid_block"].shape[-1]
+    torch.testing.assert_close(whole.unflatten(2, (-1, width)).mean(2), pooled.recording().activations["mid_block"])
+
+
+def test_a_bottleneck_can_be_changed_and_a_model_without_one_says_so(backbone: Backbone, jobs: list[Job]) -> None:
+    more = backbone.with_bottleneck()
+    plain = denoise(more, jobs)
+    with hooked(more, ["mid_block"], lambda tokens, site, clock: tokens.clone(), len(jobs)):
+        assert torch.equal(denoise(more, jobs), plain)
+    with hooked(more, ["mid_block"], lambda tokens, site, clock: 2 * tokens, len(jobs)):
+        assert not torch.allclose(denoise(more, jobs), plain)
+    without = replace(backbone, family=replace(backbone.family, bottleneck=""))
+    with pytest.raises(BackboneError, match="random has no bottleneck"):
+        without.with_bottleneck()
 
 
 def test_recording_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icm_pipeline.methods.assignment import assign_options
-from icm_pipeline.metrics.fairness import discrepancy_by_prompt, expected_floor, fairness_discrepancy
+from icm_pipeline.metrics.fairness import deviation_ratio, discrepancy_by_prompt, expected_floor, fairness_discrepancy
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
 
 NAN = float("nan")
@@ -101,6 +101,17 @@ def test_the_floor_of_batches_of_one_is_that_of_draws_per_image() -> None:
 def test_a_shorter_last_batch_counts_as_short() -> None:
     found = expected_floor(3, np.full(2, 0.5), "batch", 2, np.random.default_rng(0), num_draws=40_000)
     assert found == pytest.approx((0.5 + 1 / 6) / 2 * np.sqrt(2), rel=0.02)  # 3:0 or 2:1, half the time each
+
+
+@pytest.mark.parametrize(
+    ("shares", "ratio"), [([0.5, 0.5], 0.0), ([1.0, 0.0], 1.0), ([0.8, 0.2], 0.6), ([0.5, 0.25, 0.25], 0.25)]
+)
+def test_the_deviation_ratio_has_its_hand_values_and_of_two_options_it_is_fd_of_labels(
+    shares: list[float], ratio: float
+) -> None:
+    assert deviation_ratio(np.array(shares)) == pytest.approx(ratio)
+    if len(shares) == 2:
+        assert np.linalg.norm(np.array(shares) - 0.5) * np.sqrt(2) == pytest.approx(ratio)
 
 
 def test_exact_quotas_have_no_floor_where_they_divide() -> None:

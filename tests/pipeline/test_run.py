@@ -23,8 +23,8 @@ from icm_pipeline.tracking.base import NoTracker
 
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
-# `fit` icm has not, tests/methods/test_rivals.py has; `assign` is of assignment=least_change, `tune` of alpha=auto.
-STAGES_OF_ICM = [name for name in STAGES if name not in ("fit", "assign", "tune", *AUDITED)]
+# icm has no `maps` and `fit`, tests/methods/test_rivals.py has; `assign` is of least change, `tune` of alpha=auto.
+STAGES_OF_ICM = [name for name in STAGES if name not in ("maps", "fit", "assign", "tune", *AUDITED)]
 LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
@@ -398,7 +398,7 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
     apart = settings_with("generate.record=false", "method.assignment=least_change", "method.look=auto")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
-    assert stages_of(apart) == tuple(name for name in STAGES if name not in ("fit", "tune", *AUDITED))
+    assert stages_of(apart) == tuple(name for name in STAGES if name not in ("maps", "fit", "tune", *AUDITED))
 
 
 def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:

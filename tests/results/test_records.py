@@ -36,6 +36,15 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path, record: Record) -> N
     assert type(record).read(as_artifact(tmp_path)) == record
 
 
+def test_figures_that_are_younger_than_an_evaluation_are_none(tmp_path: Path) -> None:
+    evaluation().write(tmp_path)
+    old = json.loads((tmp_path / "metrics.json").read_text())
+    assert not {"fd_labels", "deviation_ratio", "deviation_ratio_original"} & old.keys()
+    found = Evaluation.read(as_artifact(tmp_path))
+    assert found.fairness.deviation_ratio is None
+    assert "deviation_ratio/mean" not in dict(found.rows())
+
+
 def test_what_folders_alone_have_stands_among_the_figures_and_is_not_there_for_the_pipelines_own(
     tmp_path: Path,
 ) -> None:

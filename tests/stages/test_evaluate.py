@@ -157,8 +157,11 @@ def test_fd_and_its_companions_are_of_each_prompts_mean(
     found = metrics(*words)
     for side, suffix in enumerate(("_original", "")):
         woman = np.array([row[side] for row in SEEN]).reshape(2, 4)
-        shares = (woman > 0.5).mean(1) if hard else woman.mean(1)
+        labels = (woman > 0.5).mean(1)
+        shares = labels if hard else woman.mean(1)
         expected = {
+            "fd_labels": np.sqrt(2) * np.abs(labels - target),
+            "deviation_ratio": 2 * np.abs(labels - 0.5),
             "fd": np.sqrt(2) * np.abs(shares - target),
             "parity_gap": np.abs(2 * shares - 1),
             "worst_share": np.minimum(shares, 1 - shares),

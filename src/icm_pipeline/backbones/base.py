@@ -126,6 +126,8 @@ class Family:
     """(pipe, height, width) -> one image's initial noise (c, h, w)."""
     to_pixels: Callable[[Any, Tensor, int, int], Tensor]
     """(pipe, latents, height, width) -> what the pipeline's image processor takes."""
+    bottleneck: str = ""
+    """The middle block, a module; empty if there is none. It is a site only where one asks for it."""
     also: tuple[str, ...] = ()
     """The classes of the same layout that want a picture besides: img2img, inpaint, ControlNet."""
     denoiser: str = "transformer"
@@ -156,6 +158,7 @@ class Family:
         if self.text and re.fullmatch(self.text, module):
             raise BackboneError(f"{module} gives text tokens, and only image tokens are recorded and changed.")
         kind = next((kind for kind, pattern in self.sites.items() if re.fullmatch(pattern, module)), OTHER)
+        kind = "bottleneck" if module == self.bottleneck else kind
         if module == layer:
             return Site(layer, kind)
         if kind == OTHER:
@@ -194,6 +197,13 @@ class Backbone:
     @property
     def layers(self) -> list[str]:
         return [site.layer for site in self.sites]
+
+    def with_bottleneck(self) -> "Backbone":
+        """Return the backbone with its middle block as a site too; raises BackboneError where there is none."""
+        block = self.family.bottleneck
+        if not block or getattr(uncompiled(self.denoiser), block, None) is None:
+            raise BackboneError(f"{self.name} has no bottleneck: of the models known here only UNets have one.")
+        return self.with_layers([block])
 
     def site(self, layer: str) -> Site:
         """Return the site of a layer; raises BackboneError listing what exists."""

@@ -40,7 +40,9 @@ def write_tokens(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
 
 
 def read_tokens_or_map(output: Any, site: Site, call: Call) -> Tensor:
-    """Read image tokens, or a feature map [b, d, h, w] as tokens in row order (SANA's feed-forward)."""
+    """Read image tokens, or a feature map [b, d, h, w] as tokens in row order (a UNet's middle block)."""
+    if type(output) is Tensor and output.dim() == 3 and site.kind != OTHER:  # at every layer of every step
+        return output
     if isinstance(output, Tensor) and output.dim() == 4:
         return image_only(output.flatten(2).transpose(1, 2), site, call)
     return read_tokens(output, site, call)

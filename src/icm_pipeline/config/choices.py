@@ -3,7 +3,7 @@
 KIND_NAMES = {
     "self_attention": "self-attention", "cross_attention": "cross-attention", "feed_forward": "feed-forward",
     "block": "blocks", "gated_self_attention": "gated self-attention", "gated_feed_forward": "gated feed-forward",
-    "mixed": "mixed",
+    "bottleneck": "bottleneck", "mixed": "mixed",
 }  # fmt: skip
 SITE_KINDS = tuple(kind for kind in KIND_NAMES if kind != "mixed")
 RULES = ("top", "worst", "random", "all", "named", "causal")

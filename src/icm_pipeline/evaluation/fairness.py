@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_variation, worst_share
-from icm_pipeline.metrics.fairness import discrepancy_by_prompt, expected_floor
+from icm_pipeline.metrics.fairness import deviation_ratio, discrepancy_by_prompt, expected_floor
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
 from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
 from icm_pipeline.results.evaluation import Change, Discrepancy, Fairness, Figure
@@ -51,6 +53,10 @@ def fairness_figures(
     strata = wanted[inside] if made_here and (method.assignment == "quota" or shown is not None) else None
     shown = None if shown is None else shown[inside]
     sides, prompts = {side: rows[inside] for side, rows in sides.items()}, np.array(prompts)[inside].tolist()
+    of_labels = dict[str, Any]()
+    for side, rows in sides.items():
+        suffix, found = "_original" if side == "original" else "", _figures_of_labels(rows, prompts, target)
+        of_labels |= {f"fd_labels{suffix}": found[0], f"deviation_ratio{suffix}": found[1]}
 
     def figures(side: Floats, strata: Ints | None, shown: Ints | None) -> tuple[Discrepancy, Figure, Figure]:
         shares, fd = _by_prompt(side, prompts), _figure(discrepancy_by_prompt(side, prompts, target))
@@ -70,9 +76,22 @@ def fairness_figures(
         )
 
     if "original" not in sides:
-        return Fairness(floor, left_out, None, None, None, *figures(sides["steered"], strata, shown), None)
+        after = figures(sides["steered"], strata, shown)
+        return replace(Fairness(floor, left_out, None, None, None, *after, None), **of_labels)
     before, after = figures(sides["original"], None, None), figures(sides["steered"], strata, shown)
-    return Fairness(floor, left_out, *before, *after, change(sides["original"], sides["steered"]))
+    moved = change(sides["original"], sides["steered"])
+    return replace(Fairness(floor, left_out, *before, *after, moved), **of_labels)
+
+
+def _figures_of_labels(side: Floats, prompts: list[str], target: Floats) -> tuple[Figure, Figure] | tuple[None, None]:
+    """Return FD and DevRat of hard labels, of the prompts with an image that has one; None if no image has."""
+    labels = one_hot_labels(side)
+    seen = ~np.isnan(labels).any(1)
+    if not seen.any():
+        return None, None
+    shares = _by_prompt(labels[seen], np.array(prompts)[seen].tolist())
+    fd = {prompt: float(np.linalg.norm(row - target)) for prompt, row in shares.items()}
+    return _figure(fd), _figure({prompt: deviation_ratio(row) for prompt, row in shares.items()})
 
 
 def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:

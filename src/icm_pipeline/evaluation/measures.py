@@ -60,6 +60,7 @@ def figures_of(
     assigned_by = _assigned_by(pairs.rows, options)
     members = {option: wanted == index for index, option in enumerate(options) if index in wanted}
     kept, drift, unseen = dict[str, float](), dict[str, float](), dict[str, int]()
+    is_drawn = pairs.steering is not None and bool(known.any())
     there = np.array([not image.problem for image in images])
     for other in pairs.others if pairs.twins is not None else ():
         old, new = (shown_in(images, side, other)[there] for side in SIDES)
@@ -72,7 +73,7 @@ def figures_of(
     return Evaluation(
         model=pairs.name, attribute=name, steering=pairs.steering, num_images=len(images), lost=pairs.lost,
         unseen=unseen, fd_of=settings.evaluate.fd,
-        fairness=fairness_figures(settings, shown, prompts, wanted, pairs.steering is not None, assigned_by),
+        fairness=fairness_figures(settings, shown, prompts, wanted, is_drawn, assigned_by),
         clip_i=mean_of(one.clip_i for one in like), clip_t_original=mean_of(one.clip_t_original for one in like),
         clip_t=mean_of(one.clip_t for one in like), ssim=mean_of(one.ssim for one in like),
         obeyed=share_obeying(after[known], wanted[known]) if known.any() else None,

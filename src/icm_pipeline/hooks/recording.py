@@ -1,6 +1,7 @@
 """Pooled activations: the mean over image tokens of a layer's output, for the conditional half, at recorded steps.
 
-The paper's section on probing; buffers live on the device and leave it once per batch.
+The paper's section on probing; or whole maps, every token of an image in a row. Buffers live on the device and
+leave it once per batch.
 """
 
 from collections.abc import Container, Sequence
@@ -54,12 +55,13 @@ class _Sums:
 
 
 class Recorder:
-    """A hook that pools the tokens of one batch and changes nothing.
+    """A hook that pools the tokens of one batch and changes nothing; whole: keep all tokens [n, s * d] instead.
 
     A step in which the denoiser runs more than once (Heun, PNDM) keeps its last call.
     """
 
-    def __init__(self, steps: list[int]) -> None:
+    def __init__(self, steps: list[int], whole: bool = False) -> None:
+        self._whole = whole
         self._slots = {step: slot for slot, step in enumerate(steps)}
         self._levels: list[float | None] = [None] * len(steps)
         self._layers: dict[str, _Sums] = {}
@@ -74,6 +76,8 @@ class Recorder:
             kept = self._layers[site.layer] = _Sums(site.kind, len(self._slots))
         seen = tokens.detach() if tokens.requires_grad else tokens
         pooled, count, call = seen.sum(1, dtype=torch.float32), tokens.shape[1], clock.num_calls
+        if self._whole:
+            pooled, count = seen.flatten(1).float(), 1
         if clock.images is not None:  # a step made again for some images: of the others stays what was seen
             seen_before = kept.sums[slot]
             assert seen_before is not None

@@ -4,7 +4,7 @@ A module is imported when a run names its method. What is heavy, as torch, is im
 module is to be read without it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,8 +19,44 @@ from icm_pipeline.methods.tuning import Tuned
 from icm_pipeline.store.artifacts import Artifact
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from icm_pipeline.arrays import Ints
     from icm_pipeline.backbones.base import Backbone, Family
+    from icm_pipeline.hooks.recording import RecordedAt
+    from icm_pipeline.localization.pooled import Pooled
     from icm_pipeline.methods.vectors import SteeringVectors
+
+
+ACTIVATIONS = "activations"  # in Fit.needs: of `generate`, or of `extract`
+# Parts of Method.reads: of what draws an option, of what acts in a window of steps, of what is so long as alpha says.
+DRAWN = ("method.name", "method.params", "method.assignment", "method.draw_size", "method.target_shares")
+WINDOW = ("method.first_step", "method.last_step")
+LENGTH = ("alpha", "method.alpha_unit")
+# In Fit.needs, for what learns from images, their prompts and what they show.
+LABELLED = ("generate", "label")
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """The probe dataset, for a method to learn from."""
+
+    labels: "Ints"
+    """The option that each image shows [n], -1 for none."""
+    prompts: list[str]
+    """Of each image."""
+    recorded: "RecordedAt | None"
+    """Where the activations were recorded; None if the method needs none."""
+    read: Callable[[str], "Pooled"]
+    """From a layer's name to its activations [n, T, d]; of the bottleneck, with `maps`, d is a whole map."""
+
+    def by_step(self, layer: str) -> "Iterator[Tensor]":
+        """Yield a layer's activations [n, 1, d] in float32, step by step: whole maps of all steps are too many."""
+        import torch
+
+        pooled, rows = self.read(layer), torch.arange(len(self.labels))
+        for step in range(pooled.shape[1]):
+            yield pooled.rows(rows, step, step + 1).movedim(0, 1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +72,8 @@ class MethodInputs:
     """The index of the option that each image is steered to, by image id; empty while the method is fitted."""
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     """With alpha=auto: the alpha of each option."""
+    probe_data: ProbeData | None = None
+    """What a fit that needs LABELLED learns from."""
 
     @property
     def strength(self) -> Strength:
@@ -71,7 +109,7 @@ class Fit:
     run: Callable[["Backbone", MethodInputs, Path], int]
     """Writes what was learnt into the folder; returns how many images that took."""
     needs: tuple[str, ...] = ()
-    """The stages whose artifacts it learns from."""
+    """The stages whose artifacts it learns from; `activations` stands for the one that holds the pooled activations."""
     reads: tuple[str, ...] = ("method.name", "method.params")
     """The settings that change what is learnt, beside the model, the attribute and the seed."""
 
@@ -100,6 +138,8 @@ class Method:
     """Whether it leaves prompts and the steps before method.first_step alone, which the originals can then lend."""
     whole_prompts: bool = False
     """Whether all images of a prompt must be made in one batch."""
+    draws: Callable[[Settings], bool] = lambda settings: True
+    """Whether an option is drawn for each image; where none is, nobody can say whether it was obeyed."""
     why_not: Callable[["Family"], str] = lambda family: ""
     """Why it does not apply to a family of models; empty if it does."""
     prompt_of: Callable[[Job, MethodInputs], str] = lambda job, inputs: job.prompt

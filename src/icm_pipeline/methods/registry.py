@@ -27,6 +27,10 @@ def check_method(settings: Settings) -> None:
             f"method={method.name} makes all images of a prompt together, so none can be left as it is: "
             "method.assignment=least_change does not go with it."
         )
+    if not method.draws(settings) and settings.method.assignment == "least_change":
+        raise ConfigError(
+            f"method={method.name} draws no option for an image: method.assignment=least_change does not go with it."
+        )
     for unknown in settings.method.params.keys() - set(method.params):
         raise ConfigError(
             f"method.params.{unknown} is no parameter of method={method.name}. It has: "

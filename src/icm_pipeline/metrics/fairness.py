@@ -39,6 +39,16 @@ def discrepancy_by_prompt(probabilities: Floats, prompts: list[str], target: Flo
     return found
 
 
+def deviation_ratio(shares: Floats) -> float:
+    """Return DevRat, max_k |shares_k - 1/K| / (1 - 1/K): 0 at parity, 1 where all images show one option.
+
+    From shares [K] of hard labels, as Li et al. (Self-Discovering Interpretable Diffusion Latent Directions, 2024,
+    https://arxiv.org/abs/2311.17216). Of two options it is sqrt(2) times FD of labels.
+    """
+    parity = 1 / len(shares)
+    return float(np.abs(shares - parity).max() / (1 - parity))
+
+
 def expected_floor(
     num_images: int, shares: Floats, assignment: str, draw_size: int, rng: np.random.Generator, num_draws: int = 4000
 ) -> float:

@@ -11,7 +11,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import ComputeConfig, Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import trial_prompts
-from icm_pipeline.methods.base import Fit
+from icm_pipeline.methods.base import ACTIVATIONS, Fit
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
 
@@ -149,6 +149,18 @@ def _fit(settings: Settings) -> Fit:
     return fit
 
 
+def _fit_needs(settings: Settings) -> tuple[str, ...]:
+    """Return the stages that the method learns from."""
+    return tuple(
+        dict.fromkeys(_activations(settings) if name == ACTIVATIONS else name for name in _fit(settings).needs)
+    )
+
+
+def _reads_maps(settings: Settings) -> bool:
+    fit = method_named(settings.method.name).fit
+    return settings.images is None and fit is not None and "maps" in fit.needs
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -178,9 +190,12 @@ STAGES: dict[str, Stage] = {
         Stage("select", "rank the layers and choose those to steer", kind="end",
               needs=lambda s: ("probe", "causal") if is_ranked_by_effect(s) else ("probe",),
               reads=lambda s: ("layers",)),
+        Stage("maps", "record whole maps of the bottleneck, if the method learns from them", kind="root",
+              part_of=_reads_maps, reads=lambda s: (*PROBE_DATASET, "timesteps.start", "timesteps.count"),
+              makes=("activations",), shared=True, **DENOISING),
         Stage("fit", "fit what the method learns before it steers, if it learns anything", kind="end",
               part_of=lambda s: s.images is None and method_named(s.method.name).fit is not None,
-              needs=lambda s: _fit(s).needs,
+              needs=_fit_needs,
               reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads), **DENOISING),
         Stage("tune", "search the alpha that turns images to each option, with alpha=auto", kind="end",
               part_of=lambda s: s.images is None and bool(_tuned(s)),

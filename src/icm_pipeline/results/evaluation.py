@@ -47,6 +47,12 @@ class Fairness:
     parity_gap: Figure
     worst_share: Figure
     fd_change: Change | None
+    # Younger than many evaluations; of hard labels, None if there is no image with one.
+    fd_labels_original: Figure | None = None
+    fd_labels: Figure | None = None
+    deviation_ratio_original: Figure | None = None
+    """DevRat."""
+    deviation_ratio: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,8 @@ class Evaluation(Record):
         rows += [(f"{name}/mean", getattr(self.reference, name)) for name in realism if self.reference]
         for name, figure in (("fd_original", fair.fd_original), ("fd", fair.fd)):
             rows += [(f"{name}/{prompt}", value) for prompt, value in (figure.by_prompt if figure else {}).items()]
-        for name in ("parity_gap_original", "parity_gap", "worst_share_original", "worst_share"):
+        companions = ("parity_gap", "worst_share", "fd_labels", "deviation_ratio")
+        for name in (f"{each}{side}" for each in companions for side in ("_original", "")):
             rows += [(f"{name}/mean", mean_of(getattr(fair, name)))]
         for name, values in (("obeyed", self.obeyed_by_option), ("kept", self.kept), ("drift", self.drift)):
             rows += [(f"{name}/{key}", value) for key, value in values.items()]

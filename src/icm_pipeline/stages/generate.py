@@ -24,25 +24,30 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
     return probe_dataset_work(settings, outline, pictures=True, record=settings.generate.record)
 
 
-def make_probe_dataset(context: StageContext, title: str, pictures: bool, record: bool) -> None:
-    """Denoise every probe job; keep its picture, its pooled activations, or both."""
+def make_probe_dataset(context: StageContext, title: str, pictures: bool, record: bool, maps: bool = False) -> None:
+    """Denoise every probe job; keep its picture, its pooled activations, or both; maps: record the bottleneck's."""
     images = planned(context, probe_jobs(context.settings))
     halved = context.settings.generate.store == "float16"
     steps = recorded_steps(context.settings) if record else []
-    store(images, make_recorded(context, images.missing, steps, pictures), title, halved)
+    store(images, make_recorded(context, images.missing, steps, pictures, maps), title, halved)
 
 
 def make_recorded(
-    context: StageContext, missing: Iterable[list[Job]], steps: list[int], pictures: bool = True
+    context: StageContext, missing: Iterable[list[Job]], steps: list[int], pictures: bool = True, maps: bool = False
 ) -> Iterator[Batch]:
-    """Yield what is missing batch by batch, all layers recorded at these steps; the model is loaded for the first."""
+    """Yield what is missing batch by batch, recorded at these steps; the model is loaded for the first.
+
+    All layers are recorded, or with `maps` the bottleneck's whole maps.
+    """
     settings = context.settings
     backbone = context.models.load(settings.model, settings.compute)
     check_layers(settings, backbone)
+    backbone = backbone.with_bottleneck() if maps else backbone
+    layers = [backbone.family.bottleneck] if maps else backbone.layers if steps else []
 
     def make(jobs: list[Job]) -> Batch:
-        recorder = Recorder(steps)
-        with hooked(backbone, backbone.layers if steps else [], recorder, len(jobs)):
+        recorder = Recorder(steps, whole=maps)
+        with hooked(backbone, layers, recorder, len(jobs)):
             latents = denoise(backbone, jobs)
         samples = decode(backbone, jobs, latents) if pictures else []
         return Batch(jobs, samples, recorder.recording() if steps else None)

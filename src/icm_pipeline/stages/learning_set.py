@@ -19,7 +19,7 @@ def learning_set(context: StageContext) -> tuple[Artifact, Ints, Ints]:
     options = list(settings.attribute.options)
     labels, prompts = read_labels(parents["label"], parents["generate"], options)
     _check_counts(labels[labels >= 0], options, settings.probe.min_per_option)
-    return parents["generate" if settings.generate.record else "extract"], labels, prompts
+    return parents.get("extract", parents["generate"]), labels, prompts
 
 
 def _check_counts(labels: np.ndarray, options: list[str], least: int) -> None:

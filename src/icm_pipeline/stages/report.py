@@ -71,7 +71,10 @@ def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[Ima
 
 
 def _title_of_twins(steered: Artifact, attribute: str) -> str:
-    left = ", or left as it was" if any(row.is_original for row in read_table(steered)) else ""
+    rows = read_table(steered)
+    left = ", or left as it was" if any(row.is_original for row in rows) else ""
+    if not any(row.option for row in rows):
+        return "Above: original. Below: the same seed, by the changed model, for which no option was drawn."
     return f"Above: original. Below: the same seed, steered to the {attribute} named{left}. Orange: judged otherwise."
 
 

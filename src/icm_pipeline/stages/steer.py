@@ -38,8 +38,10 @@ def run(context: StageContext) -> None:
     jobs, names = evaluation_jobs(settings), list(settings.attribute.options)
     if method.whole_prompts:
         jobs = sorted(jobs, key=lambda job: job.prompt_index)
-    assigned = _assigned(context, jobs)
-    tried = tried_of(settings, jobs, assigned)
+    assigned, tried = dict[str, Assigned](), dict.fromkeys((job.image_id for job in jobs), "")
+    if method.draws(settings):
+        assigned = _assigned(context, jobs)
+        tried = tried_of(settings, jobs, assigned)
     steered = [job for job in jobs if job.image_id in tried]
     options = [tried[job.image_id] for job in steered]
     tuned = Tuning.read(context.parents["tune"]).options if "tune" in context.parents else {}
@@ -47,10 +49,10 @@ def run(context: StageContext) -> None:
     alpha = statistics.mean(alphas.values()) if alphas else settings.alpha if "alpha" in method.reads else 0.0
     log.info(
         "steer: %s at alpha %s (%s) in %d layers: %s%s", method.name, alpha_in_words(alpha, alphas),
-        settings.method.alpha_unit, len(layers), dict(Counter(options)),
+        settings.method.alpha_unit, len(layers), dict(Counter(filter(None, options))),
         f", {len(jobs) - len(steered)} of {len(jobs)} stay as they are" if len(steered) < len(jobs) else "",
     )  # fmt: skip
-    option_of = {job.image_id: names.index(option) for job, option in zip(steered, options, strict=True)}
+    option_of = {job.image_id: names.index(option) for job, option in zip(steered, options, strict=True) if option}
     inputs = MethodInputs(settings, context.parents, layers, option_of, tuned)
     size = settings.evaluate.images_per_prompt if method.whole_prompts else None
     images = planned(context, steered, options, size)

@@ -1,6 +1,7 @@
 """Stable Diffusion 1.x, 2.x and XL: a UNet with attn1 (self), attn2 (cross) and ff in every transformer block.
 
-All three give image tokens [b, s, d] before the residual is added.
+All three give image tokens [b, s, d] before the residual is added. The middle block gives a map, whose tokens are its
+places in row order: h of the literature on editing.
 """
 
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.formats import read_tokens, write_tokens
+from icm_pipeline.backbones.formats import read_tokens_or_map, write_tokens_or_map
 from icm_pipeline.backbones.guidance import perturbed, unconditional_first
 from icm_pipeline.backbones.latents import decode_scaled, describe_sample, latent_shape
 from icm_pipeline.backbones.sites import CROSS_TEXT
@@ -45,11 +46,12 @@ STABLE_DIFFUSION = Family(
         "cross_attention": r".*\.transformer_blocks\.\d+\.attn2",
         "feed_forward": r".*\.transformer_blocks\.\d+\.ff",
     },
+    bottleneck="mid_block",
     text=CROSS_TEXT,
     describe=describe_sample,
     conditional_rows=unconditional_first,
-    read=read_tokens,
-    write=write_tokens,
+    read=read_tokens_or_map,
+    write=write_tokens_or_map,
     default_size=lambda pipe: pipe.unet.config.sample_size * pipe.vae_scale_factor,
     size_step=lambda pipe: pipe.vae_scale_factor,
     latent_shape=latent_shape,

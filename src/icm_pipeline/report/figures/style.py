@@ -13,6 +13,7 @@ import numpy as np
 KIND_COLORS = {
     "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f",
     "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "block": "#cc79a7", "mixed": "#009e73",
+    "bottleneck": "#e69f00",
 }  # fmt: skip
 ORIGINAL_COLOR, STEERED_COLOR, MISSED_COLOR, QUIET_COLOR = "#9aa5b1", "#0072b2", "#d55e00", "#5b6570"
 
