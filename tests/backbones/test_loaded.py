@@ -12,7 +12,8 @@ import pytest
 from icm_pipeline.backbones import registry
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.loaded import ModelCache
-from icm_pipeline.config.schema import ComputeConfig, ModelConfig, Settings
+from icm_pipeline.config.models import ComputeConfig, ModelConfig
+from icm_pipeline.config.schema import Settings
 
 Compose = Callable[..., Settings]
 

@@ -12,7 +12,8 @@ from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.config.errors import ConfigError, unknown_setting
 from icm_pipeline.config.help_page import choices_of
 from icm_pipeline.config.mistakes import explain
-from icm_pipeline.config.schema import ComputeConfig, Settings
+from icm_pipeline.config.models import ComputeConfig
+from icm_pipeline.config.schema import Settings
 
 Compose = Callable[..., Settings]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.registry import load_backbone
-from icm_pipeline.config.schema import ComputeConfig, ComputeDefaults, ModelConfig, SteeringDefaults
+from icm_pipeline.config.models import ComputeConfig, ComputeDefaults, ModelConfig, SteeringDefaults
 
 NUM_STEPS = 4
 MODEL: dict[str, Any] = {

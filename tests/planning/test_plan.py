@@ -307,6 +307,6 @@ def test_a_time_is_told_in_its_unit(seconds: float, text: str) -> None:
 
 
 def _outline(widths: dict[str, list[list[int]]]) -> Any:
-    from icm_pipeline.config.schema import OutlineConfig
+    from icm_pipeline.config.models import OutlineConfig
 
     return OutlineConfig(widths=widths, size=16, channels=4, factor=2, rows=1, guided_above=1.0)

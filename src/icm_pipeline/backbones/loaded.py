@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from icm_pipeline.config.schema import ComputeConfig, ModelConfig
+from icm_pipeline.config.models import ComputeConfig, ModelConfig
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.store.fingerprints import stat_hash
 from icm_pipeline.zoo.paths import local_folder

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.parts import check_parts, folder_index, variant_in
 from icm_pipeline.config import choices
-from icm_pipeline.config.schema import ComputeConfig, ModelConfig
+from icm_pipeline.config.models import ComputeConfig, ModelConfig
 from icm_pipeline.machine.hub import asked_once, hub_answers
 from icm_pipeline.text import count_text
 from icm_pipeline.zoo.paths import local_folder

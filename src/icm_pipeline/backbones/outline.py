@@ -16,7 +16,7 @@ from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.parts import INDEX, folder_index
 from icm_pipeline.backbones.registry import family_of
 from icm_pipeline.backbones.sites import find_sites
-from icm_pipeline.config.schema import ModelConfig, OutlineConfig
+from icm_pipeline.config.models import ModelConfig, OutlineConfig
 from icm_pipeline.zoo.paths import local_folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.config.schema import ModelConfig
+from icm_pipeline.config.models import ModelConfig
 from icm_pipeline.text import count_text
 from icm_pipeline.zoo.paths import local_folder
 from icm_pipeline.zoo.weight_files import problem_of, read_shapes

@@ -16,7 +16,7 @@ from icm_pipeline.backbones.loading import load_pipeline
 from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.config.choices import SET_FOR_EVERY_CALL
-from icm_pipeline.config.schema import ComputeConfig, ModelConfig
+from icm_pipeline.config.models import ComputeConfig, ModelConfig
 from icm_pipeline.text import did_you_mean
 
 FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from icm_pipeline.config.bounds import number, one_of
+from icm_pipeline.config.bounds import COUNT, number, one_of
 
 CLAIMS = ("separability", "kinds", "implicit", "stability", "causality", "changes", "judge", "confirmation")
 SIZES = ("full", "quick")
-COUNT = number(at_least=1)
 
 
 @dataclass

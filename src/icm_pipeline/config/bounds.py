@@ -60,3 +60,6 @@ def number(null: str | None = None, word: str | None = None, whole: bool = False
 
 def one_of(*names: str) -> dict[str, Any]:
     return {MAY_BE: Choices(names)}
+
+
+COUNT = number(at_least=1)

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from icm_pipeline.config.schema import ComputeConfig
+from icm_pipeline.config.models import ComputeConfig
 from icm_pipeline.text import no_setting
 
 

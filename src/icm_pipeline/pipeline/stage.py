@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Literal
 
 from icm_pipeline.backbones.loaded import ModelCache
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.store.artifacts import Artifact

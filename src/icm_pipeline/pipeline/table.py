@@ -8,7 +8,8 @@ from typing import Any
 
 from icm_pipeline.config.auditing import CLAIMS
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.schema import ComputeConfig, Settings
+from icm_pipeline.config.models import ComputeConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import trial_prompts
 from icm_pipeline.methods.base import ACTIVATIONS, Fit

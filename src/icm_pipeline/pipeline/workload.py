@@ -5,7 +5,7 @@ The sizes are those of the files and buffers that the stages write and fill; doc
 
 from dataclasses import dataclass, replace
 
-from icm_pipeline.config.schema import ModelConfig, OutlineConfig
+from icm_pipeline.config.models import ModelConfig, OutlineConfig
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOAT_BYTES = DTYPE_BYTES["float32"]  # of probes, vectors, and activations until they are kept

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from icm_pipeline.backbones.outline import outline_of
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.localization.selection import LayerScore, select_layers
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import Stage

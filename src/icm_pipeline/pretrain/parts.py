@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from icm_pipeline.config.choices import SIBLINGS
-from icm_pipeline.config.schema import LabelerConfig, ModelConfig, PretrainConfig, Settings
+from icm_pipeline.config.models import ModelConfig
+from icm_pipeline.config.schema import LabelerConfig, PretrainConfig, Settings
 from icm_pipeline.labelers.base import Labeler
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pretrain.cards import QUALITY, TRAINING, History, read_training, write_cards, write_training

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.early import ended_after
 from icm_pipeline.generation.jobs import Job, evaluation_jobs

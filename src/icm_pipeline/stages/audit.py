@@ -8,7 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.evaluation.judging import Judging
 from icm_pipeline.evaluation.row_cache import RowCache

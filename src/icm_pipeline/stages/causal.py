@@ -6,7 +6,8 @@ import numpy as np
 from scipy import stats
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.config.schema import AUTO, OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import AUTO, Settings
 from icm_pipeline.generation.jobs import tuning_jobs
 from icm_pipeline.generation.prefixes import PrefixStore
 from icm_pipeline.images.table import read_made

@@ -6,7 +6,8 @@ docs/metrics.md says what each figure means and what it cannot tell.
 import logging
 from pathlib import Path
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.files import write_files
 from icm_pipeline.evaluation.judging import Judging, reference_images
 from icm_pipeline.evaluation.measures import agreement_of, figures_of, judged_images, realism_of

@@ -4,7 +4,8 @@ import logging
 
 import numpy as np
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import probe_jobs, recorded_steps, steps_to_read
 from icm_pipeline.images.activations import read_activations, read_recording
 from icm_pipeline.localization.foretelling import (

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.generation.prefixes import PrefixStore, shared_prefix

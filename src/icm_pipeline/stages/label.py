@@ -8,7 +8,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from icm_pipeline.arrays import spread
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import probe_jobs
 from icm_pipeline.images.folders import read_images
 from icm_pipeline.images.table import ImageRow, Pictures, read_table

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.stages.generate import make_probe_dataset, probe_dataset_work

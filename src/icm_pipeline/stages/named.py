@@ -1,6 +1,7 @@
 """Make and record images of prompts that name an option, to hold the probes of the implicit choice against."""
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import audited_steps
 from icm_pipeline.generation.named import named_jobs
 from icm_pipeline.pipeline.stage import StageContext

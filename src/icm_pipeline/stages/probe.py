@@ -7,7 +7,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from icm_pipeline.config.choices import DIRECTIONS
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import probe_jobs, recorded_steps
 from icm_pipeline.images.activations import RecordingTable, read_activations, read_recording

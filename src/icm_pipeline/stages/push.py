@@ -13,7 +13,8 @@ from math import comb
 import numpy as np
 import torch
 
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, evaluation_jobs, make_jobs
 from icm_pipeline.generation.named import named_prompts
 from icm_pipeline.generation.prefixes import PrefixStore

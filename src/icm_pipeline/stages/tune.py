@@ -14,7 +14,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from icm_pipeline.backbones.base import Backbone
-from icm_pipeline.config.schema import OutlineConfig, Settings
+from icm_pipeline.config.models import OutlineConfig
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, tuning_jobs
 from icm_pipeline.generation.sampling import decode, denoise
