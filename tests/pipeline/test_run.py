@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 from PIL import Image
 
+from icm_pipeline.config.auditing import CLAIMS
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import Stage, StageContext
@@ -166,6 +167,8 @@ WITH_AUDIT = {
     "alpha": {"causal", "push", "audit"}, "layers.k": {"push", "audit"}, "judge.path": {"audit"},
     "method.assignment": {"push", "audit"}, "evaluate.images_per_prompt": {"push", "audit"},
     "audit.other_subjects": {"push", "audit"}, "audit.claims": {"audit"}, "audit.size": set(AUDITED),
+    "probe.C": {"causal", "push", "audit"}, "evaluate.drift": {"audit"}, "evaluate.fd": {"audit"},
+    **each([*under("probe", "device", "min_per_option"), *under("evaluate", "bootstrap", "reference")], set()),
     "compute.batch_size": set(), "tracker.name": set(), "generate.shard_size": set(), "audit.included": set(),
 }  # fmt: skip
 OF_SIZE = {
@@ -185,6 +188,34 @@ def test_a_setting_changes_exactly_the_keys_of_the_audits_stages_that_read_it(
         setattr(changed.audit.chosen, dotted, 60)
     after = {name: Pipeline(changed, [], NoTracker()).keys.key(name) for name in AUDITED}
     assert {name for name in AUDITED if before[name] != after[name]} == {**WITH_AUDIT, **OF_SIZE}[dotted]
+
+
+@pytest.mark.parametrize(
+    ("beside", "word", "claims"),
+    [
+        ("layers.rule=all", "layers.k=3", "stability"),
+        ("layers.rule=named", "layers.k=3", "stability"),
+        ("layers.rule=named", "layers.kind=cross_attention", "stability"),
+        ("alpha=3", "attribute.trial_subjects=[judge]", "confirmation"),
+    ],
+)
+def test_what_a_claim_reads_itself_changes_the_audits_key_where_no_stage_before_it_reads_it(
+    settings_with: Compose, beside: str, word: str, claims: str
+) -> None:
+    def key(*words: str) -> str:
+        return Pipeline(settings_with(beside, f"audit.claims=[{claims}]", *words), [], NoTracker()).keys.key("audit")
+
+    assert key() != key(word)
+    assert key() == key("audit.sizes.quick.num_sets=3", "layers.names=[]", "probe.min_per_option=3")
+
+
+def test_the_order_in_which_claims_are_asked_changes_no_key(settings_with: Compose) -> None:
+    def key(*claims: str) -> str:
+        settings = settings_with(f"audit.claims=[{','.join(claims)}]")
+        return Pipeline(settings, [], NoTracker()).keys.key("audit")
+
+    assert key("kinds", "judge") == key("judge", "kinds") != key("kinds")
+    assert key() == key(*CLAIMS)
 
 
 def test_another_text_of_an_option_of_a_drifting_attribute_changes_the_evaluation(settings_with: Compose) -> None:

@@ -49,3 +49,8 @@ class AuditConfig:
     def chosen(self) -> AuditSizeConfig:
         """The size that was asked for."""
         return self.sizes[self.size]
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The claims to check, in the order of CLAIMS."""
+        return tuple(name for name in CLAIMS if not self.claims or name in self.claims)

@@ -24,6 +24,8 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
     value = value_at(settings, dotted)
     if dotted == "layers":
         return _only(value, ("rule", *READ_BY_RULE[value["rule"]]))
+    if dotted == "audit.claims":
+        return list(settings.audit.asked)
     if dotted == "evaluate.drift":
         return {key: {name: other[name] for name in READ_OF_DRIFT} for key, other in value.items()}
     if dotted == "method":

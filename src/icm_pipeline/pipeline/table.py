@@ -6,7 +6,6 @@ alpha is read only by `steer` and k only by `select`, so that a sweep over both 
 from dataclasses import fields
 from typing import Any
 
-from icm_pipeline.config.auditing import CLAIMS
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.models import ComputeConfig
 from icm_pipeline.config.schema import Settings
@@ -35,10 +34,10 @@ RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
 EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
 JUDGE = ("kind", "model", "path", "faces", "detector")
 LABELLING = (*_under("labeler", *JUDGE, "groups"), "attribute.name", "attribute.options")
-JUDGING = (
-    *_under("judge", *JUDGE, "groups"), *LABELLING,
-    *_under("evaluate", "clip.model", "clip.path", "drift", "bootstrap", "fd", "reference", "inception"),
+AUDITING = (
+    *_under("judge", *JUDGE, "groups"), *LABELLING, *_under("evaluate", "clip.model", "clip.path", "drift", "fd"),
 )  # fmt: skip
+JUDGING = (*AUDITING, *_under("evaluate", "bootstrap", "reference", "inception"))
 EVALUATED, EVALUATED_FOLDER = ("evaluate.images_per_prompt",), ("method.target_shares", "seed")
 PROBING = (
     *_under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), "attribute.name",
@@ -125,7 +124,7 @@ def is_ranked_by_effect(settings: Settings) -> bool:
 
 def audited_claims(settings: Settings) -> tuple[str, ...]:
     """Return the groups of claims that an audit checks."""
-    return tuple(settings.audit.claims) or CLAIMS
+    return settings.audit.asked
 
 
 def _audit_needs(settings: Settings) -> tuple[str, ...]:
@@ -237,8 +236,10 @@ STAGES: dict[str, Stage] = {
               makes=("images",), shared=True, **DENOISING),
         Stage("audit", "check every claim against a control that could refute it", kind="result",
               part_of=_is_audited, needs=_audit_needs,
-              reads=lambda s: (*JUDGING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"), "probe", "layers",
-                               "seed", "audit.claims", f"audit.sizes.{s.audit.size}"),
+              reads=lambda s: (*AUDITING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"), "seed",
+                               *_under("probe", "C", "max_iter", "solver", "test_share"),
+                               *_under("layers", "kind", "k"),  # with every rule
+                               "attribute.trial_subjects", "audit.claims", f"audit.sizes.{s.audit.size}"),
               images=("audit.labelled",), asks=("judge",),
               devices=lambda s: ("judge.device", "evaluate.clip.device"), same_speed=_under("judge", *JUDGE)),
         Stage("report", "draw the figures and write the page", kind="result",
