@@ -66,7 +66,8 @@ def test_a_sweep_goes_with_the_report_only(settings_with: Compose, stage: str) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stage=all", "images=/x"], "images=/x goes with stage=label and stage=evaluate"),
+        (["stage=all", "images=/x"], "images=/x goes with stage=label and stage=evaluate, not with stage=all"),
+        (["stage=audit", "images=/x"], "images=/x goes with stage=label and stage=evaluate, not with stage=audit"),
         (["stage=evaluate", "reference=/x"], r"goes with stage=evaluate images=.*evaluate\.reference"),
         (["stage=label", "images=/x", "reference=/y"], "reference=/y"),
     ],

@@ -209,6 +209,25 @@ def test_what_a_claim_reads_itself_changes_the_audits_key_where_no_stage_before_
     assert key() == key("audit.sizes.quick.num_sets=3", "layers.names=[]", "probe.min_per_option=3")
 
 
+@pytest.mark.parametrize(
+    ("words", "stages"),
+    [
+        (["audit.included=true"], {*AUDITED}),
+        (["stage=audit"], {*AUDITED}),
+        (["audit.included=true", "audit.claims=[separability,judge]"], {"audit"}),
+        (["stage=audit", "audit.claims=[implicit]"], {"named", "audit"}),
+        (["audit.included=true", "audit.claims=[changes]"], {"push", "audit"}),
+        (["audit.included=true", "audit.claims=[kinds]", "layers.rule=causal"], {"causal", "audit"}),
+        (["audit.claims=[causality]"], set()),
+        (["stage=push"], {"push"}),
+    ],
+)
+def test_an_audit_makes_what_its_claims_need_and_nothing_else(
+    settings_with: Compose, words: list[str], stages: set[str]
+) -> None:
+    assert set(stages_of(settings_with(*words))) & {*AUDITED} == stages
+
+
 def test_the_order_in_which_claims_are_asked_changes_no_key(settings_with: Compose) -> None:
     def key(*claims: str) -> str:
         settings = settings_with(f"audit.claims=[{','.join(claims)}]")

@@ -199,10 +199,21 @@ def test_the_vectors_pushed_are_those_that_the_settings_choose(
     assert torch.equal(arms.pushed_vectors(context).directions[LAYERS[1]], averaged.directions[LAYERS[1]])
 
 
-@pytest.mark.parametrize("word", ["audit.included=true", "layers.rule=causal"])
-def test_other_methods_are_refused_before_anything_is_made(settings_with: Compose, word: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["audit.included=true"], ["layers.rule=causal"], ["stage=push"], ["stage=causal"],
+        ["audit.included=true", "audit.claims=[changes]"],
+    ],
+)  # fmt: skip
+def test_other_methods_are_refused_before_anything_is_made(settings_with: Compose, words: list[str]) -> None:
     with pytest.raises(ConfigError, match="method=none"):
-        check_stage(settings_with("method.name=none", word, "model.path=embedded:tiny"))
+        check_stage(settings_with("method.name=none", *words, "model.path=embedded:tiny"))
+
+
+def test_other_methods_are_audited_for_claims_that_push_nothing(settings_with: Compose) -> None:
+    words = ("method.name=none", "audit.included=true", "model.path=embedded:tiny")
+    check_stage(settings_with(*words, "audit.claims=[separability,kinds,implicit,stability,judge,confirmation]"))
 
 
 @pytest.mark.slow

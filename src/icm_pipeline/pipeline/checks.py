@@ -21,8 +21,8 @@ def check_stage(settings: Settings) -> None:
     _check_pushed(settings)
     if settings.sweep is not None and name != "report":
         raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={name}.")
-    if settings.images is not None and not (stage and stage.images):
-        judging = " and ".join(f"stage={one.name}" for one in STAGES.values() if one.images)
+    if settings.images is not None and not (stage and "images" in stage.images):
+        judging = " and ".join(f"stage={one.name}" for one in STAGES.values() if "images" in one.images)
         raise ConfigError(f"images={settings.images} goes with {judging}, not with stage={name}.")
     if settings.reference is not None and not (stage and "reference" in stage.images and settings.images is not None):
         raise ConfigError(
@@ -65,10 +65,10 @@ def _check_look(settings: Settings) -> None:
 
 def _check_pushed(settings: Settings) -> None:
     """Refuse to push layers for a method whose own way of changing images that is not."""
-    if settings.method.name != "icm" and "causal" in stages_of(settings):
+    if settings.method.name != "icm" and not {"causal", "push"}.isdisjoint(stages_of(settings)):
         raise ConfigError(
-            f"An audit and layers=causal push layers by ICM's shift, which method={settings.method.name} is not: leave "
-            "method=icm."
+            "audit.claims=[causality,changes] and layers=causal push layers by ICM's shift, which "
+            f"method={settings.method.name} is not: leave method=icm, or ask for other claims."
         )
 
 

@@ -113,8 +113,11 @@ def _tuning(settings: Settings) -> tuple[str, ...]:
     return (*TUNING, "attribute.evaluation_prompts") if is_evaluated else TUNING
 
 
-def _is_audited(settings: Settings) -> bool:
-    return settings.images is None and (settings.audit.included or settings.stage in AUDITED)
+def _is_audited(settings: Settings, stage: str) -> bool:
+    """Say whether a stage of the audit is asked for, itself or by the claims to check."""
+    is_asked = settings.audit.included or settings.stage == "audit"
+    asked = {settings.stage, *(("audit", *_audit_needs(settings)) if is_asked else ())}
+    return settings.images is None and stage in asked
 
 
 def is_ranked_by_effect(settings: Settings) -> bool:
@@ -184,7 +187,7 @@ STAGES: dict[str, Stage] = {
               needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: FORETELLING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options")),
         Stage("causal", "push each layer alone and measure what that does, on tuning prompts and seeds", kind="step",
-              part_of=lambda s: s.images is None and (is_ranked_by_effect(s) or _is_audited(s)),
+              part_of=lambda s: s.images is None and (is_ranked_by_effect(s) or _is_audited(s, "causal")),
               needs=lambda s: ("probe",), reads=lambda s: (*_tuning(s), *PUSHING, *_size(s, "layer_images")),
               makes=("images",), asks=("labeler",), shared=True, **DENOISING),
         Stage("select", "rank the layers and choose those to steer", kind="end",
@@ -223,19 +226,19 @@ STAGES: dict[str, Stage] = {
               same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
                           *_under("evaluate", "clip.model", "clip.path", "reference"))),
         Stage("named", "make and record probe images of prompts that name an option", kind="root",
-              part_of=lambda s: _is_audited(s) and bool(s.attribute.named),
+              part_of=lambda s: _is_audited(s, "named") and bool(s.attribute.named),
               reads=lambda s: (*MODEL, *_under("attribute", "named", "probe_templates", "probe_subjects",
                                                "trial_subjects"), *_recording(s), "seed",
                                *_size(s, "num_steps", "named_images")),
               makes=("images", "activations"), shared=True, **DENOISING),
         Stage("push", "push evaluation images at other places and along other directions", kind="step",
-              part_of=_is_audited, needs=lambda s: ("probe", "select", *_tuned(s)),
+              part_of=lambda s: _is_audited(s, "push"), needs=lambda s: ("probe", "select", *_tuned(s)),
               reads=lambda s: (*EVALUATION_SET, *PUSHING, *_under("method", "target_shares", "assignment", "draw_size"),
                                *_under("attribute", "named", "probe_templates", "probe_subjects", "trial_subjects"),
                                "audit.other_subjects", *_size(s, "num_sets", "trial_images")),
               makes=("images",), shared=True, **DENOISING),
         Stage("audit", "check every claim against a control that could refute it", kind="result",
-              part_of=_is_audited, needs=_audit_needs,
+              part_of=lambda s: _is_audited(s, "audit"), needs=_audit_needs,
               reads=lambda s: (*AUDITING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"), "seed",
                                *_under("probe", "C", "max_iter", "solver", "test_share"),
                                *_under("layers", "kind", "k"),  # with every rule
