@@ -118,6 +118,10 @@ def test_an_inception_checkpoint_that_is_not_whole_is_refused_early(with_judges:
         ("judge.device=cuda", ["steer", "evaluate"]),
         ("probe.device=cuda", ["generate", "probe"]),
         ("evaluate.clip.device=cuda", ["evaluate"]),
+        ("labeler.device=cuda", ["tune"]),
+        ("labeler.device=cuda", ["causal"]),
+        ("labeler.device=cuda", ["audit"]),
+        ("probe.device=cuda", ["audit"]),
         ("compute.device=cuda", ["originals"]),
     ],
 )
@@ -140,6 +144,41 @@ def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluat
         with pytest.raises(ValueError, match=r"^judge\.path=/nowhere does not exist"):
             check_usable(settings, names)
     check_usable(settings, ["label", "probe", "select", "originals", "steer"])
+
+
+LEAST = "method.assignment=least_change"
+
+
+@pytest.mark.parametrize(
+    ("words", "stage", "asked"),
+    [
+        ([], "steer", []),
+        ([LEAST], "steer", []),
+        ([LEAST, "method.tries=3"], "steer", ["labeler"]),
+        ([], "causal", ["labeler"]),
+        ([], "audit", ["labeler", "judge"]),
+        (["audit.claims=[confirmation]"], "audit", ["judge"]),
+        (["audit.claims=[separability,implicit]"], "audit", []),
+    ],
+)
+def test_a_stage_is_refused_for_the_judges_that_it_asks_and_no_others(
+    with_judges: Compose, words: list[str], stage: str, asked: list[str]
+) -> None:
+    for judge in ("labeler", "judge"):
+        settings = with_judges(f"{judge}.path=/nowhere", *words)
+        if judge in asked:
+            with pytest.raises(ValueError, match=rf"^{judge}\.path=/nowhere does not exist"):
+                check_usable(settings, [stage])
+        else:
+            check_usable(settings, [stage])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
+def test_tries_are_judged_where_the_labelers_device_says(with_judges: Compose) -> None:
+    words = ("labeler.device=cuda", LEAST)
+    check_usable(with_judges(*words), ["steer"])
+    with pytest.raises(ValueError, match=r"labeler\.device=cuda cannot be used here"):
+        check_usable(with_judges(*words, "method.tries=3"), ["steer"])
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "hf-hub:somebody/some-clip"])

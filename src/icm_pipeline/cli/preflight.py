@@ -23,7 +23,7 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
         check_model(settings.model)
     if settings.images is not None:  # its stages look at their judges first
         return
-    asked = {judge for stage in stages for judge in stage.asks}
+    asked = {judge for stage in stages for judge in stage.asks(settings)}
     own = {settings.attribute.name: settings.attribute.options}
     if "labeler" in asked:
         check_labeler(settings.labeler, "labeler", own)

@@ -29,7 +29,7 @@ def check_stage(settings: Settings) -> None:
             f"reference={settings.reference} is the folder of unsteered twins and goes with stage=evaluate "
             "images=<folder>. The images that FID compares to are evaluate.reference."
         )
-    makes_for_no_judge = name == "pretrain" or (stage is not None and stage.kind == "root" and not stage.asks)
+    makes_for_no_judge = name == "pretrain" or (stage is not None and stage.kind == "root" and not stage.asks(settings))
     if not makes_for_no_judge and settings.images is None and settings.sweep is None:
         _check_judges(settings)
 

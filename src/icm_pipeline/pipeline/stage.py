@@ -70,7 +70,7 @@ class Stage:
     """What it has the denoiser make: images, activations."""
     at_most: Callable[[Settings], bool] = lambda settings: False
     """Whether it may take less than its `work`, which only what it finds can tell."""
-    asks: tuple[str, ...] = ()
+    asks: Callable[[Settings], tuple[str, ...]] = no_names
     """The judges that must be ready before it runs: the labeler, or the judge with all else that evaluates."""
     same_speed: tuple[str, ...] = ()
     """The settings that two runs must share for the time of one to predict the other's."""

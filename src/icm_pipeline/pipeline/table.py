@@ -65,6 +65,9 @@ DENOISING: dict[str, Any] = {  # of every stage that runs the model
     "devices": lambda s: ("compute.device",),
     "same_speed": (*_under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
 }
+JUDGED: dict[str, Any] = {  # of every stage whose own images the labeler judges
+    **DENOISING, "asks": lambda s: ("labeler",), "devices": lambda s: ("compute.device", "labeler.device"),
+}  # fmt: skip
 
 
 def _recording(settings: Settings) -> tuple[str, ...]:
@@ -141,6 +144,19 @@ def _audit_needs(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(stages))
 
 
+def _audit_asks(settings: Settings) -> tuple[str, ...]:
+    """Return the judges that the claims ask: none, where all read activations alone."""
+    claims = audited_claims(settings)
+    judge = ("judge",) if any("originals" in NEEDED_BY_CLAIMS[name] for name in claims) else ()
+    return (*judge, "labeler") if "judge" in claims else judge
+
+
+def _audit_devices(settings: Settings) -> tuple[str, ...]:
+    places = {"judge": ("judge.device", "evaluate.clip.device"), "labeler": ("labeler.device",)}
+    judging = [place for judge in _audit_asks(settings) for place in places[judge]]
+    return (*judging, "probe.device") if "label" in _audit_needs(settings) else tuple(judging)
+
+
 def _size(settings: Settings, *names: str) -> tuple[str, ...]:
     return tuple(f"audit.sizes.{settings.audit.size}.{name}" for name in names)
 
@@ -170,15 +186,15 @@ STAGES: dict[str, Stage] = {
         Stage("generate", "make the probe dataset, and record pooled activations in the same pass", kind="root",
               reads=lambda s: (*PROBE_DATASET, "generate.record", *(_recording(s) if s.generate.record else ())),
               makes=("images", "activations"), shared=True, **DENOISING,
-              asks=("labeler", "judge")),  # long before they judge: the dataset is made for them
+              asks=lambda s: ("labeler", "judge")),  # long before they judge: the dataset is made for them
         Stage("extract", "record its pooled activations on their own, with generate.record=false", kind="root",
               part_of=lambda s: s.images is None and not s.generate.record,
               reads=lambda s: (*PROBE_DATASET, *_recording(s)),
               makes=("activations",), shared=True, **DENOISING),
         Stage("label", "say what every probe image, or every image of a folder, shows", kind="step",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("generate",),
-              reads=lambda s: (*LABELLING, *_preprocessed(s, "labeler")), images=("images",), asks=("labeler",),
-              devices=lambda s: ("labeler.device",), same_speed=_under("labeler", *JUDGE), shared=True),
+              reads=lambda s: (*LABELLING, *_preprocessed(s, "labeler")), images=("images",), shared=True,
+              asks=lambda s: ("labeler",), devices=lambda s: ("labeler.device",), same_speed=_under("labeler", *JUDGE)),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors", kind="end",
               needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: PROBING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options", "probe.solver")),
@@ -189,7 +205,7 @@ STAGES: dict[str, Stage] = {
         Stage("causal", "push each layer alone and measure what that does, on tuning prompts and seeds", kind="step",
               part_of=lambda s: s.images is None and (is_ranked_by_effect(s) or _is_audited(s, "causal")),
               needs=lambda s: ("probe",), reads=lambda s: (*_tuning(s), *PUSHING, *_size(s, "layer_images")),
-              makes=("images",), asks=("labeler",), shared=True, **DENOISING),
+              makes=("images",), shared=True, **JUDGED),
         Stage("select", "rank the layers and choose those to steer", kind="end",
               needs=lambda s: ("probe", "causal") if is_ranked_by_effect(s) else ("probe",),
               reads=lambda s: ("layers",)),
@@ -203,25 +219,27 @@ STAGES: dict[str, Stage] = {
         Stage("tune", "search the alpha that turns images to each option, with alpha=auto", kind="end",
               part_of=lambda s: s.images is None and bool(_tuned(s)),
               needs=lambda s: method_named(s.method.name).parents, reads=_tuning,
-              makes=("images",), at_most=lambda s: True, asks=("labeler",), **DENOISING),
+              makes=("images",), at_most=lambda s: True, **JUDGED),
         Stage("originals", "make the unsteered evaluation images", kind="root",
               reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
         Stage("assign", "say which option each evaluation image gets, so that few have to change", kind="step",
               part_of=lambda s: s.images is None and is_least_change(s),
               needs=lambda s: ("originals",) if s.method.look is None else ("foretell",),
-              reads=_assigning, asks=("labeler",), shared=True,
+              reads=_assigning, asks=lambda s: ("labeler",), shared=True,
               devices=lambda s: ("labeler.device",) if s.method.look is None else ("compute.device",),
               same_speed=(*DENOISING["same_speed"], *_under("labeler", *JUDGE))),
         Stage("steer", "make the evaluation images again, steered", kind="step",
               needs=lambda s: (*method_named(s.method.name).parents, *_tuned(s), *_unsteered(s)),
               reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *(
                   name for name in method_named(s.method.name).reads if name.split(".")[0] not in ("alpha", "method"))),
-              makes=("images",), at_most=is_least_change, shared=True, **DENOISING),
+              makes=("images",), at_most=is_least_change, shared=True, same_speed=DENOISING["same_speed"],
+              asks=lambda s: JUDGED["asks"](s) if s.method.tries > 1 else (),
+              devices=lambda s: (JUDGED if s.method.tries > 1 else DENOISING)["devices"](s)),
         Stage("evaluate", "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift", kind="result",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("originals", "steer"),
               reads=lambda s: (*JUDGING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"),
                                *(EVALUATED if s.images is None else EVALUATED_FOLDER)),
-              images=("images", "reference"), asks=("judge",),
+              images=("images", "reference"), asks=lambda s: ("judge",),
               devices=lambda s: ("judge.device", "evaluate.clip.device") if s.images is None else ("labeler.device",),
               same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
                           *_under("evaluate", "clip.model", "clip.path", "reference"))),
@@ -243,8 +261,7 @@ STAGES: dict[str, Stage] = {
                                *_under("probe", "C", "max_iter", "solver", "test_share"),
                                *_under("layers", "kind", "k"),  # with every rule
                                "attribute.trial_subjects", "audit.claims", f"audit.sizes.{s.audit.size}"),
-              images=("audit.labelled",), asks=("judge",),
-              devices=lambda s: ("judge.device", "evaluate.clip.device"), same_speed=_under("judge", *JUDGE)),
+              images=("audit.labelled",), asks=_audit_asks, devices=_audit_devices, same_speed=_under("judge", *JUDGE)),
         Stage("report", "draw the figures and write the page", kind="result",
               needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
               compares=True),
