@@ -209,6 +209,17 @@ def test_what_a_claim_reads_itself_changes_the_audits_key_where_no_stage_before_
     assert key() == key("audit.sizes.quick.num_sets=3", "layers.names=[]", "probe.min_per_option=3")
 
 
+@pytest.mark.parametrize(("assignment", "is_read"), [("quota", True), ("least_change", False)])
+def test_how_prompts_name_an_option_is_read_only_where_these_are_pushed(
+    settings_with: Compose, tmp_path: Path, assignment: str, is_read: bool
+) -> None:
+    settings = settings_with(f"method.assignment={assignment}")
+    found = Pipeline(settings, [], NoTracker()).keys
+    other = Pipeline(with_another(settings, "attribute.named", tmp_path), [], NoTracker()).keys
+    assert (found.key("push") != other.key("push")) == is_read
+    assert found.key("named") != other.key("named")
+
+
 @pytest.mark.parametrize(
     ("words", "stages"),
     [

@@ -155,6 +155,15 @@ def test_arms_that_cannot_be_are_left_out(made: Any, monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_least_change_makes_no_images_of_prompts_that_name_an_option(made: Any, given: Compose) -> None:
+    words = ("method.assignment=least_change", "method.assignment=quota")
+    least, quota = (read_made(made(word)[0]) for word in words)
+    assert {"named", "named_steered"}.isdisjoint(arms_in(least))
+    assert {"named", "named_steered", "other_subjects"} < set(arms_in(quota))
+    planned = [push.work(given(word), None).num_images for word in words]
+    assert planned[1] - planned[0] == len(quota) - len(least) > 0
+
+
 def test_least_change_is_held_against_the_selected_layers_with_the_same_quotas(made: Any) -> None:
     rows = read_made(made("method.assignment=least_change")[0])
     options = {arm: [row.option for row in rows if arm_of(row.image_id)[0] == arm] for arm in ("selected", "worst")}

@@ -1,6 +1,7 @@
 """The stages, in the order in which they run.
 
-alpha is read only by `steer` and k only by `select`, so that a sweep over both shares images, activations and probes.
+No stage before `select` reads k, and of these only `causal` reads alpha, so that a sweep over both shares images,
+activations and probes.
 """
 
 from dataclasses import fields
@@ -53,6 +54,7 @@ TUNING = (
 )  # fmt: skip
 PUSHING = ("alpha", *_under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
                             "norm_preserving"), "attribute.options")  # fmt: skip
+NAMED = _under("attribute", "named", "probe_templates", "probe_subjects", "trial_subjects")
 AUDITED = ("named", "causal", "push", "audit")
 LEARNT = ("activations", "generate", "label")
 NEEDED_BY_CLAIMS = {
@@ -245,14 +247,12 @@ STAGES: dict[str, Stage] = {
                           *_under("evaluate", "clip.model", "clip.path", "reference"))),
         Stage("named", "make and record probe images of prompts that name an option", kind="root",
               part_of=lambda s: _is_audited(s, "named") and bool(s.attribute.named),
-              reads=lambda s: (*MODEL, *_under("attribute", "named", "probe_templates", "probe_subjects",
-                                               "trial_subjects"), *_recording(s), "seed",
-                               *_size(s, "num_steps", "named_images")),
+              reads=lambda s: (*MODEL, *NAMED, *_recording(s), "seed", *_size(s, "num_steps", "named_images")),
               makes=("images", "activations"), shared=True, **DENOISING),
         Stage("push", "push evaluation images at other places and along other directions", kind="step",
               part_of=lambda s: _is_audited(s, "push"), needs=lambda s: ("probe", "select", *_tuned(s)),
               reads=lambda s: (*EVALUATION_SET, *PUSHING, *_under("method", "target_shares", "assignment", "draw_size"),
-                               *_under("attribute", "named", "probe_templates", "probe_subjects", "trial_subjects"),
+                               *(() if is_least_change(s) else NAMED),
                                "audit.other_subjects", *_size(s, "num_sets", "trial_images")),
               makes=("images",), shared=True, **DENOISING),
         Stage("audit", "check every claim against a control that could refute it", kind="result",

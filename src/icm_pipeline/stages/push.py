@@ -2,7 +2,7 @@
 
 The same images as the run's own, by the same length at the same steps: at random sets of layers, at the worst, and
 along random directions at the selected ones. Beside them unsteered images of other seeds, images of prompts that name
-an option, and images of other subjects.
+an option, where these are steered, and images of other subjects.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,6 +22,7 @@ from icm_pipeline.methods.assignment import assign_options, target_shares
 from icm_pipeline.methods.vectors import SteeringVectors
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
+from icm_pipeline.pipeline.table import is_least_change
 from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.tuning import Tuning
@@ -39,8 +40,8 @@ def run(context: StageContext) -> None:
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
-    size, other = settings.audit.chosen, bool(settings.attribute.named) + bool(settings.audit.other_subjects)
-    own = settings.method.assignment == "least_change"
+    size, own = settings.audit.chosen, is_least_change(settings)
+    other = (bool(settings.attribute.named) and not own) + bool(settings.audit.other_subjects)
     return pushed_work(settings, len(_trials(settings)) * (own + 2 * size.num_sets + 1 + SEEDS + 2 * other))
 
 
@@ -48,7 +49,7 @@ def arms_of(settings: Settings, selection: Selection, vectors: SteeringVectors) 
     """Return all arms; the first has as many images as every other but that of other seeds."""
     jobs, options, best = _trials(settings), trial_options(settings), vectors.of_layers(selection.layers)
     rng, count = np.random.default_rng(settings.seed), settings.audit.chosen.num_sets
-    arms = [Arm("selected", "selected", jobs, options, best)] if settings.method.assignment == "least_change" else []
+    arms = [Arm("selected", "selected", jobs, options, best)] if is_least_change(settings) else []
     sets, worst = random_sets(selection, count, rng), worst_layers(selection)
     for number, layers in enumerate(sets):
         arms.append(Arm(f"layers_{number:03d}", "random_layers", jobs, options, vectors.of_layers(layers)))
@@ -100,7 +101,7 @@ def random_directions(vectors: SteeringVectors, seed: int) -> SteeringVectors:
 def trial_options(settings: Settings) -> list[int]:
     """Return the option of each trial image: the run's own; by quotas where that would go by what images show."""
     method, prompts = settings.method, [job.prompt_index for job in evaluation_jobs(settings)]
-    how = "quota" if method.assignment == "least_change" else method.assignment
+    how = "quota" if is_least_change(settings) else method.assignment
     options = assign_options(prompts, target_shares(settings), how, method.draw_size, settings.seed)
     return [int(option) for option in options[: len(_trials(settings))]]
 
@@ -122,8 +123,8 @@ def _others(settings: Settings, best: SteeringVectors, count: int) -> Iterator[A
 
     again = jobs(settings.attribute.evaluation_prompts, SEEDS * count)
     yield Arm("other_seeds", "other_seeds", again, shares_prefix=False)
-    named, subjects = named_prompts(settings.attribute)[:count], settings.audit.other_subjects
-    if named:
+    subjects = settings.audit.other_subjects
+    if not is_least_change(settings) and (named := named_prompts(settings.attribute)[:count]):  # it leaves them alone
         made = jobs([prompt.text for prompt in named], count)
         options = other_options(settings, [named[job.prompt_index].option for job in made])
         yield Arm("named", "named", made, shares_prefix=False)
