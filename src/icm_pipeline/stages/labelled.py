@@ -1,5 +1,6 @@
 """Images of which it is known what they show: a labelled folder, or portraits of the embedded world."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from icm_pipeline.store.files import written_whole
 from icm_pipeline.text import count_text
 
 LABELLED = "audit.labelled"
+log = logging.getLogger(__name__)
 NUM_PORTRAITS = 400
 PORTRAIT_SEED = 17  # one number, where pretraining draws each of its people from three: these are none of them
 
@@ -33,18 +35,20 @@ class Labelled:
 def labelled_images(settings: Settings, folder: Path) -> Labelled:
     """Return the images of audit.labelled; without it portraits drawn into a folder, where the judge is of their world.
 
-    Raises ValueError for a labelled folder in which an option of the attribute has no image.
+    Images of the folder that cannot be read, or of which no option is told, are left out and counted. Raises ValueError
+    for a folder in which an option of the attribute has no image.
     """
     attribute = settings.attribute
     if settings.audit.labelled is not None:
-        rows = [row for row in read_images(settings, LABELLED) if row.option and not row.problem]
+        found = read_images(settings, LABELLED)
+        rows = [row for row in found if row.option and not row.problem]
         missing = set(attribute.options) - {row.option for row in rows}
         if missing:
             raise ValueError(
                 f"{LABELLED}={settings.audit.labelled} has no readable image whose option is {sorted(missing)[0]!r}; "
                 "its images.csv must say of each what it truly shows, of every option."
             )
-        return Labelled(rows, f"{count_text(len(rows), 'image')} of {LABELLED}")
+        return Labelled(rows, f"{count_text(len(rows), 'image')} of {LABELLED}{_left_out(found)}")
     if not settings.judge.path.startswith(EMBEDDED):
         return Labelled([], f"{LABELLED} gives no folder of images that are known to show what they show.")
     if set(attribute.options) - set(ATTRIBUTES.get(attribute.name, ())):
@@ -54,6 +58,16 @@ def labelled_images(settings: Settings, folder: Path) -> Labelled:
     except ModuleNotFoundError as error:
         return Labelled([], str(error))
     return Labelled(rows, f"{len(rows)} portraits drawn to be of it")
+
+
+def _left_out(rows: list[ImageRow]) -> str:
+    """Return how many images of a folder are not used, in words, which are logged too; nothing where all are."""
+    unread, untold = sum(bool(row.problem) for row in rows), sum(not (row.problem or row.option) for row in rows)
+    if not unread + untold:
+        return ""
+    told = f"{unread} left out that cannot be read, {untold} without an option"
+    log.warning("%s: of %d images %s", LABELLED, len(rows), told)
+    return f" ({told})"
 
 
 def _portraits(attribute: str, folder: Path) -> Iterator[ImageRow]:
