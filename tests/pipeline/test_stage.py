@@ -1,5 +1,6 @@
 """A stage is one row of the table and one file: nothing else has to know of it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,9 @@ def test_a_new_stage_is_listed_and_kept_as_its_kind_says(
     assert line.strip().startswith("*") == stays
     assert run_command(["gc", "--yes", "--older-than", "0", "--outputs", settings.paths.outputs]) == 0
     assert artifact.folder.exists() == stays
+
+
+def test_the_guide_to_long_runs_names_the_stages_that_can_be_shared() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "running.md").read_text("utf-8")
+    (listed,) = [line.split(" can be shared")[0] for line in text.splitlines() if " can be shared. " in line]
+    assert re.findall(r"`(\w+)`", listed) == [name for name, stage in STAGES.items() if stage.shared]
