@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from icm_pipeline.evaluation.claims import causality, changes, confirmation, jud
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.generation.jobs import Job, evaluation_jobs, make_jobs, tuning_jobs
 from icm_pipeline.generation.named import named_prompts
-from icm_pipeline.images.table import IMAGES, TABLE, ImageRow, write_table
+from icm_pipeline.images.table import IMAGES, SHOWN, TABLE, ImageRow, write_table
 from icm_pipeline.localization.selection import LayerScore
 from icm_pipeline.report.audit_page import FIGURES
 from icm_pipeline.results.effects import UNSTEERED, PushedArm, Pushes, Sort
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.verdicts import Finding, Found, verdict_of
+from icm_pipeline.stages.audit import with_figures
 from icm_pipeline.stages.push import trial_options
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.manifest import FileEntry, Manifest
@@ -223,7 +225,7 @@ def test_attributes_that_stay_are_supported_and_one_that_moves_is_refuted(plante
     inputs = planted(1)
     for path, seen in inputs.judging.seen.items():
         old = "/steer/" in path
-        rng = np.random.default_rng(abs(hash(path.rpartition("/")[2])) % 2**32)
+        rng = np.random.default_rng(crc32(path.rpartition("/")[2].encode()))
         seen["glasses"] = np.array([0.6, 0.4])
         seen["age"] = np.array([0.1, 0.9]) if old and rng.random() < 0.8 else np.array([0.8, 0.2])
     found = changes.found(inputs)
@@ -290,3 +292,71 @@ def test_evaluation_prompts_that_probes_or_tuning_had_are_refuted(planted: Any, 
     found = confirmation._nothing_tuned(replace(planted(7), settings=settings))
     assert (found.effect, verdict_of(found, found.p)) == (0.5, "refuted")
     assert "a photo of a person" in found.control
+
+
+def blind(inputs: AuditInputs, is_unseen: Callable[[str], bool]) -> AuditInputs:
+    """Let the judge see no attribute in some pictures."""
+    for path, seen in inputs.judging.seen.items():  # type: ignore[attr-defined]
+        if is_unseen(path):
+            seen |= {"gender": np.full(2, np.nan), "age": np.full(2, np.nan), "glasses": np.full(2, np.nan)}
+    return inputs
+
+
+def test_a_prompt_of_which_the_judge_sees_nothing_does_not_count_as_a_change(planted: Any) -> None:
+    first = [f"{index:06d}" for index in range(0, 96, 4)]
+    found = changes.found(blind(planted(8), lambda path: "other_seeds" in path and path[-10:-4] in first))
+    assert np.isfinite(finding(found, "changes.age").effect)
+
+
+def test_claims_of_which_the_judge_sees_nothing_are_left_out_and_their_rows_with_them(planted: Any) -> None:
+    inputs = blind(planted(9), lambda path: "/steer/" in path)
+    found = changes.found(inputs)
+    kept = with_figures(found)
+    assert kept.left_out["changes.age"].startswith("It has no figure of 96 images")
+    assert "changes.other_subjects" in verdicts(kept)
+    assert [row[0] for row in kept.tables["drift"].rows] == ["skin_tone"]
+    assert with_figures(kept) == kept
+
+
+def test_named_options_that_no_image_shows_leave_the_claim_out(planted: Any) -> None:
+    found = changes.found(blind(planted(10), lambda path: "named-" in path))
+    assert "No image showed what its prompt names" in found.left_out["changes.named_prompts"]
+
+
+def test_a_judge_whose_errors_or_agreement_cannot_be_told_leaves_those_claims_out(planted: Any) -> None:
+    inputs = blind(planted(11), lambda path: False)
+    rows = [
+        ImageRow(str(number), "", 0, None, OPTIONS[number % 2], Path(f"/known/{number}.png")) for number in range(8)
+    ]
+    for number, row in enumerate(rows):
+        inputs.judging.seen[str(row.path)] = {"gender": np.eye(2)[0] if number % 2 == 0 else np.full(2, np.nan)}
+    for path, seen in inputs.judging.seen.items():
+        if "/steer/" in path:
+            seen["gender"] = np.array([0.9, 0.1])
+    found = judge.found(replace(inputs, labelled=rows, labelled_from="planted"))
+    assert "No labelled image of option 1 was judged" in found.left_out["judge.corrected_fd"]
+    assert "call all steered images the same" in found.left_out["judge.agreement"]
+    assert finding(found, "judge.recall").effect == 0
+
+
+def test_no_other_attribute_is_told_and_the_rest_is_asked(planted: Any, settings_with: Compose) -> None:
+    inputs = planted(12)
+    inputs.settings.evaluate.drift.clear()
+    found = changes.found(inputs)
+    assert "evaluate.drift" in found.left_out["changes.other_attributes"]
+    assert {each.claim for each in found.findings} == {"changes.named_prompts", "changes.other_subjects"}
+
+
+def test_images_that_were_left_alone_do_not_make_the_steered_look_like_their_twins(planted: Any) -> None:
+    inputs = planted(13)
+    table = inputs.artifacts["steer"].folder / TABLE
+    head, *lines = table.read_text().splitlines()
+    for line in lines[48:]:  # left alone: an original, which is its twin
+        path = str(inputs.artifacts["steer"].folder / IMAGES / f"{line.split(',')[0]}.png")
+        inputs.judging.embedded[path] = inputs.judging.embedded[path.replace("/steer/", "/originals/")]
+    was = finding(changes.found(inputs), "changes.other_subjects").effect
+    shown = [next(name for name in OPTIONS if f",{name}," in f",{line},") for line in lines]
+    others = [OPTIONS[1 - OPTIONS.index(name)] if number < 48 else name for number, name in enumerate(shown)]
+    rows = [f"{line},{name}" for line, name in zip(lines, others, strict=True)]
+    table.write_text("\n".join([f"{head},{SHOWN}", *rows]) + "\n")
+    assert finding(changes.found(inputs), "changes.other_subjects").effect > 1.5 * was

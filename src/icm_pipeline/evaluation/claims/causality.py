@@ -13,7 +13,7 @@ from scipy import stats
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.evaluation.claims.base import AuditInputs
-from icm_pipeline.evaluation.claims.pushed import Trials, as_fd_counts, by_arm, shown_of, stacked, trials_of
+from icm_pipeline.evaluation.claims.pushed import Trials, as_fd_counts, by_arm, shown_of, stacked, trials_of, wanted_of
 from icm_pipeline.metrics.crossed import discrepancies, drawn_again, estimated, rank_correlation, share_of
 from icm_pipeline.metrics.resampling import Estimate
 from icm_pipeline.results.effects import UNSTEERED, Pushes
@@ -197,13 +197,13 @@ class _Compared:
 def _layers(inputs: AuditInputs) -> tuple[list[list[str | float]], Floats, Floats]:
     """Return a row a layer, and of each its probes' accuracy [L] and the effect of pushing it alone [L]."""
     causal, scores = inputs.artifacts["causal"], Scores.read(inputs.artifacts["probe"]).layers
-    rows, names = by_arm(causal), list(inputs.settings.attribute.options)
+    rows = by_arm(causal)
     seen = shown_of(inputs, rows)
     selected, table = Selection.read(inputs.artifacts["select"]).layers, list[list[str | float]]()
     for arm, about in Pushes.read(causal).arms.items():
         if arm == UNSTEERED:
             continue
-        wanted = [names.index(row.option) for row in rows[arm]]
+        wanted = wanted_of(inputs.settings, rows[arm])
         change = (seen[arm] - seen[UNSTEERED])[np.arange(len(wanted)), wanted]
         change = change[np.isfinite(change)]
         effect = Estimate(float(change.mean()), float(stats.sem(change)), len(change))

@@ -3,9 +3,16 @@
 import numpy as np
 
 from icm_pipeline.evaluation.claims.base import AuditInputs
-from icm_pipeline.evaluation.claims.pushed import as_fd_counts, shown_of
+from icm_pipeline.evaluation.claims.pushed import (
+    as_fd_counts,
+    prompts_of,
+    shown_of,
+    steered_twins,
+    strata_of,
+    wanted_of,
+)
 from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, tuning_jobs
-from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.images.table import ImageRow
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.methods.tuning import budget_for
 from icm_pipeline.metrics.crossed import discrepancies, drawn_again, estimated, share_of
@@ -19,15 +26,11 @@ LEAST_CLOSER = 0.02  # of CLIP-I, whose whole range between twins and strangers 
 
 
 def found(inputs: AuditInputs) -> Found:
-    settings, names = inputs.settings, list(inputs.settings.attribute.options)
-    steered = read_table(inputs.artifacts["steer"])
-    originals = {row.image_id: row for row in read_table(inputs.artifacts["originals"])}
-    twins = [originals[row.image_id] for row in steered]
+    settings, (steered, twins) = inputs.settings, steered_twins(inputs)
     seen = shown_of(inputs, {"before": twins, "after": steered})
-    prompts = np.array([row.prompt_index for row in steered])
-    wanted = np.array([names.index(row.option) if row.option else -1 for row in steered])
+    prompts, wanted = prompts_of(steered), wanted_of(settings, steered)
     rng, num = inputs.rng("confirmation"), len(steered)
-    weights = drawn_again(prompts * (1 + len(names)) + wanted + 1, inputs.size.num_resamples, rng)
+    weights = drawn_again(strata_of(settings, steered), inputs.size.num_resamples, rng)
     own, target = np.ones((1, num)), np.array(target_shares(settings))
     before, after = (as_fd_counts(settings, seen[side]) for side in ("before", "after"))
     fds, again = (
