@@ -314,7 +314,8 @@ def test_claims_of_which_the_judge_sees_nothing_are_left_out_and_their_rows_with
     kept = with_figures(found)
     assert kept.left_out["changes.age"].startswith("It has no figure of 96 images")
     assert "changes.other_subjects" in verdicts(kept)
-    assert [row[0] for row in kept.tables["drift"].rows] == ["skin_tone"]
+    names = [[row[0] for row in each.tables["drift"].rows] for each in (found, kept)]
+    assert set(names[0]) - set(names[1]) == {"age", "glasses"}
     assert with_figures(kept) == kept
 
 
@@ -360,3 +361,18 @@ def test_images_that_were_left_alone_do_not_make_the_steered_look_like_their_twi
     rows = [f"{line},{name}" for line, name in zip(lines, others, strict=True)]
     table.write_text("\n".join([f"{head},{SHOWN}", *rows]) + "\n")
     assert finding(changes.found(inputs), "changes.other_subjects").effect > 1.5 * was
+
+
+def test_fd_of_trials_that_all_obey_is_none_though_their_options_are_uneven_within_prompts(planted: Any) -> None:
+    found = causality.found(planted(14, obeyed=1.0))
+    assert finding(found, "causality.random_layers_fd").control.partition(". ")[0].endswith("0.00 at these")
+
+
+def test_a_prompt_with_another_article_is_the_same_and_subjects_of_tuning_are_named(
+    planted: Any, settings_with: Compose
+) -> None:
+    settings = settings_with(*WORDS, "attribute.evaluation_prompts=[a face of an engineer,a drawing of a teacher]")
+    found = confirmation._nothing_tuned(replace(planted(15), settings=settings))
+    assert (found.effect, verdict_of(found, found.p)) == (0.5, "refuted")
+    assert "shared prompts: a face of an engineer" in found.control
+    assert "in other templates they had teacher, engineer" in found.control

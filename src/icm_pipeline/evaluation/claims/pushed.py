@@ -25,7 +25,7 @@ class Trials:
     wanted: Ints
     """[n], the index of the option."""
     target: Floats
-    """[K], the shares that FD is held against."""
+    """[K], the shares of all evaluation images; quotas are exact over all, not over these."""
     arms: Pushes
     before: Floats
     """[n, K], what the judge sees unsteered."""
@@ -45,6 +45,12 @@ class Trials:
     @property
     def obeyed_unsteered(self) -> Bools:
         return np.equal(hard_labels(self.before), self.wanted)
+
+    @property
+    def assigned(self) -> Floats:
+        """The share of each option among what a prompt's images are pushed to [P, K]; of all obedient ones FD is 0."""
+        of = np.eye(len(self.target))[self.wanted]
+        return np.stack([of[self.prompts == prompt].mean(0) for prompt in np.unique(self.prompts)])
 
     @property
     def strata(self) -> Ints:
