@@ -96,6 +96,17 @@ def test_what_is_only_told_of_prompts_seen_before_is_told_of_no_new_prompt(audit
     assert learnt["separability.selective"] != "supported"
 
 
+def test_luck_reaches_further_where_images_of_a_prompt_are_alike(audit: Callable[..., AuditInputs]) -> None:
+    found = planted(0, {"s.0": 0.0})
+    labels, rng = found.prompts % 2, np.random.default_rng(0)
+    source = Planted(labels, {}, rng)
+    source._values["s.0"] = torch.from_numpy(rng.standard_normal((1, 40, WIDTH))[:, found.prompts]).float()
+    alike = replace(found, labels=labels, sources=[source])
+    inputs = audit(0, alike)
+    images, prompts = (separability._null_maxima(inputs, alike, each) for each in (alike.images, alike.prompts))
+    assert prompts.std() > 1.5 * images.std()
+
+
 def test_a_kind_that_tells_more_leads_and_one_that_tells_less_or_as_much_does_not(
     audit: Callable[..., AuditInputs],
 ) -> None:

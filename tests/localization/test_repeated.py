@@ -12,6 +12,7 @@ from icm_pipeline.localization.repeated import (
     labels_by_group,
     projected,
     repeated_folds,
+    shuffled,
     standardised,
     told_right,
 )
@@ -109,3 +110,13 @@ def test_an_option_that_no_training_image_shows_is_never_told() -> None:
     right = told_right(standardised(rows), [Problem(labels, Split(train, test))], HOW)[0, 0]
     assert np.nanmean(right[labels == 2]) == 0
     assert np.nanmean(right[labels < 2]) > 0.9
+
+
+def test_shuffled_labels_of_groups_stay_together_and_those_of_images_do_not() -> None:
+    by_prompt, rng = PROMPTS % 2, np.random.default_rng(0)
+    whole = shuffled(by_prompt, PROMPTS, rng)
+    assert all(len(np.unique(whole[prompt == PROMPTS])) == 1 for prompt in range(20))
+    assert whole.sum() == by_prompt.sum() and (whole != by_prompt).any()
+    torn = shuffled(by_prompt, np.arange(120), rng)
+    assert torn.sum() == by_prompt.sum()
+    assert any(len(np.unique(torn[prompt == PROMPTS])) == 2 for prompt in range(20))

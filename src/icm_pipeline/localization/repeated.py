@@ -69,6 +69,15 @@ def labels_by_group(labels: Ints, groups: Ints, rng: np.random.Generator) -> Int
     return dealt[members]
 
 
+def shuffled(labels: Ints, groups: Ints, rng: np.random.Generator) -> Ints:
+    """Return the labels of whole groups in another order: images of a group stay as alike as they are."""
+    order = np.argsort(groups, kind="stable")
+    blocks = np.split(labels[order], np.flatnonzero(np.diff(groups[order])) + 1)
+    dealt = np.empty_like(labels)
+    dealt[order] = np.concatenate([blocks[block] for block in rng.permutation(len(blocks))])
+    return dealt
+
+
 def told_right(pooled: Pooled, problems: Sequence[Problem], how: Solving) -> Floats32:
     """Return whether each held-out image was told right at each step [problems, T, n]; NaN where it was not held out.
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from icm_pipeline.arrays import Floats, Ints
-from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.base import LEAST_CLOSER, NOT_NAMED, AuditInputs
 from icm_pipeline.evaluation.claims.pushed import (
     by_arm,
     prompts_of,
@@ -23,10 +23,8 @@ from icm_pipeline.results.verdicts import Finding, Found, Table
 
 MARGIN = 0.05  # of a prompt's images: five of a hundred that show something else are more than a viewer should find
 LEAST_KEPT = 0.95  # of prompts that say what to show: who is told so may expect it
-LEAST_CLOSER = 0.02  # of CLIP-I, whose whole range between twins and strangers is some tenths
 DRIFT = ["attribute", "steered", "other seeds", "difference", "low", "high", "images"]
 KEPT = ["named", "pushed to", "images", "kept"]
-NOT_NAMED = "attribute.named does not say how a prompt names an option."
 LEFT_ALONE = "method.assignment=least_change does not steer images whose prompts name an option."
 NONE_SHOWN = "No image showed what its prompt names: the judge or the model does not know these words."
 NO_OTHERS = "evaluate.drift names no other attribute."

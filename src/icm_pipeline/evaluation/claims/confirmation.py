@@ -3,7 +3,7 @@
 import numpy as np
 
 from icm_pipeline.config.schema import AttributeConfig
-from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.base import LEAST_CLOSER, LEAST_FALL, AuditInputs
 from icm_pipeline.evaluation.claims.pushed import (
     as_fd_counts,
     prompts_of,
@@ -22,9 +22,7 @@ from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.results.verdicts import Finding, Found
 from icm_pipeline.text import with_article
 
-LEAST_FALL = 0.1  # of FD, which is 0.71 where all images show one of two options
 LEAST_OBEYED = 0.2  # of the images more than unsteered
-LEAST_CLOSER = 0.02  # of CLIP-I, whose whole range between twins and strangers is some tenths
 
 
 def found(inputs: AuditInputs) -> Found:

@@ -13,7 +13,7 @@ import numpy as np
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.config.schema import AttributeConfig
-from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.base import NOT_NAMED, AuditInputs
 from icm_pipeline.evaluation.claims.readings import CROSS, SELF, Readings, Recorded, probe_readings, share_right
 from icm_pipeline.generation.jobs import audited_steps, fill_templates
 from icm_pipeline.generation.named import NamedPrompt, named_prompts
@@ -25,7 +25,6 @@ from icm_pipeline.results.verdicts import Finding, Found, Table
 LEAST = 0.05  # of the way from chance to no error: a smaller difference is what another sample of layers could give
 LEAST_APART = 0.1  # above chance; the paper finds 0.06 to 0.39
 ENOUGH = 40  # images that a control needs
-NOT_NAMED = "attribute.named does not say how a prompt names an option."
 NO_CROSS = "the model records no self-attention and cross-attention layers to compare."
 CONTROLS = {
     "option_named": "an option that the prompt names", "occupation": "an occupation that the prompt names",

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from icm_pipeline.arrays import Ints
-from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.base import LEAST_FALL, AuditInputs
 from icm_pipeline.evaluation.claims.pushed import prompts_of, shown_of, steered_twins, strata_of, wanted_of
 from icm_pipeline.evaluation.pairs import are_same
 from icm_pipeline.images.table import ImageRow
@@ -16,7 +16,6 @@ from icm_pipeline.metrics.prevalence import confusion_rates, corrected_discrepan
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
 LEAST_RECALL = 0.9  # a judge who misses more of an option moves FD by more than the claims of an audit are about
-LEAST_FALL = 0.1  # of FD, which is 0.71 where all images show one of two options
 LEAST_KAPPA = 0.6  # "substantial" (Landis and Koch, 1977)
 SAME = "the labeler is the judge, so there is no second opinion."
 
