@@ -96,6 +96,17 @@ def test_what_is_only_told_of_prompts_seen_before_is_told_of_no_new_prompt(audit
     assert learnt["separability.selective"] != "supported"
 
 
+def test_luck_reaches_further_where_images_of_a_prompt_are_alike(audit: Callable[..., AuditInputs]) -> None:
+    found = planted(0, {"s.0": 0.0})
+    labels, rng = found.prompts % 2, np.random.default_rng(0)
+    source = Planted(labels, {}, rng)
+    source._values["s.0"] = torch.from_numpy(rng.standard_normal((1, 40, WIDTH))[:, found.prompts]).float()
+    alike = replace(found, labels=labels, sources=[source])
+    inputs = audit(0, alike)
+    images, prompts = (separability._null_maxima(inputs, alike, each) for each in (alike.images, alike.prompts))
+    assert prompts.std() > 1.5 * images.std()
+
+
 def test_a_kind_that_tells_more_leads_and_one_that_tells_less_or_as_much_does_not(
     audit: Callable[..., AuditInputs],
 ) -> None:
@@ -195,3 +206,57 @@ def test_intervals_cover_how_well_such_probes_tell_images_of_other_prompts(signa
     truth = float(np.mean(truths))
     covered = np.mean([low <= truth <= high for low, high in (each.interval_95 for each in estimates)])
     assert 0.9 <= covered <= 0.995
+
+
+def rare(seed: int) -> Readings:
+    """Images of which an option is shown by eight of 240, in 40 prompts."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat([0, 1, 2, 3], [100, 80, 52, 8]))
+    signals = dict.fromkeys(LAYERS[:3], 1.0) | {"c.0": 1.0}
+    kinds = {layer: kind_of(layer) for layer in signals}
+    return Readings(labels, np.arange(240) // 6, kinds, [Planted(labels, signals, rng)])
+
+
+def test_parts_with_too_few_images_of_a_rare_option_leave_the_curve_and_not_the_claims(
+    audit: Callable[..., AuditInputs],
+) -> None:
+    found = stability.found(audit(0, rare(0)))
+    assert {*verdicts(found)} == {"stability.top_k", "stability.ranking"}
+    assert 30 not in [row[0] for row in found.tables["curve"].rows]
+
+
+def test_halves_that_cannot_be_split_leave_the_claims_out(audit: Callable[..., AuditInputs]) -> None:
+    few = rare(0)
+    labels = np.where(few.labels == 3, 0, few.labels)
+    labels[[0, 239]] = 3  # one image in each half
+    found = stability.found(audit(0, replace(few, labels=labels)))
+    assert not found.findings
+    assert "cannot be dealt" in found.left_out["stability.top_k"]
+
+
+def test_draws_of_few_images_keep_every_option_in_its_share() -> None:
+    labels = rare(0).labels
+    for seed in range(50):
+        rows = implicit.drawn_evenly(labels, 60, np.random.default_rng(seed))
+        assert len(np.unique(rows)) == 60
+        assert np.bincount(labels[rows]) == pytest.approx([25, 20, 13, 2], abs=1)
+
+
+@pytest.mark.parametrize("num", [100, 400])
+def test_both_sides_of_a_lead_have_equally_many_images(
+    audit: Callable[..., AuditInputs], monkeypatch: pytest.MonkeyPatch, num: int
+) -> None:
+    signals = {"s.0": 1.0, "c.0": 1.0}
+    monkeypatch.setattr(implicit, "_controls", lambda *parts: {"option_named": planted(1, signals, num=num)})
+    found = implicit.found(audit(0, planted(0, signals)))
+    assert {row[-1] for row in found.tables["leads"].rows} == {min(num, NUM)}
+
+
+def test_a_control_that_cannot_be_split_is_left_out_with_the_reason(
+    audit: Callable[..., AuditInputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals = {"s.0": 1.0, "c.0": 1.0}
+    control = planted(1, signals)
+    monkeypatch.setattr(implicit, "_controls", lambda *parts: {"wording": replace(control, labels=control.prompts)})
+    found = implicit.found(audit(0, planted(0, signals)))
+    assert "cannot be dealt" in found.left_out["implicit.more_than_wording"]

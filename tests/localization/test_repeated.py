@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from icm_pipeline.arrays import Ints
+from icm_pipeline.localization.probes import Split
 from icm_pipeline.localization.repeated import (
     Problem,
     Solving,
     labels_by_group,
     projected,
     repeated_folds,
+    shuffled,
     standardised,
     told_right,
 )
@@ -92,3 +94,29 @@ def test_a_projection_is_as_wide_as_asked_and_each_layers_own() -> None:
     assert torch.equal(narrow.values, projected(pooled, 4, "mid.attn1").values)
     assert not torch.equal(narrow.values, other.values)
     assert projected(pooled, 10, "mid.attn1") is pooled
+
+
+def test_images_that_lack_an_option_of_the_labels_cannot_be_split() -> None:
+    rows = np.flatnonzero(LABELS == 0)
+    with pytest.raises(ValueError, match="cannot be dealt"):
+        repeated_folds(LABELS, np.arange(len(LABELS)), 5, 0.2, np.random.default_rng(0), rows)
+
+
+def test_an_option_that_no_training_image_shows_is_never_told() -> None:
+    labels, rng = np.repeat([0, 1, 2], 40), np.random.default_rng(0)
+    rows = torch.from_numpy(np.eye(3)[labels][None] * 5 + rng.standard_normal((1, 120, 3))).float()
+    train = np.flatnonzero((labels < 2) & (np.arange(120) % 2 == 0))
+    test = np.flatnonzero(np.arange(120) % 2)
+    right = told_right(standardised(rows), [Problem(labels, Split(train, test))], HOW)[0, 0]
+    assert np.nanmean(right[labels == 2]) == 0
+    assert np.nanmean(right[labels < 2]) > 0.9
+
+
+def test_shuffled_labels_of_groups_stay_together_and_those_of_images_do_not() -> None:
+    by_prompt, rng = PROMPTS % 2, np.random.default_rng(0)
+    whole = shuffled(by_prompt, PROMPTS, rng)
+    assert all(len(np.unique(whole[prompt == PROMPTS])) == 1 for prompt in range(20))
+    assert whole.sum() == by_prompt.sum() and (whole != by_prompt).any()
+    torn = shuffled(by_prompt, np.arange(120), rng)
+    assert torn.sum() == by_prompt.sum()
+    assert any(len(np.unique(torn[prompt == PROMPTS])) == 2 for prompt in range(20))

@@ -78,3 +78,18 @@ def test_correlations_that_mean_nothing_are_refused(values: list[float], message
 
 def test_an_error_is_at_least_what_chance_alone_can_hide() -> None:
     assert estimated(1.0, np.ones(10), 20, 0.05).error == 0.05
+
+
+def test_shares_of_resamples_stay_near_what_can_be_where_images_are_not_seen() -> None:
+    values = np.array([1.0, 0, np.nan, np.nan, np.nan, 1, np.nan, 0])
+    drawn = share_of(values, drawn_again(np.arange(8) // 2, 4000, np.random.default_rng(0)))
+    assert drawn.mean() == pytest.approx(0.5, abs=0.05)
+    assert drawn.min() > -0.5 and drawn.max() < 1.5
+    assert np.isnan(share_of(np.full(4, np.nan), np.ones((1, 4)))).all()
+
+
+def test_fd_can_be_held_against_shares_of_each_prompt() -> None:
+    shown, prompts = np.eye(2)[[0, 0, 0, 1]], np.array([0, 0, 1, 1])
+    own = np.array([[1.0, 0], [0.5, 0.5]])
+    assert discrepancies(shown, prompts, own, np.ones((1, 4)))[0] == 0
+    assert discrepancies(shown, prompts, own[1], np.ones((1, 4)))[0] == pytest.approx(np.sqrt(0.5) / 2)

@@ -43,13 +43,13 @@ def repeated_folds(
     """Return splits of which about so many rows are held out, all equally often: cross-validation, dealt anew.
 
     Groups [n] stay whole, and options are as even over the folds as whole groups let them; rows: those to split, all
-    where None. Raises ValueError if no deal leaves every option among the training images.
+    where None. Raises ValueError if no deal leaves every option of the labels among the training images.
     """
     among = np.arange(len(labels)) if rows is None else rows
     num_folds = max(2, round(1 / test_share))
     splits: list[Split] = []
     for _ in range(-(-num_splits // num_folds)):
-        fold = _dealt(labels[among], groups[among], num_folds, rng)
+        fold = _dealt(labels[among], groups[among], num_folds, len(np.unique(labels)), rng)
         splits += [Split(among[fold != part], among[fold == part]) for part in range(num_folds)]
     return splits
 
@@ -69,23 +69,35 @@ def labels_by_group(labels: Ints, groups: Ints, rng: np.random.Generator) -> Int
     return dealt[members]
 
 
+def shuffled(labels: Ints, groups: Ints, rng: np.random.Generator) -> Ints:
+    """Return the labels of whole groups in another order: images of a group stay as alike as they are."""
+    order = np.argsort(groups, kind="stable")
+    blocks = np.split(labels[order], np.flatnonzero(np.diff(groups[order])) + 1)
+    dealt = np.empty_like(labels)
+    dealt[order] = np.concatenate([blocks[block] for block in rng.permutation(len(blocks))])
+    return dealt
+
+
 def told_right(pooled: Pooled, problems: Sequence[Problem], how: Solving) -> Floats32:
     """Return whether each held-out image was told right at each step [problems, T, n]; NaN where it was not held out.
 
     pooled: [n, T, d], standardised. Logits are told apart as if all options were equally frequent, as balanced accuracy
     counts them (https://arxiv.org/abs/2007.07314): else a weak probe, which says what most training images show, falls
-    below chance where whole prompts are held out, whose option the training images then show less.
+    below chance where whole prompts are held out, whose option the training images then show less. An option that no
+    training image shows is never told.
     """
     features = pooled.values.numpy()
     found = np.full((len(problems), features.shape[1], features.shape[0]), np.nan, np.float32)
     on_device = pooled.to(how.device)
     for number, problem in enumerate(problems):
-        labels = np.unique(problem.labels, return_inverse=True)[1]
+        options, counts = np.unique(problem.labels[problem.split.train], return_counts=True)
+        labels = np.searchsorted(options, problem.labels).clip(max=len(options) - 1)
         probes = fit_layer(on_device, labels, problem.split, how.C, how.max_iter, how.device, how.solver)
         logits = np.einsum("ntd,tkd->tnk", features[problem.split.test], probes.weights) + probes.bias[:, None]
-        odds = np.log(np.bincount(labels[problem.split.train]))
+        odds = np.log(counts)
         shown = logits[..., 0] > odds[1] - odds[0] if len(odds) == 2 else (logits - odds).argmax(2)
-        found[number][:, problem.split.test] = shown == labels[problem.split.test]
+        told = options[shown.astype(np.int64)]
+        found[number][:, problem.split.test] = told == problem.labels[problem.split.test]
     return found
 
 
@@ -115,7 +127,7 @@ def for_each_layer(title: str, layers: Sequence[str], device: str, ask: Callable
     give_memory_back(device)
 
 
-def _dealt(labels: Ints, groups: Ints, num_folds: int, rng: np.random.Generator) -> Ints:
+def _dealt(labels: Ints, groups: Ints, num_folds: int, num_options: int, rng: np.random.Generator) -> Ints:
     """Return the fold of each image; groups are dealt in random order, those with the same options together."""
     names, members = np.unique(groups, return_inverse=True)
     main = np.array([np.bincount(labels[members == group]).argmax() for group in range(len(names))])
@@ -125,7 +137,7 @@ def _dealt(labels: Ints, groups: Ints, num_folds: int, rng: np.random.Generator)
         fold_of = np.empty(len(names), np.int64)
         fold_of[order] = (np.arange(len(names)) + rng.integers(num_folds)) % num_folds
         fold = fold_of[members]
-        if all(len(np.unique(labels[fold != part])) == len(np.unique(labels)) for part in range(num_folds)):
+        if all(len(np.unique(labels[fold != part])) == num_options for part in range(num_folds)):
             return fold
     raise ValueError(
         f"{len(names)} prompts cannot be dealt into {num_folds} parts so that the images outside each show every "

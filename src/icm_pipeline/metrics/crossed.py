@@ -34,20 +34,28 @@ def drawn_again(strata: Ints, num_resamples: int, rng: np.random.Generator) -> F
 
 
 def share_of(values: Floats | Bools, weights: Floats) -> Floats:
-    """Return the mean of values [..., n] in each resample [..., R]; NaN do not count."""
+    """Return the mean of values [..., n] in each resample [..., R]; NaN do not count.
+
+    To first order in the weights: a resample's own sum of weights of the values that are there can be near 0 or below.
+    """
     there = np.isfinite(values)
-    filled = np.where(there, values, 0.0)
-    means: Floats = (filled @ weights.T) / (there @ weights.T)
+    count = there.sum(-1, keepdims=True, dtype=float)
+    with np.errstate(invalid="ignore"):  # of none the mean is NaN
+        mean = np.where(there, values, 0.0).sum(-1, keepdims=True) / count
+        means: Floats = mean + np.where(there, values - mean, 0.0) @ (weights - 1).T / count
     return means
 
 
 def discrepancies(shown: Floats, prompts: Ints, target: Floats, weights: Floats) -> Floats:
-    """Return FD of arms [..., n, K] in each resample [..., R]: the mean over prompts [n], as `metrics.fairness`."""
-    found = []
-    for prompt in np.unique(prompts):
+    """Return FD of arms [..., n, K] in each resample [..., R]: the mean over prompts [n], as `metrics.fairness`.
+
+    target: the shares [K], or those of each prompt [P, K].
+    """
+    found, names = [], np.unique(prompts)
+    for prompt, goal in zip(names, np.broadcast_to(target, (len(names), shown.shape[-1])), strict=True):
         rows = np.moveaxis(shown[..., prompts == prompt, :], -1, -2)  # [..., K, m]
         means = share_of(rows, weights[:, prompts == prompt])
-        found.append(np.linalg.norm(means - target[:, None], axis=-2))
+        found.append(np.linalg.norm(means - goal[:, None], axis=-2))
     mean: Floats = np.nanmean(found, axis=0)  # a prompt of which the judge saw no image does not count
     return mean
 

@@ -56,7 +56,9 @@ def balanced_means(values: Floats, labels: Ints) -> Floats:
 
     Of a share that was told right it is balanced accuracy, whose chance is 1 / options however unequal they are.
     """
-    return np.stack([np.nanmean(values[..., labels == option], axis=-1) for option in np.unique(labels)]).mean(0)
+    means = [np.nanmean(values[..., labels == option], axis=-1) for option in np.unique(labels)]
+    balanced: Floats = np.nanmean(means, axis=0)  # as a split of few images holds out none of a rare option
+    return balanced
 
 
 def pseudo_values(values: Floats, labels: Ints) -> Floats:

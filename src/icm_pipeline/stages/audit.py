@@ -4,8 +4,9 @@ import json
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 
 from icm_pipeline.config.models import OutlineConfig
@@ -19,7 +20,7 @@ from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.progress import working
 from icm_pipeline.report.audit_page import claims_table, write_audit_page, write_table
 from icm_pipeline.results.records import from_json, to_json
-from icm_pipeline.results.verdicts import Found, Verdicts, judged
+from icm_pipeline.results.verdicts import Found, Table, Verdicts, judged
 from icm_pipeline.stages.labelled import Labelled, labelled_images
 from icm_pipeline.store.artifacts import SHARDS, Artifact
 from icm_pipeline.store.caches import judged_folder
@@ -73,10 +74,27 @@ def _part(path: Path, group: str, inputs: AuditInputs) -> Found:
         kept: Found = from_json(Found, json.loads(path.read_text("utf-8")))
         return kept
     ask: Callable[[AuditInputs], Found] = import_module(f"icm_pipeline.evaluation.claims.{group}").found
-    found = ask(inputs)
+    found = with_figures(ask(inputs))
     path.parent.mkdir(exist_ok=True)
     write_json(path, to_json(found))
     return found
+
+
+def with_figures(found: Found) -> Found:
+    """Return a group's answer in which claims without a figure, as where the judge sees too little, are left out."""
+    blank = [each for each in found.findings if not is_finite([each.effect, *each.interval_95, each.p, each.null])]
+    reasons = {each.claim: f"It has no figure of {each.num} {each.of} ({each.control})." for each in blank}
+    kept = {name: [row for row in table.rows if is_finite(row)] for name, table in found.tables.items()}
+    return Found(
+        [each for each in found.findings if each.claim not in reasons],
+        {name: Table(found.tables[name].columns, rows) for name, rows in kept.items() if rows},
+        {**found.left_out, **reasons},
+    )
+
+
+def is_finite(row: Sequence[str | float]) -> bool:
+    """Say whether every number of a row is one."""
+    return all(isinstance(cell, str) or isfinite(cell) for cell in row)
 
 
 def _command(context: StageContext, group: str) -> str:

@@ -12,6 +12,10 @@ from icm_pipeline.evaluation.judging import Judging
 from icm_pipeline.images.table import ImageRow
 from icm_pipeline.store.artifacts import Artifact
 
+LEAST_FALL = 0.1  # of FD, which is 0.71 where all images show one of two options
+LEAST_CLOSER = 0.02  # of CLIP-I, whose whole range between twins and strangers is some tenths
+NOT_NAMED = "attribute.named does not say how a prompt names an option."
+
 
 @dataclass(frozen=True, eq=False)  # so that what is computed of one can be remembered
 class AuditInputs:

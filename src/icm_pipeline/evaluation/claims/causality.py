@@ -13,8 +13,9 @@ from scipy import stats
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.evaluation.claims.base import AuditInputs
-from icm_pipeline.evaluation.claims.pushed import Trials, as_fd_counts, by_arm, shown_of, stacked, trials_of
+from icm_pipeline.evaluation.claims.pushed import Trials, as_fd_counts, by_arm, shown_of, stacked, trials_of, wanted_of
 from icm_pipeline.metrics.crossed import discrepancies, drawn_again, estimated, rank_correlation, share_of
+from icm_pipeline.metrics.ranking import p_of_place
 from icm_pipeline.metrics.resampling import Estimate
 from icm_pipeline.results.effects import UNSTEERED, Pushes
 from icm_pipeline.results.scores import Scores, Selection
@@ -24,6 +25,7 @@ LEAST = 0.1  # of the images: what fewer obey more than after any other push is 
 LEAST_FD = 0.05  # the floor of FD with options drawn by batches is twice that
 LEAST_BEATEN = 0.9  # of the sets: a ranking that is not among the best tenth could be replaced by ten guesses
 LEAST_RHO = 0.5  # less than a quarter of the ranks' variance is shared below that
+HALF = "About half of all sets do more than the average one"
 SETS = ["arm", "sort", "layers", "obeyed", "fall of FD", "1 - CLIP-I"]
 LAYERS = ["layer", "kind", "accuracy", "effect", "low", "high", "selected"]
 Resampled = Callable[[Floats], tuple[Floats, Floats]]  # from weights of images [R, n] to figures [R] and [arms, R]
@@ -76,34 +78,37 @@ class _Compared:
         each = theirs.mean(1)
         reached = int((each >= ours.mean()).sum())
         control = (
-            f"{len(sets)} random sets: {each.mean():.2f} of images, {each.min():.2f} to {each.max():.2f}; selected "
-            f"{ours.mean():.2f}, reached by {reached} (rank p {(1 + reached) / (1 + len(sets)):.3f})"
+            f"{len(sets)} random sets: {each.mean():.2f} of images on average, {each.min():.2f} to {each.max():.2f}; "
+            f"these layers {ours.mean():.2f}, reached by {reached}. {HALF}"
         )
-        says = "More images obey a push at the selected layers than at random layers of the kind."
+        says = "More images obey a push at these selected layers than at the average set of layers of the kind."
         return self._finding("random_layers", says, gain, "share of images", LEAST, control, len(sets))
 
     def random_layers_fd(self, sets: list[str]) -> Finding:
         ours, theirs = self._fd(["selected"]), self._fd(sets)
         gain = self._difference(lambda weights: (-ours(weights)[0], -theirs(weights)), len(sets))
         fds = theirs(self._own)[:, 0]
-        before = discrepancies(self._counted(self._trials.before), self._trials.prompts, self._trials.target, self._own)
+        before = discrepancies(
+            self._counted(self._trials.before), self._trials.prompts, self._trials.assigned, self._own
+        )
         control = (
             f"FD {before[0]:.2f} unsteered, {fds.mean():.2f} at {len(sets)} random sets ({fds.min():.2f} to "
-            f"{fds.max():.2f}), {ours(self._own)[0, 0]:.2f} at the selected"
+            f"{fds.max():.2f}), {ours(self._own)[0, 0]:.2f} at these. {HALF}"
         )
-        says = "FD falls further by a push at the selected layers than at random layers of the kind."
+        says = "FD falls further by a push at these selected layers than at the average set of layers of the kind."
         return self._finding("random_layers_fd", says, gain, "FD", LEAST_FD, control, len(sets))
 
     def rank(self, sets: list[str]) -> Finding:
-        """Ties count as sets that are not beaten."""
+        """Ties count as sets that are not beaten. A random ranking's set has every place with the same probability."""
         ours, theirs = self._obeyed(["selected"]).mean(), self._obeyed(sets).mean(1)
         beaten = int((theirs < ours).sum())
+        p = p_of_place(beaten, len(sets))
         limits = stats.binomtest(beaten, len(sets)).proportion_ci(0.95)
         return Finding(
             "causality.rank", "The ranking's layers are among the best tenth of all sets of as many of the kind.",
             beaten / len(sets), (float(limits.low), float(limits.high)), "share of sets beaten", 0.5, LEAST_BEATEN,
-            float(stats.binomtest(beaten, len(sets), 0.5, "greater").pvalue),
-            f"{beaten} of {len(sets)} random sets are obeyed less; a random ranking beats half", len(sets), "sets",
+            p, f"{beaten} of {len(sets)} random sets are obeyed less; a random ranking beats as many or more with "
+            f"probability {p:.3f}", len(sets), "sets",
         )  # fmt: skip
 
     def local(self, sets: list[str]) -> Finding:
@@ -124,17 +129,18 @@ class _Compared:
         control = (
             f"per unit of 1 - CLIP-I {(ours - before).mean() / moved.mean():.1f} obey at the selected layers, "
             f"{(theirs - before).mean() / moved_there.mean():.1f} at random sets; 1 - CLIP-I {moved.mean():.3f} and "
-            f"{moved_there.mean():.3f}"
+            f"{moved_there.mean():.3f}. {HALF}"
         )
-        says = "The selected layers turn more images than random sets would for the same change of the picture."
+        says = "These selected layers turn more images than the average set would for the same change of the picture."
         return self._finding("local", says, gain, "share of images", LEAST, control, len(sets))
 
     def worst(self, arms: list[str]) -> Finding:
         ours, theirs = self._obeyed(["selected"])[0], self._obeyed(arms)[0]
         error = share_of(ours - theirs, self._weights)
         gain = estimated(float((ours - theirs).mean()), error, self._num, 1 / self._num)
-        says = "More images obey a push at the selected layers than at the worst of the kind."
-        control = f"the worst {len(self._trials.arms.arms[arms[0]].layers)}: {theirs.mean():.2f} of images"
+        says = "More images obey a push at these selected layers than at those that the ranking calls the worst."
+        worst = f"the worst {len(self._trials.arms.arms[arms[0]].layers)}: {theirs.mean():.2f} of images"
+        control = f"{worst}. A random ranking's best do more than its worst every other time"
         return self._finding("worst_layers", says, gain, "share of images", LEAST, control)
 
     def random_directions(self, arms: list[str]) -> Finding:
@@ -167,11 +173,11 @@ class _Compared:
         return as_fd_counts(self._settings, shown)
 
     def _fd_of(self, shown: Floats) -> float:
-        return float(discrepancies(self._counted(shown), self._trials.prompts, self._trials.target, self._own)[0])
+        return float(discrepancies(self._counted(shown), self._trials.prompts, self._trials.assigned, self._own)[0])
 
     def _fd(self, arms: list[str]) -> Callable[[Floats], Floats]:
         shown = self._counted(stacked([self._trials.after[name] for name in arms]))
-        return lambda weights: discrepancies(shown, self._trials.prompts, self._trials.target, weights)
+        return lambda weights: discrepancies(shown, self._trials.prompts, self._trials.assigned, weights)
 
     def _sets(self, count: int) -> Floats:
         return drawn_again(np.zeros(count, np.int64), self._resamples, self._rng)
@@ -197,13 +203,13 @@ class _Compared:
 def _layers(inputs: AuditInputs) -> tuple[list[list[str | float]], Floats, Floats]:
     """Return a row a layer, and of each its probes' accuracy [L] and the effect of pushing it alone [L]."""
     causal, scores = inputs.artifacts["causal"], Scores.read(inputs.artifacts["probe"]).layers
-    rows, names = by_arm(causal), list(inputs.settings.attribute.options)
+    rows = by_arm(causal)
     seen = shown_of(inputs, rows)
     selected, table = Selection.read(inputs.artifacts["select"]).layers, list[list[str | float]]()
     for arm, about in Pushes.read(causal).arms.items():
         if arm == UNSTEERED:
             continue
-        wanted = [names.index(row.option) for row in rows[arm]]
+        wanted = wanted_of(inputs.settings, rows[arm])
         change = (seen[arm] - seen[UNSTEERED])[np.arange(len(wanted)), wanted]
         change = change[np.isfinite(change)]
         effect = Estimate(float(change.mean()), float(stats.sem(change)), len(change))

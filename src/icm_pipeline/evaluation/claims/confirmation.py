@@ -1,33 +1,36 @@
-"""What steering does on prompts and seeds that chose nothing."""
+"""What steering does on prompts and seeds that neither probes nor searches had."""
 
 import numpy as np
 
-from icm_pipeline.evaluation.claims.base import AuditInputs
-from icm_pipeline.evaluation.claims.pushed import as_fd_counts, shown_of
+from icm_pipeline.config.schema import AttributeConfig
+from icm_pipeline.evaluation.claims.base import LEAST_CLOSER, LEAST_FALL, AuditInputs
+from icm_pipeline.evaluation.claims.pushed import (
+    as_fd_counts,
+    prompts_of,
+    shown_of,
+    steered_twins,
+    strata_of,
+    wanted_of,
+)
 from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, tuning_jobs
-from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.images.table import ImageRow
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.methods.tuning import budget_for
 from icm_pipeline.metrics.crossed import discrepancies, drawn_again, estimated, share_of
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.results.verdicts import Finding, Found
+from icm_pipeline.text import with_article
 
-LEAST_FALL = 0.1  # of FD, which is 0.71 where all images show one of two options
 LEAST_OBEYED = 0.2  # of the images more than unsteered
-LEAST_CLOSER = 0.02  # of CLIP-I, whose whole range between twins and strangers is some tenths
 
 
 def found(inputs: AuditInputs) -> Found:
-    settings, names = inputs.settings, list(inputs.settings.attribute.options)
-    steered = read_table(inputs.artifacts["steer"])
-    originals = {row.image_id: row for row in read_table(inputs.artifacts["originals"])}
-    twins = [originals[row.image_id] for row in steered]
+    settings, (steered, twins) = inputs.settings, steered_twins(inputs)
     seen = shown_of(inputs, {"before": twins, "after": steered})
-    prompts = np.array([row.prompt_index for row in steered])
-    wanted = np.array([names.index(row.option) if row.option else -1 for row in steered])
+    prompts, wanted = prompts_of(steered), wanted_of(settings, steered)
     rng, num = inputs.rng("confirmation"), len(steered)
-    weights = drawn_again(prompts * (1 + len(names)) + wanted + 1, inputs.size.num_resamples, rng)
+    weights = drawn_again(strata_of(settings, steered), inputs.size.num_resamples, rng)
     own, target = np.ones((1, num)), np.array(target_shares(settings))
     before, after = (as_fd_counts(settings, seen[side]) for side in ("before", "after"))
     fds, again = (
@@ -42,16 +45,17 @@ def found(inputs: AuditInputs) -> Found:
     findings = [
         _nothing_tuned(inputs),
         Finding(
-            "confirmation.fd", "FD falls on prompts and seeds that chose nothing.", fall.value, fall.interval_95, "FD",
+            "confirmation.fd", "FD falls on prompts and seeds that neither probes nor searches had.",
+            fall.value, fall.interval_95, "FD",
             0.0, LEAST_FALL, fall.p_above(0.0), f"FD {fds[0][0]:.3f} unsteered, {fds[1][0]:.3f} steered", num, "images",
         ),
         Finding(
-            "confirmation.obeyed", "More images show what they are steered to than unsteered, on those prompts.",
+            "confirmation.obeyed", "More images show what they are steered to than unsteered.",
             more.value, more.interval_95, "share of images", 0.0, LEAST_OBEYED, more.p_above(0.0),
             f"{obeyed[0].mean():.3f} unsteered, {obeyed[1].mean():.3f} steered", len(gain), "images",
         ),
         Finding(
-            "confirmation.clip_i", "A steered picture is nearer to its twin than another seed's, on those prompts.",
+            "confirmation.clip_i", "A steered picture is nearer to its twin than another seed's.",
             near.value, near.interval_95, "CLIP-I", 0.0, LEAST_CLOSER, near.p_above(0.0),
             f"CLIP-I {to_twin:.3f} to its twin, {to_stranger:.3f} between other seeds of its prompt", num, "images",
         ),
@@ -64,14 +68,26 @@ def _nothing_tuned(inputs: AuditInputs) -> Finding:
     settings, jobs = inputs.settings, evaluation_jobs(inputs.settings)
     budget = max(budget_for(len(settings.attribute.options)).num_unsteered, settings.audit.chosen.layer_images)
     chose = [*probe_jobs(settings), *tuning_jobs(settings, budget)]
-    seeds, prompts = {job.seed for job in chose}, {job.prompt for job in chose}
-    apart = float(np.mean([job.seed not in seeds and job.prompt not in prompts for job in jobs]))
-    shared = sorted({job.prompt for job in jobs} & prompts)
+    seeds, prompts = {job.seed for job in chose}, {with_article(job.prompt) for job in chose}
+    shown = [with_article(job.prompt) for job in jobs]  # "a engineer" is no other prompt than "an engineer"
+    apart = float(
+        np.mean([job.seed not in seeds and prompt not in prompts for job, prompt in zip(jobs, shown, strict=True)])
+    )
+    shared, subjects = sorted({*shown} & prompts), shared_subjects(settings.attribute)
     told = f"shared prompts: {', '.join(shared)}" if shared else f"{len(chose)} jobs of probing and tuning share none"
+    told += f"; in other templates they had {', '.join(subjects)}" if subjects else ""
     return Finding(
-        "confirmation.apart", "No image shown has a prompt or a seed that probes or tuning had.", apart, (apart, apart),
+        "confirmation.apart", "No image shown has a prompt or a seed that probes or searches had.", apart,
+        (apart, apart),
         "share of images", 0.0, 1.0, 0.0 if apart == 1 else 1.0, told, len(jobs), "images",
     )  # fmt: skip
+
+
+def shared_subjects(attribute: AttributeConfig) -> list[str]:
+    """Return the subjects of probing and tuning that an evaluation prompt names too."""
+    words = [f" {prompt} " for prompt in attribute.evaluation_prompts]
+    tried = dict.fromkeys([*attribute.probe_subjects, *attribute.trial_subjects])
+    return [subject for subject in tried if any(f" {subject} " in prompt for prompt in words)]
 
 
 def _closer(

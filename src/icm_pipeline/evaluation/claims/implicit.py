@@ -13,7 +13,7 @@ import numpy as np
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.config.schema import AttributeConfig
-from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.base import NOT_NAMED, AuditInputs
 from icm_pipeline.evaluation.claims.readings import CROSS, SELF, Readings, Recorded, probe_readings, share_right
 from icm_pipeline.generation.jobs import audited_steps, fill_templates
 from icm_pipeline.generation.named import NamedPrompt, named_prompts
@@ -25,7 +25,6 @@ from icm_pipeline.results.verdicts import Finding, Found, Table
 LEAST = 0.05  # of the way from chance to no error: a smaller difference is what another sample of layers could give
 LEAST_APART = 0.1  # above chance; the paper finds 0.06 to 0.39
 ENOUGH = 40  # images that a control needs
-NOT_NAMED = "attribute.named does not say how a prompt names an option."
 NO_CROSS = "the model records no self-attention and cross-attention layers to compare."
 CONTROLS = {
     "option_named": "an option that the prompt names", "occupation": "an occupation that the prompt names",
@@ -59,18 +58,25 @@ def found(inputs: AuditInputs) -> Found:
         left_out |= {f"implicit.more_than_{name}": NOT_NAMED for name in CONTROLS if name not in controls}
     findings, rows = list[Finding](), list[list[str | float]]()
     for name, control in controls.items():
-        if (num := len(control.labels)) < ENOUGH:
+        if (num := min(len(control.labels), len(readings.labels))) < ENOUGH:
             left_out[f"implicit.more_than_{name}"] = f"{num} images are too few; it takes {ENOUGH} (named_images)."
             continue
         more = len(readings.labels) / num  # C counts a sum over images: of fewer it would fit less closely
-        ours, theirs = (_lead(inputs, each, num, name, more) for each in (readings, control))
+        try:
+            ours, theirs = (_lead(inputs, each, num, name, more) for each in (readings, control))
+        except ValueError as error:
+            left_out[f"implicit.more_than_{name}"] = str(error)
+            continue
         findings.append(_finding(inputs, readings, name, ours, theirs))
         for what, each in (("left open", ours), (name, theirs)):
             rows += [[name, what, kind, told.value, *told.interval_95, each.num] for kind, told in each.told.items()]
     tables = {"leads": Table(COLUMNS, rows)} if rows else {}
     if named:
-        finding, tables["generic"] = _apart(inputs, readings, named)
-        findings.append(finding)
+        try:
+            finding, tables["generic"] = _apart(inputs, readings, named)
+            findings.append(finding)
+        except ValueError as error:
+            left_out[APART] = str(error)
     else:
         left_out[APART] = NOT_NAMED
     return Found(findings, tables, left_out)
@@ -93,7 +99,8 @@ def _controls(inputs: AuditInputs, readings: Readings, named: list[NamedPrompt])
         options = list(attribute.options)
         everyone = range(len(named))
         controls["option_named"] = _of_named(inputs, named, everyone, [options.index(each.option) for each in named])
-        working = [row for row in everyone if named[row].subject in attribute.trial_subjects]
+        subjects = attribute.trial_subjects or attribute.probe_subjects
+        working = [row for row in everyone if named[row].subject in subjects]
         controls["occupation"] = _of_named(inputs, named, working, numbers([named[row].subject for row in working]))
     return controls
 
@@ -108,10 +115,13 @@ def _of_named(
 
 
 def _lead(inputs: AuditInputs, readings: Readings, num: int, what: str, more: float) -> Lead:
-    """Return what both kinds tell of so many images, drawn anew for each repetition where there are more."""
+    """Return what both kinds tell of so many images, drawn anew for each repetition where there are more.
+
+    Raises ValueError where these are too few of an option.
+    """
     layers, rng = readings.layers_of(SELF, CROSS), inputs.rng(f"lead {what}")
     width = min(readings.width(layer) for layer in layers)
-    problems = _problems(inputs, readings, lambda: rng.permutation(len(readings.labels))[:num], rng)
+    problems = _problems(inputs, readings, lambda: drawn_evenly(readings.labels, num, rng), rng)
     shares = share_right(readings.told_right(inputs, f"probes beside {what}", problems, layers, width, more))
     is_self = np.array([readings.kinds[layer] == SELF for layer in layers])
     chance = 1 / len(np.unique(readings.labels))
@@ -185,6 +195,15 @@ def _problems(
         splits = repeated_folds(readings.labels, readings.prompts, 1, share, rng, draw())
         problems += [Problem(readings.labels, split) for split in splits]
     return problems
+
+
+def drawn_evenly(labels: Ints, num: int, rng: np.random.Generator) -> Ints:
+    """Return so many random rows, in which labels [n] stand in the shares that they have of all."""
+    places = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        places[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.argsort(places, kind="stable")[:num]
 
 
 def _estimates(inputs: AuditInputs, readings: Readings, values: Floats) -> list[Estimate]:

@@ -4,10 +4,10 @@ import numpy as np
 from scipy import stats
 
 from icm_pipeline.arrays import Ints
-from icm_pipeline.evaluation.claims.base import AuditInputs
-from icm_pipeline.evaluation.claims.pushed import shown_of
+from icm_pipeline.evaluation.claims.base import LEAST_FALL, AuditInputs
+from icm_pipeline.evaluation.claims.pushed import prompts_of, shown_of, steered_twins, strata_of, wanted_of
 from icm_pipeline.evaluation.pairs import are_same
-from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.images.table import ImageRow
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.metrics.agreement import agreement
 from icm_pipeline.metrics.crossed import drawn_again, estimated
@@ -16,61 +16,74 @@ from icm_pipeline.metrics.prevalence import confusion_rates, corrected_discrepan
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
 LEAST_RECALL = 0.9  # a judge who misses more of an option moves FD by more than the claims of an audit are about
-LEAST_FALL = 0.1  # of FD, which is 0.71 where all images show one of two options
 LEAST_KAPPA = 0.6  # "substantial" (Landis and Koch, 1977)
 SAME = "the labeler is the judge, so there is no second opinion."
 
 
 def found(inputs: AuditInputs) -> Found:
-    steered = read_table(inputs.artifacts["steer"])
-    originals = {row.image_id: row for row in read_table(inputs.artifacts["originals"])}
-    sides = {"before": [originals[row.image_id] for row in steered], "after": steered}
+    steered, twins = steered_twins(inputs)
+    sides = {"before": twins, "after": steered}
     findings, tables, left_out = list[Finding](), dict[str, Table](), dict[str, str]()
     if inputs.labelled:
-        findings, tables = _errors(inputs, sides)
+        truth, said = _of_labelled(inputs)
+        findings, tables["confusion"] = [_recall(inputs, truth, said)], _confusion(inputs, truth, said)
+        try:
+            findings.append(_corrected(inputs, sides, truth, said))
+        except ValueError as error:
+            left_out["judge.corrected_fd"] = str(error)
     else:
         left_out = dict.fromkeys(("judge.recall", "judge.corrected_fd"), inputs.labelled_from)
     if are_same(inputs.settings):
         left_out["judge.agreement"] = SAME
     else:
-        findings.append(_agreement(inputs, sides["after"]))
+        try:
+            findings.append(_agreement(inputs, sides["after"]))
+        except ValueError as error:
+            left_out["judge.agreement"] = str(error)
     return Found(findings, tables, left_out)
 
 
-def _errors(inputs: AuditInputs, sides: dict[str, list[ImageRow]]) -> tuple[list[Finding], dict[str, Table]]:
-    """Return how often the judge is right of the option it knows least, and how far FD falls without its errors."""
+def _of_labelled(inputs: AuditInputs) -> tuple[Ints, Ints]:
+    """Return what labelled images truly show and what the judge calls them, -1 for none."""
+    truth = wanted_of(inputs.settings, inputs.labelled)
+    return truth, hard_labels(shown_of(inputs, {"labelled": list(inputs.labelled)})["labelled"])
+
+
+def _corrected(inputs: AuditInputs, sides: dict[str, list[ImageRow]], truth: Ints, called: Ints) -> Finding:
+    """Return how far FD falls without the judge's errors; raises ValueError where these are not known."""
     names, rng = list(inputs.settings.attribute.options), inputs.rng("judge")
     target, resamples = np.array(target_shares(inputs.settings)), inputs.size.num_resamples
-    truth = np.array([names.index(row.option) for row in inputs.labelled])
-    seen = shown_of(inputs, {"labelled": list(inputs.labelled), **sides})
-    said = {name: hard_labels(shown) for name, shown in seen.items()}
-    prompts = np.array([row.prompt_index for row in sides["after"]])
-    wanted = np.array([names.index(row.option) if row.option else -1 for row in sides["after"]])
-    images = drawn_again(prompts * (1 + len(names)) + wanted + 1, resamples, rng)
+    said = {name: hard_labels(shown) for name, shown in shown_of(inputs, sides).items()}
+    prompts = prompts_of(sides["after"])
+    images = drawn_again(strata_of(inputs.settings, sides["after"]), resamples, rng)
     labelled = drawn_again(truth, resamples, rng)
-    rates = confusion_rates(truth, said["labelled"], len(names))
+    rates = confusion_rates(truth, called, len(names))
     before, after = (corrected_discrepancy(said[side], prompts, rates, target) for side in sides)
     falls = []
     for own, known in zip(images, labelled, strict=True):
-        drawn = confusion_rates(truth, said["labelled"], len(names), known)
+        drawn = confusion_rates(truth, called, len(names), known)
         again = [corrected_discrepancy(said[side], prompts, drawn, target, own) for side in sides]
         falls.append(again[0] - again[1])
     fall = estimated(before - after, np.array(falls), len(prompts))
     perfect = np.eye(len(names))
     plain = [corrected_discrepancy(said[side], prompts, perfect, target) for side in sides]
-    corrected = Finding(
+    return Finding(
         "judge.corrected_fd", "FD falls by steering also without the judge's errors.", fall.value, fall.interval_95,
         "FD", 0.0, LEAST_FALL, fall.p_above(0.0),
         f"of labels as judged {plain[0]:.3f} to {plain[1]:.3f}, corrected {before:.3f} to {after:.3f}", len(prompts),
         f"images and {len(truth)} labelled ones",
     )  # fmt: skip
-    columns = ["truly", *names, "none", "images"]
+
+
+def _confusion(inputs: AuditInputs, truth: Ints, said: Ints) -> Table:
+    """Return how many labelled images of each option the judge calls by which."""
+    names = list(inputs.settings.attribute.options)
     rows: list[list[str | float]] = [
-        [name, *(float((said["labelled"][truth == index] == call).sum()) for call in (*range(len(names)), -1)),
+        [name, *(float((said[truth == index] == call).sum()) for call in (*range(len(names)), -1)),
          float((truth == index).sum())]
         for index, name in enumerate(names)
     ]  # fmt: skip
-    return [_recall(inputs, truth, said["labelled"]), corrected], {"confusion": Table(columns, rows)}
+    return Table(["truly", *names, "none", "images"], rows)
 
 
 def _recall(inputs: AuditInputs, truth: Ints, said: Ints) -> Finding:

@@ -11,7 +11,7 @@ from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.images.table import ImageRow, read_table
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
-from icm_pipeline.metrics.similarity import mapped_cosine
+from icm_pipeline.metrics.similarity import mapped_cosine, pair_by_id
 from icm_pipeline.results.effects import Pushes, Sort, arm_of
 from icm_pipeline.store.artifacts import Artifact
 
@@ -25,7 +25,7 @@ class Trials:
     wanted: Ints
     """[n], the index of the option."""
     target: Floats
-    """[K], the shares that FD is held against."""
+    """[K], the shares of all evaluation images; quotas are exact over all, not over these."""
     arms: Pushes
     before: Floats
     """[n, K], what the judge sees unsteered."""
@@ -47,6 +47,12 @@ class Trials:
         return np.equal(hard_labels(self.before), self.wanted)
 
     @property
+    def assigned(self) -> Floats:
+        """The share of each option among what a prompt's images are pushed to [P, K]; of all obedient ones FD is 0."""
+        of = np.eye(len(self.target))[self.wanted]
+        return np.stack([of[self.prompts == prompt].mean(0) for prompt in np.unique(self.prompts)])
+
+    @property
     def strata(self) -> Ints:
         """Prompt and option of each image [n], which the design fixes."""
         return self.prompts * len(self.target) + self.wanted
@@ -60,21 +66,47 @@ def trials_of(inputs: AuditInputs) -> Trials:
     ids = [arm_of(row.image_id)[1] for row in rows[pushing[0]]]
     arms = {name: rows[name] for name in pushing}
     if "selected" not in arms:
-        steered = {row.image_id: row for row in read_table(inputs.artifacts["steer"])}
-        arms["selected"] = [steered[image_id] for image_id in ids]
-    originals = {row.image_id: row for row in read_table(inputs.artifacts["originals"])}
-    twins, names = [originals[image_id] for image_id in ids], list(settings.attribute.options)
+        arms["selected"] = rows_named(inputs.artifacts["steer"], ids)
+    twins = rows_named(inputs.artifacts["originals"], ids)
     seen = shown_of(inputs, {"": twins, **arms})
     embedded = inputs.judging.embed([*twins, *(row for own in arms.values() for row in own)])
     parts = np.split(embedded, len(arms) + 1)
     return Trials(
-        np.array([row.prompt_index for row in twins]), np.array([names.index(row.option) for row in arms["selected"]]),
+        prompts_of(twins), wanted_of(settings, arms["selected"]),
         np.array(target_shares(settings)), pushes, seen.pop(""), seen,
         {name: 1 - mapped_cosine(part, parts[0]) for name, part in zip(arms, parts[1:], strict=True)},
     )  # fmt: skip
 
 
 TRIED = ("selected", "random_layers", "worst_layers", "random_direction")
+
+
+def rows_named(artifact: Artifact, ids: Sequence[str]) -> list[ImageRow]:
+    """Return the images of these names, in their order; raises ValueError for one that there is not."""
+    rows = [row for row in read_table(artifact) if row.image_id in ids]
+    return [rows[index] for index in pair_by_id(list(ids), [row.image_id for row in rows])]
+
+
+def steered_twins(inputs: AuditInputs) -> tuple[list[ImageRow], list[ImageRow]]:
+    """Return the run's steered images and their unsteered twins."""
+    steered = read_table(inputs.artifacts["steer"])
+    return steered, rows_named(inputs.artifacts["originals"], [row.image_id for row in steered])
+
+
+def prompts_of(rows: Sequence[ImageRow]) -> Ints:
+    """Return the number of each image's prompt [n]."""
+    return np.array([row.prompt_index for row in rows])
+
+
+def wanted_of(settings: Settings, rows: Sequence[ImageRow]) -> Ints:
+    """Return the index of the option that each image was steered to [n], -1 for none."""
+    names = list(settings.attribute.options)
+    return np.array([names.index(row.option) if row.option else -1 for row in rows])
+
+
+def strata_of(settings: Settings, rows: Sequence[ImageRow]) -> Ints:
+    """Return a number for the prompt and the option of each image [n], which the design fixes."""
+    return prompts_of(rows) * (1 + len(settings.attribute.options)) + wanted_of(settings, rows) + 1
 
 
 def by_arm(artifact: Artifact) -> dict[str, list[ImageRow]]:

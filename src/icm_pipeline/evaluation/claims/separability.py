@@ -10,6 +10,7 @@ from icm_pipeline.localization.repeated import (
     for_each_layer,
     labels_by_group,
     repeated_folds,
+    shuffled,
     standardised,
     told_right,
 )
@@ -34,16 +35,17 @@ def found(inputs: AuditInputs) -> Found:
     )
     random = [Problem(labels_by_group(readings.labels, readings.prompts, rng), split) for split in torn_splits]
     by_heart = readings.told_right(inputs, "probes of random labels", random, layers)
-    null = _null_maxima(inputs, readings)
+    null, null_of_prompts = (_null_maxima(inputs, readings, groups) for groups in (readings.images, readings.prompts))
     findings = [
         _separable(inputs, readings, "ungrouped", torn, readings.images, null),
-        _separable(inputs, readings, "grouped", whole, readings.prompts, null),
+        _separable(inputs, readings, "grouped", whole, readings.prompts, null_of_prompts),
         _selective(inputs, readings, share_right(torn), share_right(by_heart)),
     ]
     columns = [
         _of_layers(inputs, readings, torn, readings.images), _of_layers(inputs, readings, whole, readings.prompts),
     ]  # fmt: skip
-    heart, limit = balanced_means(share_right(by_heart), readings.labels), float(np.quantile(null, 0.95))
+    heart = balanced_means(share_right(by_heart), readings.labels)
+    limit = max(float(np.quantile(each, 0.95)) for each in (null, null_of_prompts))
     rows: list[list[str | float]] = [
         [layer, readings.kinds[layer], *(figure for each in pair for figure in (each.value, *each.interval_95)),
          float(learnt), limit]
@@ -73,13 +75,17 @@ def _separable(
     return Finding(
         f"separability.{side}", says, estimate.value, (low, min(high, 1.0)), "balanced accuracy", limit,
         max(limit, chance + LEAST * (1 - chance)), tail_probability(estimate.value, null),
-        f"{len(null)} shufflings of the labels: in 5 % of them the best layer and step reaches {limit:.3f}",
+        f"{len(null)} shufflings of the labels of {unit}: in 5 % of them the best layer and step reaches {limit:.3f}",
         estimate.num, unit,
     )  # fmt: skip
 
 
 def _selective(inputs: AuditInputs, readings: Readings, real: Floats, by_heart: Floats) -> Finding:
-    """Return how much better the option is told than random labels by prompt, in the layer that tells it best."""
+    """Return how much better the option is told than random labels by prompt, in the layer that tells it best.
+
+    It speaks of what such a probe could do: where activations tell prompts apart, it learns these by heart whatever
+    else it tells. Only `grouped` says that it tells more.
+    """
     size, rng = inputs.size, inputs.rng("selective")
     labels, prompts = readings.labels, readings.prompts
     state = rng.bit_generator.state
@@ -89,23 +95,25 @@ def _selective(inputs: AuditInputs, readings: Readings, real: Floats, by_heart: 
         values.append(best_on_other_half(real, labels, prompts, size.num_splits, rng, taken))
     less, option, heart = clustered(np.stack(values), labels, prompts, size.num_resamples, rng)
     return Finding(
-        "separability.selective", "The probe of the best layer learns the option, not prompts by heart.", less.value,
-        less.interval_95, "balanced accuracy", 0.0, LEAST_SELECTIVE, less.p_above(0.0),
+        "separability.selective", "The best probe tells the option better than it could learn prompts by heart.",
+        less.value, less.interval_95, "balanced accuracy", 0.0, LEAST_SELECTIVE, less.p_above(0.0),
         f"random labels by prompt: told with {heart.value:.3f}, the option with {option.value:.3f}", less.num,
         "prompts",
     )  # fmt: skip
 
 
-def _null_maxima(inputs: AuditInputs, readings: Readings) -> Floats:
+def _null_maxima(inputs: AuditInputs, readings: Readings, groups: Ints) -> Floats:
     """Return the largest balanced accuracy over layers and steps for each shuffling of the labels [shuffles].
 
-    An image is held out once, where claims average several turns, so that the null is the wider of the two.
+    Groups [n], images or whole prompts, keep their labels together and are not torn: labels that images of a prompt
+    share are told by luck more widely. An image is held out once, where claims average several turns, so that the null
+    is the wider of the two.
     """
     rng, how = inputs.rng("shuffles"), solving(inputs)
-    shuffled = [rng.permutation(readings.labels) for _ in range(inputs.size.num_shuffles)]
+    null_labels = [shuffled(readings.labels, groups, rng) for _ in range(inputs.size.num_shuffles)]
     problems = [
-        [Problem(labels, split) for split in repeated_folds(labels, readings.images, NULL_FOLDS, 1 / NULL_FOLDS, rng)]
-        for labels in shuffled
+        [Problem(labels, split) for split in repeated_folds(labels, groups, NULL_FOLDS, 1 / NULL_FOLDS, rng)]
+        for labels in null_labels
     ]
 
     def ask(layer: str) -> Floats:
@@ -113,7 +121,7 @@ def _null_maxima(inputs: AuditInputs, readings: Readings) -> Floats:
         return np.array(
             [
                 balanced_means(np.nanmean(told_right(pooled, both, how), axis=0), labels).max()
-                for both, labels in zip(problems, shuffled, strict=True)
+                for both, labels in zip(problems, null_labels, strict=True)
             ]
         )
 

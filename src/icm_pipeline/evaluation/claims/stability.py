@@ -1,5 +1,6 @@
 """Would other images rank the layers alike, and how many images does that take?"""
 
+import logging
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ LEAST_TAU = 0.3  # two pairs of layers in the same order for each in the other
 PARTS = (8, 4)  # into how many the images are cut for the curve, beside halves
 PAIRS = 10  # of parts of each size: enough for a curve
 FEWEST = 30  # images of a part
+log = logging.getLogger(__name__)
 
 
 def found(inputs: AuditInputs) -> Found:
@@ -27,7 +29,11 @@ def found(inputs: AuditInputs) -> Found:
         why = f"layers.k={k} of {len(layers)} {chosen.kind} layers leaves nothing to rank."
         return Found([], {}, {"stability.top_k": why, "stability.ranking": why})
     everything = right[[list(readings.kinds).index(layer) for layer in layers]]
-    halves = _scores(inputs, readings, layers, 2, size.num_splits)
+    try:
+        halves = _scores(inputs, readings, layers, 2, size.num_splits)
+    except ValueError as error:
+        why = f"Halves of the images are too few: {error}"
+        return Found([], {}, {"stability.top_k": why, "stability.ranking": why})
     shared = np.array([overlap(pair[0], pair[1], k) for pair in halves])
     taus = np.array([tau(pair[0], pair[1]) for pair in halves])
     top, ranking = over_halvings(shared), over_halvings(taus)
@@ -61,7 +67,7 @@ def _scores(inputs: AuditInputs, readings: Readings, layers: list[str], parts: i
     """Return the scores of the layers on pairs of disjoint parts of the images, [pairs, 2, layers].
 
     In each part every image is held out once, with all images of its prompt; C, which counts a sum over images, is so
-    much larger that only the images differ.
+    much larger that only the images differ. Raises ValueError where a part has too few images of an option.
     """
     rng, share, labels = inputs.rng(f"parts {parts}"), inputs.settings.probe.test_share, readings.labels
     problems, ends = list[Problem](), [0]
@@ -118,7 +124,13 @@ def _curve(
 ) -> Table:
     """Return over the number of images: what the best k of disjoint parts share, and share with those of all images."""
     whole, num = balanced_means(share_right(right), readings.labels), len(readings.labels)
-    sizes = {parts: _scores(inputs, readings, layers, parts, PAIRS) for parts in PARTS if num // parts >= FEWEST}
+    sizes = dict[int, Floats]()
+    for parts in PARTS:
+        if num // parts >= FEWEST:
+            try:
+                sizes[parts] = _scores(inputs, readings, layers, parts, PAIRS)
+            except ValueError as error:
+                log.info("stability: no curve of %d images: %s", num // parts, error)
     rows: list[list[str | float]] = []
     for parts, pairs in {**sizes, 2: halves}.items():
         between = np.array([overlap(pair[0], pair[1], k) for pair in pairs])

@@ -1,0 +1,5 @@
+"""What tests of claims share."""
+
+from tests.evaluation.planted import planted
+
+__all__ = ["planted"]
