@@ -14,6 +14,7 @@ from icm_pipeline.report.figures.readings import (
     plot_layers,
     plot_leads,
 )
+from icm_pipeline.report.wording import FEW_IMAGES
 from icm_pipeline.results.verdicts import Claim, Found, Table, Verdicts
 
 COLUMNS = [
@@ -59,15 +60,18 @@ def write_table(path: Path, verdicts: Verdicts) -> None:
         csv.writer(file).writerows([columns, *rows])
 
 
-def write_audit_page(folder: Path, title: str, verdicts: Verdicts, found: Mapping[str, Found]) -> Path:
-    """Write the page and its figures into a folder; return the page's path."""
-    lines = [f"# {title}".replace("|", "/"), ""]
+def write_audit_page(folder: Path, title: str, about: str, verdicts: Verdicts, found: Mapping[str, Found]) -> Path:
+    """Write the page and its figures into a folder; return the page's path. about: what was audited, and how far."""
+    lines = [f"# {title}".replace("|", "/"), "", about.replace("|", "/"), ""]
     lines += [
         "| claim | effect (95 %) | counts from | control | n | p (Holm) | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [_row(claim) for claim in verdicts.claims]
     lines += [VERDICTS]
+    if any(claim.finding.num < FEW_IMAGES and "images" in claim.finding.of for claim in verdicts.claims):
+        lines += [f"Caution: an interval of fewer than {FEW_IMAGES} images finds only what these few show, and is too "
+                  "narrow where all of them agree.", ""]  # fmt: skip
     lines += [f"Not asked: `{claim}`: {why}" for claim, why in verdicts.left_out.items()]
     drawn = {"claims": ("Effects beside what would count", plot_claims(folder / "claims.png", verdicts.claims))}
     for (group, name), (heading, plot) in FIGURES.items():

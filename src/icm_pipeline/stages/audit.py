@@ -48,9 +48,19 @@ def run(context: StageContext) -> None:
     verdicts.write(context.folder)
     write_table(context.folder / "claims.csv", verdicts)
     model, attribute = settings.model.name, settings.attribute.name.replace("_", " ")
-    write_audit_page(context.folder, f"Audit of {attribute} on {model}", verdicts, found)
+    write_audit_page(context.folder, f"Audit of {attribute} on {model}", _about(settings), verdicts, found)
     counts = Counter(claim.verdict for claim in verdicts.claims)
     log.info("audit: of %d claims %s", len(findings), ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+
+
+def _about(settings: Settings) -> str:
+    """Return what was audited, and how far, in a sentence."""
+    layers, prompts = settings.layers, ", ".join(f'"{prompt}"' for prompt in settings.attribute.evaluation_prompts)
+    return (
+        f"Size {settings.audit.size}, seed {settings.seed}, alpha {settings.alpha} in {layers.rule} {layers.k} "
+        f"{layers.kind.replace('_', '-')} layers, {settings.evaluate.images_per_prompt} images each of {prompts}. "
+        f"Labeler: {settings.labeler.model}, judge: {settings.judge.model}."
+    )
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:

@@ -59,7 +59,10 @@ def found(inputs: AuditInputs) -> Found:
     findings, rows = list[Finding](), list[list[str | float]]()
     for name, control in controls.items():
         if (num := min(len(control.labels), len(readings.labels))) < ENOUGH:
-            left_out[f"implicit.more_than_{name}"] = f"{num} images are too few; it takes {ENOUGH} (named_images)."
+            left_out[f"implicit.more_than_{name}"] = (
+                f"{num} images of it are too few; it takes {ENOUGH} "
+                f"(audit.sizes.{inputs.settings.audit.size}.named_images)."
+            )
             continue
         more = len(readings.labels) / num  # C counts a sum over images: of fewer it would fit less closely
         try:
@@ -168,7 +171,12 @@ def _apart(inputs: AuditInputs, readings: Readings, named: list[NamedPrompt]) ->
         return np.concatenate([part for one, other in pairs for part in (one, other + len(readings.labels))])
 
     layers = both.layers_of()
-    more, problems = len(readings.labels) / len(draw()), _problems(inputs, both, draw, rng)
+    if (num := len(draw())) < ENOUGH:
+        raise ValueError(
+            f"{num} images show the same options on both sides, too few; it takes {ENOUGH} "
+            f"(audit.sizes.{inputs.settings.audit.size}.named_images)."
+        )
+    more, problems = len(readings.labels) / num, _problems(inputs, both, draw, rng)
     right = both.told_right(inputs, "probes of generic prompts", problems, layers, more=more)
     shares, kinds = share_right(right), list(dict.fromkeys(both.kinds.values()))
     means = [shares[[both.kinds[layer] == kind for layer in layers]].mean(0) for kind in kinds]

@@ -24,14 +24,23 @@ def plot_claims(path: Path, claims: Sequence[Claim]) -> Path:
             axis.plot([low, high], [row, row], color=color, lw=2)
             marker = "o" if -2 < scaled[2] < 4 else ">" if scaled[2] > 0 else "<"
             axis.plot(effect, row, marker, color=color, ms=6)
-            axis.text(4.15, row, f"{found.effect:.3f} {found.unit}", va="center", fontsize=6.5, color=QUIET_COLOR)
+            axis.text(4.15, row, _told(claim), va="center", fontsize=6.5, color=QUIET_COLOR)
         axis.axvline(0, color="black", lw=0.8)
         axis.axvline(1, color="black", lw=0.8, ls=":")
         names = [wrapped(claim.finding.says, 3.2, 7, most_lines=3) for claim in claims]
         axis.set_yticks(range(len(claims)), names, fontsize=7)
         axis.set(xlim=(-2.1, 4.1), ylim=(len(claims) - 0.5, -0.5))
-        axis.set_xticks([0, 1], ["if wrong", "counts"], fontsize=8)
+        axis.set_xticks([0, 1], ["if wrong ", " counts"], fontsize=8)
+        for label, side in zip(axis.get_xticklabels(), ("right", "left"), strict=True):
+            label.set_ha(side)
+        axis.set_xlabel("each row on its own scale; an arrow: further than shown", fontsize=7, color=QUIET_COLOR)
         for verdict, color in VERDICT_COLORS.items():
             axis.plot([], [], "o-", color=color, label=verdict)
         drawing.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=8)
     return path
+
+
+def _told(claim: Claim) -> str:
+    found = claim.finding
+    low, high = found.interval_95
+    return f"{found.effect:.2f} ({low:.2f} to {high:.2f})\n{found.unit}"
