@@ -11,6 +11,7 @@ from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.claims import implicit, kinds, readings, separability, stability
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.evaluation.claims.readings import Readings, share_right
+from icm_pipeline.generation.named import named_prompts
 from icm_pipeline.localization.repeated import Problem, Solving, repeated_folds, standardised, told_right
 from icm_pipeline.metrics.resampling import Estimate, clustered
 from icm_pipeline.results.verdicts import Found, verdict_of
@@ -260,3 +261,18 @@ def test_a_control_that_cannot_be_split_is_left_out_with_the_reason(
     monkeypatch.setattr(implicit, "_controls", lambda *parts: {"wording": replace(control, labels=control.prompts)})
     found = implicit.found(audit(0, planted(0, signals)))
     assert "cannot be dealt" in found.left_out["implicit.more_than_wording"]
+
+
+@pytest.mark.parametrize(
+    ("words", "subjects"), [((), "trial_subjects"), (("attribute.trial_subjects=[]",), "probe_subjects")]
+)
+def test_occupations_are_those_of_trials_and_where_none_are_given_those_of_probes(
+    settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], subjects: str
+) -> None:
+    settings = settings_with(*WORDS, *words)
+    monkeypatch.setattr(implicit, "_of_named", lambda inputs, named, rows, labels: [named[row].subject for row in rows])
+    images = np.arange(len(settings.attribute.probe_templates) * len(settings.attribute.probe_subjects))
+    found = Readings(images % 2, images, {}, [])
+    inputs = AuditInputs(settings, {}, None)  # type: ignore[arg-type]
+    told = implicit._controls(inputs, found, named_prompts(settings.attribute))["occupation"]
+    assert {*told} == {*getattr(settings.attribute, subjects)}  # type: ignore[misc]
