@@ -37,7 +37,7 @@ def run(context: StageContext) -> None:
     labelled = labelled_images(settings, context.folder / SHARDS) if "judge" in groups else Labelled([], "not asked")
     inputs = AuditInputs(settings, context.parents, Judging(settings, cache), labelled.rows, labelled.told)
     found: dict[str, Found] = {}
-    with working("audit", len(groups), "group of claims") as work:
+    with working("audit", len(groups), "group") as work:
         for group in groups:
             found[group] = _part(context.folder / PARTS / f"{group}.json", group, inputs)
             work.advance(note=group)
