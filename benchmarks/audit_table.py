@@ -1,0 +1,54 @@
+"""Print the README's table of verdicts, from the audits that experiment=audit_architectures left on disk.
+
+python benchmarks/audit_table.py [outputs] [--attribute gender]
+
+A column for each model, its newest audit: **supported**, undecided?, ~~refuted~~.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from icm_pipeline.results.verdicts import Claim, Verdicts
+from icm_pipeline.store.artifacts import Artifact, open_artifact
+from icm_pipeline.store.manifest import MANIFEST
+
+MARKS = {"supported": "**{}**", "undecided": "{}?", "refuted": "~~{}~~"}
+
+
+def newest_audits(outputs: Path, attribute: str) -> dict[str, dict[str, Claim]]:
+    """Return the claims of each model's newest audit by name."""
+    folders = (path.parent for path in (outputs / "artifacts" / "audit").glob(f"*/{MANIFEST}"))
+    opened = [artifact for folder in folders if (artifact := open_artifact(folder)) is not None]
+    newest: dict[str, Artifact] = {}
+    for artifact in sorted(opened, key=lambda artifact: artifact.manifest.created):
+        if artifact.manifest.attribute == attribute:
+            newest[artifact.manifest.model] = artifact
+    return {
+        model: {claim.finding.claim: claim for claim in Verdicts.read(artifact).claims}
+        for model, artifact in sorted(newest.items())
+    }
+
+
+def cell(claim: Claim | None) -> str:
+    """Return an effect marked by its verdict."""
+    return "" if claim is None else MARKS[claim.verdict].format(f"{claim.finding.effect:z.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("outputs", nargs="?", default="outputs", type=Path)
+    parser.add_argument("--attribute", default="gender")
+    args = parser.parse_args()
+    audits = newest_audits(args.outputs, args.attribute)
+    if not audits:
+        sys.exit(f"No audit of {args.attribute} lies in {args.outputs}: run experiment=audit_architectures.")
+    says = {name: claim.finding.says for claims in audits.values() for name, claim in claims.items()}
+    print(f"| claim | {' | '.join(f'`{model}`' for model in audits)} |")
+    print("|---" * (1 + len(audits)) + "|")
+    for name, sentence in says.items():
+        print(f"| {sentence} | {' | '.join(cell(claims.get(name)) for claims in audits.values())} |")
+
+
+if __name__ == "__main__":
+    main()
