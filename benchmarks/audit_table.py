@@ -43,7 +43,11 @@ def main() -> None:
     audits = newest_audits(args.outputs, args.attribute)
     if not audits:
         sys.exit(f"No audit of {args.attribute} lies in {args.outputs}: run experiment=audit_architectures.")
-    says = {name: claim.finding.says for claims in audits.values() for name, claim in claims.items()}
+    longest_first = sorted(audits.values(), key=len, reverse=True)  # so that rows stand as in a whole audit
+    says: dict[str, str] = {}
+    for claims in longest_first:
+        for name, claim in claims.items():
+            says.setdefault(name, claim.finding.says)
     print(f"| claim | {' | '.join(f'`{model}`' for model in audits)} |")
     print("|---" * (1 + len(audits)) + "|")
     for name, sentence in says.items():
