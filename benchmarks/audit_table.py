@@ -1,6 +1,6 @@
 """Print the README's table of verdicts, from the audits that experiment=audit_architectures left on disk.
 
-python benchmarks/audit_table.py [outputs] [--attribute gender]
+python benchmarks/audit_table.py [outputs] [--attribute gender] [--intervals]
 
 A column for each model, its newest audit: **supported**, undecided?, ~~refuted~~.
 """
@@ -30,15 +30,19 @@ def newest_audits(outputs: Path, attribute: str) -> dict[str, dict[str, Claim]]:
     }
 
 
-def cell(claim: Claim | None) -> str:
-    """Return an effect marked by its verdict."""
-    return "" if claim is None else MARKS[claim.verdict].format(f"{claim.finding.effect:z.2f}")
+def cell(claim: Claim | None, interval: bool = False) -> str:
+    """Return an effect marked by its verdict, with its 95 % interval if that is asked for."""
+    if claim is None:
+        return ""
+    told = MARKS[claim.verdict].format(f"{claim.finding.effect:z.2f}")
+    return told + (" ({:z.2f} to {:z.2f})".format(*claim.finding.interval_95) if interval else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outputs", nargs="?", default="outputs", type=Path)
     parser.add_argument("--attribute", default="gender")
+    parser.add_argument("--intervals", action="store_true")
     args = parser.parse_args()
     audits = newest_audits(args.outputs, args.attribute)
     if not audits:
@@ -51,7 +55,7 @@ def main() -> None:
     print(f"| claim | {' | '.join(f'`{model}`' for model in audits)} |")
     print("|---" * (1 + len(audits)) + "|")
     for name, sentence in says.items():
-        print(f"| {sentence} | {' | '.join(cell(claims.get(name)) for claims in audits.values())} |")
+        print(f"| {sentence} | {' | '.join(cell(claims.get(name), args.intervals) for claims in audits.values())} |")
 
 
 if __name__ == "__main__":
