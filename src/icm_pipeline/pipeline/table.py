@@ -4,6 +4,7 @@ No stage before `select` reads k, and of these only `causal` reads alpha, so tha
 activations and probes.
 """
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -56,7 +57,7 @@ PUSHING = ("alpha", *_under("method", "name", "params", "direction", "alpha_unit
                             "norm_preserving"), "attribute.options")  # fmt: skip
 NAMED = _under("attribute", "named", "probe_templates", "probe_subjects", "trial_subjects")
 AUDITED = ("named", "causal", "push", "audit")
-LEARNT = ("activations", "generate", "label")
+LEARNT = (ACTIVATIONS, "generate", "label")
 NEEDED_BY_CLAIMS = {
     "separability": LEARNT, "kinds": LEARNT, "implicit": (*LEARNT, "named"), "stability": LEARNT,
     "causality": ("probe", "select", "originals", "steer", "causal", "push"),
@@ -79,6 +80,11 @@ def _recording(settings: Settings) -> tuple[str, ...]:
 
 def _activations(settings: Settings) -> str:
     return "generate" if settings.generate.record else "extract"
+
+
+def _made(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
+    """Return stages once each, with the one that holds pooled activations in the place of `activations`."""
+    return tuple(dict.fromkeys(_activations(settings) if name == ACTIVATIONS else name for name in names))
 
 
 def _preprocessed(settings: Settings, *judges: str) -> tuple[str, ...]:
@@ -130,25 +136,14 @@ def is_ranked_by_effect(settings: Settings) -> bool:
     return settings.layers.rule == "causal"
 
 
-def audited_claims(settings: Settings) -> tuple[str, ...]:
-    """Return the groups of claims that an audit checks."""
-    return settings.audit.asked
-
-
 def _audit_needs(settings: Settings) -> tuple[str, ...]:
-    activations = _activations(settings)
-    stages = (
-        activations if stage == "activations" else stage
-        for claims in audited_claims(settings)
-        for stage in NEEDED_BY_CLAIMS[claims]
-        if stage != "named" or settings.attribute.named
-    )
-    return tuple(dict.fromkeys(stages))
+    stages = [stage for claims in settings.audit.asked for stage in NEEDED_BY_CLAIMS[claims]]
+    return _made(settings, [stage for stage in stages if stage != "named" or settings.attribute.named])
 
 
 def _audit_asks(settings: Settings) -> tuple[str, ...]:
     """Return the judges that the claims ask: none, where all read activations alone."""
-    claims = audited_claims(settings)
+    claims = settings.audit.asked
     judge = ("judge",) if any("originals" in NEEDED_BY_CLAIMS[name] for name in claims) else ()
     return (*judge, "labeler") if "judge" in claims else judge
 
@@ -172,9 +167,7 @@ def _fit(settings: Settings) -> Fit:
 
 def _fit_needs(settings: Settings) -> tuple[str, ...]:
     """Return the stages that the method learns from."""
-    return tuple(
-        dict.fromkeys(_activations(settings) if name == ACTIVATIONS else name for name in _fit(settings).needs)
-    )
+    return _made(settings, _fit(settings).needs)
 
 
 def _reads_maps(settings: Settings) -> bool:

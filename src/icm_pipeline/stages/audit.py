@@ -15,7 +15,6 @@ from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.evaluation.judging import Judging
 from icm_pipeline.evaluation.row_cache import RowCache
 from icm_pipeline.pipeline.stage import StageContext
-from icm_pipeline.pipeline.table import audited_claims
 from icm_pipeline.pipeline.workload import Workload
 from icm_pipeline.progress import working
 from icm_pipeline.report.audit_page import claims_table, write_audit_page, write_table
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def run(context: StageContext) -> None:
-    settings, groups = context.settings, audited_claims(context.settings)
+    settings, groups = context.settings, context.settings.audit.asked
     cache = RowCache(judged_folder(context.folder), context.folder)
     labelled = labelled_images(settings, context.folder / SHARDS) if "judge" in groups else Labelled([], "not asked")
     inputs = AuditInputs(settings, context.parents, Judging(settings, cache), labelled.rows, labelled.told)
