@@ -109,3 +109,23 @@ def test_trials_that_are_all_evaluated_name_the_subjects_that_made_them(
     )  # fmt: skip
     with pytest.raises(ValueError, match=rf"Every prompt of attribute\.{name} is evaluated"):
         tuning_jobs(found, 4)
+
+
+def test_trials_leave_out_the_subjects_that_are_evaluated_in_whatever_template(
+    settings_with: Callable[..., Settings],
+) -> None:
+    found = settings_with(
+        "attribute.probe_templates=['a face of a {}','a photo of a {}']",
+        "attribute.trial_subjects=[engineer,judge]", "attribute.evaluation_prompts=[a face of an engineer]",
+    )  # fmt: skip
+    assert {job.prompt for job in tuning_jobs(found, 8)} == {"a face of a judge", "a photo of a judge"}
+
+
+def test_trials_of_subjects_that_are_all_evaluated_leave_out_those_words_with_either_article(
+    settings_with: Callable[..., Settings],
+) -> None:
+    found = settings_with(
+        "attribute.probe_templates=['a face of a {}','a photo of a {}']",
+        "attribute.trial_subjects=[engineer]", "attribute.evaluation_prompts=[a face of an engineer]",
+    )  # fmt: skip
+    assert {job.prompt for job in tuning_jobs(found, 8)} == {"a photo of a engineer"}

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icm_pipeline.config.schema import LARGEST_SEED, Settings
+from icm_pipeline.config.schema import LARGEST_SEED, AttributeConfig, Settings
+from icm_pipeline.text import with_article
 
 SEEDS_PER_STREAM = 1_000_000
 
@@ -56,9 +57,25 @@ def probe_jobs(settings: Settings) -> list[Job]:
 
 
 def trial_prompts(settings: Settings) -> list[str]:
-    """Return the prompts that alpha=auto is tried on, before those that are evaluated are left out."""
+    """Return the prompts that searches try, before those that are evaluated are left out."""
     attribute = settings.attribute
     return fill_templates(attribute.probe_templates, getattr(attribute, _subjects_of_trials(settings)))
+
+
+def tuning_prompts(settings: Settings) -> list[str]:
+    """Return the prompts that searches try: of no subject that is evaluated, or of none in the same words."""
+    attribute = settings.attribute
+    shown, evaluated = {with_article(prompt) for prompt in attribute.evaluation_prompts}, evaluated_subjects(attribute)
+    others = [subject for subject in getattr(attribute, _subjects_of_trials(settings)) if subject not in evaluated]
+    prompts = fill_templates(attribute.probe_templates, others) or trial_prompts(settings)
+    return [prompt for prompt in prompts if with_article(prompt) not in shown]
+
+
+def evaluated_subjects(attribute: AttributeConfig) -> list[str]:
+    """Return the subjects of probing and tuning that an evaluation prompt names too."""
+    words = [f" {prompt} " for prompt in attribute.evaluation_prompts]
+    tried = dict.fromkeys([*attribute.probe_subjects, *attribute.trial_subjects])
+    return [subject for subject in tried if any(f" {subject} " in prompt for prompt in words)]
 
 
 def _subjects_of_trials(settings: Settings) -> str:
@@ -67,10 +84,10 @@ def _subjects_of_trials(settings: Settings) -> str:
 
 def tuning_jobs(settings: Settings, num_images: int) -> list[Job]:
     """Return so many jobs for trials, of prompts and seeds that nothing is evaluated on; raises ValueError for none."""
-    prompts = [prompt for prompt in trial_prompts(settings) if prompt not in settings.attribute.evaluation_prompts]
+    prompts = tuning_prompts(settings)
     if not prompts:
         raise ValueError(
-            f"Every prompt of attribute.{_subjects_of_trials(settings)} is evaluated: alpha=auto needs others to try. "
+            f"Every prompt of attribute.{_subjects_of_trials(settings)} is evaluated: searches need others to try. "
             "Give other attribute.trial_subjects."
         )
     import numpy as np  # takes long

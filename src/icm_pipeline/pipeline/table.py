@@ -12,7 +12,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.models import ComputeConfig
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
-from icm_pipeline.generation.jobs import trial_prompts
+from icm_pipeline.generation.jobs import trial_prompts, tuning_prompts
 from icm_pipeline.methods.base import ACTIVATIONS, Fit
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
@@ -120,8 +120,14 @@ def _tuned(settings: Settings) -> tuple[str, ...]:
 
 def _tuning(settings: Settings) -> tuple[str, ...]:
     """Return what a search depends on; on evaluation prompts only where it has to leave some out."""
-    is_evaluated = not set(trial_prompts(settings)).isdisjoint(settings.attribute.evaluation_prompts)
-    return (*TUNING, "attribute.evaluation_prompts") if is_evaluated else TUNING
+    are_all = tuning_prompts(settings) == trial_prompts(settings)
+    return TUNING if are_all else (*TUNING, "attribute.name", "attribute.evaluation_prompts")
+
+
+def _pushing_layers(settings: Settings) -> tuple[str, ...]:
+    """Return what pushing each layer alone depends on."""
+    searched = (name for name in _tuning(settings) if name != "method.wanted_share")
+    return (*searched, *PUSHING, *_size(settings, "layer_images"))
 
 
 def _is_audited(settings: Settings, stage: str) -> bool:
@@ -199,7 +205,7 @@ STAGES: dict[str, Stage] = {
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options")),
         Stage("causal", "push each layer alone and measure what that does, on tuning prompts and seeds", kind="step",
               part_of=lambda s: s.images is None and (is_ranked_by_effect(s) or _is_audited(s, "causal")),
-              needs=lambda s: ("probe",), reads=lambda s: (*_tuning(s), *PUSHING, *_size(s, "layer_images")),
+              needs=lambda s: ("probe",), reads=_pushing_layers,
               makes=("images",), shared=True, **JUDGED),
         Stage("select", "rank the layers and choose those to steer", kind="end",
               needs=lambda s: ("probe", "causal") if is_ranked_by_effect(s) else ("probe",),

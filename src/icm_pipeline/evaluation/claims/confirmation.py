@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from icm_pipeline.config.schema import AttributeConfig
 from icm_pipeline.evaluation.claims.base import LEAST_CLOSER, LEAST_FALL, AuditInputs
 from icm_pipeline.evaluation.claims.pushed import (
     as_fd_counts,
@@ -12,7 +11,7 @@ from icm_pipeline.evaluation.claims.pushed import (
     strata_of,
     wanted_of,
 )
-from icm_pipeline.generation.jobs import evaluation_jobs, probe_jobs, tuning_jobs
+from icm_pipeline.generation.jobs import evaluated_subjects, evaluation_jobs, probe_jobs, tuning_jobs
 from icm_pipeline.images.table import ImageRow
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.methods.tuning import budget_for
@@ -73,7 +72,8 @@ def _nothing_tuned(inputs: AuditInputs) -> Finding:
     apart = float(
         np.mean([job.seed not in seeds and prompt not in prompts for job, prompt in zip(jobs, shown, strict=True)])
     )
-    shared, subjects = sorted({*shown} & prompts), shared_subjects(settings.attribute)
+    shared, words = sorted({*shown} & prompts), [f" {prompt} " for prompt in prompts]
+    subjects = [one for one in evaluated_subjects(settings.attribute) if any(f" {one} " in prompt for prompt in words)]
     told = f"shared prompts: {', '.join(shared)}" if shared else f"{len(chose)} jobs of probing and tuning share none"
     told += f"; in other templates they had {', '.join(subjects)}" if subjects else ""
     return Finding(
@@ -81,13 +81,6 @@ def _nothing_tuned(inputs: AuditInputs) -> Finding:
         (apart, apart),
         "share of images", 0.0, 1.0, 0.0 if apart == 1 else 1.0, told, len(jobs), "images",
     )  # fmt: skip
-
-
-def shared_subjects(attribute: AttributeConfig) -> list[str]:
-    """Return the subjects of probing and tuning that an evaluation prompt names too."""
-    words = [f" {prompt} " for prompt in attribute.evaluation_prompts]
-    tried = dict.fromkeys([*attribute.probe_subjects, *attribute.trial_subjects])
-    return [subject for subject in tried if any(f" {subject} " in prompt for prompt in words)]
 
 
 def _closer(
