@@ -172,7 +172,7 @@ WITH_AUDIT = {
     "compute.batch_size": set(), "tracker.name": set(), "generate.shard_size": set(), "audit.included": set(),
 }  # fmt: skip
 OF_SIZE = {
-    "num_sets": {"push", "audit"}, "trial_images": {"push", "audit"}, "layer_images": {"causal", "audit"},
+    "num_sets": {"push", "audit"}, "images_per_set": {"push", "audit"}, "layer_images": {"causal", "audit"},
     "named_images": {"named", "audit"}, "num_steps": {"named", "audit"}, "num_resamples": {"audit"},
 }  # fmt: skip
 

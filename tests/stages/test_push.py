@@ -60,7 +60,7 @@ def given(settings_with: Compose, random_pipeline_folder: Path) -> Compose:
     fixed = (
         f"model.path={random_pipeline_folder}", f"model.num_steps={NUM_STEPS}", "model.guidance_scale=3",
         "model.scheduler=null", "evaluate.images_per_prompt=2", "method.alpha_unit=relative", "alpha=20",
-        "generate.reuse_prefix=false", "audit.sizes.full.num_sets=2", "audit.sizes.full.trial_images=4",
+        "generate.reuse_prefix=false", "audit.sizes.full.num_sets=2", "audit.sizes.full.images_per_set=2",
         "audit.other_subjects=[a photo of a dog]", "generate.shard_size=4",
     )  # fmt: skip
     return lambda *words: settings_with(*fixed, *words)
@@ -92,23 +92,26 @@ def test_arms_push_the_runs_own_images_at_other_layers_and_along_other_direction
 ) -> None:
     folder, latents = made()
     rows, pushes = read_made(folder), Pushes.read(as_artifact(folder))
-    jobs = evaluation_jobs(given())[:4]
-    steered = push.trial_options(given())
-    found = {name: torch.stack([latents[f"{name}-{job.image_id}"] for job in jobs]) for name in ("layers_000", "worst")}
-    with hooked(backbone, LAYERS[1:], Shift(vectors_named("probe"), steered, Strength(20, "relative")), len(jobs)):
+    jobs = evaluation_jobs(given())
+    steered = [row.option for row in sorted(rows, key=lambda row: arm_of(row.image_id)) if row.image_id[:5] == "worst"]
+    options = [list(given().attribute.options).index(option) for option in steered]
+    with hooked(backbone, LAYERS[1:], Shift(vectors_named("probe"), options, Strength(20, "relative")), len(jobs)):
         expected = denoise(backbone, jobs)
     assert pushes.arms["worst"].layers == pushes.arms["layers_000"].layers == LAYERS[1:]
-    for pushed in found.values():
-        torch.testing.assert_close(pushed, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        torch.stack([latents[f"worst-{job.image_id}"] for job in jobs]), expected, rtol=0, atol=1e-4
+    )
+    names = [name for name in latents if name.startswith("layers_000-")]
+    at_random, ids = torch.stack([latents[name] for name in names]), [int(arm_of(name)[1]) for name in names]
+    torch.testing.assert_close(at_random, expected[ids], rtol=0, atol=1e-4)
     own = [row for row in rows if row.image_id.startswith("direction_001-")]
-    assert [(row.prompt, row.seed, arm_of(row.image_id)[1]) for row in own] == [
-        (job.prompt, job.seed, job.image_id) for job in jobs
-    ]
+    by_id = {job.image_id: job for job in jobs}
+    twins = [by_id[arm_of(row.image_id)[1]] for row in own]
+    assert [(row.prompt, row.seed) for row in own] == [(job.prompt, job.seed) for job in twins]
     turned = torch.stack([latents[row.image_id] for row in own])
-    other = torch.stack([latents[row.image_id.replace("001", "000", 1)] for row in own])
-    assert (turned - other).abs().max() > 1e-2
-    unsteered = denoise(backbone, jobs)
-    assert min((turned - unsteered).abs().max(), (expected - unsteered).abs().max()) > 1e-2
+    unsteered = denoise(backbone, twins)
+    elsewhere = expected[[int(job.image_id) for job in twins]]
+    assert min((turned - unsteered).abs().max(), (turned - elsewhere).abs().max()) > 1e-2
 
 
 def test_options_are_those_that_the_runs_own_steering_gives(
@@ -117,9 +120,9 @@ def test_options_are_those_that_the_runs_own_steering_gives(
     (tmp_path / "steer").mkdir()
     steer.run(StageContext(given(), parents, tmp_path / "steer", models=models))
     own = {row.image_id: row.option for row in read_made(tmp_path / "steer")}
-    rows = [row for row in read_made(made()[0]) if arm_of(row.image_id)[0] == "layers_000"]
+    rows = [row for row in read_made(made()[0]) if arm_of(row.image_id)[0] in ("layers_000", "direction_001", "worst")]
     assert [row.option for row in rows] == [own[arm_of(row.image_id)[1]] for row in rows]
-    assert len(rows) == 4 < len(own)
+    assert len(rows) == 2 + 1 + len(own)
 
 
 def test_what_should_not_change_is_made_unsteered_and_steered_with_seeds_of_its_own(made: Any, given: Compose) -> None:
@@ -128,15 +131,14 @@ def test_what_should_not_change_is_made_unsteered_and_steered_with_seeds_of_its_
     for arm in ("named", "other_subjects"):
         before, after = by_arm[arm], by_arm[f"{arm}_steered"]
         assert [(row.prompt, row.seed) for row in before] == [(row.prompt, row.seed) for row in after]
-        assert [row.option for row in before] == [""] * 4
-        assert sorted(row.option for row in after) == ["man", "man", "woman", "woman"]
+        assert {row.option for row in before} == {""}
+        assert [row.option for row in after].count("man") == len(after) / 2
     named = [(" female " in row.prompt, row.option) for row in by_arm["named_steered"]]
     assert set(named) == {(True, "man"), (False, "woman")}  # each to what its prompt does not name
     assert {row.prompt for row in by_arm["other_subjects"]} == {"a photo of a dog"}
-    assert sum(" female " in row.prompt for row in by_arm["named"]) == 2
-    assert len(by_arm["other_seeds"]) == push.SEEDS * 4
-    fresh = {row.seed for arm in ("named", "other_seeds", "other_subjects") for row in by_arm[arm]}
-    assert len(fresh) == 4 + 4 + push.SEEDS * 4
+    assert sum(" female " in row.prompt for row in by_arm["named"]) == push.NAMED
+    fresh = {row.seed for arm in ("named", "other_subjects") for row in by_arm[arm]}
+    assert len(fresh) == 2 * push.NAMED + 2 * push.SUBJECTS
     assert fresh.isdisjoint(job.seed for job in (*evaluation_jobs(given()), *probe_jobs(given())))
 
 
@@ -147,12 +149,8 @@ def arms_in(rows: Any) -> list[str]:
 def test_arms_that_cannot_be_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "named_prompts", lambda attribute: [])
     assert arms_in(read_made(made("audit.other_subjects=[]")[0])) == [
-        "layers_000",
-        "worst",
-        "direction_000",
-        "direction_001",
-        "other_seeds",
-    ]
+        "layers_000", "direction_000", "direction_001", "worst",
+    ]  # fmt: skip
 
 
 def test_least_change_makes_no_images_of_prompts_that_name_an_option(made: Any, given: Compose) -> None:
@@ -162,12 +160,17 @@ def test_least_change_makes_no_images_of_prompts_that_name_an_option(made: Any, 
     assert {"named", "named_steered", "other_subjects"} < set(arms_in(quota))
     planned = [push.work(given(word), None).num_images for word in words]
     assert planned[1] - planned[0] == len(quota) - len(least) > 0
+    assert planned[1] == len(quota) + 2  # of the second set: two layers have but one other
 
 
 def test_least_change_is_held_against_the_selected_layers_with_the_same_quotas(made: Any) -> None:
-    rows = read_made(made("method.assignment=least_change")[0])
-    options = {arm: [row.option for row in rows if arm_of(row.image_id)[0] == arm] for arm in ("selected", "worst")}
-    assert options["selected"] == options["worst"] != []
+    rows, option_of = read_made(made("method.assignment=least_change")[0]), dict[str, dict[str, str]]()
+    for row in rows:
+        arm, twin = arm_of(row.image_id)
+        option_of.setdefault(arm, {})[twin] = row.option
+    assert option_of["selected"] == option_of["worst"]
+    pushed = [own.items() for arm, own in option_of.items() if arm.startswith(("layers", "direction"))]
+    assert len(pushed) == 3 and all(own <= option_of["selected"].items() for own in pushed)
 
 
 def test_random_sets_are_distinct_of_the_kind_and_never_the_selected_one() -> None:
@@ -230,7 +233,7 @@ def test_the_claims_about_pushing_are_made_from_the_embedded_models_own_images(
     settings_with: Compose, tmp_path: Path, models: ModelCache
 ) -> None:
     small = (
-        "audit.included=true", "audit.sizes.full.num_sets=2", "audit.sizes.full.trial_images=4",
+        "audit.included=true", "audit.sizes.full.num_sets=2", "audit.sizes.full.images_per_set=4",
         "audit.sizes.full.layer_images=4", "audit.sizes.full.num_resamples=20", "audit.sizes.full.named_images=2",
         "audit.claims=[causality,changes,judge,confirmation]", f"paths.outputs={tmp_path}",
     )  # fmt: skip

@@ -24,8 +24,8 @@ class AuditSizeConfig:
     """Of probe prompts that name an option."""
     num_sets: int = field(metadata=number(at_least=2))
     """Random sets of layers, and random directions, that are pushed."""
-    trial_images: int = field(metadata=COUNT)
-    """For each of them, over all evaluation prompts."""
+    images_per_set: int = field(metadata=COUNT)
+    """Of the evaluation images, for each set; other pushes have so many times as much (stages/push.py)."""
     layer_images: int = field(metadata=COUNT)
     """For each layer that is pushed alone, over all tuning prompts."""
 

@@ -252,7 +252,7 @@ STAGES: dict[str, Stage] = {
               part_of=lambda s: _is_audited(s, "push"), needs=lambda s: ("probe", "select", *_tuned(s)),
               reads=lambda s: (*EVALUATION_SET, *PUSHING, *_under("method", "target_shares", "assignment", "draw_size"),
                                *(() if is_least_change(s) else NAMED),
-                               "audit.other_subjects", *_size(s, "num_sets", "trial_images")),
+                               "audit.other_subjects", *_size(s, "num_sets", "images_per_set")),
               makes=("images",), shared=True, **DENOISING),
         Stage("audit", "check every claim against a control that could refute it", kind="result",
               part_of=lambda s: _is_audited(s, "audit"), needs=_audit_needs,

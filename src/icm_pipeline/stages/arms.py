@@ -1,4 +1,4 @@
-"""Arms of an experiment as one set of images: the same jobs again and again, pushed at other places each time."""
+"""Arms of an experiment as one set of images, pushed at another place in each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack

@@ -1,10 +1,11 @@
 """Push evaluation images at other places and along other directions, and images that pushing should leave alone.
 
-The same images as the run's own, by the same length at the same steps: at random sets of layers, at the worst, and
-along random directions at the selected ones. Beside them unsteered images of other seeds, images of prompts that name
-an option, where these are steered, and images of other subjects.
+Images as in the run's own set, by the same length at the same steps: at random sets of layers, at the worst, and along
+random directions at the selected ones. Each arm has the next few evaluation images, so that together they have all.
+Beside them images of prompts that name an option, where these are steered, and images of other subjects.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -24,11 +25,17 @@ from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import is_least_change
 from icm_pipeline.pipeline.workload import Workload
+from icm_pipeline.results.effects import Sort
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.stages.arms import Arm, make_arms, pushed_vectors, pushed_work
+from icm_pipeline.stages.rotation import rotation
 
-SEEDS = 4  # times as many unsteered images of other seeds as an arm has: shares of a prompt's images need many
+# Times as many images as a random set of layers has:
+DIRECTION = 0.5  # along a random direction: these are told from the real one by a larger lead than layers are
+WORST = 16  # at the worst layers, which are one arm; at the selected ones too, where these are pushed again
+NAMED = 8  # of prompts that name an option: fewer than a hundred cannot show that 95 of 100 keep it
+SUBJECTS = 2  # of other subjects
 
 
 def run(context: StageContext) -> None:
@@ -40,25 +47,37 @@ def run(context: StageContext) -> None:
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
-    size, own = settings.audit.chosen, is_least_change(settings)
-    other = (bool(settings.attribute.named) and not own) + bool(settings.audit.other_subjects)
-    return pushed_work(settings, len(_trials(settings)) * (own + 2 * size.num_sets + 1 + SEEDS + 2 * other))
+    size, pushes_again, most = settings.audit.chosen, is_least_change(settings), len(evaluation_jobs(settings))
+    a_set, a_direction, worst = (min(_times(settings, part), most) for part in (1, DIRECTION, WORST))
+    named, others = bool(settings.attribute.named) and not pushes_again, bool(settings.audit.other_subjects)
+    twice = _times(settings, NAMED * named + SUBJECTS * others)
+    return pushed_work(settings, size.num_sets * (a_set + a_direction) + worst * (1 + pushes_again) + 2 * twice)
 
 
 def arms_of(settings: Settings, selection: Selection, vectors: SteeringVectors) -> list[Arm]:
-    """Return all arms; the first has as many images as every other but that of other seeds."""
-    jobs, options, best = _trials(settings), trial_options(settings), vectors.of_layers(selection.layers)
-    rng, count = np.random.default_rng(settings.seed), settings.audit.chosen.num_sets
-    arms = [Arm("selected", "selected", jobs, options, best)] if is_least_change(settings) else []
-    sets, worst = random_sets(selection, count, rng), worst_layers(selection)
-    for number, layers in enumerate(sets):
-        arms.append(Arm(f"layers_{number:03d}", "random_layers", jobs, options, vectors.of_layers(layers)))
-    if worst:
-        arms.append(Arm("worst", "worst_layers", jobs, options, vectors.of_layers(worst)))
-    for number in range(count):
+    """Return all arms; those of a sort take the images one after the other, and none has an image twice."""
+    best, rng, count = vectors.of_layers(selection.layers), np.random.default_rng(settings.seed), settings.audit.chosen
+    images, whole = rotation(settings), _times(settings, WORST)
+    if is_least_change(settings):
+        images = images.stretch(0, whole)  # whatever is pushed elsewhere has to be pushed at the selected layers too
+
+    def arm(name: str, sort: Sort, pushed: SteeringVectors, size: int, number: int = 0) -> Arm:
+        own = images.stretch(number * size, size)
+        return Arm(name, sort, own.jobs, own.options, pushed)
+
+    sets, worst = random_sets(selection, count.num_sets, rng), worst_layers(selection)
+    arms = [
+        arm(f"layers_{number:03d}", "random_layers", vectors.of_layers(layers), _times(settings, 1), number)
+        for number, layers in enumerate(sets)
+    ]
+    for number in range(count.num_sets):
         turned = random_directions(best, int(rng.integers(2**31)))
-        arms.append(Arm(f"direction_{number:03d}", "random_direction", jobs, options, turned))
-    return [*arms, *_others(settings, best, len(jobs))]
+        arms.append(arm(f"direction_{number:03d}", "random_direction", turned, _times(settings, DIRECTION), number))
+    if worst:
+        arms.append(arm("worst", "worst_layers", vectors.of_layers(worst), whole))
+    if is_least_change(settings):
+        arms.append(arm("selected", "selected", best, whole))
+    return [*arms, *_others(settings, best)]
 
 
 def random_sets(selection: Selection, count: int, rng: np.random.Generator) -> list[list[str]]:
@@ -98,21 +117,13 @@ def random_directions(vectors: SteeringVectors, seed: int) -> SteeringVectors:
     return replace(vectors, directions=directions)
 
 
-def trial_options(settings: Settings) -> list[int]:
-    """Return the option of each trial image: the run's own; by quotas where that would go by what images show."""
-    method, prompts = settings.method, [job.prompt_index for job in evaluation_jobs(settings)]
-    how = "quota" if is_least_change(settings) else method.assignment
-    options = assign_options(prompts, target_shares(settings), how, method.draw_size, settings.seed)
-    return [int(option) for option in options[: len(_trials(settings))]]
+def _times(settings: Settings, times: float) -> int:
+    """Return so many times the images of a random set."""
+    return math.ceil(times * settings.audit.chosen.images_per_set)
 
 
-def _trials(settings: Settings) -> list[Job]:
-    """Return the leading part of the evaluation images, which covers the prompts evenly."""
-    return evaluation_jobs(settings)[: settings.audit.chosen.trial_images]
-
-
-def _others(settings: Settings, best: SteeringVectors, count: int) -> Iterator[Arm]:
-    """Yield the arms that say what should not change: other seeds, prompts that name an option, other subjects."""
+def _others(settings: Settings, best: SteeringVectors) -> Iterator[Arm]:
+    """Yield the arms that say what should not change: prompts that name an option, and other subjects."""
     before = 0
 
     def jobs(prompts: Sequence[str], number: int) -> list[Job]:
@@ -121,15 +132,14 @@ def _others(settings: Settings, best: SteeringVectors, count: int) -> Iterator[A
         before += number
         return made
 
-    again = jobs(settings.attribute.evaluation_prompts, SEEDS * count)
-    yield Arm("other_seeds", "other_seeds", again, shares_prefix=False)
-    subjects = settings.audit.other_subjects
+    count, subjects = _times(settings, NAMED), settings.audit.other_subjects
     if not is_least_change(settings) and (named := named_prompts(settings.attribute)[:count]):  # it leaves them alone
         made = jobs([prompt.text for prompt in named], count)
         options = other_options(settings, [named[job.prompt_index].option for job in made])
         yield Arm("named", "named", made, shares_prefix=False)
         yield Arm("named_steered", "named", made, options, best, shares_prefix=False)
     if subjects:
+        count = _times(settings, SUBJECTS)
         made = jobs(subjects[:count], count)
         options = assign_options([0] * count, target_shares(settings), "quota", 1, settings.seed).tolist()
         yield Arm("other_subjects", "other_subjects", made, shares_prefix=False)
