@@ -15,7 +15,7 @@ from icm_pipeline.images.table import ImageRow
 from icm_pipeline.report.audit_page import FIGURES
 from icm_pipeline.results.effects import Pushes
 from icm_pipeline.results.verdicts import verdict_of
-from tests.evaluation.planted import NUM_LAYERS, OPTIONS, REPETITIONS, SETS, WORDS, Compose, finding, verdicts
+from tests.evaluation.planted import NUM_LAYERS, OPTIONS, REPETITIONS, WORDS, Compose, finding, verdicts
 
 
 def shares(
@@ -35,7 +35,11 @@ def test_a_planted_lead_of_the_selected_layers_is_supported(planted: Any) -> Non
     assert min(found.values()) >= 0.9, found
 
 
-def test_selected_layers_that_are_like_any_others_are_not_supported_and_mostly_refuted(planted: Any) -> None:
+def test_selected_layers_and_directions_that_are_like_the_average_are_refuted(planted: Any) -> None:
+    """Rho of a dozen layers cannot be: its interval is two thirds of all there can be."""
+    claims = [claim for claim in PUSHED if claim not in ("causality.accuracy", "causality.rank")]
+    refuted = shares(planted, causality.found, claims, "refuted", obeyed=0.4, at_random=0.4)
+    assert min(refuted.values()) >= 0.9, refuted
     supported = shares(planted, causality.found, PUSHED, "supported", obeyed=0.4, at_random=0.4, causal=0.0)
     assert max(supported.values()) <= 0.15, supported
 
@@ -49,7 +53,7 @@ def test_layers_that_do_much_less_than_random_ones_are_refuted(planted: Any) -> 
 def test_the_tables_hold_every_arm_and_layer_and_their_figures_are_drawn(planted: Any, tmp_path: Path) -> None:
     found = causality.found(planted(0))
     sets, layers = found.tables["sets"], found.tables["layers"]
-    assert [row[1] for row in sets.rows].count("random_layers") == SETS
+    assert [row[1] for row in sets.rows].count("random_layers") == 40
     assert {"unsteered", "selected", "worst_layers", "random_direction"} <= {row[1] for row in sets.rows}
     assert len(layers.rows) == NUM_LAYERS
     assert sum(float(row[-1]) for row in layers.rows) == 3
@@ -60,7 +64,7 @@ def test_the_tables_hold_every_arm_and_layer_and_their_figures_are_drawn(planted
 def test_sets_that_there_are_not_are_told(planted: Any) -> None:
     inputs = planted(0)
     path = inputs.artifacts["push"].folder / Pushes.FILE
-    path.write_text(path.read_text().replace("random_layers", "other_seeds").replace("worst_layers", "other_seeds"))
+    path.write_text(path.read_text().replace("random_layers", "named").replace("worst_layers", "named"))
     found = causality.found(inputs)
     names = ("random_layers", "random_layers_fd", "rank", "local", "worst_layers")
     assert set(found.left_out) == {f"causality.{name}" for name in names}
@@ -81,9 +85,10 @@ def test_attributes_that_stay_are_supported_and_one_that_moves_is_refuted(plante
     assert set(given) >= {"changes.named_prompts", "changes.other_subjects"}
 
 
-@pytest.mark.parametrize(("kept", "expected"), [(0.5, "refuted"), (0.0, "refuted"), (1.0, "undecided")])
-def test_named_prompts_that_are_not_kept_are_refuted(planted: Any, kept: float, expected: str) -> None:
-    """48 images that are all kept do not yet show that 95 of 100 are."""
+@pytest.mark.parametrize(
+    ("kept", "expected"), [(0.5, "refuted"), (0.0, "refuted"), (0.97, "undecided"), (1.0, "supported")]
+)
+def test_named_prompts_that_are_kept_are_supported_and_others_refuted(planted: Any, kept: float, expected: str) -> None:
     found = changes.found(planted(2, kept=kept))
     assert verdicts(found)["changes.named_prompts"] == expected
     assert finding(found, "changes.named_prompts").effect == pytest.approx(kept, abs=0.2)

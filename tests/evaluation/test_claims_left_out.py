@@ -24,8 +24,8 @@ def blind(inputs: AuditInputs, is_unseen: Callable[[str], bool]) -> AuditInputs:
 
 
 def test_a_prompt_of_which_the_judge_sees_nothing_does_not_count_as_a_change(planted: Any) -> None:
-    first = [f"{index:06d}" for index in range(0, 96, 4)]
-    found = changes.found(blind(planted(8), lambda path: "other_seeds" in path and path[-10:-4] in first))
+    first = [f"{index:06d}" for index in range(0, 384, 4)]
+    found = changes.found(blind(planted(8), lambda path: "/steer/" in path and path[-10:-4] in first))
     assert np.isfinite(finding(found, "changes.age").effect)
 
 
@@ -33,7 +33,7 @@ def test_claims_of_which_the_judge_sees_nothing_are_left_out_and_their_rows_with
     inputs = blind(planted(9), lambda path: "/steer/" in path)
     found = changes.found(inputs)
     kept = with_figures(found)
-    assert kept.left_out["changes.age"].startswith("It has no figure of 96 images")
+    assert kept.left_out["changes.age"].startswith("It has no figure of 384 images")
     assert "changes.other_subjects" in verdicts(kept)
     names = [[row[0] for row in each.tables["drift"].rows] for each in (found, kept)]
     assert set(names[0]) - set(names[1]) == {"age", "glasses"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from icm_pipeline.arrays import Floats, Ints
-from icm_pipeline.metrics.crossed import drawn_again, estimated
 from icm_pipeline.metrics.prevalence import confusion_rates, corrected_discrepancy, corrected_shares
+from icm_pipeline.metrics.redrawn import drawn_again, estimated
 
 RATES = np.array([[0.9, 0.1], [0.25, 0.75]])
 

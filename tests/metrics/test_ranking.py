@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from icm_pipeline.metrics.ranking import best_of, over_halvings, overlap, p_of_place, tau
+from icm_pipeline.metrics.ranking import best_of, over_halvings, overlap, tau
 
 SCORES = np.array([0.9, 0.6, 0.8, 0.5])
 
@@ -46,10 +46,3 @@ def test_intervals_over_halvings_cover_what_halves_agree_on(spread: float) -> No
         low, high = over_halvings(np.array([halving(right) for _ in range(20)])).interval_95
         hits += low <= truth <= high
     assert hits / 200 >= 0.9
-
-
-def test_a_ranking_without_worth_is_called_rare_no_more_often_than_its_level() -> None:
-    """Its place among 20 others is any of 21; to beat 18 is nothing rare."""
-    p = np.array([p_of_place(beaten, 20) for beaten in range(21)])
-    assert all(np.mean(p <= level) <= level for level in (0.05, 0.1, 0.15))
-    assert p_of_place(18, 20) == pytest.approx(3 / 21)

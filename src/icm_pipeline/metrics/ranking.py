@@ -27,11 +27,6 @@ def tau(one: Floats, other: Floats) -> float:
     return found if np.isfinite(found) else 0.0
 
 
-def p_of_place(beaten: int, num: int) -> float:
-    """Return the probability that a random ranking's choice beats so many of that many others: every place is alike."""
-    return (1 + num - beaten) / (1 + num)
-
-
 def over_halvings(values: Floats) -> Estimate:
     """Return the mean of a figure over random halvings of the images [h] with its error (the delete-half jackknife).
 

@@ -7,9 +7,7 @@ from icm_pipeline.results.evaluation import Interval
 from icm_pipeline.results.records import Record
 
 UNSTEERED = "unsteered"  # the arm of stage=causal that the others are held against
-Sort = Literal[
-    "selected", "random_layers", "worst_layers", "random_direction", "named", "other_subjects", "layer"
-]
+Sort = Literal["selected", "random_layers", "worst_layers", "random_direction", "named", "other_subjects", "layer"]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from icm_pipeline.evaluation.claims.pushed import (
 from icm_pipeline.evaluation.pairs import other_attributes
 from icm_pipeline.generation.named import named_prompts
 from icm_pipeline.images.table import ImageRow
-from icm_pipeline.metrics.crossed import drawn_again, estimated, share_of
 from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.metrics.redrawn import drawn_again, estimated, share_of
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
@@ -35,7 +35,7 @@ def found(inputs: AuditInputs) -> Found:
     rows, left_out, findings = by_arm(inputs.artifacts["push"]), dict[str, str](), list[Finding]()
     tables = dict[str, Table]()
     if other_attributes(inputs.settings):
-        findings, tables["drift"] = _attributes(inputs, rows["other_seeds"])
+        findings, tables["drift"] = _attributes(inputs)
     else:
         left_out["changes.other_attributes"] = NO_OTHERS
     if inputs.settings.method.assignment == "least_change":
@@ -55,46 +55,58 @@ def found(inputs: AuditInputs) -> Found:
     return Found(findings, tables, left_out)
 
 
-def _attributes(inputs: AuditInputs, again: list[ImageRow]) -> tuple[list[Finding], Table]:
-    """Return whether each other attribute moved less than between two unsteered runs of as many images."""
+def _attributes(inputs: AuditInputs) -> tuple[list[Finding], Table]:
+    """Return whether each other attribute moved less than between unsteered images of other seeds, as many of each."""
     settings, asked = inputs.settings, other_attributes(inputs.settings)
     steered, twins = steered_twins(inputs)
-    sides = [twins[: len(again)], steered[: len(again)], again[: len(steered)]]
-    judged = [inputs.judging.label(settings.judge, "judge", side, asked) for side in sides]
-    prompts = [prompts_of(side) for side in sides]
-    rng, num, rows, findings = inputs.rng("changes"), len(sides[1]), list[list[str | float]](), list[Finding]()
-    strata = [strata_of(settings, sides[1]), prompts[2]]
-    ours, theirs = (drawn_again(stratum, inputs.size.num_resamples, rng) for stratum in strata)
-    own = np.ones((1, num)), np.ones((1, len(sides[2])))
+    before, after = (inputs.judging.label(settings.judge, "judge", side, asked) for side in (twins, steered))
+    prompts, num, rows, findings = prompts_of(steered), len(steered), list[list[str | float]](), list[Finding]()
+    weights = drawn_again(strata_of(settings, steered), inputs.size.num_resamples, inputs.rng("changes"))
     for name in asked:
-        before, after, other = (seen[name] for seen in judged)
-        moved, apart = (
-            [drift(before, prompts[0], a, after, prompts[0], a), drift(before, prompts[0], a, other, prompts[2], b)]
-            for a, b in (own, (ours, theirs))
+        (moved, apart), again = (
+            drifts(before[name], after[name], prompts, each) for each in (np.ones((1, num)), weights)
         )
-        value = float(moved[1][0] - moved[0][0])
-        change = estimated(value, apart[1] - apart[0], num)
+        value = float(apart[0] - moved[0])
+        change = estimated(value, again[1] - again[0], num)
         findings.append(Finding(
             f"changes.{name}", f"Steering changes {name.replace('_', ' ')} no more than drawing other seeds does.",
             value, change.interval_95, "total variation", -MARGIN, -MARGIN, change.p_above(-MARGIN),
-            f"{moved[1][0]:.3f} between two unsteered runs, {moved[0][0]:.3f} by steering", num, "images",
+            f"{apart[0]:.3f} between halves of unsteered images, {moved[0]:.3f} by steering", num, "images",
         ))  # fmt: skip
-        rows.append([name, float(moved[0][0]), float(moved[1][0]), value, *change.interval_95, num])
+        rows.append([name, float(moved[0]), float(apart[0]), value, *change.interval_95, num])
     return findings, Table(DRIFT, rows)
 
 
-def drift(
-    before: Floats, prompts: Ints, weights: Floats, after: Floats, other_prompts: Ints, other_weights: Floats
-) -> Floats:
-    """Return the total variation of two sets' mean probabilities [n, K] in each resample [R], mean over prompts."""
-    distances = []
-    for prompt in np.unique(prompts):
-        here, there = prompts == prompt, other_prompts == prompt
-        shares = share_of(before[here].T, weights[:, here])
-        moved = share_of(after[there].T, other_weights[:, there])
-        distances.append(np.abs(moved - shares).sum(0) / 2)
-    mean: Floats = np.nanmean(distances, axis=0)  # a prompt of which the judge saw no image does not count
-    return mean
+def drifts(before: Floats, after: Floats, prompts: Ints, weights: Floats) -> tuple[Floats, Floats]:
+    """Return how far half of a prompt's images moved and how far apart the halves were, in each resample [R].
+
+    before, after: [n, K], of the same images. Far is the total variation of mean probabilities, mean over prompts, and
+    over all halvings by the normal law of a half's mean, so that no one halving decides.
+    """
+    moved, apart = list[Floats](), list[Floats]()
+    there = np.isfinite(before).all(-1) & np.isfinite(after).all(-1)
+    for prompt in np.unique(prompts[there]):  # a prompt of which the judge saw no image does not count
+        rows = there & (prompts == prompt)
+        change, change_of_halves = _mean_and_variance(after[rows] - before[rows], weights[:, rows])
+        _, variance = _mean_and_variance(before[rows], weights[:, rows])
+        moved.append(expected_distance(change, change_of_halves).sum(0) / 2)
+        apart.append(expected_distance(np.zeros_like(change), 4 * variance).sum(0) / 2)
+    if not moved:
+        return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
+    return np.mean(moved, axis=0), np.mean(apart, axis=0)
+
+
+def _mean_and_variance(values: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Return the means of values [m, K] in each resample [K, R], and the variance of a half's mean around them."""
+    means, squares = share_of(values.T, weights), share_of((values**2).T, weights)
+    return means, np.maximum(0.0, squares - means**2) / max(1, len(values) - 1)
+
+
+def expected_distance(means: Floats, variances: Floats) -> Floats:
+    """Return the mean distance from 0 of normal numbers."""
+    errors = np.sqrt(np.maximum(variances, 1e-18))
+    distances: Floats = 2 * errors * stats.norm.pdf(means / errors) + means * (2 * stats.norm.cdf(means / errors) - 1)
+    return distances
 
 
 def _named(inputs: AuditInputs, before: list[ImageRow], after: list[ImageRow]) -> tuple[Finding | None, Table]:

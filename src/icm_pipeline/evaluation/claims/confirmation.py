@@ -15,8 +15,8 @@ from icm_pipeline.generation.jobs import evaluated_subjects, evaluation_jobs, pr
 from icm_pipeline.images.table import ImageRow
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.methods.tuning import budget_for
-from icm_pipeline.metrics.crossed import discrepancies, drawn_again, estimated, share_of
 from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.metrics.redrawn import discrepancies, drawn_again, estimated, share_of
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.results.verdicts import Finding, Found
 from icm_pipeline.text import with_article

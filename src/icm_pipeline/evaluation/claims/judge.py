@@ -10,9 +10,9 @@ from icm_pipeline.evaluation.pairs import are_same
 from icm_pipeline.images.table import ImageRow
 from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.metrics.agreement import agreement
-from icm_pipeline.metrics.crossed import drawn_again, estimated
 from icm_pipeline.metrics.outcomes import hard_labels
 from icm_pipeline.metrics.prevalence import confusion_rates, corrected_discrepancy
+from icm_pipeline.metrics.redrawn import drawn_again, estimated
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
 LEAST_RECALL = 0.9  # a judge who misses more of an option moves FD by more than the claims of an audit are about

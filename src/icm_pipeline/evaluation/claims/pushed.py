@@ -9,7 +9,6 @@ from icm_pipeline.arrays import Bools, Floats, Ints
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.images.table import ImageRow, read_table
-from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
 from icm_pipeline.metrics.similarity import mapped_cosine, pair_by_id
 from icm_pipeline.results.effects import Pushes, Sort, arm_of
@@ -18,19 +17,20 @@ from icm_pipeline.store.artifacts import Artifact
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """The same evaluation images unsteered and in every arm that pushes them."""
+    """Evaluation images unsteered and in the arms that push them; NaN where an arm does not have an image."""
 
     prompts: Ints
     """[n]."""
     wanted: Ints
     """[n], the index of the option."""
-    target: Floats
-    """[K], the shares of all evaluation images; quotas are exact over all, not over these."""
+    num_options: int
     arms: Pushes
     before: Floats
     """[n, K], what the judge sees unsteered."""
     after: dict[str, Floats]
-    """{arm: [n, K]}; `selected` is the run's own steering."""
+    """{arm: [n, K]}; `selected`, which has all images, is the run's own steering."""
+    pushed: dict[str, Bools]
+    """{arm: which images it has [n]}."""
     moved: dict[str, Floats]
     """{arm: 1 - CLIP-I [n]}."""
 
@@ -38,44 +38,50 @@ class Trials:
         """Return the arms of a sort."""
         return [name for name, arm in self.arms.arms.items() if arm.sort == sort]
 
-    def obeyed(self, arm: str) -> Bools:
-        """Return which images [n] show what they were pushed to; those that the judge could not see do not."""
-        return np.equal(hard_labels(self.after[arm]), self.wanted)
+    def obeyed(self, arm: str) -> Floats:
+        """Return which images [n] show what they were pushed to, 1 or 0; those that the judge could not see do not."""
+        obeyed: Floats = np.where(self.pushed[arm], hard_labels(self.after[arm]) == self.wanted, np.nan)
+        return obeyed
 
     @property
-    def obeyed_unsteered(self) -> Bools:
-        return np.equal(hard_labels(self.before), self.wanted)
-
-    @property
-    def assigned(self) -> Floats:
-        """The share of each option among what a prompt's images are pushed to [P, K]; of all obedient ones FD is 0."""
-        of = np.eye(len(self.target))[self.wanted]
-        return np.stack([of[self.prompts == prompt].mean(0) for prompt in np.unique(self.prompts)])
+    def obeyed_unsteered(self) -> Floats:
+        return np.equal(hard_labels(self.before), self.wanted).astype(float)
 
     @property
     def strata(self) -> Ints:
         """Prompt and option of each image [n], which the design fixes."""
-        return self.prompts * len(self.target) + self.wanted
+        return self.prompts * self.num_options + self.wanted
 
 
 def trials_of(inputs: AuditInputs) -> Trials:
     """Return the trials of an audit; where the run left images alone, the arm that pushes all is its own steering."""
     settings, push = inputs.settings, inputs.artifacts["push"]
     pushes, rows = Pushes.read(push), by_arm(push)
-    pushing = [name for name, arm in pushes.arms.items() if arm.sort in TRIED]
-    ids = [arm_of(row.image_id)[1] for row in rows[pushing[0]]]
-    arms = {name: rows[name] for name in pushing}
+    arms = {name: rows[name] for name, arm in pushes.arms.items() if arm.sort in TRIED}
+    ids = sorted({arm_of(row.image_id)[1] for own in arms.values() for row in own})
     if "selected" not in arms:
         arms["selected"] = rows_named(inputs.artifacts["steer"], ids)
-    twins = rows_named(inputs.artifacts["originals"], ids)
+    twins, numbers = rows_named(inputs.artifacts["originals"], ids), {each: number for number, each in enumerate(ids)}
+    places = {name: [numbers[arm_of(row.image_id)[1]] for row in own] for name, own in arms.items()}
     seen = shown_of(inputs, {"": twins, **arms})
-    embedded = inputs.judging.embed([*twins, *(row for own in arms.values() for row in own)])
-    parts = np.split(embedded, len(arms) + 1)
+    every = [*twins, *(row for own in arms.values() for row in own)]
+    ends = np.cumsum([len(twins), *(len(own) for own in arms.values())])[:-1]
+    unsteered, *embedded = np.split(inputs.judging.embed(every), ends)
+    moved = {name: 1 - mapped_cosine(part, unsteered[places[name]]) for name, part in zip(arms, embedded, strict=True)}
+    wanted = spread(wanted_of(settings, arms["selected"]), places["selected"], len(ids)).astype(np.int64)
     return Trials(
-        prompts_of(twins), wanted_of(settings, arms["selected"]),
-        np.array(target_shares(settings)), pushes, seen.pop(""), seen,
-        {name: 1 - mapped_cosine(part, parts[0]) for name, part in zip(arms, parts[1:], strict=True)},
+        prompts_of(twins), wanted, len(settings.attribute.options), pushes, seen.pop(""),
+        {name: spread(shown, places[name], len(ids)) for name, shown in seen.items()},
+        {name: np.isin(np.arange(len(ids)), own) for name, own in places.items()},
+        {name: spread(values, places[name], len(ids)) for name, values in moved.items()},
     )  # fmt: skip
+
+
+def spread(values: Floats | Ints, places: Sequence[int], num: int) -> Floats:
+    """Return the values of some of so many images [num, ...] at their places; NaN elsewhere."""
+    found = np.full((num, *values.shape[1:]), np.nan)
+    found[places] = values
+    return found
 
 
 TRIED = ("selected", "random_layers", "worst_layers", "random_direction")

@@ -1,10 +1,6 @@
-"""How sure a difference of arms is, when the images that they share, and the arms themselves, are drawn again.
-
-Every arm is of the same images, so an image is drawn with all its arms, and a set of layers with all its images (the
-pigeonhole bootstrap). That takes what is between both twice into account, so intervals are a little too long.
+"""How sure a figure of images is when these are drawn again within what the design fixes; correlations of layers.
 
 References:
-    The pigeonhole bootstrap, 2007. https://doi.org/10.1214/07-AOAS122
     Sample size requirements for estimating Pearson, Kendall and Spearman correlations, 2000.
     https://doi.org/10.1007/BF02294183
 """
@@ -47,15 +43,12 @@ def share_of(values: Floats | Bools, weights: Floats) -> Floats:
 
 
 def discrepancies(shown: Floats, prompts: Ints, target: Floats, weights: Floats) -> Floats:
-    """Return FD of arms [..., n, K] in each resample [..., R]: the mean over prompts [n], as `metrics.fairness`.
-
-    target: the shares [K], or those of each prompt [P, K].
-    """
-    found, names = [], np.unique(prompts)
-    for prompt, goal in zip(names, np.broadcast_to(target, (len(names), shown.shape[-1])), strict=True):
+    """Return FD of images [..., n, K] in each resample [..., R]: the mean over prompts [n], as `metrics.fairness`."""
+    found = []
+    for prompt in np.unique(prompts):
         rows = np.moveaxis(shown[..., prompts == prompt, :], -1, -2)  # [..., K, m]
         means = share_of(rows, weights[:, prompts == prompt])
-        found.append(np.linalg.norm(means - goal[:, None], axis=-2))
+        found.append(np.linalg.norm(means - target[:, None], axis=-2))
     mean: Floats = np.nanmean(found, axis=0)  # a prompt of which the judge saw no image does not count
     return mean
 
