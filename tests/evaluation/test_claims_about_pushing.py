@@ -143,3 +143,18 @@ def test_evaluation_prompts_that_probes_or_tuning_had_are_refuted(planted: Any, 
     found = confirmation._nothing_tuned(replace(planted(7), settings=settings))
     assert (found.effect, verdict_of(found, found.p)) == (0.5, "refuted")
     assert "a photo of a person" in found.control
+
+
+def test_how_far_halves_are_apart_and_moved_is_the_mean_over_halvings() -> None:
+    rng, num = np.random.default_rng(0), 60
+    before, after = rng.dirichlet([1, 1, 1], num), rng.dirichlet([2, 1, 1], num)
+    moved, apart = changes.drifts(before, after, np.zeros(num, int), np.ones((1, num)))
+
+    def far(one: Any, other: Any) -> float:
+        return float(np.abs(one.mean(0) - other.mean(0)).sum() / 2)
+
+    halves = [np.split(rng.permutation(num), 2) for _ in range(2000)]
+    assert apart[0] == pytest.approx(np.mean([far(before[one], before[other]) for one, other in halves]), rel=0.05)
+    assert moved[0] == pytest.approx(np.mean([far(before[one], after[one]) for one, _ in halves]), rel=0.05)
+    still, _ = changes.drifts(before, before, np.zeros(num, int), np.ones((1, num)))
+    assert still[0] < 1e-6
