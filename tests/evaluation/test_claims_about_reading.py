@@ -12,7 +12,8 @@ from icm_pipeline.evaluation.claims import implicit, kinds, readings, separabili
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.evaluation.claims.readings import Readings, share_right
 from icm_pipeline.generation.named import named_prompts
-from icm_pipeline.localization.repeated import Problem, Solving, repeated_folds, standardised, told_right
+from icm_pipeline.localization.many_probes import Problem, Solving
+from icm_pipeline.localization.repeated import repeated_folds, standardised, told_right
 from icm_pipeline.metrics.resampling import Estimate, clustered
 from icm_pipeline.results.verdicts import Found, verdict_of
 

@@ -430,7 +430,7 @@ def test_on_cuda_layers_of_one_shape_share_a_block_that_is_not_exceeded(monkeypa
 
     for name, stand_in in (
         ("_problem", lambda *args: None), ("_sent", lambda pooled, device: pooled), ("_fit_together", solved),
-        ("_block_size", lambda *args: 5),
+        ("block_size", lambda *args: 5),
     ):  # fmt: skip
         monkeypatch.setattr(probes, name, stand_in)
     labels, widths = np.arange(6) % 2, {"a": 3, "b": 3, "c": 3, "d": 4, "e": 3}

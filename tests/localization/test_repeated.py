@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from icm_pipeline.arrays import Ints
+from icm_pipeline.localization.many_probes import Problem, Solving
 from icm_pipeline.localization.probes import Split
 from icm_pipeline.localization.repeated import (
-    Problem,
-    Solving,
     labels_by_group,
     projected,
     repeated_folds,
@@ -120,3 +119,21 @@ def test_shuffled_labels_of_groups_stay_together_and_those_of_images_do_not() ->
     torn = shuffled(by_prompt, np.arange(120), rng)
     assert torn.sum() == by_prompt.sum()
     assert any(len(np.unique(torn[prompt == PROMPTS])) == 2 for prompt in range(20))
+
+
+@pytest.mark.parametrize("num_options", [2, 3])
+@pytest.mark.parametrize("width", [5, 150])  # fewer features than images, and more
+def test_problems_solved_together_are_told_as_scikit_learn_tells_each_alone(num_options: int, width: int) -> None:
+    """Their training sets differ in size, so that some are filled up."""
+    labels, rng = np.arange(120) % num_options, np.random.default_rng(0)
+    rows = torch.from_numpy(rng.standard_normal((2, 120, width)) + np.eye(120, width)[labels] * 1.5).float()
+    few = [np.sort(rng.permutation(120)[:num]) for num in (60, 85, 120)]
+    splits = [split for part in few for split in repeated_folds(labels, PROMPTS, 5, 0.2, rng, part)]
+    asked = [Problem(labels, split) for split in splits]
+    together, alone = (
+        told_right(standardised(rows), asked, Solving(0.1, 1000, "cpu", solver))
+        for solver in ("batched", "scikit_learn")
+    )
+    assert np.array_equal(np.isnan(together), np.isnan(alone))
+    assert (np.nan_to_num(together) != np.nan_to_num(alone)).sum() <= 1  # an image at the boundary
+    assert len({len(split.train) for split in splits}) > 3

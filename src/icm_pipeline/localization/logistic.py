@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from icm_pipeline.localization.log_loss import Loss, Task, total
+
 TOLERANCE = 1e-4  # on the distance to the minimum, as a share of ||w||
 FLOAT32_LIMIT = 200  # iterations after which float32 is taken to be too coarse
 FLOAT32_STEEPEST = 1e5  # C times the number of samples or features, beyond which its factors lose every digit
@@ -34,24 +36,27 @@ class Solution:
     converged: Tensor  # [b]
 
 
-def fit_logistic(x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None = None) -> Solution:
+def fit_logistic(
+    x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None = None, counted: Tensor | None = None
+) -> Solution:
     """Solve b problems together.
 
-    x: [b, n, d] scaled features, float32 or float64; targets: [n, k], one column of 0 and 1 for two options, else one
-    column per option; start: logits [1 or b, n, k] of a neighbouring problem. A float32 problem that is too steep for
-    float32, or does not converge, is solved in float64.
+    x: [b, n, d] scaled features, float32 or float64; targets: [n, k] or [b, n, k], one column of 0 and 1 for two
+    options, else one column per option; start: logits [1 or b, n, k] of a neighbouring problem; counted: [b, n, 1], 1
+    for samples and 0 for rows of zeros that fill a problem up, None where all count. A float32 problem that is too
+    steep for float32, or does not converge, is solved in float64.
     """
     is_coarse = x.dtype == torch.float32
     if is_coarse and C * max(x.shape[1:]) > FLOAT32_STEEPEST:
-        solution = _solve(_space(x.double()), x.double(), targets.double(), C, max_iter, start)
+        solution = _solve(x.double(), Task(targets.double(), C, max_iter, counted), start)
         w, b, f = (each.to(x.dtype) for each in (solution.weights, solution.bias, solution.logits))
         return Solution(w, b, f, solution.converged)
-    solution = _solve(_space(x), x, targets.to(x.dtype), C, max_iter, start)
+    task = Task(targets.to(x.dtype), C, max_iter, counted)
+    solution = _solve(x, task, start)
     left = ~solution.converged
     if not is_coarse or not left.any():
         return solution
-    fine = x[left].double()
-    better = _solve(_space(fine), fine, targets.double(), C, max_iter, None)
+    better = _solve(x[left].double(), task.of(left), None)
     pairs = zip(vars(solution).values(), vars(better).values(), strict=True)
     return Solution(*(old.index_put((left,), new.to(old.dtype)) for old, new in pairs))
 
@@ -61,7 +66,8 @@ def fit_on_gram(gram: Tensor, targets: Tensor, C: float, max_iter: int, start: T
 
     The weights of the solution are shares of the samples a [b, n, k]: those of the features are X' a.
     """
-    shares, bias, logits, done = _minimum(_SampleSpace(gram), gram, targets.to(gram.dtype), C, max_iter, start)
+    task = Task(targets.to(gram.dtype), C, max_iter)
+    shares, bias, logits, done = _minimum(_SampleSpace(gram), gram, task, start)
     left = ~done
     if gram.dtype == torch.float32 and left.any():
         better = fit_on_gram(gram[left].double(), targets, C, max_iter)
@@ -106,11 +112,11 @@ class _Space:
 
     def dot(self, u: Tensor, v: Tensor, f: Tensor) -> Tensor:
         """Return u' G v, [b, 1, 1]; f = logits(v)."""
-        return _total(u * v)
+        return total(u * v)
 
     def penalty(self, v: Tensor, other: Tensor, f: Tensor) -> Tensor:
         """Return the inner product of two weight vectors, [b, 1, 1]; f = logits(other)."""
-        return _total(v[:, :-1] * other[:, :-1])
+        return total(v[:, :-1] * other[:, :-1])
 
     def factor(self, curvature: Tensor) -> None:
         """Make the preconditioner for the curvature [b, n, 1] of every sample's loss."""
@@ -138,10 +144,10 @@ class _SampleSpace(_Space):
         return r
 
     def dot(self, u: Tensor, v: Tensor, f: Tensor) -> Tensor:
-        return self.penalty(u, v, f) + _total(u[:, -1:] * v[:, -1:])
+        return self.penalty(u, v, f) + total(u[:, -1:] * v[:, -1:])
 
     def penalty(self, v: Tensor, other: Tensor, f: Tensor) -> Tensor:
-        return _total(v[:, :-1] * (f - other[:, -1:]))
+        return total(v[:, :-1] * (f - other[:, -1:]))
 
     def factor(self, curvature: Tensor) -> None:
         self._root = curvature.sqrt()
@@ -168,21 +174,20 @@ def _gram(x: Tensor) -> Tensor:
     return torch.stack([torch.from_numpy(each @ each.T) for each in x.numpy()])
 
 
-def _solve(space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None) -> Solution:
-    found, bias, logits, done = _minimum(space, x, targets, C, max_iter, start)
+def _solve(x: Tensor, task: Task, start: Tensor | None) -> Solution:
+    space = _space(x)
+    found, bias, logits, done = _minimum(space, x, task, start)
     return Solution(x.mT @ found if isinstance(space, _SampleSpace) else found, bias, logits, done)
 
 
-def _minimum(
-    space: _Space, x: Tensor, targets: Tensor, C: float, max_iter: int, start: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _minimum(space: _Space, x: Tensor, task: Task, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the space's coefficients, [b, m, k], intercepts, logits and whether each problem converged, [b]."""
-    limit = max_iter if x.dtype == torch.float64 else min(max_iter, FLOAT32_LIMIT)
-    bent_at, v = _begin(space, len(x), targets, C, start)
+    limit = task.max_iter if x.dtype == torch.float64 else min(task.max_iter, FLOAT32_LIMIT)
+    bent_at, v = _begin(space, len(x), task, start)
     f = space.logits(v)
     last, far = None, torch.zeros_like(v[:, :1, :1], dtype=torch.bool)
     for _ in range(limit):
-        loss = _Loss(f, targets, C)
+        loss = Loss(f, task)
         u = torch.cat([v[:, :-1] - space.pull(loss.residual), -loss.residual.sum(1, keepdim=True)], dim=1)
         towards = _direction(space, u, last)
         done = towards.slope <= TOLERANCE**2 * space.penalty(v, v, f)
@@ -200,10 +205,11 @@ def _minimum(
     return v[:, :-1], v[:, -1:], f, done.flatten()
 
 
-def _begin(space: _Space, b: int, targets: Tensor, C: float, start: Tensor | None) -> tuple[Tensor, Tensor]:
+def _begin(space: _Space, b: int, task: Task, start: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return curvature [b, n, 1] and coefficients after a Newton step from the logits `start`, or from logits of 0."""
-    f = targets.new_zeros(b, *targets.shape) if start is None else start.to(targets.dtype).expand(b, -1, -1)
-    loss = _Loss(f, targets, C)
+    zeros = task.targets.new_zeros(b, *task.targets.shape[-2:])
+    f = zeros if start is None else start.to(zeros.dtype).expand(b, -1, -1)
+    loss = Loss(f, task)
     space.factor(loss.curvature)
     wanted = loss.residual + loss.curvature * f
     return loss.curvature, space.precondition(torch.cat([space.pull(wanted), wanted.sum(1, keepdim=True)], dim=1))
@@ -231,14 +237,14 @@ def _direction(space: _Space, u: Tensor, last: _Direction | None) -> _Direction:
     return _Direction(z, fz, slope, turn * last.step - z, turn * last.f - fz)
 
 
-def _search(space: _Space, v: Tensor, f: Tensor, along: _Direction, loss: "_Loss") -> tuple[Tensor, Tensor]:
+def _search(space: _Space, v: Tensor, f: Tensor, along: _Direction, loss: Loss) -> tuple[Tensor, Tensor]:
     """Return how far to go, [b, 1, 1], and the logits there.
 
     Newton's method on the slope along the direction, kept inside a bracket.
     """
     linear = space.penalty(v, along.step, along.f)
     square = space.penalty(along.step, along.step, along.f)
-    first = slope = linear - _total(loss.residual * along.f)
+    first = slope = linear - total(loss.residual * along.f)
     here, t = f, torch.zeros_like(linear)
     low, high = t, torch.full_like(linear, torch.inf)
     for _ in range(STEP_LIMIT):
@@ -246,50 +252,13 @@ def _search(space: _Space, v: Tensor, f: Tensor, along: _Direction, loss: "_Loss
         middle = torch.where(high.isinf(), 2 * low + 1, (low + high) / 2)
         t = torch.where((newton > low) & (newton < high), newton, middle)
         here = f + t * along.f
-        loss = _Loss(here, loss.targets, loss.C)
-        slope = linear + t * square - _total(loss.residual * along.f)
+        loss = Loss(here, loss.task)
+        slope = linear + t * square - total(loss.residual * along.f)
         if bool((slope.abs() <= 0.1 * first.abs()).all()):
             break
         low, high = torch.where(slope < 0, t, low), torch.where(slope > 0, t, high)
     return t, here
 
 
-class _Loss:
-    """C times the log loss at logits f [b, n, k], by its derivatives.
-
-    What is left of 1 beside a probability near 1 is computed by itself, never as a difference: where C is large that
-    small number is what decides.
-    """
-
-    def __init__(self, f: Tensor, targets: Tensor, C: float) -> None:
-        self.targets, self.C = targets, C
-        if f.shape[2] == 1:
-            sign = 2 * targets - 1
-            rest = torch.sigmoid(-sign * f)  # the probability of the other option
-            self.residual = C * sign * rest
-            self._spread = rest * (1 - rest)
-            mean = self._spread
-        else:
-            self._p = torch.softmax(f, dim=2)
-            others = (1 - targets) * self._p
-            rest = others.sum(2, keepdim=True)
-            self.residual = C * (targets * rest - others)
-            mean = (others * (1 - others) + targets * self._p * rest).sum(2, keepdim=True) / (f.shape[2] - 1)
-        self.curvature = C * mean.clamp_min(torch.finfo(f.dtype).tiny)
-        """Each sample's mean curvature over the options, [b, n, 1], above 0."""
-
-    def bend(self, along: Tensor) -> Tensor:
-        """Return the second derivative in a direction of the logits, [b, 1, 1]."""
-        if along.shape[2] == 1:
-            return self.C * _total(self._spread * along.square())
-        apart = along - (self.targets * along).sum(2, keepdim=True)
-        mean = (self._p * apart).sum(2, keepdim=True)
-        return self.C * (_total(self._p * apart.square()) - _total(mean.square()))
-
-
 def _has_changed(curvature: Tensor, before: Tensor) -> bool:
     return bool(((curvature - before).abs().mean(1) > RENEWAL * before.mean(1)).any())
-
-
-def _total(values: Tensor) -> Tensor:
-    return values.sum((1, 2), keepdim=True)

@@ -139,7 +139,7 @@ def fit_layers(
     waiting: list[Pooled] = []
     for pooled in read_ahead(lambda name: _sent(read(name), device), names, GPU_READERS):
         same = not waiting or waiting[0].shape == pooled.shape
-        size = _block_size(len(split.train), pooled.shape[2], device)
+        size = block_size(len(split.train), pooled.shape[2], device)
         if waiting and (not same or (len(waiting) + 1) * pooled.shape[1] > size):
             yield from _fit_together(waiting, problem, device)
             waiting = []
@@ -166,7 +166,7 @@ def _problem(labels: Ints, split: Split, C: float, max_iter: int, device: str, s
 def _fit_together(layers: Sequence[Pooled], problem: "_Problem", device: str) -> list[LayerProbes]:
     """Fit the probes of a layer block by block, or of several layers of one shape in a block."""
     _, num_steps, width = layers[0].shape
-    size = _block_size(len(problem.train), width, device)
+    size = block_size(len(problem.train), width, device)
     blocks: list[dict[str, Tensor]] = []
     start: Tensor | None = None
     for first in range(0, num_steps, size):
@@ -254,13 +254,14 @@ def _fit_scikit_learn(x: Tensor, problem: _Problem) -> tuple[Tensor, Tensor, Sol
     return mean, scale, Solution(weights, bias, torch.baddbmm(bias, x, weights), done[:, 0].bool())
 
 
-def standardise(x: Tensor) -> tuple[Tensor, Tensor]:
+def standardise(x: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Standardise samples [b, n, d] in place, as StandardScaler does; return mean and scale, [b, 1, d].
 
-    What the float32 mean lacks goes into the intercept. A feature that varies by no more than rounding is constant: its
-    scale is 1.
+    share: [b, 1, n], what each sample counts, equally much where None. What the float32 mean lacks goes into the
+    intercept. A feature that varies by no more than rounding is constant: its scale is 1.
     """
-    share = x.new_full((len(x), 1, x.shape[1]), 1 / x.shape[1])
+    if share is None:
+        share = x.new_full((len(x), 1, x.shape[1]), 1 / x.shape[1])
     mean = share @ x
     x.sub_(mean)
     scale = (share @ x.square() - (share @ x).square()).clamp_min(0).sqrt()
@@ -269,7 +270,8 @@ def standardise(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, scale
 
 
-def _block_size(num_samples: int, width: int, device: str) -> int:
+def block_size(num_samples: int, width: int, device: str) -> int:
+    """Return how many problems of so many samples and features are solved together."""
     kind = torch.device(device).type
     widest = min(num_samples, width) if kind == "cpu" else max(num_samples, width)
     return max(1, BLOCK_BYTES.get(kind, BLOCK_BYTES["cuda"]) // (4 * num_samples * widest))

@@ -1,7 +1,6 @@
 """Many probes of the same activations: on other splits, of other labels, at one width for all layers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 from zlib import crc32
 
@@ -10,31 +9,14 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.arrays import Floats32, Ints
+from icm_pipeline.localization.many_probes import Problem, Solving, fit_each
 from icm_pipeline.localization.pooled import Pooled
-from icm_pipeline.localization.probes import Split, fit_layer, give_memory_back, standardise
+from icm_pipeline.localization.probes import Split, give_memory_back, standardise
 from icm_pipeline.machine.threads import single_threaded
 from icm_pipeline.progress import working
 
 Answer = TypeVar("Answer")
 DEALS = 100  # tries until every option is among the training images
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Labels [n] to tell, and which images train and which are held out."""
-
-    labels: Ints
-    split: Split
-
-
-@dataclass(frozen=True)
-class Solving:
-    """How a probe is fitted; see `probes.fit_layer`."""
-
-    C: float
-    max_iter: int
-    device: str
-    solver: str
 
 
 def repeated_folds(
@@ -72,9 +54,12 @@ def labels_by_group(labels: Ints, groups: Ints, rng: np.random.Generator) -> Int
 def shuffled(labels: Ints, groups: Ints, rng: np.random.Generator) -> Ints:
     """Return the labels of whole groups in another order: images of a group stay as alike as they are."""
     order = np.argsort(groups, kind="stable")
-    blocks = np.split(labels[order], np.flatnonzero(np.diff(groups[order])) + 1)
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    blocks = rng.permutation(len(starts))
+    begun = np.cumsum(sizes[blocks]) - sizes[blocks]  # where each block goes
+    rows = np.repeat(starts[blocks] - begun, sizes[blocks]) + np.arange(len(labels))
     dealt = np.empty_like(labels)
-    dealt[order] = np.concatenate([blocks[block] for block in rng.permutation(len(blocks))])
+    dealt[order] = labels[order][rows]
     return dealt
 
 
@@ -86,18 +71,14 @@ def told_right(pooled: Pooled, problems: Sequence[Problem], how: Solving) -> Flo
     below chance where whole prompts are held out, whose option the training images then show less. An option that no
     training image shows is never told.
     """
-    features = pooled.values.numpy()
-    found = np.full((len(problems), features.shape[1], features.shape[0]), np.nan, np.float32)
-    on_device = pooled.to(how.device)
-    for number, problem in enumerate(problems):
-        options, counts = np.unique(problem.labels[problem.split.train], return_counts=True)
-        labels = np.searchsorted(options, problem.labels).clip(max=len(options) - 1)
-        probes = fit_layer(on_device, labels, problem.split, how.C, how.max_iter, how.device, how.solver)
-        logits = np.einsum("ntd,tkd->tnk", features[problem.split.test], probes.weights) + probes.bias[:, None]
-        odds = np.log(counts)
+    num, num_steps, _ = pooled.shape
+    found = np.full((len(problems), num_steps, num), np.nan, np.float32)
+    for fitted in fit_each(pooled, problems, how):
+        problem, odds = problems[fitted.number], np.log(fitted.counts)
+        logits = fitted.logits[:, problem.split.test]
         shown = logits[..., 0] > odds[1] - odds[0] if len(odds) == 2 else (logits - odds).argmax(2)
-        told = options[shown.astype(np.int64)]
-        found[number][:, problem.split.test] = told == problem.labels[problem.split.test]
+        told = fitted.options[shown.astype(np.int64)]
+        found[fitted.number][:, problem.split.test] = told == problem.labels[problem.split.test]
     return found
 
 
@@ -130,7 +111,9 @@ def for_each_layer(title: str, layers: Sequence[str], device: str, ask: Callable
 def _dealt(labels: Ints, groups: Ints, num_folds: int, num_options: int, rng: np.random.Generator) -> Ints:
     """Return the fold of each image; groups are dealt in random order, those with the same options together."""
     names, members = np.unique(groups, return_inverse=True)
-    main = np.array([np.bincount(labels[members == group]).argmax() for group in range(len(names))])
+    counts = np.zeros((len(names), labels.max() + 1))
+    np.add.at(counts, (members, labels), 1)
+    main = counts.argmax(1)
     for _ in range(DEALS):
         order = rng.permutation(len(names))
         order = order[np.argsort(main[order], kind="stable")]

@@ -84,19 +84,36 @@ def clustered(
     values, labels = values[:, there], labels[there]
     names, members = np.unique(groups[there], return_inverse=True)
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), num_resamples).T.astype(float)  # [G, R]
-    means = []
-    for option in np.unique(labels):
-        rows = np.flatnonzero(labels == option)
-        sums = np.zeros((len(names), len(values)))
-        np.add.at(sums, members[rows], values[:, rows].T)
-        sizes = np.bincount(members[rows], minlength=len(names))
-        drawn = sizes @ counts  # 0 where no image of the option was drawn
-        means.append(np.divide(sums.T @ counts, drawn, out=np.full((len(values), len(drawn)), np.nan), where=drawn > 0))
-    resampled = np.nanmean(means, axis=0)
+    resampled = _balanced_means_of(counts, values, labels, members)
     wider = widening * np.sqrt(len(names) / max(1, len(names) - 1))
     errors = np.maximum(np.nanstd(resampled, axis=1) * wider, 0.0)
     found = balanced_means(values, labels)
     return [Estimate(float(value), float(error), len(names)) for value, error in zip(found, errors, strict=True)]
+
+
+def resampled_means(values: Floats, labels: Ints, groups: Ints, num_resamples: int, rng: np.random.Generator) -> Floats:
+    """Return the balanced means [m, R] of values [m, n], none of them NaN, when groups of images are drawn again."""
+    names, members = np.unique(groups, return_inverse=True)
+    draws = rng.integers(len(names), size=(num_resamples, len(names)))
+    counts = np.stack([np.bincount(drawn, minlength=len(names)) for drawn in draws], axis=1)
+    return _balanced_means_of(counts, values, labels, members)
+
+
+def _balanced_means_of(counts: Floats | Ints, values: Floats, labels: Ints, members: Ints) -> Floats:
+    """Return the balanced means [m, R] of values [m, n] in which each group counts so often, [G, R].
+
+    members [n]: the group of each image. NaN where no image of any option counts.
+    """
+    means = []
+    for option in np.unique(labels):
+        rows = np.flatnonzero(labels == option)
+        sums = np.zeros((len(counts), len(values)))
+        np.add.at(sums, members[rows], values[:, rows].T)
+        sizes = np.bincount(members[rows], minlength=len(counts))
+        drawn = sizes @ counts  # 0 where no image of the option was drawn
+        means.append(np.divide(sums.T @ counts, drawn, out=np.full((len(values), len(drawn)), np.nan), where=drawn > 0))
+    balanced: Floats = np.nanmean(means, axis=0)
+    return balanced
 
 
 def best_on_other_half(

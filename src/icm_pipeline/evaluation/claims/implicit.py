@@ -18,7 +18,8 @@ from icm_pipeline.evaluation.claims.readings import CROSS, SELF, Readings, Recor
 from icm_pipeline.generation.jobs import audited_steps, fill_templates
 from icm_pipeline.generation.named import NamedPrompt, named_prompts
 from icm_pipeline.images.table import read_table
-from icm_pipeline.localization.repeated import Problem, repeated_folds
+from icm_pipeline.localization.many_probes import Problem
+from icm_pipeline.localization.repeated import repeated_folds
 from icm_pipeline.metrics.resampling import Estimate, clustered, pseudo_values
 from icm_pipeline.results.verdicts import Finding, Found, Table
 

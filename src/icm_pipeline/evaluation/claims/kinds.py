@@ -13,7 +13,8 @@ from icm_pipeline.evaluation.claims.readings import (
     of_new_prompts,
     share_right,
 )
-from icm_pipeline.localization.repeated import Problem, repeated_folds
+from icm_pipeline.localization.many_probes import Problem
+from icm_pipeline.localization.repeated import repeated_folds
 from icm_pipeline.metrics.resampling import Estimate, best_on_other_half, clustered
 from icm_pipeline.results.verdicts import Finding, Found, Table
 

@@ -13,15 +13,8 @@ from icm_pipeline.arrays import Floats, Floats32, Ints
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.generation.jobs import audited_steps
 from icm_pipeline.images.activations import read_activations, read_recording
-from icm_pipeline.localization.repeated import (
-    Problem,
-    Solving,
-    for_each_layer,
-    projected,
-    repeated_folds,
-    standardised,
-    told_right,
-)
+from icm_pipeline.localization.many_probes import Problem, Solving
+from icm_pipeline.localization.repeated import for_each_layer, projected, repeated_folds, standardised, told_right
 from icm_pipeline.results.labels import read_labels
 from icm_pipeline.store.artifacts import Artifact
 

@@ -5,8 +5,8 @@ import numpy as np
 from icm_pipeline.arrays import Floats, Floats32, Ints
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.evaluation.claims.readings import Readings, of_new_prompts, share_right, solving
+from icm_pipeline.localization.many_probes import Problem
 from icm_pipeline.localization.repeated import (
-    Problem,
     for_each_layer,
     labels_by_group,
     repeated_folds,
@@ -112,17 +112,14 @@ def _null_maxima(inputs: AuditInputs, readings: Readings, groups: Ints) -> Float
     rng, how = inputs.rng("shuffles"), solving(inputs)
     null_labels = [shuffled(readings.labels, groups, rng) for _ in range(inputs.size.num_shuffles)]
     problems = [
-        [Problem(labels, split) for split in repeated_folds(labels, groups, NULL_FOLDS, 1 / NULL_FOLDS, rng)]
+        Problem(labels, split)
         for labels in null_labels
+        for split in repeated_folds(labels, groups, NULL_FOLDS, 1 / NULL_FOLDS, rng)
     ]
 
     def ask(layer: str) -> Floats:
-        pooled = standardised(readings.rows(layer))
-        return np.array(
-            [
-                balanced_means(np.nanmean(told_right(pooled, both, how), axis=0), labels).max()
-                for both, labels in zip(problems, null_labels, strict=True)
-            ]
-        )
+        right = told_right(standardised(readings.rows(layer)), problems, how)
+        shares = np.nanmean(right.reshape(-1, NULL_FOLDS, *right.shape[1:]), axis=1)  # [shuffles, T, n]
+        return np.array([balanced_means(each, labels).max() for each, labels in zip(shares, null_labels, strict=True)])
 
     return np.max(list(for_each_layer("probes of shuffled labels", readings.layers_of(), how.device, ask)), axis=0)

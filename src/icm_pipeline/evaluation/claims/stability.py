@@ -9,9 +9,10 @@ import numpy as np
 from icm_pipeline.arrays import Floats, Floats32, Ints
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.evaluation.claims.readings import Readings, of_new_prompts, share_right
-from icm_pipeline.localization.repeated import Problem, repeated_folds
+from icm_pipeline.localization.many_probes import Problem
+from icm_pipeline.localization.repeated import repeated_folds
 from icm_pipeline.metrics.ranking import best_of, over_halvings, overlap, tau
-from icm_pipeline.metrics.resampling import balanced_means
+from icm_pipeline.metrics.resampling import balanced_means, resampled_means
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
 LEAST_SHARED = 0.5  # of the best k: if halves share less, other images choose other layers
@@ -97,12 +98,7 @@ def _chosen(
     """Return how often each layer is among the best k: of resampled prompts, of halves, of single splits."""
     rng, labels, shares = inputs.rng("chosen"), readings.labels, share_right(right)
     of_splits = [balanced_means(share_right(right[:, [split]]), labels) for split in range(right.shape[1])]
-    names, members = np.unique(readings.prompts, return_inverse=True)
-    rows_of = [np.flatnonzero(members == name) for name in range(len(names))]
-    of_resamples = []
-    for _ in range(inputs.size.num_resamples):
-        rows = np.concatenate([rows_of[name] for name in rng.integers(len(names), size=len(names))])
-        of_resamples.append(balanced_means(shares[:, rows], labels[rows]))
+    of_resamples = resampled_means(shares, labels, readings.prompts, inputs.size.num_resamples, rng).T
     rows_of_table = _often(of_resamples, k), _often(halves.reshape(-1, len(layers)), k), _often(of_splits, k)
     table: list[list[str | float]] = [
         [layer, float(score), *map(float, often)]
