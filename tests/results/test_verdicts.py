@@ -41,6 +41,20 @@ def test_a_margin_is_kept_only_if_the_whole_interval_lies_above_it() -> None:
     assert verdict_of(replace(kept, effect=0.9, interval_95=(0.86, 0.94)), 0.9) == "refuted"
 
 
+@pytest.mark.parametrize(
+    ("unit", "interval", "cut"),
+    [
+        ("share of images", (0.8, 1.04), (0.8, 1.0)), ("Spearman's rho", (-1.2, 0.1), (-1.0, 0.1)),
+        ("balanced accuracy", (0.2, 0.4), (0.2, 0.4)), ("scaled accuracy", (0.8, 1.04), (0.8, 1.04)),
+    ],
+)  # fmt: skip
+def test_an_interval_ends_where_its_unit_does(
+    unit: str, interval: tuple[float, float], cut: tuple[float, float]
+) -> None:
+    (claim,) = judged([replace(FOUND, unit=unit, interval_95=interval)], ["again"])
+    assert claim.finding.interval_95 == cut
+
+
 def test_holm_adjusts_as_its_paper_says() -> None:
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 

@@ -125,7 +125,12 @@ def test_the_size_of_an_audit_is_part_of_its_keys_and_of_no_other(settings_with:
 
 @pytest.mark.parametrize(
     ("word", "told"),
-    [("audit.claims=[beauty]", "audit.claims has 'beauty'"), ("audit.size=huge", "audit.size=huge is not known")],
+    [
+        ("audit.claims=[beauty]", "audit.claims has 'beauty'"),
+        ("audit.size=huge", "audit.size=huge is not known"),
+        ("audit.other_subjects=['']", "audit.other_subjects contains an empty prompt"),
+        ("audit.other_subjects=[true]", "audit.other_subjects contains True"),
+    ],
 )
 def test_what_an_audit_cannot_do_is_refused(settings_with: Compose, word: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told.replace("[", r"\[")):

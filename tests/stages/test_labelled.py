@@ -54,7 +54,24 @@ def test_images_without_an_option_and_unreadable_ones_are_counted_in_the_log_and
     assert "of 5 images 1 left out that cannot be read, 1 without an option" in caplog.text
 
 
-def test_a_folder_without_an_image_of_an_option_is_refused(settings_with: Compose, folder: Path) -> None:
-    told(folder, ["man", "man", ""])
-    with pytest.raises(ValueError, match="no readable image whose option is 'woman'"):
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (None, r"3 images and no word of what they show, as it has no images\.csv; .*path and option.*woman or man"),
+        ("path\na.png\nb.png\n", r"2 images and no word .*, as its images\.csv has no column option"),
+        ("path,option\na.png,\nb.png,\n", r"as its images\.csv has no column option with a name in it"),
+        ("path,option\na.png,man\nb.png,\n", r"of 2 images none that can be read shows woman; add images of every"),
+        ("path,option\na.png,robot\n", r"images that show robot \(1 images\), which the attribute does not have"),
+    ],
+    ids=["no table", "no column", "no option", "one option", "an unknown option"],
+)
+def test_a_folder_that_does_not_tell_every_option_is_refused_with_what_was_found_and_what_to_do(
+    settings_with: Compose, folder: Path, table: str | None, told: str
+) -> None:
+    (folder / "images.csv").unlink()
+    if table is not None:
+        (folder / "images.csv").write_text(table)
+    with pytest.raises(ValueError, match=told) as refused:
         labelled_images(settings_with(f"audit.labelled={folder}"), folder)
+    assert str(refused.value).startswith(f"audit.labelled={folder}")
+    assert "steered to" not in str(refused.value)

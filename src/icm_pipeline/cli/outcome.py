@@ -79,17 +79,23 @@ class Outcome:
 
 def outcome_of(pipeline: "Pipeline", artifact: Artifact) -> Outcome:
     """Return what a job is asked for that ended in an artifact."""
-    if artifact.stage == "select":
-        return Outcome(Selection.read(artifact))
-    if artifact.stage not in ("evaluate", "report"):
-        return Outcome()
-    evaluated, selected = pipeline.find("evaluate"), pipeline.find("select") if artifact.stage == "report" else None
+    stage = STAGES[artifact.stage]
+    others = [other for name in stage.tells(pipeline.settings) if (other := pipeline.find(name)) is not None]
+    selected, evaluated = (
+        next((each for each in (artifact, *others) if kind.FILE in each.manifest.files), None)
+        for kind in (Selection, Evaluation)
+    )
+    own = _files(artifact, (".png", ".md")) if stage.kind == "result" else []
     return Outcome(
         None if selected is None else Selection.read(selected),
-        RANKING_ROWS,
+        RANKING_ROWS if others else None,
         None if evaluated is None else Evaluation.read(evaluated),
-        tuple(artifact.folder / name for name in sorted(artifact.manifest.files) if name.endswith((".png", ".md"))),
+        (*own, *(page for other in others for page in _files(other, (".md",)))),
     )
+
+
+def _files(artifact: Artifact, suffixes: tuple[str, ...]) -> list[Path]:
+    return [artifact.folder / name for name in sorted(artifact.manifest.files) if name.endswith(suffixes)]
 
 
 def tell(outcome: Outcome) -> None:

@@ -170,6 +170,13 @@ def _check_audit(audit: AuditConfig) -> None:
             raise ConfigError(f"audit.claims has {claim!r}, which is not known. Choose from: {', '.join(CLAIMS)}.")
     if missing := [size for size in SIZES if size not in audit.sizes]:
         raise ConfigError(f"audit.sizes lacks {', '.join(missing)}.")
+    for text in audit.other_subjects:
+        _check_text("audit.other_subjects", text)
+        if not text.strip():
+            raise ConfigError(
+                "audit.other_subjects contains an empty prompt. Give prompts of other subjects, as 'a photo of a dog', "
+                "or [] for none."
+            )
 
 
 def _check_text(name: str, text: Any) -> None:

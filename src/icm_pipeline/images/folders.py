@@ -23,6 +23,7 @@ from icm_pipeline.store.files import hash_file
 from icm_pipeline.store.fingerprints import make_key
 from icm_pipeline.text import abbreviate, count_text
 
+LABELLED = "audit.labelled"  # whose options are what images truly show, not what they were steered to
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +41,7 @@ class FolderReading:
     prompts: Sequence[str]
     """What a prompt_index counts in."""
     options: Sequence[str]
-    """What an image can have been steered to."""
+    """What an image can have been steered to, or of audit.labelled can show."""
 
     @property
     def where(self) -> str:
@@ -240,7 +241,13 @@ def _check_options(reading: FolderReading, rows: Sequence[ImageRow]) -> None:
     unknown = Counter(row.option for row in rows if row.option and row.option not in reading.options)
     if unknown:
         found = abbreviate([f"{option} ({count} images)" for option, count in unknown.items()])
+        known = ", ".join(reading.options)
+        if reading.setting == LABELLED:
+            raise ValueError(
+                f"{reading.where} has images that show {found}, which the attribute does not have; name what each "
+                f"shows as the attribute does ({known}), or leave it empty."
+            )
         raise ValueError(
-            f"{reading.where} has images steered to {found}; the attribute has {', '.join(reading.options)}. Set "
-            "attribute= to the one they were steered in."
+            f"{reading.where} has images steered to {found}; the attribute has {known}. Set attribute= to the one they "
+            "were steered in."
         )

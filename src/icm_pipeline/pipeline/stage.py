@@ -78,6 +78,8 @@ class Stage:
     """The settings that give folders of images for it to judge instead of the pipeline's own."""
     shared: bool = False
     """Whether several jobs or devices can each do a part of it."""
+    tells: Callable[[Settings], tuple[str, ...]] = no_names
+    """Other stages of which a job that ends with this one tells what came out too."""
     compares: bool = False
     """Whether it shows comparable evaluations beside its own, so that its key stands for them too."""
 

@@ -263,6 +263,7 @@ STAGES: dict[str, Stage] = {
               images=("audit.labelled",), asks=_audit_asks, devices=_audit_devices, same_speed=_under("judge", *JUDGE)),
         Stage("report", "draw the figures and write the page", kind="result",
               needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
+              tells=lambda s: ("select", "evaluate", *(("audit",) if _is_audited(s, "audit") else ())),
               compares=True),
     )
 }  # fmt: skip

@@ -24,7 +24,7 @@ COLUMNS = [
 VERDICTS = """
 An effect speaks for its claim the larger it is. **Refuted**: the whole interval lies below what would count.
 **Supported**: the effect counts, its interval lies above that of a wrong claim, and p stays below 0.05 after Holm's
-adjustment for all claims here.
+adjustment for all claims here. An interval ends where its unit does: no share and no accuracy is above 1.
 """
 # Figures by group and table: title, and what draws the table.
 FIGURES: dict[tuple[str, str], tuple[str, Callable[[Path, Table], Path]]] = {

@@ -1,7 +1,7 @@
 """What an audit found: of each claim its effect, what could have refuted it, and the verdict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,12 @@ from icm_pipeline.results.evaluation import Interval
 from icm_pipeline.results.records import Record
 
 LEVEL = 0.05
+# Differences of these units cannot be larger than 1 in either direction. Scaled accuracies are: they are differences of
+# leads.
+WITHIN_1 = frozenset({
+    "share of images", "share of the best k", "share of sets beaten", "balanced accuracy", "total variation", "kappa",
+    "Kendall's tau", "Spearman's rho", "FD",
+})  # fmt: skip
 Verdict = Literal["supported", "refuted", "undecided"]
 
 
@@ -79,12 +85,22 @@ class Verdicts(Record):
 
 
 def judged(findings: Sequence[Finding], commands: Sequence[str]) -> list[Claim]:
-    """Return the findings with their verdicts, the p-values adjusted for being made together."""
+    """Return the findings with their verdicts, the p-values adjusted for being made together.
+
+    Intervals are cut where their unit ends.
+    """
+    findings = [replace(finding, interval_95=possible(finding.interval_95, finding.unit)) for finding in findings]
     adjusted = holm(np.array([finding.p for finding in findings]))
     return [
         Claim(finding, float(p), verdict_of(finding, float(p)), command)
         for finding, p, command in zip(findings, adjusted, commands, strict=True)
     ]
+
+
+def possible(interval: Interval, unit: str) -> Interval:
+    """Return what of an interval can be, in its unit."""
+    low, high = interval
+    return (max(-1.0, low), min(1.0, high)) if unit in WITHIN_1 else interval
 
 
 def verdict_of(finding: Finding, p_adjusted: float) -> Verdict:

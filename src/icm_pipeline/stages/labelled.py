@@ -10,14 +10,13 @@ from PIL import Image
 
 from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.images.folders import read_images
-from icm_pipeline.images.table import ImageRow
+from icm_pipeline.images.folders import LABELLED, folder_of, read_images
+from icm_pipeline.images.table import TABLE, ImageRow
 from icm_pipeline.pretrain.world import ATTRIBUTES, draw_person
 from icm_pipeline.progress import working
 from icm_pipeline.store.files import written_whole
 from icm_pipeline.text import count_text
 
-LABELLED = "audit.labelled"
 log = logging.getLogger(__name__)
 NUM_PORTRAITS = 400
 PORTRAIT_SEED = 17  # one number, where pretraining draws each of its people from three: these are none of them
@@ -42,12 +41,7 @@ def labelled_images(settings: Settings, folder: Path) -> Labelled:
     if settings.audit.labelled is not None:
         found = read_images(settings, LABELLED)
         rows = [row for row in found if row.option and not row.problem]
-        missing = set(attribute.options) - {row.option for row in rows}
-        if missing:
-            raise ValueError(
-                f"{LABELLED}={settings.audit.labelled} has no readable image whose option is {sorted(missing)[0]!r}; "
-                "its images.csv must say of each what it truly shows, of every option."
-            )
+        _check_options(settings, found, {row.option for row in rows})
         return Labelled(rows, f"{count_text(len(rows), 'image')} of {LABELLED}{_left_out(found)}")
     if not settings.judge.path.startswith(EMBEDDED):
         return Labelled([], f"{LABELLED} gives no folder of images that are known to show what they show.")
@@ -58,6 +52,24 @@ def labelled_images(settings: Settings, folder: Path) -> Labelled:
     except ModuleNotFoundError as error:
         return Labelled([], str(error))
     return Labelled(rows, f"{len(rows)} portraits drawn to be of it")
+
+
+def _check_options(settings: Settings, found: list[ImageRow], shown: set[str]) -> None:
+    """Refuse a folder of which no option is told, or not every option. shown: those of images that can be read."""
+    options, table = list(settings.attribute.options), settings.folders.table or TABLE
+    where = f"{LABELLED}={settings.audit.labelled}"
+    if not any(row.option for row in found):
+        there = (folder_of(settings, LABELLED) / table).is_file()
+        lacks = f"{table} has no column option with a name in it" if there else f"has no {table}"
+        raise ValueError(
+            f"{where}: {count_text(len(found), 'image')} and no word of what they show, as {'its ' if there else 'it '}"
+            f"{lacks}; write one with the columns path and option, where option is {' or '.join(options)}."
+        )
+    if missing := [option for option in options if option not in shown]:
+        raise ValueError(
+            f"{where}: of {count_text(len(found), 'image')} none that can be read shows {missing[0]}; add images of "
+            f"every option ({', '.join(options)}), with what they truly show in the column option of {table}."
+        )
 
 
 def _left_out(rows: list[ImageRow]) -> str:

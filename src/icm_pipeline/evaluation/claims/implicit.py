@@ -21,7 +21,7 @@ from icm_pipeline.images.table import read_table
 from icm_pipeline.localization.many_probes import Problem
 from icm_pipeline.localization.repeated import repeated_folds
 from icm_pipeline.metrics.resampling import Estimate, clustered, pseudo_values
-from icm_pipeline.results.verdicts import Finding, Found, Table
+from icm_pipeline.results.verdicts import Finding, Found, Table, possible
 
 LEAST = 0.05  # of the way from chance to no error: a smaller difference is what another sample of layers could give
 LEAST_APART = 0.1  # above chance; the paper finds 0.06 to 0.39
@@ -184,7 +184,8 @@ def _apart(inputs: AuditInputs, readings: Readings, named: list[NamedPrompt]) ->
     attention = shares[[both.kinds[layer] in (SELF, CROSS) for layer in layers]].mean(0)
     overall, *each = _estimates(inputs, both, np.stack([attention, *means]))
     table: list[list[str | float]] = [
-        [kind, found.value, *found.interval_95] for kind, found in zip(kinds, each, strict=True)
+        [kind, found.value, *possible(found.interval_95, "balanced accuracy")]
+        for kind, found in zip(kinds, each, strict=True)
     ]
     told = ", ".join(f"{KIND_NAMES[kind]} {found.value:.3f}" for kind, found in zip(kinds, each, strict=True))
     finding = Finding(

@@ -16,7 +16,7 @@ from icm_pipeline.evaluation.claims.readings import (
 from icm_pipeline.localization.many_probes import Problem
 from icm_pipeline.localization.repeated import repeated_folds
 from icm_pipeline.metrics.resampling import Estimate, best_on_other_half, clustered
-from icm_pipeline.results.verdicts import Finding, Found, Table
+from icm_pipeline.results.verdicts import Finding, Found, Table, possible
 
 LEAST = 0.02  # two images of a hundred: a smaller lead would choose no other layers
 COLUMNS = ["kind", "layers", "figure", "accuracy", "low", "high"]
@@ -44,7 +44,7 @@ def found(inputs: AuditInputs) -> Found:
     ]
     estimates = _estimates(inputs, readings, np.stack(list(rows.values())), "table")
     table: list[list[str | float]] = [
-        [kind, len(by_kind[kind]), what, each.value, *each.interval_95]
+        [kind, len(by_kind[kind]), what, each.value, *possible(each.interval_95, "balanced accuracy")]
         for (what, kind), each in zip(rows, estimates, strict=True)
     ]
     return Found(findings, {"kinds": Table(COLUMNS, table)}, left_out)

@@ -16,7 +16,7 @@ from icm_pipeline.localization.repeated import (
 )
 from icm_pipeline.metrics.permutation import tail_probability
 from icm_pipeline.metrics.resampling import Estimate, balanced_means, best_on_other_half, clustered
-from icm_pipeline.results.verdicts import Finding, Found, Table
+from icm_pipeline.results.verdicts import Finding, Found, Table, possible
 
 LEAST = 0.2  # of the way from chance to no error: four images of ten told wrong are no sign of where a choice is made
 LEAST_SELECTIVE = 0.05  # five images of a hundred more than what is learnt by heart
@@ -47,11 +47,15 @@ def found(inputs: AuditInputs) -> Found:
     heart = balanced_means(share_right(by_heart), readings.labels)
     limit = max(float(np.quantile(each, 0.95)) for each in (null, null_of_prompts))
     rows: list[list[str | float]] = [
-        [layer, readings.kinds[layer], *(figure for each in pair for figure in (each.value, *each.interval_95)),
+        [layer, readings.kinds[layer], *(figure for each in pair for figure in _told(each)),
          float(learnt), limit]
         for layer, *pair, learnt in zip(layers, *columns, heart, strict=True)
     ]  # fmt: skip
     return Found(findings, {"layers": Table(COLUMNS, rows)}, {})
+
+
+def _told(accuracy: Estimate) -> tuple[float, float, float]:
+    return accuracy.value, *possible(accuracy.interval_95, "balanced accuracy")
 
 
 def _of_layers(inputs: AuditInputs, readings: Readings, right: Floats32, groups: Ints) -> list[Estimate]:

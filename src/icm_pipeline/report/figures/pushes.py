@@ -14,9 +14,12 @@ from icm_pipeline.report.figures.style import (
     QUIET_COLOR,
     STEERED_COLOR,
     figure,
+    place_labels,
+    short_names,
 )
 from icm_pipeline.results.verdicts import Table
 
+NAMED = 2  # layers that are named for what they do, and for their accuracy, beside the selected ones
 PANELS = {"obeyed": "share of images that obey", "fall of FD": "fall of FD", "1 - CLIP-I": "1 - CLIP-I"}
 SORTS = {"random_layers": ("random layers", ORIGINAL_COLOR), "random_direction": ("random directions", "#e0b070")}
 MARKS = {"selected": ("selected", STEERED_COLOR, "-"), "worst_layers": ("worst layers", MISSED_COLOR, "--"),
@@ -62,7 +65,27 @@ def plot_layer_effects(path: Path, table: Table) -> Path:
             xlabel="accuracy of the layer's probes", ylabel="change of the wanted option's\nprobability, pushed alone"
         )
         drawing.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=8)
+        _name_layers(axis, rows)
     return path
+
+
+def _name_layers(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Number the points of the selected layers, and of the others that do or tell most; name them beside the panel."""
+    names = short_names([str(row["layer"]) for row in rows])
+    points = [(float(row["accuracy"]), float(row["effect"])) for row in rows]
+    others = [number for number, row in enumerate(rows) if not row["selected"]]
+    most = {number for part in (0, 1) for number in sorted(others, key=lambda each: -points[each][part])[:NAMED]}
+    chosen = [number for number, row in enumerate(rows) if row["selected"] or number in most]
+    chosen.sort(key=lambda number: points[number])
+    labels = [
+        axis.annotate(
+            str(place), points[number], (6, 3), textcoords="offset points", fontsize=7, fontweight="bold", ha="left"
+        )
+        for place, number in enumerate(chosen, 1)
+    ]
+    key = "\n".join(f"{place}  {names[number]}" for place, number in enumerate(chosen, 1))
+    axis.text(1.02, 1.0, key, transform=axis.transAxes, va="top", fontsize=7, linespacing=1.5)
+    place_labels(axis, labels, points)
 
 
 def plot_drift(path: Path, table: Table) -> Path:
