@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the processes that test
 import gc
 import string
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,25 @@ def one_thread() -> None:
 def seldom_collected() -> None:
     """Look for garbage less often: among all that tests import, it took a fifth of composing a configuration."""
     gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsed_once() -> Iterator[None]:
+    """Keep what the package's YAML files hold: to parse them again is a quarter of composing."""
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    load, kept = FileConfigSource.load_config, dict[tuple[str, str], Any]()
+
+    def load_once(self: Any, config_path: str) -> Any:
+        if not Path(self.path).is_relative_to(conf_path()):
+            return load(self, config_path)
+        if (key := (self.path, config_path)) not in kept:
+            kept[key] = load(self, config_path)
+        return deepcopy(kept[key])
+
+    FileConfigSource.load_config = load_once
+    yield
+    FileConfigSource.load_config = load
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,7 @@
 """A model's file says what world it draws, and who judges it, on what and by which texts follows from that."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from icm_pipeline.config.help_page import GROUPS, choices_of
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import probe_jobs
 from icm_pipeline.pipeline.checks import check_stage
+from icm_pipeline.pipeline.table import stages_of
+from icm_pipeline.planning.plan import Plan
 from tests.helpers.command_line import run_words
 
 Compose = Callable[..., Settings]
@@ -24,11 +27,12 @@ PORTRAITS = [name for name in MODELS if name.startswith("tiny")]
 NEEDED = {"local": ["model.path=/somewhere"]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def composed() -> Iterator[Compose]:
     """Give a function from words to settings, as the command line makes them, checked for `stage=probe`."""
     register_schema()
 
+    @cache
     def settings_of(*words: str) -> Settings:
         settings = to_settings(compose("config", overrides=["stage=probe", *words]))
         check_stage(settings)
@@ -61,7 +65,17 @@ def test_a_model_alone_brings_judges_prompts_and_texts_of_its_world(composed: Co
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_configuration_of_every_model_is_printed_and_planned(model: str, tmp_path: Path) -> None:
+def test_every_model_is_planned(composed: Compose, model: str) -> None:
+    settings, plan = composed(f"model={model}", *NEEDED.get(model, [])), Plan()
+    if model == "local":
+        with pytest.raises((ValueError, OSError), match=r"model\.path=/somewhere"):
+            plan.add(settings, [])
+    else:
+        assert plan.add(settings, []).makes == stages_of(settings)
+
+
+@pytest.mark.parametrize("model", ["tiny_flux", "sdxl", "local"])
+def test_the_configuration_is_printed_and_planned_by_the_command(model: str, tmp_path: Path) -> None:
     words = [f"model={model}", *NEEDED.get(model, [])]
     printed = run_words([*words, "--cfg", "job"], tmp_path)
     assert (printed.returncode, printed.stderr) == (0, "")
