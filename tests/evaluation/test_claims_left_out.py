@@ -89,11 +89,18 @@ def test_fd_of_trials_that_all_obey_is_none_though_their_options_are_uneven_with
     assert finding(found, "causality.random_layers_fd").control.partition(". ")[0].endswith("0.00 at these")
 
 
-def test_a_prompt_with_another_article_is_the_same_and_subjects_of_tuning_are_named(
+def test_a_prompt_with_another_article_is_the_same_and_subjects_of_probing_are_named(
     planted: Any, settings_with: Compose
 ) -> None:
-    settings = settings_with(*WORDS, "attribute.evaluation_prompts=[a face of an engineer,a drawing of a teacher]")
+    asked = ("attribute.probe_subjects=[engineer]", "attribute.evaluation_prompts=[a face of an engineer,an engineer]")
+    settings = settings_with(*WORDS, *asked)
     found = confirmation._nothing_tuned(replace(planted(15), settings=settings))
     assert (found.effect, verdict_of(found, found.p)) == (0.5, "refuted")
     assert "shared prompts: a face of an engineer" in found.control
-    assert "in other templates they had teacher, engineer" in found.control
+    assert "in other templates they had engineer" in found.control
+
+
+def test_searches_share_no_prompt_with_an_evaluation_of_their_subjects(planted: Any, settings_with: Compose) -> None:
+    settings = settings_with(*WORDS, "attribute.evaluation_prompts=[a face of an engineer,a drawing of a teacher]")
+    found = confirmation._nothing_tuned(replace(planted(15), settings=settings))
+    assert (found.effect, verdict_of(found, found.p)) == (1.0, "supported")
