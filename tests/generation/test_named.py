@@ -55,9 +55,9 @@ def test_a_shipped_prompt_never_names_another_option(compose_settings: Compose, 
 
 
 def test_jobs_know_their_option_and_their_prompt(compose_settings: Compose) -> None:
-    settings = compose_settings("audit.size=quick", "audit.sizes.quick.named_images=210")
+    settings = compose_settings()
     prompts = named_prompts(settings.attribute)
-    jobs, options = named_jobs(settings)
+    jobs, options = named_jobs(settings, 210)
     assert len(jobs) == len(options) == len({job.seed for job in jobs}) == 210
     assert [(job.prompt, option) for job, option in zip(jobs, options, strict=True)] == [
         (prompts[job.prompt_index].text, prompts[job.prompt_index].option) for job in jobs
@@ -75,7 +75,7 @@ def test_an_attribute_that_no_prompt_can_name_is_refused(compose_settings: Compo
     settings = compose_settings("attribute=gender")
     settings = replace(settings, attribute=replace(settings.attribute, named={}))
     with pytest.raises(ValueError, match=r"attribute\.named does not say"):
-        named_jobs(settings)
+        named_jobs(settings, 4)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(5, [2, 6, 10, 14, 18]), (1, [10]), (20, list(range(20)))])

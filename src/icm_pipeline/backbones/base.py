@@ -134,6 +134,8 @@ class Family:
     """The pipeline's attribute."""
     text: str = ""
     """A pattern that matches whole names of modules whose tokens are not the image's."""
+    tokenizer: str = "tokenizer"
+    """The pipeline's attribute whose tokens are those of the text that attention sees; empty if it is no single one."""
     timestep: Callable[[Any, Mapping[str, Any]], Any] = lambda pipe, inputs: inputs["timestep"]
     """(pipe, the inputs of a denoiser call by name) -> its timestep, as the scheduler counts."""
     pack: Callable[[Any, Tensor], Tensor] = lambda pipe, latents: latents

@@ -12,6 +12,7 @@ from icm_pipeline.config.choices import SET_FOR_EVERY_CALL, TRAINED
 from icm_pipeline.config.combinations import check_combinations
 from icm_pipeline.config.credentials import find_secret
 from icm_pipeline.config.errors import ConfigError, unknown_setting
+from icm_pipeline.config.localizing import LocalizersConfig
 from icm_pipeline.config.schema import AttributeConfig, PretrainConfig, Settings
 
 # Becomes part of a folder's name.
@@ -46,6 +47,7 @@ def check(settings: Settings) -> None:
     _check_sites(settings.model.sites)
     _check_attribute(settings.attribute)
     _check_audit(settings.audit)
+    _check_localizers(settings.localizers)
     _check_parts(settings.pretrain)
     check_combinations(settings)
 
@@ -177,6 +179,12 @@ def _check_audit(audit: AuditConfig) -> None:
                 "audit.other_subjects contains an empty prompt. Give prompts of other subjects, as 'a photo of a dog', "
                 "or [] for none."
             )
+
+
+def _check_localizers(localizers: LocalizersConfig) -> None:
+    windows = localizers.windows
+    if not windows or min(windows) < 1 or len(set(windows)) < len(windows):
+        raise ConfigError(f"localizers.windows={windows} must be numbers of layers, at least 1, each once.")
 
 
 def _check_text(name: str, text: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from icm_pipeline.config import choices
 from icm_pipeline.config.auditing import AuditConfig
 from icm_pipeline.config.bounds import COUNT, number, one_of
+from icm_pipeline.config.localizing import LocalizersConfig
 from icm_pipeline.config.models import ComputeConfig, ModelConfig
 
 AUTO = "auto"
@@ -242,3 +243,4 @@ class Settings:
     plan: PlanConfig
     paths: PathsConfig
     pretrain: PretrainConfig
+    localizers: LocalizersConfig = field(default_factory=LocalizersConfig, kw_only=True)  # younger than saved ones

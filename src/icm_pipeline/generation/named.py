@@ -1,6 +1,7 @@
 """Prompts that name an option: the probe templates with a subject that says which, as "a photo of a female doctor"."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -36,22 +37,38 @@ def named_prompts(attribute: AttributeConfig) -> list[NamedPrompt]:
     ]
 
 
-def named_jobs(settings: Settings) -> tuple[list[Job], list[str]]:
-    """Return the jobs of the images whose prompts name an option, and the option of each.
+def named_jobs(settings: Settings, count: int) -> tuple[list[Job], list[str]]:
+    """Return the jobs of so many images whose prompts name an option, and the option of each.
 
     A job's prompt index is its prompt's place in `named_prompts`. Raises ValueError where no option can be named.
     """
-    prompts, count = named_prompts(settings.attribute), settings.audit.chosen.named_images
+    prompts = named_prompts(settings.attribute)
     if not prompts:
-        raise ValueError(
-            f"stage=named: attribute.named does not say how a prompt names an option of {settings.attribute.name!r}; "
-            "give each one, as attribute.named.woman='female {}'."
-        )
+        raise ValueError(no_names(settings.attribute))
     if count > SEEDS_PER_STREAM:
-        raise ValueError(f"audit.sizes.{settings.audit.size}.named_images is more than {SEEDS_PER_STREAM}; lower it.")
+        raise ValueError(f"{count} images of prompts that name an option are more than {SEEDS_PER_STREAM} seeds.")
     base, turns = first_seed(settings.seed, "named"), [index % len(prompts) for index in range(count)]
     jobs = [Job(f"{index:06d}", prompts[turn].text, turn, base + index) for index, turn in enumerate(turns)]
     return jobs, [prompts[turn].option for turn in turns]
+
+
+def explicit_prompt(attribute: AttributeConfig, prompt: str, option: str) -> NamedPrompt:
+    """Return the prompt that names an option and has the template and the subject of another one.
+
+    Raises ValueError for a prompt that no template makes of a subject.
+    """
+    for template, subject in product(attribute.probe_templates, [*attribute.probe_subjects, *attribute.trial_subjects]):
+        if template.replace("{}", subject) == prompt:
+            return _prompt(attribute, option, subject, template)
+    raise ValueError(f"{prompt!r} is no attribute.probe_templates with a probe or trial subject in it.")
+
+
+def no_names(attribute: AttributeConfig) -> str:
+    """Return what is said where no prompt can name an option."""
+    return (
+        f"attribute.named does not say how a prompt names an option of {attribute.name!r}; give each one, as "
+        "attribute.named.woman='female {}'."
+    )
 
 
 def _prompt(attribute: AttributeConfig, option: str, subject: str, template: str) -> NamedPrompt:

@@ -88,6 +88,11 @@ class Recorder:
         kept.sums[slot], kept.num_tokens[slot], kept.call = pooled, count, call
         self._levels[slot] = clock.noise_level
 
+    @property
+    def steps(self) -> list[int]:
+        """The steps that are recorded."""
+        return list(self._slots)
+
     def keep(self, steps: Container[int]) -> None:
         """Leave out all other steps."""
         self._slots = {step: slot for step, slot in self._slots.items() if step in steps}

@@ -4,8 +4,9 @@ from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import recorded_steps, steps_to_read
+from icm_pipeline.generation.named import no_names
 from icm_pipeline.methods.registry import check_method, method_named
-from icm_pipeline.pipeline.table import COMMANDS, STAGES, stages_of
+from icm_pipeline.pipeline.table import COMMANDS, STAGES, is_asked, stages_of
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
 
@@ -19,6 +20,7 @@ def check_stage(settings: Settings) -> None:
     _check_alpha(settings)
     _check_look(settings)
     _check_pushed(settings)
+    _check_localizers(settings)
     if settings.sweep is not None and name != "report":
         raise ConfigError(f"sweep={settings.sweep} goes with stage=report only, not with stage={name}.")
     if settings.images is not None and not (stage and "images" in stage.images):
@@ -67,9 +69,18 @@ def _check_pushed(settings: Settings) -> None:
     """Refuse to push layers for a method whose own way of changing images that is not."""
     if settings.method.name != "icm" and not {"causal", "push"}.isdisjoint(stages_of(settings)):
         raise ConfigError(
-            "audit.claims=[causality,changes] and layers=causal push layers by ICM's shift, which "
+            "audit.claims=[causality,changes], layers=causal and localizers.causal push layers by ICM's shift, which "
             f"method={settings.method.name} is not: leave method=icm, or ask for other claims."
         )
+
+
+def _check_localizers(settings: Settings) -> None:
+    """Refuse to localize an option that no prompt can name, and to compare localizers of which none is asked for."""
+    asked = [name for name in ("inject", "contribution") if is_asked(settings, name)]
+    if asked and not settings.attribute.named:
+        raise ConfigError(f"{' and '.join(asked)}: {no_names(settings.attribute)}")
+    if settings.stage == "localize" and not asked:
+        raise ConfigError("stage=localize has no localizer to compare: add experiment=injection or contribution.")
 
 
 def _check_judges(settings: Settings) -> None:

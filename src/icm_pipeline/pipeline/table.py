@@ -57,6 +57,7 @@ PUSHING = ("alpha", *_under("method", "name", "params", "direction", "alpha_unit
                             "norm_preserving"), "attribute.options")  # fmt: skip
 NAMED = _under("attribute", "named", "probe_templates", "probe_subjects", "trial_subjects")
 AUDITED = ("named", "causal", "push", "audit")
+LOCALIZING = ("inject", "contribution", "localize")
 LEARNT = (ACTIVATIONS, "generate", "label")
 NEEDED_BY_CLAIMS = {
     "separability": LEARNT, "kinds": LEARNT, "implicit": (*LEARNT, "named"), "stability": LEARNT,
@@ -137,6 +138,25 @@ def _is_audited(settings: Settings, stage: str) -> bool:
     return settings.images is None and stage in asked
 
 
+def _is_pushed_alone(settings: Settings) -> bool:
+    """Say whether each layer is pushed alone: to rank them, for an audit, or to hold other localizers against."""
+    return is_ranked_by_effect(settings) or _is_audited(settings, "causal") or settings.localizers.causal
+
+
+def is_asked(settings: Settings, localizer: str) -> bool:
+    """Say whether one of LOCALIZING is asked for: itself, or by what stage=all does besides."""
+    localizers = settings.localizers
+    by_all = {"inject": localizers.injection, "contribution": localizers.contribution}
+    by_all["localize"] = any(by_all.values())
+    return settings.images is None and (by_all[localizer] or settings.stage == localizer)
+
+
+def _localized(settings: Settings) -> tuple[str, ...]:
+    """Return what the probes are held against."""
+    asked = [name for name in ("inject", "contribution") if is_asked(settings, name)]
+    return ("probe", *asked, *(("causal",) if _is_pushed_alone(settings) else ()))
+
+
 def is_ranked_by_effect(settings: Settings) -> bool:
     """Say whether layers are ranked by what pushing each alone does."""
     return settings.layers.rule == "causal"
@@ -204,7 +224,7 @@ STAGES: dict[str, Stage] = {
               needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: FORETELLING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options")),
         Stage("causal", "push each layer alone and measure what that does, on tuning prompts and seeds", kind="step",
-              part_of=lambda s: s.images is None and (is_ranked_by_effect(s) or _is_audited(s, "causal")),
+              part_of=lambda s: s.images is None and _is_pushed_alone(s),
               needs=lambda s: ("probe",), reads=_pushing_layers,
               makes=("images",), shared=True, **JUDGED),
         Stage("select", "rank the layers and choose those to steer", kind="end",
@@ -261,6 +281,19 @@ STAGES: dict[str, Stage] = {
                                *_under("layers", "kind", "k"),  # with every rule
                                "attribute.trial_subjects", "audit.claims", f"audit.sizes.{s.audit.size}"),
               images=("audit.labelled",), asks=_audit_asks, devices=_audit_devices, same_speed=_under("judge", *JUDGE)),
+        Stage("inject", "give cross-attention layers the prompt that names an option, on tuning prompts", kind="step",
+              part_of=lambda s: is_asked(s, "inject"),
+              reads=lambda s: (*MODEL, "model.sites", *NAMED, *LABELLING, *_preprocessed(s, "labeler", "evaluate.clip"),
+                               *_under("evaluate", "clip.model", "clip.path"), "attribute.evaluation_prompts", "seed",
+                               *_under("localizers", "images", "windows")),
+              makes=("images",), shared=True, **{**JUDGED, "asks": lambda s: ("labeler", "judge")}),
+        Stage("contribution", "measure what the words that name an option put into the image, layer by layer",
+              kind="step", part_of=lambda s: is_asked(s, "contribution"),
+              reads=lambda s: (*MODEL, "model.sites", *NAMED, "timesteps.start", "timesteps.count", "seed",
+                               "localizers.images"),
+              makes=("activations",), shared=True, **DENOISING),
+        Stage("localize", "hold the other localizers against the probes and against each other", kind="result",
+              part_of=lambda s: is_asked(s, "localize"), needs=_localized),
         Stage("report", "draw the figures and write the page", kind="result",
               needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
               tells=lambda s: ("select", "evaluate", *(("audit",) if _is_audited(s, "audit") else ())),

@@ -7,7 +7,9 @@ from icm_pipeline.results.evaluation import Interval
 from icm_pipeline.results.records import Record
 
 UNSTEERED = "unsteered"  # the arm of stage=causal that the others are held against
-Sort = Literal["selected", "random_layers", "worst_layers", "random_direction", "named", "other_subjects", "layer"]
+Sort = Literal[
+    "selected", "random_layers", "worst_layers", "random_direction", "named", "other_subjects", "layer", "window"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class PushedArm:
 
 @dataclass(frozen=True)
 class Pushes(Record):
-    """The arms of stage=push and stage=causal, in the order of their images."""
+    """The arms of stage=push, stage=causal and stage=inject, in the order of their images."""
 
     FILE = "pushes.json"
     arms: dict[str, PushedArm]

@@ -1,10 +1,12 @@
 """Arms of an experiment as one set of images, pushed at another place in each."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job
@@ -37,6 +39,15 @@ class Arm:
     """Of the pushed layers and no others."""
     shares_prefix: bool = True
     """Whether the first steps of these jobs are shared with other arms."""
+    window: Sequence[str] = ()
+    """The layers that `applied` changes."""
+    applied: Callable[[Backbone, list[Job]], AbstractContextManager[Any]] | None = None
+    """The context in which a batch is denoised, in place of a push."""
+
+    @property
+    def layers(self) -> list[str]:
+        """The changed layers; none where images are as the model makes them."""
+        return self.vectors.layers if self.vectors else list(self.window)
 
     @property
     def own_jobs(self) -> list[Job]:
@@ -67,8 +78,7 @@ def make_arms(
     images = planned(context, jobs, options, len(arms[0].jobs))
     if not store(images, _made(context, arms, tuned, prefixes, images), title):
         return False
-    layers = {arm.name: arm.vectors.layers if arm.vectors else [] for arm in arms}
-    Pushes({arm.name: PushedArm(arm.sort, layers[arm.name], len(arm.jobs)) for arm in arms}).write(context.folder)
+    Pushes({arm.name: PushedArm(arm.sort, arm.layers, len(arm.jobs)) for arm in arms}).write(context.folder)
     return True
 
 
@@ -98,6 +108,8 @@ def _made(
         arm = by_name[_arm(jobs[0])]
         twins = [arm_of(job.image_id)[1] for job in jobs]
         with ExitStack() as hooks:
+            if arm.applied is not None:
+                hooks.enter_context(arm.applied(backbone, jobs))
             clock = hooks.enter_context(hooked(backbone, [], None, len(jobs)))
             if arm.vectors is not None:
                 shift = Shift(arm.vectors, [option_of[job.image_id] for job in jobs], inputs.strength_of(jobs))

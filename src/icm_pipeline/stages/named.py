@@ -11,7 +11,7 @@ from icm_pipeline.stages.image_sets import planned, store
 
 
 def run(context: StageContext) -> None:
-    images = planned(context, *named_jobs(context.settings))
+    images = planned(context, *named_jobs(context.settings, context.settings.audit.chosen.named_images))
     made = make_recorded(context, images.missing, audited_steps(context.settings))
     store(images, made, "named", halved=context.settings.generate.store == "float16")
 

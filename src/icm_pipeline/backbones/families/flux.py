@@ -74,6 +74,7 @@ FLUX = Family(
         "feed_forward": r"transformer_blocks\.\d+\.ff",
     },
     text=JOINT_TEXT,
+    tokenizer="tokenizer_2",
     describe=_describe,
     check_run=_check_run,
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,

@@ -28,6 +28,7 @@ SD3 = Family(
     ),
     sites={"self_attention": r"transformer_blocks\.\d+\.attn2?", "feed_forward": r"transformer_blocks\.\d+\.ff"},
     text=JOINT_TEXT,
+    tokenizer="",  # the tokens of two, one after the other
     describe=describe_patches,
     conditional_rows=skip_layer_guidance,
     read=read_pair,

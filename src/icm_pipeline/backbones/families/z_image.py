@@ -32,6 +32,7 @@ Z_IMAGE = Family(
     also=("ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
     sites={"self_attention": r"layers\.\d+\.attention", "feed_forward": r"layers\.\d+\.feed_forward"},
     text=r"(context_refiner|cap_embedder)(\..*)?",
+    tokenizer="",  # behind a chat template
     describe=_describe,
     timestep=lambda pipe, inputs: 1000 - 1000 * inputs["t"],
     conditional_rows=conditional_first,
