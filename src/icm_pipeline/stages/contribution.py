@@ -47,13 +47,8 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:
-    tracker.table("contribution/layers", *contributions_table(Contributions.read(artifact)))
-
-
-def contributions_table(found: Contributions) -> tuple[list[str], list[list[str | float]]]:
-    """Return the columns and a row a layer."""
-    rows: list[list[str | float]] = [[layer, row.mean, *row.interval_95] for layer, row in found.layers.items()]
-    return ["layer", "contribution", "low", "high"], rows
+    rows = [[layer, row.mean, *row.interval_95] for layer, row in Contributions.read(artifact).layers.items()]
+    tracker.table("contribution/layers", ["layer", "contribution", "low", "high"], rows)
 
 
 def contribution_in(norms: Floats) -> LayerContribution:

@@ -29,6 +29,7 @@ from icm_pipeline.metrics.crossed import discrepancies
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload
+from icm_pipeline.report.localizers_page import injections_table
 from icm_pipeline.results.effects import UNSTEERED, arm_of
 from icm_pipeline.results.localizers import Injections, WindowEffect
 from icm_pipeline.stages.arms import Arm, make_arms, pushed_work
@@ -72,18 +73,9 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
 
 def show(tracker: Tracker, artifact: Artifact) -> None:
     found = Injections.read(artifact)
-    tracker.table("inject/windows", *injections_table(found))
+    titles, *rows = injections_table(found)
+    tracker.table("inject/windows", [str(title) for title in titles], list(map(list, rows)))
     tracker.metrics({"inject/all_layers": found.everywhere.effect})
-
-
-def injections_table(found: Injections) -> tuple[list[str], list[list[str | float]]]:
-    """Return the columns and a row a window, all layers and none first."""
-    columns = ["layers", "num_layers", "share", "effect", "low", "high", "fd", "clip_i"]
-    rows: list[list[str | float]] = [["none", 0, found.share, 0.0, 0.0, 0.0, found.fd, 1.0]]
-    for each in (found.everywhere, *found.windows):
-        name = EVERYWHERE if each is found.everywhere else " ".join(each.layers)
-        rows.append([name, len(each.layers), each.share, each.effect, *each.interval_95, each.fd, each.clip_i])
-    return columns, rows
 
 
 def windows_of(layers: Sequence[str], widths: Sequence[int]) -> dict[str, list[str]]:
