@@ -146,6 +146,14 @@ def test_a_judge_is_refused_before_a_probe_dataset_and_before_a_run_that_evaluat
     check_usable(settings, ["label", "probe", "select", "originals", "steer"])
 
 
+def test_injection_into_joint_attention_is_refused_early(with_judges: Compose) -> None:
+    settings = with_judges("model.path=embedded:tiny_flux", "model.name=tiny_flux")
+    with pytest.raises(ValueError, match=r"^stage=inject does not apply to tiny_flux: it attends to image and text"):
+        check_usable(settings, ["generate", "inject"])
+    check_usable(settings, ["contribution"])
+    check_usable(with_judges("model.path=embedded:tiny_sana"), ["inject"])
+
+
 LEAST = "method.assignment=least_change"
 
 
@@ -156,6 +164,8 @@ LEAST = "method.assignment=least_change"
         ([LEAST], "steer", []),
         ([LEAST, "method.tries=3"], "steer", ["labeler"]),
         ([], "causal", ["labeler"]),
+        ([], "inject", ["labeler", "judge"]),
+        ([], "contribution", []),
         ([], "audit", ["labeler", "judge"]),
         (["audit.claims=[confirmation]"], "audit", ["judge"]),
         (["audit.claims=[separability,implicit]"], "audit", []),

@@ -17,7 +17,7 @@ from icm_pipeline.config.auditing import CLAIMS
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import Stage, StageContext
-from icm_pipeline.pipeline.table import AUDITED, STAGES, stages_of
+from icm_pipeline.pipeline.table import AUDITED, LOCALIZING, STAGES, stages_of
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.tracking.base import NoTracker
@@ -25,7 +25,7 @@ from icm_pipeline.tracking.base import NoTracker
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
 # icm has no `maps` and `fit`, tests/methods/test_rivals.py has; `assign` is of least change, `tune` of alpha=auto.
-STAGES_OF_ICM = [name for name in STAGES if name not in ("maps", "fit", "assign", "tune", *AUDITED)]
+STAGES_OF_ICM = [name for name in STAGES if name not in ("maps", "fit", "assign", "tune", *AUDITED, *LOCALIZING)]
 LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
@@ -91,6 +91,7 @@ CHANGED_BY: dict[str, set[str]] = {
 CHANGES_NOTHING = [
     *under("attribute", "trial_subjects", "named"),
     *under("audit", "included", "size", "sizes", "claims", "labelled", "other_subjects"),
+    *under("localizers", "injection", "contribution", "causal", "images", "windows"),
     "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
     *under("folders", "table", "names"),
     *under("model", "name", "outline"),
@@ -459,7 +460,9 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
     apart = settings_with("generate.record=false", "method.assignment=least_change", "method.look=auto")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
-    assert stages_of(apart) == tuple(name for name in STAGES if name not in ("maps", "fit", "tune", *AUDITED))
+    assert stages_of(apart) == tuple(
+        name for name in STAGES if name not in ("maps", "fit", "tune", *AUDITED, *LOCALIZING)
+    )
 
 
 def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:

@@ -36,6 +36,11 @@ def no_injection(family: Family) -> str:
     )
 
 
+def no_contribution(family: Family) -> str:
+    """Return why what words contribute is not known of a family; empty if it is."""
+    return "" if family.tokenizer else "the text that its attention sees is not the tokens of one tokenizer."
+
+
 def cross_attentions(backbone: Backbone) -> list[str]:
     """Return the cross-attention layers in the order in which the model runs them; raises BackboneError for none."""
     layers = [site.layer for site in backbone.sites if site.kind == "cross_attention"]
@@ -59,11 +64,9 @@ def text_attentions(backbone: Backbone) -> list[TextAttention]:
             found.append(TextAttention(site.layer, module, module.to_v, (), module.to_out[0]))
         elif site.kind == "self_attention" and joint is not None:
             found.append(TextAttention(site.layer, module, joint, (module.to_v,), module.to_out[0]))
-    if not found or not backbone.family.tokenizer:
-        raise BackboneError(
-            f"What words contribute is not known of {backbone.name}: it has no attention with values of the text "
-            "alone, or its text is the tokens of more than one tokenizer."
-        )
+    why = no_contribution(backbone.family) or ("" if found else "it has no attention with values of the text alone.")
+    if why:
+        raise BackboneError(f"What words contribute is not known of {backbone.name}: {why}")
     return found
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from icm_pipeline.backbones.parts import check_model
+from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.parts import check_model, folder_index
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.evaluation.judging import check_reference
@@ -10,6 +11,7 @@ from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.machine.devices import check_device
 from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.zoo.paths import local_folder
 
 
 def check_usable(settings: Settings, names: Sequence[str]) -> None:
@@ -21,6 +23,7 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
     _check_devices(settings, [stage for stage in stages if not (stage.shared and settings.devices)])
     if any("compute.device" in stage.devices(settings) for stage in stages):
         check_model(settings.model)
+    _check_localizers(settings, names)
     if settings.images is not None:  # its stages look at their judges first
         return
     asked = {judge for stage in stages for judge in stage.asks(settings)}
@@ -32,6 +35,20 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
         check_labeler(settings.judge, "judge", drifting | own)
         check_labeler(settings.evaluate.clip, "evaluate.clip", {})
         check_reference(settings.evaluate)
+
+
+def _check_localizers(settings: Settings, names: Sequence[str]) -> None:
+    """Refuse a localizer that the model's family has nothing for, where its folder says which family that is."""
+    asked, folder = {"inject", "contribution"} & set(names), local_folder(settings.model.path)
+    if not asked or folder is None:
+        return
+    from icm_pipeline.backbones.registry import family_of  # imports torch
+    from icm_pipeline.backbones.text_attention import no_contribution, no_injection
+
+    family = family_of(str(folder_index(folder, settings.model.path).get("_class_name")))
+    for stage, why_not in (("inject", no_injection), ("contribution", no_contribution)):
+        if stage in asked and (why := why_not(family)):
+            raise BackboneError(f"stage={stage} does not apply to {settings.model.name}: {why}")
 
 
 def _check_devices(settings: Settings, stages: Sequence[Stage]) -> None:

@@ -43,7 +43,7 @@ def compared(
             correlations.append(correlated(one, other, found[one], found[other]))
         except ValueError as error:
             left_out[f"{one} and {other}"] = str(error)
-    return Localizers(rows, correlations, left_out)
+    return Localizers(list(found), rows, correlations, left_out)
 
 
 def correlated(one: str, other: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> Correlation:

@@ -13,8 +13,9 @@ from icm_pipeline.config.values import value_at
 from icm_pipeline.images.folders import folder_of
 from icm_pipeline.pipeline.devices import run_on_devices
 from icm_pipeline.pipeline.keys import Keys
+from icm_pipeline.pipeline.reads import ROUNDING
 from icm_pipeline.pipeline.stage import Stage, StageContext
-from icm_pipeline.pipeline.table import ROUNDING, STAGES, stages_of
+from icm_pipeline.pipeline.table import STAGES, stages_of
 from icm_pipeline.progress import placed
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact, verify
 from icm_pipeline.store.building import building, building_share, missing_shares, tidy

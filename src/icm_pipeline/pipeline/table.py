@@ -5,57 +5,34 @@ activations and probes.
 """
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.models import ComputeConfig
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import trial_prompts, tuning_prompts
 from icm_pipeline.methods.base import ACTIVATIONS, Fit
 from icm_pipeline.methods.registry import method_named
+from icm_pipeline.pipeline.reads import (
+    AUDITING,
+    EVALUATED,
+    EVALUATED_FOLDER,
+    EVALUATION_SET,
+    FORETELLING,
+    JUDGE,
+    JUDGING,
+    LABELLING,
+    MODEL,
+    NAMED,
+    PROBE_DATASET,
+    PROBING,
+    PUSHING,
+    RECORDING,
+    TUNING,
+    under,
+)
 from icm_pipeline.pipeline.stage import Stage
 
-
-def _under(group: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"{group}.{name}" for name in names)
-
-
-MODEL = (
-    *_under("model", "path", "revision", "variant", "num_steps", "guidance_scale", "scheduler", "height", "width",
-            "call"),
-    *_under("compute", "dtype", "vae_tiling"),
-)  # fmt: skip
-# What changes images by rounding at most: part of no key, but told in the manifest of what the model made.
-ROUNDING = tuple(name for each in fields(ComputeConfig) if (name := f"compute.{each.name}") not in MODEL)
-PROBE_DATASET = (
-    *MODEL, *_under("attribute", "probe_templates", "probe_subjects"), "generate.images_per_prompt", "seed",
-)  # fmt: skip
-RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
-EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
-JUDGE = ("kind", "model", "path", "faces", "detector")
-LABELLING = (*_under("labeler", *JUDGE, "groups"), "attribute.name", "attribute.options")
-AUDITING = (
-    *_under("judge", *JUDGE, "groups"), *LABELLING, *_under("evaluate", "clip.model", "clip.path", "drift", "fd"),
-)  # fmt: skip
-JUDGING = (*AUDITING, *_under("evaluate", "bootstrap", "reference", "inception"))
-EVALUATED, EVALUATED_FOLDER = ("evaluate.images_per_prompt",), ("method.target_shares", "seed")
-PROBING = (
-    *_under("probe", "C", "max_iter", "solver", "test_share", "group_by_prompt", "shuffle_labels"), "attribute.name",
-    "seed",
-)  # fmt: skip
-FORETELLING = (*_under("probe", "group_by_prompt", "shuffle_labels"), "attribute.name", "seed")
-TUNING = (
-    *MODEL, "model.steering.alpha",
-    *_under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
-            "norm_preserving", "wanted_share"),
-    *_under("attribute", "probe_templates", "probe_subjects", "trial_subjects", "options"),
-    "seed",
-)  # fmt: skip
-PUSHING = ("alpha", *_under("method", "name", "params", "direction", "alpha_unit", "first_step", "last_step", "vector",
-                            "norm_preserving"), "attribute.options")  # fmt: skip
-NAMED = _under("attribute", "named", "probe_templates", "probe_subjects", "trial_subjects")
 AUDITED = ("named", "causal", "push", "audit")
 LOCALIZING = ("inject", "contribution", "localize")
 LEARNT = (ACTIVATIONS, "generate", "label")
@@ -67,7 +44,7 @@ NEEDED_BY_CLAIMS = {
 }  # fmt: skip
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
     "devices": lambda s: ("compute.device",),
-    "same_speed": (*_under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
+    "same_speed": (*under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
 }
 JUDGED: dict[str, Any] = {  # of every stage whose own images the labeler judges
     **DENOISING, "asks": lambda s: ("labeler",), "devices": lambda s: ("compute.device", "labeler.device"),
@@ -145,16 +122,15 @@ def _is_pushed_alone(settings: Settings) -> bool:
 
 def is_asked(settings: Settings, localizer: str) -> bool:
     """Say whether one of LOCALIZING is asked for: itself, or by what stage=all does besides."""
-    localizers = settings.localizers
-    by_all = {"inject": localizers.injection, "contribution": localizers.contribution}
-    by_all["localize"] = any(by_all.values())
-    return settings.images is None and (by_all[localizer] or settings.stage == localizer)
+    asked = {"inject": settings.localizers.injection, "contribution": settings.localizers.contribution}
+    by_all = asked.get(localizer, any(asked.values()))
+    return settings.images is None and (by_all or settings.stage == localizer)
 
 
 def _localized(settings: Settings) -> tuple[str, ...]:
     """Return what the probes are held against."""
-    asked = [name for name in ("inject", "contribution") if is_asked(settings, name)]
-    return ("probe", *asked, *(("causal",) if _is_pushed_alone(settings) else ()))
+    others = (name for name in ("inject", "contribution") if is_asked(settings, name))
+    return ("probe", *others, *(["causal"] * _is_pushed_alone(settings)))
 
 
 def is_ranked_by_effect(settings: Settings) -> bool:
@@ -215,7 +191,7 @@ STAGES: dict[str, Stage] = {
         Stage("label", "say what every probe image, or every image of a folder, shows", kind="step",
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("generate",),
               reads=lambda s: (*LABELLING, *_preprocessed(s, "labeler")), images=("images",), shared=True,
-              asks=lambda s: ("labeler",), devices=lambda s: ("labeler.device",), same_speed=_under("labeler", *JUDGE)),
+              asks=lambda s: ("labeler",), devices=lambda s: ("labeler.device",), same_speed=under("labeler", *JUDGE)),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors", kind="end",
               needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: PROBING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options", "probe.solver")),
@@ -248,7 +224,7 @@ STAGES: dict[str, Stage] = {
               needs=lambda s: ("originals",) if s.method.look is None else ("foretell",),
               reads=_assigning, asks=lambda s: ("labeler",), shared=True,
               devices=lambda s: ("labeler.device",) if s.method.look is None else ("compute.device",),
-              same_speed=(*DENOISING["same_speed"], *_under("labeler", *JUDGE))),
+              same_speed=(*DENOISING["same_speed"], *under("labeler", *JUDGE))),
         Stage("steer", "make the evaluation images again, steered", kind="step",
               needs=lambda s: (*method_named(s.method.name).parents, *_tuned(s), *_unsteered(s)),
               reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *(
@@ -262,31 +238,33 @@ STAGES: dict[str, Stage] = {
                                *(EVALUATED if s.images is None else EVALUATED_FOLDER)),
               images=("images", "reference"), asks=lambda s: ("judge",),
               devices=lambda s: ("judge.device", "evaluate.clip.device") if s.images is None else ("labeler.device",),
-              same_speed=(*_under("judge", *JUDGE), *_under("labeler", "kind", "model", "path"),
-                          *_under("evaluate", "clip.model", "clip.path", "reference"))),
+              same_speed=(*under("judge", *JUDGE), *under("labeler", "kind", "model", "path"),
+                          *under("evaluate", "clip.model", "clip.path", "reference"))),
         Stage("named", "make and record probe images of prompts that name an option", kind="root",
               part_of=lambda s: _is_audited(s, "named") and bool(s.attribute.named),
               reads=lambda s: (*MODEL, *NAMED, *_recording(s), "seed", *_size(s, "num_steps", "named_images")),
               makes=("images", "activations"), shared=True, **DENOISING),
         Stage("push", "push evaluation images at other places and along other directions", kind="step",
               part_of=lambda s: _is_audited(s, "push"), needs=lambda s: ("probe", "select", *_tuned(s)),
-              reads=lambda s: (*EVALUATION_SET, *PUSHING, *_under("method", "target_shares", "assignment", "draw_size"),
+              reads=lambda s: (*EVALUATION_SET, *PUSHING, *under("method", "target_shares", "assignment", "draw_size"),
                                *(() if is_least_change(s) else NAMED),
                                "audit.other_subjects", *_size(s, "num_sets", "images_per_set")),
               makes=("images",), shared=True, **DENOISING),
         Stage("audit", "check every claim against a control that could refute it", kind="result",
               part_of=lambda s: _is_audited(s, "audit"), needs=_audit_needs,
               reads=lambda s: (*AUDITING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"), "seed",
-                               *_under("probe", "C", "max_iter", "solver", "test_share"),
-                               *_under("layers", "kind", "k"),  # with every rule
+                               *under("probe", "C", "max_iter", "solver", "test_share"),
+                               *under("layers", "kind", "k"),  # with every rule
                                "attribute.trial_subjects", "audit.claims", f"audit.sizes.{s.audit.size}"),
-              images=("audit.labelled",), asks=_audit_asks, devices=_audit_devices, same_speed=_under("judge", *JUDGE)),
+              images=("audit.labelled",), asks=_audit_asks, devices=_audit_devices, same_speed=under("judge", *JUDGE)),
         Stage("inject", "give cross-attention layers the prompt that names an option, on tuning prompts", kind="step",
               part_of=lambda s: is_asked(s, "inject"),
               reads=lambda s: (*MODEL, "model.sites", *NAMED, *LABELLING, *_preprocessed(s, "labeler", "evaluate.clip"),
-                               *_under("evaluate", "clip.model", "clip.path"), "attribute.evaluation_prompts", "seed",
-                               *_under("localizers", "images", "windows")),
-              makes=("images",), shared=True, **{**JUDGED, "asks": lambda s: ("labeler", "judge")}),
+                               *under("evaluate", "clip.model", "clip.path"), "attribute.evaluation_prompts", "seed",
+                               *under("localizers", "images", "windows")),
+              makes=("images",), shared=True, same_speed=DENOISING["same_speed"],
+              asks=lambda s: ("labeler", "judge"),
+              devices=lambda s: ("compute.device", "labeler.device", "evaluate.clip.device")),
         Stage("contribution", "measure what the words that name an option put into the image, layer by layer",
               kind="step", part_of=lambda s: is_asked(s, "contribution"),
               reads=lambda s: (*MODEL, "model.sites", *NAMED, "timesteps.start", "timesteps.count", "seed",

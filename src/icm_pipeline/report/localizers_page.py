@@ -12,6 +12,7 @@ from icm_pipeline.report.figures.style import short_names
 from icm_pipeline.results.localizers import Contributions, Injections, Localizers
 from icm_pipeline.results.scores import Scores
 
+STEP = "denoising step"
 Cells = list[list[str | float]]
 
 
@@ -24,11 +25,11 @@ def write_localizers(
     contributions: Contributions | None,
 ) -> Path:
     """Write figures, tables and the page into a folder; return the page. about: what was localized."""
-    layers, names = list(found.layers), localizers_of(found)
+    layers = list(found.layers)
     panels = panels_of(found, scores, contributions)
-    figures = [plot_localizers(folder / "localizers.png", layers, panels, f"Who finds {about} where")]
+    figures = [plot_localizers(folder / "localizers.png", layers, panels, f"Where each localizer finds {about}")]
     if found.correlations:
-        figures.append(plot_correlations(folder / "correlations.png", names, found.correlations))
+        figures.append(plot_correlations(folder / "correlations.png", found.localizers, found.correlations))
     rows = layers_table(found)
     _write_csv(folder / "layers.csv", rows)
     _write_csv(folder / "correlations.csv", correlations_table(found))
@@ -44,17 +45,14 @@ def write_localizers(
     return page
 
 
-def localizers_of(found: Localizers) -> list[str]:
-    """Return the localizers that have a figure of any layer, in their order."""
-    return list(dict.fromkeys(name for row in found.layers.values() for name in row))
-
-
 def panels_of(found: Localizers, scores: Scores, contributions: Contributions | None) -> list[Panel]:
     """Return the panels: accuracy by step, contribution by step, and what injection and steering change."""
     layers = list(found.layers)
     accuracy = np.array([scores.layers[layer].accuracy for layer in layers], float)
     steps, chance = [str(step) for step in scores.steps], scores.chance
-    panels = [Panel("Probes, by step", accuracy, steps, "held-out accuracy (from chance)", "viridis", (chance, 1.0))]
+    panels = [
+        Panel("Probe accuracy", accuracy, steps, STEP, "held-out accuracy (from chance)", "viridis", (chance, 1.0))
+    ]
     if contributions is not None:
         steps = [str(step) for step in contributions.steps]
         nothing = [np.nan] * len(steps)
@@ -62,22 +60,23 @@ def panels_of(found: Localizers, scores: Scores, contributions: Contributions | 
             [row.by_step if (row := contributions.layers.get(layer)) else nothing for layer in layers], float
         )
         panels.append(
-            Panel("Contribution, by step", values, steps, "norm of what words add", "magma", (0.0, np.nanmax(values)))
+            Panel("Contribution", values, steps, STEP, "norm of what the words add", "magma", (0.0, np.nanmax(values)))
         )
-    changing = [name for name in localizers_of(found) if name.startswith("injection") or name == "steered alone"]
+    changing = [name for name in found.localizers if name.startswith("injection") or name == "steered alone"]
     if changing:
         values = _values(found, changing)
         largest = max(0.05, float(np.nanmax(np.abs(values))))
         columns = [name.replace("injection, ", "").replace("steered alone", "steered") for name in changing]
-        title = "Injection" if "steered alone" not in changing else "Injection; steering"
+        title = "Injection" if "steered alone" not in changing else "Injection and steering"
+        below = "given the explicit prompt, window centred here" + ("; steered" if "steered" in columns else "")
         scale = "change of the option's probability"
-        panels.append(Panel(title, values, columns, scale, "RdBu_r", (-largest, largest), is_numbered=True))
+        panels.append(Panel(title, values, columns, below, scale, "RdBu_r", (-largest, largest), is_numbered=True))
     return panels
 
 
 def layers_table(found: Localizers) -> Cells:
     """Return titles and a row a layer."""
-    names = localizers_of(found)
+    names = found.localizers
     rows: Cells = [["layer", *names]]
     return rows + [[layer, *(row.get(name, "") for name in names)] for layer, row in found.layers.items()]
 

@@ -92,6 +92,7 @@ class Localizers(Record):
     """What stage=localize found."""
 
     FILE = "localizers.json"
+    localizers: list[str]
     layers: dict[str, dict[str, float]]
     """{layer: {localizer: its figure}}, for the layers that text comes in by; what a localizer has not is left out."""
     correlations: list[Correlation]

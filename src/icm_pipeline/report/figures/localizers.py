@@ -25,7 +25,9 @@ class Panel:
     values: Floats
     """[layers, columns]; NaN for nothing known."""
     columns: list[str]
-    """What stands below the columns."""
+    """What stands below each column."""
+    below: str
+    """What the columns are."""
     scale: str
     """What the colour bar says."""
     colors: str
@@ -35,7 +37,7 @@ class Panel:
 
     @property
     def width(self) -> float:
-        return COLUMN_WIDTH * len(self.columns) if self.is_numbered else STEPS_WIDTH
+        return max(1.3, COLUMN_WIDTH * len(self.columns)) if self.is_numbered else STEPS_WIDTH
 
 
 def plot_localizers(path: Path, layers: Sequence[str], panels: Sequence[Panel], title: str) -> Path:
@@ -52,14 +54,16 @@ def plot_localizers(path: Path, layers: Sequence[str], panels: Sequence[Panel], 
             axis.set_facecolor("#eeeeee")
             shown = range(0, len(panel.columns), max(1, len(panel.columns) // 5))
             axis.set_xticks(list(shown), [panel.columns[column] for column in shown], fontsize=7)
+            axis.set_xlabel(wrapped(panel.below, panel.width + 0.2, 7), fontsize=7)
             axis.set_title(wrapped(panel.title, panel.width, 9, bold=True), fontsize=9)
             axis.spines[:].set_visible(False)
             axis.tick_params(length=0)
             if panel.is_numbered and len(layers) <= NUMBERED:
                 _write_figures(axis, panel)
-            drawing.colorbar(drawn, ax=axis, location="bottom", aspect=14, shrink=0.9).set_label(
-                wrapped(panel.scale, panel.width + 0.3, 7), fontsize=7
-            )
+            bar = drawing.colorbar(drawn, ax=axis, location="bottom", aspect=16, shrink=0.9)
+            bar.set_label(wrapped(panel.scale, panel.width + 0.2, 7), fontsize=7)
+            bar.ax.tick_params(labelsize=7)
+            bar.outline.set_visible(False)
         axes[0][0].set_yticks(ticks, [names[row] for row in ticks], fontsize=7)
         drawing.suptitle(wrapped(title, size[0] - 0.2, 11), x=0.01, ha="left", fontsize=11)
     return path
@@ -77,7 +81,7 @@ def plot_correlations(path: Path, names: Sequence[str], correlations: Sequence[C
             text = f"{each.rho:.2f}\n{low:.2f} to {high:.2f}\n{each.num_layers} layers"
             color = "white" if abs(each.rho) > 0.6 else "black"
             axis.text(column, row - 1, text, ha="center", va="center", fontsize=7, color=color)
-        drawn = axis.imshow(values[1:, :-1], cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+        drawn = axis.imshow(values[1:, :-1], cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         titles = [wrapped(name, 1.0, 8) for name in names]
         axis.set_xticks(range(len(names) - 1), titles[:-1], fontsize=8)
         axis.set_yticks(range(len(names) - 1), titles[1:], fontsize=8)
@@ -94,4 +98,4 @@ def _write_figures(axis: Any, panel: Panel) -> None:
         value = panel.values[row, column]
         if np.isfinite(value):
             color = "white" if abs(value) > 0.6 * largest else "black"
-            axis.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=6.5, color=color)
+            axis.text(column, row, f"{value:+z.2f}", ha="center", va="center", fontsize=6.5, color=color)
