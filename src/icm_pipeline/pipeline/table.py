@@ -257,7 +257,7 @@ STAGES: dict[str, Stage] = {
                                *under("layers", "kind", "k"),  # with every rule
                                "attribute.trial_subjects", "audit.claims", f"audit.sizes.{s.audit.size}"),
               images=("audit.labelled",), asks=_audit_asks, devices=_audit_devices, same_speed=under("judge", *JUDGE)),
-        Stage("inject", "give cross-attention layers the prompt that names an option, on tuning prompts", kind="step",
+        Stage("inject", "give cross-attention layers the prompt that names an option, on tuning prompts", kind="end",
               part_of=lambda s: is_asked(s, "inject"),
               reads=lambda s: (*MODEL, "model.sites", *NAMED, *LABELLING, *_preprocessed(s, "labeler", "evaluate.clip"),
                                *under("evaluate", "clip.model", "clip.path"), "attribute.evaluation_prompts", "seed",
@@ -266,7 +266,7 @@ STAGES: dict[str, Stage] = {
               asks=lambda s: ("labeler", "judge"),
               devices=lambda s: ("compute.device", "labeler.device", "evaluate.clip.device")),
         Stage("contribution", "measure what the words that name an option put into the image, layer by layer",
-              kind="step", part_of=lambda s: is_asked(s, "contribution"),
+              kind="end", part_of=lambda s: is_asked(s, "contribution"),
               reads=lambda s: (*MODEL, "model.sites", *NAMED, "timesteps.start", "timesteps.count", "seed",
                                "localizers.images"),
               makes=("activations",), shared=True, **DENOISING),
