@@ -128,7 +128,7 @@ def is_asked(settings: Settings, localizer: str) -> bool:
 
 
 def _localized(settings: Settings) -> tuple[str, ...]:
-    """Return what the probes are held against."""
+    """Return the probes, and what they are held against."""
     others = (name for name in ("inject", "contribution") if is_asked(settings, name))
     return ("probe", *others, *(["causal"] * _is_pushed_alone(settings)))
 

@@ -8,7 +8,6 @@ from icm_pipeline.results.records import Record
 
 UNSTEERED = "unsteered"  # the arm of stage=causal that the others are held against
 Sort = Literal[
-Sort = Literal[
     "selected", "random_layers", "worst_layers", "random_direction", "named", "other_subjects", "layer", "window"
 ]  # fmt: skip
 
