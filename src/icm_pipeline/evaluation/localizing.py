@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from icm_pipeline.metrics.crossed import rank_correlation
+from icm_pipeline.metrics.redrawn import rank_correlation
 from icm_pipeline.results.effects import Effects
 from icm_pipeline.results.localizers import Contributions, Correlation, Injections, Localizers
 from icm_pipeline.results.scores import Scores

@@ -25,7 +25,7 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.injection import TextContext, injected
 from icm_pipeline.images.table import read_made
 from icm_pipeline.methods.assignment import assign_options
-from icm_pipeline.metrics.crossed import discrepancies
+from icm_pipeline.metrics.redrawn import discrepancies
 from icm_pipeline.metrics.similarity import mapped_cosine
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload
