@@ -1,0 +1,147 @@
+"""Prompts that differ in the option they name, and what the cross-attentions give for them, step by step.
+
+"a face of a female teacher", "a face of a male teacher" and, naming none, "a face of a teacher" share a seed. No
+subject of an evaluation prompt is among them.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.batches import Batch, fitting
+from icm_pipeline.generation.jobs import Job, evaluated_subjects, first_seed
+from icm_pipeline.generation.named import named_prompts
+from icm_pipeline.generation.sampling import batches, denoise
+from icm_pipeline.hooks.clock import StepClock
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
+from icm_pipeline.methods.learnt import Learnt, directions_and_norm
+from icm_pipeline.progress import Work
+from icm_pipeline.store.files import written_whole
+from icm_pipeline.text import with_article
+
+if TYPE_CHECKING:
+    from icm_pipeline.arrays import Ints
+
+LEVELS = "noise_levels"  # beside the layers in a file
+RECORDED = "recorded"  # the folder of batches that are done, for a fit that goes on
+Seen = Callable[[Tensor, Site, StepClock], Tensor]
+"""(tokens [n, s, d], site, clock) -> what is recorded of them [n, 1, m]."""
+
+
+@dataclass(frozen=True)
+class PromptJobs:
+    """The jobs of prompts that are alike but for the option they name."""
+
+    jobs: list[Job]
+    labels: "Ints"
+    """The option that each names [n], -1 for none."""
+
+
+def prompt_jobs(settings: Settings, num_pairs: int) -> PromptJobs:
+    """Return so many sets of prompts, or as many as there are: of each option and of none, with the same seed.
+
+    Raises ValueError where a prompt cannot name every option, or every subject is evaluated.
+    """
+    check_named(settings)
+    attribute, found = settings.attribute, dict[tuple[str, str], dict[str, str]]()
+    skipped = evaluated_subjects(attribute)
+    for prompt in named_prompts(attribute):
+        if prompt.subject not in skipped:
+            found.setdefault((prompt.subject, prompt.template), {})[prompt.option] = prompt.text
+    if not found:
+        raise ValueError(
+            f"Every subject of attribute.probe_subjects and trial_subjects is evaluated, and method="
+            f"{settings.method.name} learns from others: give other attribute.trial_subjects."
+        )
+    jobs, labels = list[Job](), list[int]()
+    for number, ((subject, template), named) in enumerate(list(found.items())[:num_pairs]):
+        texts = [with_article(template.replace("{}", subject)), *(named[option] for option in attribute.options)]
+        seed = first_seed(settings.seed, "named") + number
+        jobs += [Job(f"{len(jobs) + place:06d}", text, number, seed) for place, text in enumerate(texts)]
+        labels += range(-1, len(attribute.options))
+    return PromptJobs(jobs, np.array(labels))
+
+
+def check_named(settings: Settings) -> None:
+    """Raise ValueError where a prompt cannot name every option."""
+    attribute = settings.attribute
+    if unnamed := [option for option in attribute.options if option not in attribute.named]:
+        raise ValueError(
+            f"attribute.named does not say how a prompt names {', '.join(unnamed)}, and method={settings.method.name} "
+            "goes by prompts that do. Give each one, as attribute.named.woman='female {}'."
+        )
+
+
+def option_prompts(settings: Settings) -> list[str]:
+    """Return a prompt of each option and nothing else, as "a female person"; raises ValueError where there is none."""
+    check_named(settings)
+    attribute = settings.attribute
+    named = [attribute.named[option].replace("{}", attribute.probe_subjects[0]) for option in attribute.options]
+    return [with_article(f"a {text}") for text in named]
+
+
+def cross_attentions(backbone: Backbone) -> list[str]:
+    return [site.layer for site in backbone.sites if site.kind == "cross_attention"]
+
+
+def recorded(
+    backbone: Backbone, jobs: Sequence[Job], settings: Settings, folder: Path, work: Work, seen: Seen | None = None
+) -> tuple[dict[str, Tensor], list[float]]:
+    """Return what the cross-attentions give for jobs at every step, {layer: [n, T, m]}, and the steps' noise levels.
+
+    seen: what is recorded of tokens; None for their mean, m = d. Batches that are in the folder are not made again.
+    """
+    layers, parts = cross_attentions(backbone), list[dict[str, Tensor]]()
+
+    def make(batch: list[Job]) -> Batch:
+        recorder = Recorder(list(range(settings.model.num_steps)))
+
+        def hook(tokens: Tensor, site: Site, clock: StepClock) -> None:
+            recorder(tokens if seen is None else seen(tokens, site, clock), site, clock)
+
+        with hooked(backbone, layers, hook, len(batch)):
+            denoise(backbone, batch)
+        return Batch(batch, [], recorder.recording())
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, batch in enumerate(batches(list(jobs), settings.compute.batch_size)):
+        path = folder / f"{number:04d}.safetensors"
+        if not path.exists():
+            with written_whole(path) as partial:
+                save_file(_joined(list(fitting([batch], make, len(batch)))), partial)
+        parts.append(load_file(path))
+        work.advance(len(batch))
+    levels = parts[0].pop(LEVELS).tolist()
+    return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}, levels
+
+
+def _joined(made: Sequence[Batch]) -> dict[str, Tensor]:
+    """Return one file's tensors of the recordings of some batches."""
+    recordings = [each.recording for each in made if each.recording is not None]
+    means = {
+        layer: torch.cat([recording.activations[layer] for recording in recordings])
+        for layer in recordings[0].activations
+    }
+    return {**means, LEVELS: torch.tensor(recordings[0].noise_levels, dtype=torch.float64)}
+
+
+def directions_of(outputs: Mapping[str, Tensor], levels: Sequence[float], labels: "Ints") -> Learnt:
+    """Return each layer's unit vectors, from the mean over options to each [T, K, d], and mean length [T]."""
+    named = torch.from_numpy(labels >= 0)
+    found = {layer: directions_and_norm(rows[named], labels[labels >= 0]) for layer, rows in outputs.items()}
+    return Learnt(found, levels)
+
+
+def forget_recorded(folder: Path) -> None:
+    """Remove what only a fit that goes on needs."""
+    shutil.rmtree(folder / RECORDED, ignore_errors=True)
