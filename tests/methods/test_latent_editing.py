@@ -104,6 +104,13 @@ def test_it_is_fitted_to_whole_maps_and_runs_through_the_stages(run: Run, backbo
     assert no_bottleneck(backbone.family) == ""
 
 
+def test_an_asymmetric_edit_leaves_steps_that_the_originals_lend_alone(run: Run) -> None:
+    words = ("method=latent_editing", "method.first_step=2")
+    symmetric = pixels(run("steer", *words, "alpha=0.5"))  # leaves the first steps for others
+    asymmetric = pixels(run("steer", *words, "alpha=0.5", "method.params.asymmetric=true"))
+    assert len({str(sorted(each.items())) for each in (symmetric, asymmetric, pixels(run("originals")))}) == 3
+
+
 def test_an_asymmetric_edit_needs_ddim(
     backbone: Backbone, jobs: list[Job], tmp_path: Path, settings_with: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from icm_pipeline.backbones.base import Backbone
+    from icm_pipeline.localization.foretelling import Foretelling
 
 log = logging.getLogger(__name__)
 
@@ -47,28 +48,26 @@ def moved_to(tokens: "Tensor", numbers: Any, options: Any, target: "Tensor", alp
     return tokens - (length * left / mean * gradient).view(tokens.shape)
 
 
-def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
+def classifiers_of_h(backbone: "Backbone", inputs: MethodInputs) -> "list[Foretelling]":
+    """Fit what reads the options from whole maps at every recorded step."""
     import numpy as np
-    import torch
 
     from icm_pipeline.localization.foretelling import fit_foretellings
-    from icm_pipeline.methods.learnt import Learnt
     from icm_pipeline.progress import working
 
-    data, settings, layer = inputs.probe_data, inputs.settings, backbone.family.bottleneck
+    data, settings = inputs.probe_data, inputs.settings
     assert data is not None and data.recorded is not None
     steps, names = range(len(data.recorded.steps)), list(settings.attribute.options)
     groups = np.unique(data.prompts, return_inverse=True)[1] if settings.probe.group_by_prompt else None
     found = fit_foretellings(
-        data.read, [layer], steps, data.labels, seed=settings.seed, groups=groups, device=settings.probe.device,
-        names=names,
+        data.read, [backbone.family.bottleneck], steps, data.labels, seed=settings.seed, groups=groups,
+        device=settings.probe.device, names=names,
     )  # fmt: skip
     readers = []
     with working("fit", len(steps), "step") as work:
         for reader in found:
             readers.append(reader)
             work.advance()
-    norm = [torch.linalg.vector_norm(maps, dim=2).mean() for maps in data.by_step(layer)]
     accuracies = [reader.accuracy for reader in readers]
     log.info(
         "fit: classifiers of h at %d steps, held-out accuracy %.3f to %.3f",
@@ -76,6 +75,18 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
         min(accuracies),
         max(accuracies),
     )
+    return readers
+
+
+def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
+    import torch
+
+    from icm_pipeline.methods.learnt import Learnt
+
+    data, layer = inputs.probe_data, backbone.family.bottleneck
+    assert data is not None and data.recorded is not None
+    readers = classifiers_of_h(backbone, inputs)
+    norm = [torch.linalg.vector_norm(maps, dim=2).mean() for maps in data.by_step(layer)]
     numbers = {
         "weights": torch.stack([reader.weights[layer] for reader in readers]),
         "bias": torch.stack([reader.bias for reader in readers]), "norm": torch.stack(norm),

@@ -13,7 +13,7 @@ means are of unpaired images, so they carry what goes with an option.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from icm_pipeline.backbones.base import Backbone, Family
     from icm_pipeline.hooks.clock import StepClock
+    from icm_pipeline.methods.learnt import Move
 
 
 PREDICTED = ("epsilon", "v_prediction")
@@ -42,27 +43,32 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
     return learn(inputs.probe_data, [backbone.family.bottleneck], directions_and_norm, folder)
 
 
-@contextmanager
-def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Iterator[None]:
-    from icm_pipeline.hooks.hooked import hooked
-    from icm_pipeline.methods.learnt import Moving, alphas_of, load_learnt, push
+def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> AbstractContextManager[Any]:
+    from icm_pipeline.methods.learnt import alphas_of, push
 
-    settings, alphas, is_on = inputs.settings, alphas_of(inputs), [True]
+    unit, alphas = inputs.settings.method.alpha_unit, alphas_of(inputs)
 
     def move(tokens: "Tensor", numbers: Any, options: "Tensor") -> "Tensor":
-        shift = push(numbers, options, alphas, settings.method.alpha_unit)
-        return tokens + shift.view(tokens.shape)
+        return tokens + push(numbers, options, alphas, unit).view(tokens.shape)
 
+    return moved_at_bottleneck(backbone, inputs, jobs, move)
+
+
+@contextmanager
+def moved_at_bottleneck(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job], move: "Move") -> Iterator[None]:
+    """Move the middle block's maps by what was learnt of it, with `asymmetric` in the predicted clean image alone."""
+    from icm_pipeline.hooks.hooked import hooked
+    from icm_pipeline.methods.learnt import Moving, load_learnt
+
+    more, is_on = backbone.with_bottleneck(), [True]
     moving = Moving(load_learnt(inputs), move, inputs, jobs)
-    more = backbone.with_bottleneck()
-    layer = more.family.bottleneck
 
     def hook(tokens: "Tensor", site: Any, clock: "StepClock") -> "Tensor | None":
         return moving(tokens, site, clock) if is_on[0] else None
 
     with ExitStack() as stack:
-        clock = stack.enter_context(hooked(more, [layer], hook, len(jobs)))
-        if settings.method.params["asymmetric"]:
+        clock = stack.enter_context(hooked(more, [more.family.bottleneck], hook, len(jobs)))
+        if inputs.settings.method.params["asymmetric"]:
             _edit_clean_image_alone(more, clock, is_on, stack)
         yield
 
@@ -97,8 +103,10 @@ def _edit_clean_image_alone(backbone: "Backbone", clock: "StepClock", is_on: lis
 
     def step(stepping: Any, prediction: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
         result = stepping(prediction, timestep, *args, **kwargs)
+        if not changed:  # a step that the originals lent, in which the denoiser was not called
+            return result
         in_noise = 1.0 if predicts == "epsilon" else float(scheduler.alphas_cumprod[int(timestep)] ** 0.5)
-        right = changed[0] * in_noise * _noise_after(scheduler, int(timestep))
+        right = changed.pop() * in_noise * _noise_after(scheduler, int(timestep))
         return (result[0] - right, *result[1:])
 
     stack.enter_context(wrapped(backbone.denoiser, "forward", twice))
