@@ -47,6 +47,18 @@ def remembered_prompts(pipe: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def other_prompts(pipe: Any) -> Iterator[None]:
+    """Let a pipeline encode every prompt anew, and forget them at the end: for while its text encoders are others."""
+    before = _ENCODED.pop(pipe, None)
+    try:
+        yield
+    finally:
+        _ENCODED.pop(pipe, None)
+        if before is not None:
+            _ENCODED[pipe] = before
+
+
 def _tensors(values: Any) -> Iterator[Tensor]:
     if isinstance(values, Tensor):
         yield values

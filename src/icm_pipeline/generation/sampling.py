@@ -36,8 +36,19 @@ def batches(jobs: list[Job], batch_size: int) -> Iterator[list[Job]]:
 def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
     """Run the denoising loop for one batch of jobs and return its final latents, as the pipeline keeps them.
 
-    Noise is drawn in float32 from each job's own seed, so an image does not depend on what shares its batch. Raises
-    MemoryError if the batch does not fit, FloatingPointError if latents are not finite.
+    Raises MemoryError if the batch does not fit, FloatingPointError if latents are not finite.
+    """
+    pipe = backbone.pipe
+    with _clear_memory_error(len(jobs), "compute.batch_size"), remembered_prompts(pipe):
+        result: Tensor = pipe(**pipeline_arguments(backbone, jobs))[0]
+    _check_finite(result, jobs, "latents")
+    return result
+
+
+def pipeline_arguments(backbone: Backbone, jobs: list[Job]) -> dict[str, Any]:
+    """Return what a pipeline is called with for a batch of jobs.
+
+    Noise is drawn in float32 from each job's own seed, so an image does not depend on what shares its batch.
     """
     sampling, family, pipe = _sampling(backbone), backbone.family, backbone.pipe
     shape = family.latent_shape(pipe, sampling.height, sampling.width)
@@ -47,16 +58,13 @@ def denoise(backbone: Backbone, jobs: list[Job]) -> Tensor:
         for name, value in sampling.options.items()
     }
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
-    with _clear_memory_error(len(jobs), "compute.batch_size"), remembered_prompts(pipe):
-        result: Tensor = pipe(
-            prompt=[job.prompt for job in jobs],
-            latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
-            generator=[torch.Generator().manual_seed(job.seed + SAMPLER_SEED) for job in jobs],
-            num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
-            height=sampling.height, width=sampling.width, output_type="latent", return_dict=False, **options,
-        )[0]  # fmt: skip
-    _check_finite(result, jobs, "latents")
-    return result
+    return dict(
+        prompt=[job.prompt for job in jobs],
+        latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
+        generator=[torch.Generator().manual_seed(job.seed + SAMPLER_SEED) for job in jobs],
+        num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
+        height=sampling.height, width=sampling.width, output_type="latent", return_dict=False, **options,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -136,6 +136,27 @@ class ClipJudge:
             parts.append(features.double().cpu().numpy())
         return np.concatenate(parts)
 
+    def embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return unit-length embeddings [n, d] of square pixels [n, 3, h, w] in -1..1, through which gradients flow."""
+        visual = self._model.visual
+        size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        if pixels.shape[-1] != size:
+            pixels = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (visual.image_mean, visual.image_std))
+        features: torch.Tensor = self._model.encode_image(((pixels + 1) / 2 - mean) / std, normalize=True)
+        return features
+
+    def logits(self, embedded: torch.Tensor, options: dict[str, list[str]]) -> torch.Tensor:
+        """Return the logits [n, options] of unit-length embeddings [n, d], through which gradients flow."""
+        scale = float(self._model.logit_scale.detach().exp())
+        texts = [torch.from_numpy(self._texts_of(each)).to(embedded) for each in options.values()]
+        return torch.stack([(scale * embedded @ each.mT).amax(1) for each in texts], dim=1)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        network: torch.nn.Module = self._model
+        return network
+
     @torch.inference_mode()
     def embed_texts(self, texts: list[str]) -> Floats:
         """Return unit-length embeddings [n, d] of texts; what does not fit into the context is cut, and told."""
