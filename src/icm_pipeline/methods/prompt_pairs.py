@@ -117,8 +117,9 @@ def recorded(
     for number, batch in enumerate(batches(list(jobs), settings.compute.batch_size)):
         path = folder / f"{number:04d}.safetensors"
         if not path.exists():
+            made = _joined(list(fitting([batch], make, len(batch))))
             with written_whole(path) as partial:
-                save_file(_joined(list(fitting([batch], make, len(batch)))), partial)
+                save_file(made, partial)
         parts.append(load_file(path))
         work.advance(len(batch))
     levels = parts[0].pop(LEVELS).tolist()
