@@ -18,6 +18,7 @@ The prompts are those of searches, whose subjects no evaluation prompt names.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from icm_pipeline.methods.concepts import COUNTED_BY
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
     from icm_pipeline.arrays import Bools, Floats, Ints
     from icm_pipeline.backbones.base import Backbone, Family
@@ -109,59 +110,88 @@ def _judge(settings: Settings) -> "ClipJudge":
     return judge
 
 
+@dataclass
+class _Objective:
+    """What an update lowers."""
+
+    backbone: "Backbone"
+    settings: Settings
+    judge: "ClipJudge"
+    prompts: list[str]
+    scale: float = 0.0
+    """Of the change of weights: 0 for the original images."""
+
+    def __call__(self, update: int, generator: "Generator") -> "Tensor":
+        """Return a batch's loss, whose gradient is the adjusted one."""
+        import torch
+
+        from icm_pipeline.methods.through_sampling import adjusted, run_sampled
+
+        jobs, params = self._jobs(update, generator), self.settings.method.params
+        self.scale = 0.0
+        with torch.no_grad():
+            before, plain = self._seen(run_sampled(self.backbone, jobs).latents)
+        self.scale = 1.0
+        run = run_sampled(self.backbone, jobs)
+        embedded, logits = self._seen(run.latents)
+        targets, is_sure = self._targets(logits, update)
+        loss = loss_of(logits, embedded, before, targets, is_sure, plain.argmax(1), params["similarity"])
+        steps = torch.randperm(len(run.predictions), generator=generator)[: params["steps"]].tolist()
+        surrogate = adjusted(run, loss, sorted(steps))
+        return surrogate + (loss - surrogate).detach()
+
+    def _jobs(self, update: int, generator: "Generator") -> list[Job]:
+        """Return the jobs of a prompt, drawn, with seeds that no other update has."""
+        import torch
+
+        count = self.settings.method.params["images"]
+        prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]
+        first = first_seed(self.settings.seed, "tuning") + FIRST + update * count
+        return [Job(f"{index}", prompt, 0, first + index) for index in range(count)]
+
+    def _seen(self, latents: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Return embeddings [n, d] and logits [n, K] of what latents show."""
+        sampling, settings = self.backbone.sampling, self.settings
+        assert sampling is not None
+        pixels = self.backbone.family.to_pixels(self.backbone.pipe, latents, sampling.height, sampling.width)
+        embedded = self.judge.embed_pixels(pixels.clamp(-1, 1).float().to(settings.labeler.device))
+        return embedded, self.judge.logits(embedded, settings.attribute.options)
+
+    def _targets(self, logits: "Tensor", update: int) -> "tuple[Tensor, Tensor]":
+        import numpy as np
+        import torch
+
+        from icm_pipeline.methods.assignment import target_shares
+
+        rng, shown = np.random.default_rng([self.settings.seed, update]), logits.detach().softmax(1).double()
+        targets, is_sure = targets_of(shown.cpu().numpy(), target_shares(self.settings), rng)
+        return torch.from_numpy(targets).to(logits.device), torch.from_numpy(is_sure).to(logits.device)
+
+
 def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
-    import numpy as np
-    import torch
     from safetensors.torch import save_file
     from torch import nn
 
-    from icm_pipeline.methods.assignment import target_shares
-    from icm_pipeline.methods.through_sampling import adjusted, low_rank, new_factors, run_sampled
+    from icm_pipeline.methods.through_sampling import low_rank, new_factors
     from icm_pipeline.methods.training import forget, frozen, train
     from icm_pipeline.store.files import written_whole
 
-    settings, params = inputs.settings, inputs.settings.method.params
-    prompts, options, count = tuning_prompts(settings), settings.attribute.options, params["images"]
+    settings, params, prompts = inputs.settings, inputs.settings.method.params, tuning_prompts(inputs.settings)
     if not prompts:
         raise ConfigError("Every prompt of searches is evaluated, and none is left to train on: give trial_subjects.")
-    judge, sampling, pipe, scale = _judge(settings), backbone.sampling, backbone.pipe, [0.0]
-    assert sampling is not None
+    objective = _Objective(backbone, settings, _judge(settings), prompts)
     layers = trained_layers(backbone, params["where"])
     factors = new_factors(layers, params["rank"], settings.seed)
-
-    def seen(latents: "Tensor") -> "tuple[Tensor, Tensor]":
-        pixels = backbone.family.to_pixels(pipe, latents, sampling.height, sampling.width).clamp(-1, 1).float()
-        embedded = judge.embed_pixels(pixels.to(settings.labeler.device))
-        return embedded, judge.logits(embedded, options)
-
-    def loss(update: int, generator: torch.Generator) -> "Tensor":
-        prompt = prompts[int(torch.randint(len(prompts), (), generator=generator))]
-        first = first_seed(settings.seed, "tuning") + FIRST + update * count
-        jobs = [Job(f"{index}", prompt, 0, first + index) for index in range(count)]
-        scale[0] = 0.0
-        with torch.no_grad():
-            before, plain = seen(run_sampled(backbone, jobs).latents)
-        scale[0] = 1.0
-        run = run_sampled(backbone, jobs)
-        embedded, logits = seen(run.latents)
-        rng = np.random.default_rng([settings.seed, update])
-        targets, is_sure = targets_of(logits.detach().softmax(1).double().cpu().numpy(), target_shares(settings), rng)
-        there = [torch.from_numpy(each).to(logits.device) for each in (targets, is_sure)]
-        found = loss_of(logits, embedded, before, there[0], there[1], plain.argmax(1), params["similarity"])
-        chosen = torch.randperm(len(run.predictions), generator=generator)[: params["steps"]].tolist()
-        surrogate = adjusted(run, found, sorted(chosen))
-        return surrogate + (found - surrogate).detach()
-
     with ExitStack() as stack:
-        for part in (*pipe.components.values(), judge.network):
+        for part in (*backbone.pipe.components.values(), objective.judge.network):
             if isinstance(part, nn.Module):
                 stack.enter_context(frozen(part))
-        stack.enter_context(low_rank(layers, factors, lambda: scale[0]))
-        train(factors, loss, params["updates"], params["learning_rate"], settings.seed, folder)
+        stack.enter_context(low_rank(layers, factors, lambda: objective.scale))
+        train(factors, objective, params["updates"], params["learning_rate"], settings.seed, folder)
     with written_whole(folder / FILE) as partial:
         save_file({name: factor.detach().cpu().contiguous() for name, factor in factors.items()}, partial)
     forget(folder)
-    return 2 * params["updates"] * count
+    return 2 * params["updates"] * params["images"]
 
 
 @contextmanager
