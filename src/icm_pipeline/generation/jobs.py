@@ -32,7 +32,7 @@ def first_seed(seed: int, stream: str) -> int:
     all_seeds = LARGEST_SEED + 1
     places = {
         "probe": 2 * seed, "evaluation": 2 * seed + 1, "tuning": 2 * all_seeds + seed, "named": 3 * all_seeds + seed,
-        "push": 4 * all_seeds + seed,
+        "push": 4 * all_seeds + seed, "fit": 5 * all_seeds + seed,
     }  # fmt: skip
     return places[stream] * SEEDS_PER_STREAM
 

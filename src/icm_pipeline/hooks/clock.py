@@ -178,7 +178,7 @@ def noise_levels(scheduler: Any) -> list[float]:
         noise = [float(sigma) for sigma in sigmas[: len(timesteps)]]
         if _has_midpoints(scheduler):
             noise[1::2] = [float(sigma) for sigma in scheduler.sigmas_interpol[1 : len(timesteps) : 2]]
-        signal = [1 - sigma for sigma in noise] if _is_flow(scheduler) else [1.0] * len(noise)
+        signal = [1 - sigma for sigma in noise] if is_flow(scheduler) else [1.0] * len(noise)
         return [s / math.hypot(s, a) for s, a in zip(noise, signal, strict=True)]
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:
@@ -196,7 +196,8 @@ def _steps_by_midpoints(levels: Sequence[float]) -> list[int]:
     return [(i + 1) // 2 for i in range(len(levels))]
 
 
-def _is_flow(scheduler: Any) -> bool:
+def is_flow(scheduler: Any) -> bool:
+    """Say whether a scheduler's latents go straight from noise to picture: (1 - sigma) x + sigma e."""
     says, name = scheduler.config.get, type(scheduler).__name__
     return bool(name.startswith("FlowMatch") or says("use_flow_sigmas") or says("prediction_type") == "flow_prediction")
 

@@ -10,6 +10,16 @@ COUNTED_BY = (
     "attribute.evaluation_prompts", "method.target_shares", "labeler.kind", "labeler.model", "labeler.path",
     "labeler.faces", "labeler.detector", "labeler.groups",
 )  # fmt: skip
+# Those that pairs of prompts with and without an option's name depend on, for a fit's key.
+WORDED = (
+    "attribute.named", "attribute.probe_templates", "attribute.probe_subjects", "attribute.trial_subjects",
+    "attribute.evaluation_prompts",
+)  # fmt: skip
+
+
+def trained_by(*params: str) -> tuple[str, ...]:
+    """Return the settings that a training on pairs of prompts depends on, some of method.params among them."""
+    return ("method.name", *WORDED, *(f"method.params.{name}" for name in params))
 
 
 def with_option(prompt: str, option: str) -> str:
