@@ -28,6 +28,7 @@ from icm_pipeline.store.files import written_whole
 from icm_pipeline.text import with_article
 
 LATENTS = "latents.safetensors"
+MOST = 120  # wordings: their prompts are encoded at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Wording:
 
 
 def wordings_of(settings: Settings, keep: Sequence[str] = ()) -> list[Wording]:
-    """Return the wordings of all subjects that are not evaluated, in the order of `named_prompts`.
+    """Return at most MOST wordings of subjects that are not evaluated, in the order of `named_prompts`.
 
     keep: phrases with {} in them, as `old {}`, that all prompts of a wording may have besides; what names an option is
     left out. Raises ValueError where there is none.
@@ -60,7 +61,8 @@ def wordings_of(settings: Settings, keep: Sequence[str] = ()) -> list[Wording]:
             "that are not evaluated. Give attribute.named for every option, as attribute.named.woman='female {}', and "
             "attribute.trial_subjects that no evaluation prompt names."
         )
-    return [Wording(neutral, tuple(named[option] for option in options)) for neutral, named in found.items()]
+    complete = [Wording(neutral, tuple(named[option] for option in options)) for neutral, named in found.items()]
+    return complete[:MOST]
 
 
 @dataclass(frozen=True)
