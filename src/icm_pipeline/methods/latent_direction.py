@@ -7,7 +7,7 @@ one number a channel.
 
 References:
     Self-Discovering Interpretable Diffusion Latent Directions for Responsible Text-to-Image Generation, 2024,
-    https://arxiv.org/abs/2311.17216, equation 5
+    https://arxiv.org/abs/2311.17216
 Departures: the error is that of what the model predicts (v, flow), which weighs steps of much noise more than that of
 the noise does; the sampler's steps alone, in place of all 1,000; prompts are pairs with and without the option's word,
 of several subjects in place of "a person"; gradients are clipped. The published fit takes 20 epochs of 1,000 images an

@@ -7,7 +7,7 @@ r[k]) - p(neutral)|^2, p what is predicted without guidance. Neither sees the ot
 
 References:
     RespoDiff: Dual-Module Bottleneck Transformation for Responsible & Faithful T2I Generation, 2025,
-    https://arxiv.org/abs/2509.15257, section 3
+    https://arxiv.org/abs/2509.15257
 Departures: latents of one edited run, all its steps, serve `refresh` updates, with a row for each image, where the
 paper makes a run for each update; the run's guidance is the model's own; the error is that of what the model predicts
 (v); neutral prompts are of several subjects in place of "a person"; both vectors step together; gradients are clipped.

@@ -6,12 +6,12 @@ model predicts. All prompts of a row may name a further attribute that is to sta
 adapters act on both halves of guidance, from method.first_step on, which leaves the layout as it was.
 
 References:
-    Concept Sliders: LoRA Adaptors for Precise Control in Diffusion Models, 2024, https://arxiv.org/abs/2311.12092,
-    equations 7 and 8
+    Concept Sliders: LoRA Adaptors for Precise Control in Diffusion Models, 2024, https://arxiv.org/abs/2311.12092
 Departures: an adapter for each option in place of one of both signs, as there may be more than two; latents of one
 edited run, all its steps, serve `refresh` updates, with a row for each image; what is to stay is drawn for each row in
 place of the sum over it; the error is that of what the model predicts (v, flow); the run's guidance is the model's
-own; gradients are clipped. The published fit takes 1,000 updates of one image at a learning rate of 2e-4, and guidance 4. Convolutions are those of the blocks that take no channel alone.
+own; gradients are clipped. Convolutions are those of the blocks that take no channel alone. The published fit takes
+1,000 updates of one image at a learning rate of 2e-4, and guidance 4.
 """
 
 from contextlib import AbstractContextManager, contextmanager
