@@ -33,11 +33,6 @@ ACTIVATIONS = "activations"  # in Fit.needs: of `generate`, or of `extract`
 DRAWN = ("method.name", "method.params", "method.assignment", "method.draw_size", "method.target_shares")
 WINDOW = ("method.first_step", "method.last_step")
 LENGTH = ("alpha", "method.alpha_unit")
-# Part of Fit.reads, of what learns from prompts that name options.
-PROMPT_PAIRS = (
-    "method.params.pairs", "attribute.named", "attribute.probe_templates", "attribute.probe_subjects",
-    "attribute.trial_subjects", "attribute.evaluation_prompts",
-)  # fmt: skip
 # In Fit.needs, for what learns from images, their prompts and what they show.
 LABELLED = ("generate", "label")
 

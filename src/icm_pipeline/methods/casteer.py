@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.methods.base import DRAWN, LENGTH, PROMPT_PAIRS, WINDOW, Fit, Method, MethodInputs
+from icm_pipeline.methods.base import DRAWN, LENGTH, WINDOW, Fit, Method, MethodInputs
+from icm_pipeline.methods.concepts import trained_by
 from icm_pipeline.methods.uce import no_cross_attention
 
 if TYPE_CHECKING:
@@ -102,5 +103,5 @@ METHOD = Method(
     from_first_step=True,
     draws=_draws,
     why_not=no_cross_attention,
-    fit=Fit(_fit, reads=("method.name", *PROMPT_PAIRS)),
+    fit=Fit(_fit, reads=trained_by("pairs")),
 )

@@ -18,7 +18,7 @@ WORDED = (
 
 
 def trained_by(*params: str) -> tuple[str, ...]:
-    """Return the settings that a training on pairs of prompts depends on, some of method.params among them."""
+    """Return the settings that a fit to pairs of prompts depends on, some of method.params among them."""
     return ("method.name", *WORDED, *(f"method.params.{name}" for name in params))
 
 
