@@ -17,6 +17,7 @@ from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.methods.assignment import least_change
 from icm_pipeline.methods.sparing import least_changed, tried_options
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
+from icm_pipeline.metrics.least_change import Choosing
 
 NUM_FOR_TRUTH = 3000  # sets of one prompt
 NUM_RESAMPLES = 400
@@ -39,8 +40,8 @@ class World:
     tries: int = 1
     """Of steering, for each image that has to change; of those that turned, by the labeler, any may change least."""
 
-    def one_prompt(self, rng: np.random.Generator) -> tuple[Floats, Floats, Ints, Ints]:
-        """Return the judge's rows before and after [n, K], the options wanted and those that the labeler saw [n]."""
+    def one_prompt(self, rng: np.random.Generator) -> tuple[Floats, Floats, Ints, Choosing]:
+        """Return the judge's rows before and after [n, K], the options wanted [n] and by what they were chosen."""
         num_options, n = len(self.shares), self.num_images
         true = rng.choice(num_options, n, p=self.shares)
         labels, before = self._seen(rng, true, self.agreement), self._seen(rng, true, 1.0)
@@ -52,11 +53,13 @@ class World:
             tried = tried_options([0] * n, shown, wanted, self.tries, int(rng.integers(2**32)))
         turned = np.where(rng.random(n) < self.obedience, tried, true)
         after = self._seen(rng, np.where((tried < 0) | (tried == shown), true, turned), 1.0)
+        trial = Choosing(shown)
         if self.tries > 1:
             seen = self._seen(rng, turned, self.agreement).argmax(1)
             wanted = least_changed([0] * n, shown, wanted, tried, seen == tried, rng.random(n))
+            trial = Choosing(shown, np.where(tried == shown, -1, tried), seen == tried)
         after[wanted == shown] = before[wanted == shown]
-        return before, after, wanted, shown
+        return before, after, wanted, trial
 
     def _seen(self, rng: np.random.Generator, labels: Ints, accuracy: float) -> Floats:
         n, num_options = len(labels), len(self.shares)
@@ -72,16 +75,26 @@ WORLDS = (
     World(96, (0.8, 0.2), 6, 0.9, 0.97),
     World(96, (0.8, 0.2), 4, 0.6, 0.9),
     World(24, (0.5, 0.5), 6, 0.6, 0.97),
+    World(48, (0.6, 0.3, 0.1), 6, 0.7, 0.97),
     World(96, (0.7, 0.1, 0.1, 0.1), 6, 0.7, 0.95),
     World(24, (0.7, 0.1, 0.1, 0.1), 4, 0.9, 0.9),
     World(96, (0.8, 0.2), 6, 0.3, 0.97),  # steering that hardly obeys
     World(48, (0.4, 0.3, 0.2, 0.1), 6, 0.3, 0.95),
     World(96, (0.8, 0.2), 4, 0.6, 0.9, num_prompts=1),
+    World(24, (0.8, 0.2), 8, 0.98, 1.0),  # hardly one fails
+    World(96, (0.8, 0.2), 8, 0.995, 1.0),
+    World(24, (0.6, 0.3, 0.1), 8, 0.98, 1.0),
     World(24, (0.8, 0.2), 6, 0.9, 0.97, tries=3),
+    World(48, (0.8, 0.2), 6, 0.6, 0.97, tries=3),
     World(96, (0.8, 0.2), 6, 0.9, 0.97, tries=3),
     World(96, (0.8, 0.2), 4, 0.6, 0.9, tries=3),
+    World(24, (0.6, 0.3, 0.1), 6, 0.9, 0.97, tries=3),
+    World(48, (0.6, 0.3, 0.1), 6, 0.4, 0.97, tries=3),
+    World(96, (0.6, 0.3, 0.1), 6, 0.7, 0.97, tries=3),
     World(96, (0.7, 0.1, 0.1, 0.1), 6, 0.7, 0.95, tries=3),
+    World(24, (0.8, 0.2), 6, 0.3, 0.97, tries=3),
     World(96, (0.8, 0.2), 6, 0.3, 0.97, tries=3),
+    World(96, (0.8, 0.2), 6, 0.3, 0.97, num_prompts=1, tries=3),
 )
 
 
@@ -91,16 +104,22 @@ def cover(world: World, repetitions: int) -> dict[str, float]:
     means = np.array([[rows.mean(0) for rows in world.one_prompt(rng)[:2]] for _ in range(NUM_FOR_TRUTH)]).mean(0)
     true_before, true_after = np.linalg.norm(means - even, axis=1)
     names = [str(prompt) for prompt in range(world.num_prompts) for _ in range(world.num_images)]
-    found = {"FD": 0, "FD by quotas": 0, "change": 0, "change by quotas": 0}
+    found = dict.fromkeys(("FD", "FD by quotas", "change", "change by quotas"), 0)
     for _ in range(repetitions):
-        parts = zip(*(world.one_prompt(rng) for _ in range(world.num_prompts)), strict=True)
-        before, after, wanted, shown = (np.concatenate(part) for part in parts)
-        for end, seen in (("", shown), (" by quotas", None)):
-            limits = bootstrap_interval(after, names, NUM_RESAMPLES, rng, strata=wanted, shown=seen)
+        parts = [world.one_prompt(rng) for _ in range(world.num_prompts)]
+        before, after, wanted = (np.concatenate([part[place] for part in parts]) for place in range(3))
+        for end, by in (("", _joined([part[3] for part in parts])), (" by quotas", None)):
+            limits = bootstrap_interval(after, names, NUM_RESAMPLES, rng, strata=wanted, by=by)
             found["FD" + end] += _contains(limits, true_after)
-            _, limits = paired_change(before, after, names, NUM_RESAMPLES, rng, strata=wanted, shown=seen)
+            _, limits = paired_change(before, after, names, NUM_RESAMPLES, rng, strata=wanted, by=by)
             found["change" + end] += _contains(limits, true_after - true_before)
     return {name: count / repetitions for name, count in found.items()}
+
+
+def _joined(parts: Sequence[Choosing]) -> Choosing:
+    """Return by what the images of several prompts were chosen."""
+    columns = [[getattr(part, name) for part in parts] for name in ("shown", "tried", "turned")]
+    return Choosing(*(None if column[0] is None else np.concatenate(column) for column in columns))
 
 
 def _contains(limits: tuple[float, float], value: float) -> bool:

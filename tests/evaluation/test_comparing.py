@@ -12,6 +12,7 @@ import pytest
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.comparing import fd_less
 from icm_pipeline.metrics.intervals import paired_change
+from icm_pipeline.metrics.least_change import Choosing
 from icm_pipeline.store.artifacts import Artifact
 from tests.helpers.results import PROMPTS, as_artifact, steering
 
@@ -81,7 +82,7 @@ def test_ways_that_change_the_same_images_are_compared_within_what_was_changed(
     before, after = (np.array([[shown(one, far), 1 - shown(one, far)] for one in IDS]) for far in (0.1, 0.3))
     labels = np.array([0 if was[image_id] == "woman" else -1 for image_id in IDS])  # no image is to show a man
     prompts, rng = [PROMPTS[int(image_id) % 2] for image_id in IDS], np.random.default_rng(settings.seed)
-    wanted = paired_change(before, after, prompts, 200, rng, strata=np.zeros(40, np.int64), shown=labels)[1]
+    wanted = paired_change(before, after, prompts, 200, rng, strata=np.zeros(40, np.int64), by=Choosing(labels))[1]
     assert fd_less(settings, this, other, ways) == wanted != expected(settings, IDS)
     unlike = evaluated(tmp_path / "unlike", IDS, 0.3, was | {IDS[0]: "man"})
     assert fd_less(settings, this, unlike, ways) == expected(settings, IDS)

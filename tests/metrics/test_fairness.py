@@ -172,11 +172,27 @@ def test_the_interval_of_an_even_sample_reaches_down_to_zero_and_up() -> None:
     assert 0.05 < high < 0.2
 
 
-def test_perfect_obedience_to_quotas_leaves_no_doubt_but_that_of_the_originals() -> None:
+def test_where_no_image_failed_the_interval_reaches_to_what_few_failures_would_give() -> None:
+    after, prompts, wanted = one_hot([0, 1] * 96, 2), ["a"] * 96 + ["b"] * 96, np.array([0, 1] * 96)
+    low, high = bootstrap_interval(after, prompts, 4000, np.random.default_rng(0), strata=wanted)
+    assert low == 0
+    assert high == pytest.approx(np.sqrt(2) * 3.69 / 192, rel=0.1)  # of 3.69 failures 2.5 % of sets would show none
+
+
+def test_rare_failures_are_covered() -> None:
+    wanted, prompts = np.tile([0, 1], 48), list("aaaabbbbccccdddd") * 6
+    rng, rate, covered = np.random.default_rng(0), 0.01, 0
+    for _ in range(100):
+        shown = np.where((rng.random(96) < rate) & (wanted == 1), 0, wanted)
+        low, high = bootstrap_interval(one_hot(shown, 2), prompts, 200, rng, strata=wanted)
+        covered += low <= np.sqrt(0.5) * rate <= high
+    assert covered >= 90  # of 100; two of three sets show no failure
+
+
+def test_perfect_obedience_to_quotas_leaves_little_doubt_but_that_of_the_originals() -> None:
     after, prompts = one_hot([0, 1] * 12, 2), ["p"] * 24
     before = one_hot([0] * 20 + [1] * 4, 2)
     strata, rng = np.array([0, 1] * 12), np.random.default_rng(0)
-    assert bootstrap_interval(after, prompts, 100, rng, strata=strata) == (0.0, 0.0)
     change, (low, high) = paired_change(before, after, prompts, 400, rng, strata=strata)
     assert low < change < high < 0
     assert change == pytest.approx(-np.sqrt(2) * 8 / 24)

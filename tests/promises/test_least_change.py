@@ -100,6 +100,12 @@ def test_with_more_tries_as_many_images_change_and_the_others_are_the_originals(
     assert one["steer"] != more["steer"]
     assert check_what_was_not_taken_is_the_original(one) == check_what_was_not_taken_is_the_original(more)
     assert json.loads((more["steer"] / "steering.json").read_text())["tries"] == 9
+    rows, alone = rows_of(more["steer"] / "images.csv"), rows_of(one["steer"] / "images.csv")
+    assert "tried" not in alone[0]
+    assert {row["turned"] for row in rows if not row["tried"]} <= {""}
+    taken = [row for row in rows if row["option"] != row["shown"]]
+    assert all(row["tried"] == row["option"] for row in taken)
+    assert sum(bool(row["tried"]) for row in rows) > len(taken)  # those that were not taken are told too
 
 
 def test_a_run_that_is_killed_while_it_takes_tries_goes_on(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from icm_pipeline.arrays import Ints
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.metrics.intervals import paired_change
+from icm_pipeline.metrics.least_change import Choosing
 from icm_pipeline.metrics.outcomes import one_hot_labels
 from icm_pipeline.results.evaluation import Interval
 from icm_pipeline.results.images import SteeredImage, read_steered
@@ -40,11 +41,11 @@ def fd_less(settings: Settings, this: Artifact, other: Artifact, ways: tuple[Ste
     before, after = (np.array([image.shown for image in side]) for side in zip(*pairs, strict=True))
     if settings.evaluate.fd == "labels":
         before, after = one_hot_labels(before), one_hot_labels(after)
-    strata, shown = _strata(ways, pairs)
+    strata, by = _strata(ways, pairs)
     prompts, rng = [image.prompt for image, _ in pairs], np.random.default_rng(settings.seed)
     target, num_resamples = None if shares is None else np.array(shares), settings.evaluate.bootstrap
     try:
-        return paired_change(before, after, prompts, num_resamples, rng, target, strata=strata, shown=shown)[1]
+        return paired_change(before, after, prompts, num_resamples, rng, target, strata=strata, by=by)[1]
     except ValueError as error:
         log.warning("%s beside this run: %s", other.folder.name, error)
         return None
@@ -52,8 +53,8 @@ def fd_less(settings: Settings, this: Artifact, other: Artifact, ways: tuple[Ste
 
 def _strata(
     ways: tuple[Steering, Steering], pairs: Sequence[tuple[SteeredImage, SteeredImage]]
-) -> tuple[Ints | None, Ints | None]:
-    """Return what both ways steered each image to and what it showed before [n], None where that was not fixed."""
+) -> tuple[Ints | None, Choosing | None]:
+    """Return what both ways steered each image to [n] and by what that was chosen, None where that was not fixed."""
     rules = {way.assignment for way in ways}
     same = all((a.steered_to, a.was) == (b.steered_to, b.was) for a, b in pairs)
     if rules not in ({"quota"}, {"least_change"}) or not same:
@@ -62,4 +63,4 @@ def _strata(
     wanted = np.array([options.index(image.steered_to) if image.steered_to else -1 for image, _ in pairs])
     if rules == {"quota"}:
         return wanted, None
-    return wanted, np.array([options.index(image.was) if image.was in options else -1 for image, _ in pairs])
+    return wanted, Choosing(np.array([options.index(image.was) if image.was in options else -1 for image, _ in pairs]))

@@ -13,6 +13,7 @@ from icm_pipeline.methods.assignment import target_shares
 from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_variation, worst_share
 from icm_pipeline.metrics.fairness import deviation_ratio, discrepancy_by_prompt, expected_floor
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
+from icm_pipeline.metrics.least_change import Choosing
 from icm_pipeline.metrics.outcomes import hard_labels, one_hot_labels
 from icm_pipeline.results.evaluation import Change, Discrepancy, Fairness, Figure
 
@@ -25,7 +26,7 @@ def fairness_figures(
     prompts: list[str],
     wanted: Ints,
     made_here: bool,
-    shown: Ints | None = None,
+    by: Choosing | None = None,
 ) -> Fairness:
     """Return FD of each side with its floor and intervals, parity gaps and worst-group shares.
 
@@ -39,7 +40,7 @@ def fairness_figures(
     target = np.array(target_shares(settings))
     rng = np.random.default_rng(settings.seed)
     method, floor = settings.method, _assigned_floor(wanted, prompts, target)
-    if made_here and shown is None:
+    if made_here and by is None:
         num_images = settings.evaluate.images_per_prompt
         floor = expected_floor(num_images, target, method.assignment, method.draw_size, rng)
     if settings.evaluate.fd == "labels":
@@ -50,17 +51,17 @@ def fairness_figures(
     if left_out:
         log.warning("FD is without %d prompts of which the judge could see no image: %s", len(left_out), left_out)
     inside = ~np.isin(prompts, left_out)
-    strata = wanted[inside] if made_here and (method.assignment == "quota" or shown is not None) else None
-    shown = None if shown is None else shown[inside]
+    strata = wanted[inside] if made_here and (method.assignment == "quota" or by is not None) else None
+    by = None if by is None else by.of(inside)
     sides, prompts = {side: rows[inside] for side, rows in sides.items()}, np.array(prompts)[inside].tolist()
     of_labels = dict[str, Any]()
     for side, rows in sides.items():
         suffix, found = "_original" if side == "original" else "", _figures_of_labels(rows, prompts, target)
         of_labels |= {f"fd_labels{suffix}": found[0], f"deviation_ratio{suffix}": found[1]}
 
-    def figures(side: Floats, strata: Ints | None, shown: Ints | None) -> tuple[Discrepancy, Figure, Figure]:
+    def figures(side: Floats, strata: Ints | None, by: Choosing | None) -> tuple[Discrepancy, Figure, Figure]:
         shares, fd = _by_prompt(side, prompts), _figure(discrepancy_by_prompt(side, prompts, target))
-        interval = bootstrap_interval(side, prompts, num_resamples, rng, target, strata=strata, shown=shown)
+        interval = bootstrap_interval(side, prompts, num_resamples, rng, target, strata=strata, by=by)
         gap, rarest = (_figure({prompt: of(row) for prompt, row in shares.items()}) for of in (parity_gap, worst_share))
         return Discrepancy(fd.mean, fd.by_prompt, interval), gap, rarest
 
@@ -70,15 +71,15 @@ def fairness_figures(
             return None
         rows = np.array(prompts)[pairs].tolist()
         fixed = None if strata is None else strata[pairs]
-        known = None if shown is None else shown[pairs]
+        known = None if by is None else by.of(pairs)
         return Change(
-            *paired_change(before[pairs], after[pairs], rows, num_resamples, rng, target, strata=fixed, shown=known)
+            *paired_change(before[pairs], after[pairs], rows, num_resamples, rng, target, strata=fixed, by=known)
         )
 
     if "original" not in sides:
-        after = figures(sides["steered"], strata, shown)
+        after = figures(sides["steered"], strata, by)
         return replace(Fairness(floor, left_out, None, None, None, *after, None), **of_labels)
-    before, after = figures(sides["original"], None, None), figures(sides["steered"], strata, shown)
+    before, after = figures(sides["original"], None, None), figures(sides["steered"], strata, by)
     moved = change(sides["original"], sides["steered"])
     return replace(Fairness(floor, left_out, *before, *after, moved), **of_labels)
 

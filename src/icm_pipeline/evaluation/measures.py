@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icm_pipeline.arrays import Floats, Ints
+from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.fairness import drift_of, fairness_figures, shares_by_prompt
 from icm_pipeline.evaluation.judging import Judging
@@ -13,6 +13,7 @@ from icm_pipeline.evaluation.pairs import ImagePairs
 from icm_pipeline.images.table import ImageRow
 from icm_pipeline.labelers.base import Questions
 from icm_pipeline.metrics.agreement import agreement
+from icm_pipeline.metrics.least_change import Choosing
 from icm_pipeline.metrics.outcomes import hard_labels, share_kept, share_obeying
 from icm_pipeline.metrics.realism import frechet_distance, kernel_distance
 from icm_pipeline.results.evaluation import SIDES, Agreement, Evaluation, Realism, SideAgreement
@@ -57,7 +58,7 @@ def figures_of(
     prompts = [image.row.prompt or ALL_IMAGES for image in images]
     wanted = np.array([options.index(image.row.option) if image.row.option else -1 for image in images])
     after, known, like = shown["steered"], wanted >= 0, [image.likeness for image in images]
-    assigned_by = _assigned_by(pairs.rows, options)
+    chosen_by = _chosen_by(pairs.rows, options)
     members = {option: wanted == index for index, option in enumerate(options) if index in wanted}
     kept, drift, unseen = dict[str, float](), dict[str, float](), dict[str, int]()
     is_drawn = pairs.steering is not None and bool(known.any())
@@ -73,7 +74,7 @@ def figures_of(
     return Evaluation(
         model=pairs.name, attribute=name, steering=pairs.steering, num_images=len(images), lost=pairs.lost,
         unseen=unseen, fd_of=settings.evaluate.fd,
-        fairness=fairness_figures(settings, shown, prompts, wanted, is_drawn, assigned_by),
+        fairness=fairness_figures(settings, shown, prompts, wanted, is_drawn, chosen_by),
         clip_i=mean_of(one.clip_i for one in like), clip_t_original=mean_of(one.clip_t_original for one in like),
         clip_t=mean_of(one.clip_t for one in like), ssim=mean_of(one.ssim for one in like),
         obeyed=share_obeying(after[known], wanted[known]) if known.any() else None,
@@ -81,16 +82,21 @@ def figures_of(
         kept=kept, drift=drift,
         shares={side: shares_by_prompt(found, prompts, options) for side, found in shown.items()},
         agreement=agreed, reference=realism,
-        left_alone=None if assigned_by is None else float(np.mean([row.is_original for row in pairs.rows])),
+        left_alone=None if chosen_by is None else float(np.mean([row.is_original for row in pairs.rows])),
     )  # fmt: skip
 
 
-def _assigned_by(rows: list[ImageRow], options: list[str]) -> Ints | None:
-    """Return what each image showed before [n], -1 if unknown; None where options were not assigned by that."""
-    found = [row.shown for row in rows]
-    if None in found:
+def _chosen_by(rows: list[ImageRow], options: list[str]) -> Choosing | None:
+    """Return what each image showed before, and its trial; None where options were not assigned by that."""
+    if any(row.shown is None for row in rows):
         return None
-    return np.array([options.index(shown) if shown else -1 for shown in found])
+    shown, tried = (
+        np.array([options.index(name) if name else -1 for name in names])
+        for names in ([row.shown for row in rows], [row.tried for row in rows])
+    )
+    if any(row.tried is None for row in rows):
+        return Choosing(shown)
+    return Choosing(shown, tried, np.array([row.turned for row in rows]))
 
 
 def agreement_of(

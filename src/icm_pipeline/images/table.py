@@ -1,7 +1,7 @@
 """The table of a set of images: one row an image."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ TABLE = "images.csv"
 IMAGES = "images"
 SAMPLES = "samples.png"  # the first images side by side, to look at
 SHOWN = "shown"
+TRIED = "tried"
+TURNED = "turned"
+YES = "yes"
 COLUMNS = ("id", "prompt", "prompt_index", "seed", "option", "path")
 
 
@@ -35,21 +38,29 @@ class ImageRow:
     shown: str | None = None
     """What its option was assigned by: what it shows unsteered, empty if that could not be told; None: by nothing."""
 
+    tried: str | None = None
+    """The option that it was steered to on trial, taken or not, empty for none; None where there were no trials."""
+    turned: bool = False
+    """Whether it was then seen to show that."""
+
     @property
     def is_original(self) -> bool:
         """Whether it was left as it is, because of what it shows or what its prompt names."""
         return self.shown is not None and self.option in ("", self.shown)
 
 
-def write_table(folder: Path, jobs: list[Job], options: list[str], shown: Sequence[str] | None = None) -> None:
-    """Write a row an image; shown: what each showed before, where options were assigned by that."""
+def write_table(
+    folder: Path, jobs: list[Job], options: list[str], more: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Write a row an image; more: further columns, as SHOWN where options were assigned by what images showed."""
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *([] if shown is None else [SHOWN])])
+        columns = dict(more or {})
+        writer.writerow([*COLUMNS, *columns])
         for index, (job, option) in enumerate(zip(jobs, options, strict=True)):
             path = f"{IMAGES}/{job.image_id}.png"
             row = [job.image_id, job.prompt, job.prompt_index, job.seed, option, path]
-            writer.writerow([*row, *([] if shown is None else [shown[index]])])
+            writer.writerow([*row, *(column[index] for column in columns.values())])
 
 
 def read_table(artifact: Artifact) -> list[ImageRow]:
@@ -67,7 +78,7 @@ def _read(path: Callable[[str], Path]) -> list[ImageRow]:
         return [
             ImageRow(
                 row["id"], row["prompt"], int(row["prompt_index"]), int(row["seed"]), row["option"], path(row["path"]),
-                shown=row.get(SHOWN),
+                shown=row.get(SHOWN), tried=row.get(TRIED), turned=row.get(TURNED) == YES,
             )
             for row in csv.DictReader(file)
         ]  # fmt: skip

@@ -12,9 +12,10 @@ import numpy as np
 from scipy.optimize import brentq
 
 from icm_pipeline.arrays import Bools, Floats, Ints
-from icm_pipeline.metrics.least_change import means_of_strata, shares_drawn, strata_of
+from icm_pipeline.metrics.least_change import Choosing, means_of_strata, shares_drawn, strata_of
 
 ROUNDING = 1e-12  # of figures; less is no difference
+RATE = 1e-6  # of failures, to which it is found
 
 
 def bootstrap_interval(
@@ -25,17 +26,17 @@ def bootstrap_interval(
     target: Floats | None = None,
     level: float = 0.95,
     strata: Ints | None = None,
-    shown: Ints | None = None,
+    by: Choosing | None = None,
 ) -> tuple[float, float]:
     """Return the interval of mean FD under resampling the recognisable images within each prompt.
 
     strata: a number per image [n]; images are resampled among those of their prompt and stratum. Where the experiment
-    fixes how many images are steered to each option, give the option. shown: where images got the option that they
-    showed before as far as that went, what each showed [n], -1 if unknown; see `metrics.least_change`. See `_interval`.
+    fixes how many images are steered to each option, give the option. by: where images got the option that they showed
+    before as far as that went, by what that was chosen; see `metrics.least_change`. See `_interval`.
     """
     seen = np.logical_not(np.isnan(probabilities).any(axis=1))
-    (resampled,) = _resample([probabilities], seen, prompts, num_resamples, rng, target, strata, shown)
-    return _interval(resampled, level)
+    (resampled,) = _resample([probabilities], seen, prompts, num_resamples, rng, target, strata, by)
+    return _interval(resampled, level, None if strata is None else rng)
 
 
 def paired_change(
@@ -47,7 +48,7 @@ def paired_change(
     target: Floats | None = None,
     level: float = 0.95,
     strata: Ints | None = None,
-    shown: Ints | None = None,
+    by: Choosing | None = None,
 ) -> tuple[float, tuple[float, float]]:
     """Return mean FD of `after` minus mean FD of `before`, both [n, K] with row i from one seed, and its interval.
 
@@ -59,12 +60,13 @@ def paired_change(
     if before.shape != after.shape:
         raise ValueError(f"Pairs need equally many images and options, found {before.shape} and {after.shape}.")
     seen = np.logical_not(np.isnan(before + after).any(axis=1))
-    sides = _resample([before, after], seen, prompts, num_resamples, rng, target, strata, shown)
+    sides = _resample([before, after], seen, prompts, num_resamples, rng, target, strata, by)
     (b, a), (values_b, values_a) = (side.figure for side in sides), (side.figures() for side in sides)
     change = a - b
     if np.ptp(values_a - values_b) < ROUNDING:
         return change, (change, change)
-    (low_b, high_b), (low_a, high_a) = (_interval(side, level) for side in sides)
+    (low_b, high_b) = _interval(sides[0], level)
+    (low_a, high_a) = _interval(sides[1], level, None if strata is None else rng)
     vary = min(np.ptp(values_a), np.ptp(values_b)) > ROUNDING
     shared = float(np.corrcoef(values_a, values_b)[0, 1]) if vary else 0.0
     return change, (change - _joined(a - low_a, high_b - b, shared), change + _joined(high_a - a, b - low_b, shared))
@@ -76,6 +78,8 @@ class _Resampled:
     """The mean row of every prompt less the target, [P, K]."""
     errors: Floats
     """Of the deviations, in each resample, [R, P, K]."""
+    num_images: Ints
+    """Of every prompt, that were seen [P]."""
     most: float
     """The largest FD there is: that of a prompt whose images all show one option."""
 
@@ -98,7 +102,7 @@ def _resample(
     rng: np.random.Generator,
     target: Floats | None,
     strata: Ints | None,
-    shown: Ints | None,
+    by: Choosing | None,
 ) -> list[_Resampled]:
     """Resample the seen images within every prompt and stratum, the same ones for all sides [n, K].
 
@@ -106,15 +110,17 @@ def _resample(
     """
     names, rows = list(dict.fromkeys(prompts)), np.array(prompts)
     wanted = np.zeros(len(rows), np.int64) if strata is None else strata
-    strata = wanted if shown is None else strata_of(wanted, shown)
+    strata = wanted if by is None else strata_of(wanted, by)
     num_options = sides[0].shape[1]
     goal = np.full(num_options, 1 / num_options) if target is None else target
     deviations = [np.empty((len(names), num_options)) for _ in sides]
     errors = [np.zeros((num_resamples, len(names), num_options)) for _ in sides]
+    num_images = np.empty(len(names), np.int64)
     for index, prompt in enumerate(names):
         members = np.flatnonzero((rows == prompt) & seen)
         if not len(members):
             raise ValueError(f"The judge could see no image, or no pair, of {prompt!r}.")
+        num_images[index] = len(members)
         for side, rows_of in enumerate(sides):
             deviations[side][index] = rows_of[members].mean(0) - goal
         for stratum in np.unique(strata[members]):
@@ -123,26 +129,54 @@ def _resample(
             weight = len(group) / len(members) * np.sqrt(len(group) / max(1, len(group) - 1))
             for side, rows_of in enumerate(sides):
                 errors[side][:, index] += weight * (rows_of[drawn].mean(1) - rows_of[group].mean(0))
-        if shown is not None:
-            moved = shares_drawn(wanted[members], shown[members], num_options, num_resamples, rng)
+        if by is not None:
+            moved = shares_drawn(wanted[members], by.of(members), num_options, num_resamples, rng)
             for side, rows_of in enumerate(sides):
                 errors[side][:, index] += moved @ means_of_strata(rows_of[members], strata[members], num_options)
     most = float(np.linalg.norm(np.eye(num_options) - goal, axis=1).max())
-    return [_Resampled(*parts, most) for parts in zip(deviations, errors, strict=True)]
+    return [_Resampled(*parts, num_images, most) for parts in zip(deviations, errors, strict=True)]
 
 
-def _interval(resampled: _Resampled, level: float) -> tuple[float, float]:
-    """Return the interval of mean FD, which contains the figure.
+def _interval(resampled: _Resampled, level: float, rng: np.random.Generator | None = None) -> tuple[float, float]:
+    """Return the interval of mean FD, which contains the figure; rng: where images were steered to fixed numbers.
 
     A norm is biased upwards near zero, so percentiles of resampled FDs lie too high where FD is small. The limits are
     instead the FDs of which the figure would be an upper and a lower quantile, found by scaling the deviations (test
     inversion); 0 if FD 0 could give the figure. The upper limit is at least the resamples' own quantile less their
-    bias, and at most the largest FD there is.
+    bias, with rng that of `_with_failures` too, and at most the largest FD there is.
     """
     tail, figure, values = (1 - level) / 2, resampled.figure, resampled.figures()
     shifted = float(np.quantile(values, 1 - tail) - values.mean()) + figure
     low, high = (figure * _scale(resampled, figure, share) for share in (1 - tail, tail))
+    if rng is not None:
+        high = max(high, _with_failures(resampled, figure, tail, rng))
     return min(low, figure), max(min(max(high, shifted), resampled.most), figure)
+
+
+def _with_failures(resampled: _Resampled, figure: float, tail: float, rng: np.random.Generator) -> float:
+    """Return the FD at which the figure would be a lower quantile, were more images of every prompt to fail.
+
+    Resampling cannot draw what was not seen: where no image failed it shows no doubt. So failures are added, at one
+    rate per image and independently (Poisson), each of which moves its prompt from the option it has too few of to the
+    one that it has too many of. Of x failures that is the exact upper limit of Clopper and Pearson: where FD is 0, that
+    of 3.7 failures among all images. They are added to deviations of which the figure is the median.
+    """
+    start, seed = _scale(resampled, figure, 0.5) * resampled.deviations, rng.integers(2**32)
+    order = np.argsort(start, axis=1, kind="stable")
+    num_options = start.shape[1]
+    away = np.eye(num_options)[order[:, -1]] - np.eye(num_options)[order[:, 0]]
+
+    def share_below(rate: float) -> float:
+        failures = np.random.default_rng(seed).poisson(rate * resampled.num_images, resampled.errors.shape[:2])
+        added = failures / resampled.num_images
+        figures = np.linalg.norm(start + added[..., None] * away + resampled.errors, axis=2).mean(1)
+        return float((figures <= figure + ROUNDING).mean())
+
+    low, high = 0.0, 1.0
+    while high - low > RATE:
+        middle = (low + high) / 2
+        low, high = (middle, high) if share_below(middle) > tail else (low, middle)
+    return float(np.linalg.norm(start + low * away + resampled.errors.mean(0), axis=1).mean())
 
 
 def _scale(resampled: _Resampled, figure: float, share: float) -> float:

@@ -19,6 +19,10 @@ class Assigned:
     """What it is to show; empty if it is left alone whatever it shows, as its prompt names an option."""
     shown: str
     """What it shows, or is foretold to show, unsteered; empty if that could not be told."""
+    tried: str = ""
+    """The option that it was steered to on trial, whether that was taken or not; empty for none."""
+    has_turned: bool = False
+    """Whether it was then seen to show that."""
 
     @property
     def is_steered(self) -> bool:

@@ -47,7 +47,8 @@ def run(context: StageContext) -> None:
     options = np.full(len(jobs), -1)
     options[free] = least_change_by_prompt(prompts, seen[free], target_shares(settings), settings.seed)
     assigned = [
-        Assigned(*("" if index < 0 else names[index] for index in pair)) for pair in zip(options, labels, strict=True)
+        Assigned("" if option < 0 else names[option], "" if label < 0 else names[label])
+        for option, label in zip(options, labels, strict=True)
     ]
     write_assigned(context.folder, [job.image_id for job in jobs], assigned, seen)
     changes = Counter((image.shown or "none", image.option) for image in assigned if image.is_steered)

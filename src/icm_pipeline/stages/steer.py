@@ -12,7 +12,7 @@ from dataclasses import asdict
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.images.making import take_over
 from icm_pipeline.images.sheet import draw_sheet
-from icm_pipeline.images.table import IMAGES, SAMPLES, write_table
+from icm_pipeline.images.table import IMAGES, SAMPLES, SHOWN, TRIED, TURNED, YES, write_table
 from icm_pipeline.methods.assignment import assign_options, target_shares
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.icm import alpha_in_words
@@ -65,7 +65,11 @@ def run(context: StageContext) -> None:
             draw_sheet(context.folder / SAMPLES, context.folder / IMAGES)
         if "assign" in context.parents:
             both = [assigned[job.image_id] for job in jobs]
-            write_table(context.folder, jobs, [image.option for image in both], [image.shown for image in both])
+            more = {SHOWN: [image.shown for image in both]}
+            if settings.method.tries > 1:
+                more |= {TRIED: [image.tried for image in both]}
+                more |= {TURNED: [YES if image.has_turned else "" for image in both]}
+            write_table(context.folder, jobs, [image.option for image in both], more)
         method.keep(inputs, context.folder)
         how = asdict(settings.method)
         told = {"method": how.pop("name"), "params": how.pop("params") or None, "alpha": alpha, "tuned": alphas}

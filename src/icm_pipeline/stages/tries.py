@@ -50,8 +50,8 @@ def taken_of(
     taken = chosen != shown
     log.info("steer: %d of %d tries are taken, %d of which turned", taken.sum(), len(jobs), (taken & turned).sum())
     return {
-        job.image_id: Assigned(names[option], assigned[job.image_id].shown)
-        for job, option in zip(jobs, chosen, strict=True)
+        job.image_id: Assigned(names[option], assigned[job.image_id].shown, tried[job.image_id], bool(has_turned))
+        for job, option, has_turned in zip(jobs, chosen, turned, strict=True)
     }
 
 
