@@ -1,7 +1,7 @@
 """How often intervals cover the truth where only images are steered that do not show what they are to (least change).
 
-    python benchmarks/cover.py --repetitions 20     # a check, seconds a world
-    python benchmarks/cover.py                      # the figures of docs/metrics.md, minutes a world
+    python benchmarks/cover.py --repetitions 20     # a check, a second or two a world
+    python benchmarks/cover.py                      # the figures of docs/metrics.md, seconds a world
 
 Worlds are planted: what images show, how often the labeler sees it, how often steering obeys, how sure the judge is.
 The truth is the mean over many sets. Intervals are those of least change and, beside them, those of quotas.
@@ -19,8 +19,8 @@ from icm_pipeline.methods.sparing import least_changed, tried_options
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
 from icm_pipeline.metrics.least_change import Choosing
 
-NUM_FOR_TRUTH = 3000  # sets of one prompt
-NUM_RESAMPLES = 400
+NUM_FOR_TRUTH = 1500  # sets of one prompt
+NUM_RESAMPLES = 300
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _contains(limits: tuple[float, float], value: float) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=300)
+    parser.add_argument("--repetitions", type=int, default=100)
     for planted in WORLDS:
         shares = cover(planted, parser.parse_args().repetitions)
         print(planted, ", ".join(f"{name} {share:.1%}" for name, share in shares.items()), flush=True)
