@@ -198,6 +198,15 @@ def test_perfect_obedience_to_quotas_leaves_little_doubt_but_that_of_the_origina
     assert change == pytest.approx(-np.sqrt(2) * 8 / 24)
 
 
+def test_a_change_that_no_resample_varies_has_the_doubt_of_failures_too_few_to_be_seen() -> None:
+    before, after, wanted = one_hot([0] * 24, 2), one_hot([0, 1] * 12, 2), np.array([0, 1] * 12)
+    change, (low, high) = paired_change(before, after, ["p"] * 24, 400, np.random.default_rng(0), strata=wanted)
+    assert low == pytest.approx(change) == pytest.approx(-np.sqrt(0.5))
+    assert 0.1 < high - change < 0.3
+    same = paired_change(after, after, ["p"] * 24, 400, np.random.default_rng(0), strata=wanted)
+    assert same == (0.0, (0.0, 0.0))
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("num_options", [2, 4])
 def test_an_interval_contains_its_figure(num_options: int, seed: int) -> None:

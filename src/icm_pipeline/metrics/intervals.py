@@ -4,6 +4,8 @@ References:
     Construction of confidence limits about effect measures: a general approach (MOVER), 2008.
     https://doi.org/10.1002/sim.3095
     Test inversion bootstrap confidence intervals, 1999. https://doi.org/10.1111/1467-9868.00169
+    The use of confidence or fiducial limits illustrated in the case of the binomial, 1934.
+    https://doi.org/10.1093/biomet/26.4.404
 """
 
 from dataclasses import dataclass
@@ -63,7 +65,8 @@ def paired_change(
     sides = _resample([before, after], seen, prompts, num_resamples, rng, target, strata, by)
     (b, a), (values_b, values_a) = (side.figure for side in sides), (side.figures() for side in sides)
     change = a - b
-    if np.ptp(values_a - values_b) < ROUNDING:
+    same = strata is None or np.array_equal(before[seen], after[seen])
+    if np.ptp(values_a - values_b) < ROUNDING and same:
         return change, (change, change)
     (low_b, high_b) = _interval(sides[0], level)
     (low_a, high_a) = _interval(sides[1], level, None if strata is None else rng)
