@@ -184,10 +184,13 @@ def figures(settings: Settings, made_here: bool = True, **changed: Any) -> Fairn
     return fairness_figures(settings, given["sides"], TWO_PROMPTS, given["wanted"], made_here)
 
 
-def test_fixed_quotas_leave_nothing_to_chance_in_steered_images_that_obey_and_draws_do(settings_with: Compose) -> None:
+def test_fixed_quotas_leave_only_unseen_failures_to_chance_in_images_that_obey_and_draws_more(
+    settings_with: Compose,
+) -> None:
     found = {how: figures(settings_with(f"method.assignment={how}")) for how in ("quota", "image")}
     low, high = found["quota"].fd.interval_95
-    assert low == high == pytest.approx(found["quota"].fd.mean)
+    assert low == pytest.approx(found["quota"].fd.mean)
+    assert low + 0.05 < high < np.sqrt(0.5)  # failures that none of 32 images happens to show
     low, high = found["image"].fd.interval_95
     assert low < found["image"].fd.mean < high
     for how in found:  # nobody fixed what the originals show
