@@ -17,7 +17,7 @@ from icm_pipeline.config.auditing import CLAIMS
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import Stage, StageContext
-from icm_pipeline.pipeline.table import AUDITED, LOCALIZING, STAGES, stages_of
+from icm_pipeline.pipeline.table import AUDITED, BENCHED, LOCALIZING, STAGES, stages_of
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.tracking.base import NoTracker
@@ -25,7 +25,8 @@ from icm_pipeline.tracking.base import NoTracker
 Compose = Callable[..., Settings]
 ORDER = ["generate", "label", "probe", "select", "originals", "steer", "evaluate", "report"]
 # icm has no `maps` and `fit`, tests/methods/test_rivals.py has; `assign` is of least change, `tune` of alpha=auto.
-STAGES_OF_ICM = [name for name in STAGES if name not in ("maps", "fit", "assign", "tune", *AUDITED, *LOCALIZING)]
+OTHER_PARTS = (*AUDITED, *BENCHED, *LOCALIZING)
+STAGES_OF_ICM = [name for name in STAGES if name not in ("maps", "fit", "assign", "tune", *OTHER_PARTS)]
 LATE = {"evaluate", "report"}
 STEERED = {"steer", *LATE}
 CHOSEN = {"select", *STEERED}
@@ -78,9 +79,11 @@ CHANGED_BY: dict[str, set[str]] = {
     "attribute.words": STEERED,
     **each(
         ["alpha", *under("method", "name", "direction", "alpha_unit", "assignment", "draw_size", "params", "first_step",
-                         "last_step", "vector", "norm_preserving", "target_shares", "look", "tries")],
+                         "last_step", "vector", "norm_preserving", "target_shares", "shares_by_prompt",
+                         "look", "tries")],
         STEERED,
     ),
+    "bench.included": STEERED,  # by the strength that is chosen
     **each(
         [*under("judge", *JUDGE), *under("evaluate.clip", "model", "path", "preprocess"),
          *under("evaluate", "drift", "bootstrap", "fd", "reference", "inception")],
@@ -92,6 +95,7 @@ CHANGES_NOTHING = [
     *under("attribute", "trial_subjects", "named"),
     *under("audit", "included", "size", "sizes", "claims", "labelled", "other_subjects"),
     *under("localizers", "injection", "contribution", "causal", "images", "windows"),
+    *under("bench", "size", "sizes", "clip_i"), *under("method", "strength", "strengths", "shares_table"),
     "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
     *under("folders", "table", "names"),
     *under("model", "name", "outline"),
@@ -121,7 +125,8 @@ VALUES: dict[str, Any] = {
     "method.last_step": 9, "method.look": 3, "method.target_shares": [0.3, 0.7], "timesteps.count": 5,
     "model.height": 64, "model.width": 64, "shard": 0, "compute.decode_batch_size": 2, "compute.num_threads": 2,
     "generate.store": "float32", "model.steering.last_step": 3, "plan.seconds_per_image": 1.0,
-    "audit.size": "quick", "audit.claims": ["kinds"],
+    "audit.size": "quick", "bench.size": "quick", "bench.clip_i": 0.5,
+    "method.shares_by_prompt": {"a face of a nurse": [0.3, 0.7]}, "audit.claims": ["kinds"],
 }  # fmt: skip
 
 
@@ -261,7 +266,7 @@ JUDGED_BY = [*under("labeler", *JUDGE), *under("attribute", "name", "options")]
 IN_FOLDERS = {
     **each(JUDGED_BY, {"label", "evaluate"}),
     **each([name for name, changed in CHANGED_BY.items() if changed == LATE], {"evaluate"}),
-    **each(["seed", "method.target_shares"], {"evaluate"}),
+    **each(["seed", "method.target_shares", "method.shares_by_prompt"], {"evaluate"}),
 }
 
 
@@ -460,9 +465,7 @@ def test_a_reference_that_is_no_folder_is_refused_before_anything_runs(settings_
 def test_recording_apart_takes_the_probes_from_extract(settings_with: Compose) -> None:
     apart = settings_with("generate.record=false", "method.assignment=least_change", "method.look=auto")
     assert STAGES["probe"].needs(apart) == ("extract", "generate", "label")
-    assert stages_of(apart) == tuple(
-        name for name in STAGES if name not in ("maps", "fit", "tune", *AUDITED, *LOCALIZING)
-    )
+    assert stages_of(apart) == tuple(name for name in STAGES if name not in ("maps", "fit", "tune", *OTHER_PARTS))
 
 
 def test_recording_in_the_same_pass_leaves_extract_out(settings_with: Compose) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from icm_pipeline.config.auditing import CLAIMS, SIZES, AuditConfig
+from icm_pipeline.config.benching import BenchConfig
 from icm_pipeline.config.bounds import MAY_BE
 from icm_pipeline.config.choices import SET_FOR_EVERY_CALL, TRAINED
 from icm_pipeline.config.combinations import check_combinations
@@ -48,6 +49,7 @@ def check(settings: Settings) -> None:
     _check_attribute(settings.attribute)
     _check_audit(settings.audit)
     _check_localizers(settings.localizers)
+    _check_bench(settings.bench)
     _check_parts(settings.pretrain)
     check_combinations(settings)
 
@@ -185,6 +187,11 @@ def _check_localizers(localizers: LocalizersConfig) -> None:
     windows = localizers.windows
     if not windows or min(windows) < 1 or len(set(windows)) < len(windows):
         raise ConfigError(f"localizers.windows={windows} must be numbers of layers, at least 1, each once.")
+
+
+def _check_bench(bench: BenchConfig) -> None:
+    if bench.included and bench.size not in bench.sizes:
+        raise ConfigError(f"bench.sizes lacks {bench.size}.")
 
 
 def _check_text(name: str, text: Any) -> None:

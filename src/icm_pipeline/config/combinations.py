@@ -38,7 +38,25 @@ def _of_steering(settings: Settings) -> Iterator[str]:
         yield f"method.target_shares has {len(shares)} numbers for {len(options)} options: {options}."
     if shares is not None and (min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6)):
         yield f"method.target_shares={shares} must be non-negative and sum to 1 (sum {sum(shares):g})."
+    yield from _of_shares_by_prompt(settings)
     yield from _of_least_change(settings)
+
+
+def _of_shares_by_prompt(settings: Settings) -> Iterator[str]:
+    shares, options = settings.method.shares_by_prompt, list(settings.attribute.options)
+    source = "method.shares_by_prompt" if settings.method.shares_table is None else settings.method.shares_table
+    if shares and settings.method.target_shares is not None:
+        yield f"method.target_shares and {source} exclude each other: leave out one of them."
+    missing = [prompt for prompt in settings.attribute.evaluation_prompts if prompt not in shares] if shares else []
+    if missing and settings.images is None:
+        yield f"{source} has no shares for {len(missing)} evaluation prompts, the first {missing[0]!r}."
+    for prompt, own in shares.items():
+        are_numbers = isinstance(own, list) and all(isinstance(share, float) for share in own)
+        if not are_numbers or len(own) != len(options) or min(own) < 0 or not math.isclose(sum(own), 1.0, abs_tol=1e-6):
+            yield (
+                f"{source}: the shares of {prompt!r} are {own}; they must be {len(options)} numbers, one per option "
+                f"({', '.join(options)}), non-negative and of sum 1."
+            )
 
 
 def _of_least_change(settings: Settings) -> Iterator[str]:

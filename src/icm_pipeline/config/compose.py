@@ -8,9 +8,11 @@ from typing import Any
 from icm_pipeline.config.checks import check
 from icm_pipeline.config.conf_folder import conf_path
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.help_page import groups_help
+from icm_pipeline.config.help_page import choices_of, groups_help
 from icm_pipeline.config.saved import primary_words
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.shares import read_shares
+from icm_pipeline.text import with_article
 
 
 def config_words(hydra: Any) -> list[str]:
@@ -42,17 +44,30 @@ def quoted(path: Path) -> str:
 
 
 def register_resolvers() -> None:
-    """Tell OmegaConf the arithmetic of sweeps, `${times:0.5,${model.steering.k}}` and `${plus:1,2}`, and the help."""
+    """Tell OmegaConf what configurations compute, as `${times:0.5,${model.steering.k}}` and `${plus:1,2}`."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("help_of_groups", groups_help, replace=True)
     OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
+    OmegaConf.register_new_resolver("if_quick", _if_quick, replace=True)
+    OmegaConf.register_new_resolver("choices", lambda group: ",".join(choices_of(group)), replace=True)
+    OmegaConf.register_new_resolver("filled", _filled, replace=True)
 
 
 def _times(factor: float, value: float) -> float:
     """Return the product; where the value is a whole number, rounded to one and at least 1."""
     return max(1, round(factor * value)) if isinstance(value, int) else factor * value
+
+
+def _if_quick(quick: Any, full: Any, *, _root_: Any) -> Any:
+    """Return what a bench of size quick takes, or else the other."""
+    return quick if _root_.bench.size == "quick" else full
+
+
+def _filled(templates: Any, subjects: Any) -> list[str]:
+    """Return every template with every subject, and its article."""
+    return [with_article(template.replace("{}", subject)) for template in templates for subject in subjects]
 
 
 def _as_float(value: Any) -> Any:
@@ -61,6 +76,23 @@ def _as_float(value: Any) -> Any:
         return value if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return value
+
+
+def _fill_shares(settings: Settings) -> None:
+    """Read the target shares of each prompt, if a table gives them."""
+    method, attribute = settings.method, settings.attribute
+    if method.shares_table is None:
+        for prompt, shares in method.shares_by_prompt.items():  # whole numbers may stand among others
+            if isinstance(shares, list):
+                method.shares_by_prompt[prompt] = [_as_float(share) for share in shares]
+        return
+    if method.shares_by_prompt:
+        raise ConfigError("method.shares_table and method.shares_by_prompt exclude each other: leave out one of them.")
+    method.shares_by_prompt = read_shares(
+        Path(method.shares_table), list(attribute.options), attribute.evaluation_prompts
+    )
+    if not method.shares_by_prompt:
+        raise ConfigError(f"method.shares_table={method.shares_table} names no prompt of attribute.evaluation_prompts.")
 
 
 def to_settings(cfg: Any) -> Settings:
@@ -79,5 +111,6 @@ def to_settings(cfg: Any) -> Settings:
         raise ConfigError(f"The configuration does not hold together: {told}") from error
     assert isinstance(settings, Settings)
     settings.alpha = _as_float(settings.alpha)
+    _fill_shares(settings)
     check(settings)
     return settings

@@ -11,6 +11,7 @@ GROUPS = {
     "world": ("what its pictures show, and so who judges them", "model=local model.path=/mine world=portraits"),
     "compute": ("where and how it computes; compute.device moves judges and probes with it", "compute=cpu"),
     "attribute": ("the choice that prompts leave open, its options and prompts", "attribute=age"),
+    "evaluation": ("which prompts are evaluated, in place of the attribute's own", "evaluation=world"),
     "layers": ("which layers are steered", "layers=cross_attention layers.k=3"),
     "timesteps": ("which denoising steps are recorded and probed", "timesteps=five"),
     "window": ("which denoising steps are steered", "+window=last_half"),

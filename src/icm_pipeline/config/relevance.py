@@ -28,17 +28,34 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
         return list(settings.audit.asked)
     if dotted == "evaluate.drift":
         return {key: {name: other[name] for name in READ_OF_DRIFT} for key, other in value.items()}
+    if dotted == "method.target_shares":
+        return _target(settings)
     if dotted == "method":
+        value["target_shares"] = _target(settings)
         for name, without in (("look", None), ("tries", 1)):  # younger than many keys
             if value[name] == without:
                 del value[name]
-        del value["wanted_share"]  # what it changes is another artifact's
+        for name in (
+            "wanted_share",
+            "strength",
+            "strengths",
+            "shares_table",
+            "shares_by_prompt",
+        ):  # what they change is another artifact's
+            del value[name]
+        if settings.searched in {f"params.{name}" for name in value["params"]}:
+            value["params"][str(settings.searched).removeprefix("params.")] = None
         read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
         unread = {"draw_size"} if value["assignment"] != "batch" else set()
         return _only(value, [name for name in read if name not in unread and value[name] != {}])
-    if dotted == "alpha" and "alpha" not in read_by_method:
+    if dotted == "alpha" and ("alpha" not in read_by_method or settings.searched == "alpha"):
         return None
     return value
+
+
+def _target(settings: Settings) -> Any:
+    """Return the target shares; where prompts have their own, these."""
+    return settings.method.shares_by_prompt or settings.method.target_shares
 
 
 def _only(group: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

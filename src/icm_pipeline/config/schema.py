@@ -10,6 +10,7 @@ from typing import Any
 
 from icm_pipeline.config import choices
 from icm_pipeline.config.auditing import AuditConfig
+from icm_pipeline.config.benching import BenchConfig
 from icm_pipeline.config.bounds import COUNT, number, one_of
 from icm_pipeline.config.localizing import LocalizersConfig
 from icm_pipeline.config.models import ComputeConfig, ModelConfig
@@ -109,6 +110,14 @@ class MethodConfig:
     """With alpha=auto: of the images that must change to an option, the share that has to."""
     tries: int = field(default=1, kw_only=True, metadata=COUNT)  # younger, too
     """With assignment=least_change and no look: how many images are steered for each that has to change, at most."""
+    strength: str | None = field(default=None, kw_only=True)  # younger, too
+    """The setting that says how far the method goes, `alpha` or `params.<name>`; none where it has no such thing."""
+    strengths: list[float] = field(default_factory=list, kw_only=True)
+    """What a bench tries of it."""
+    shares_table: str | None = field(default=None, kw_only=True)  # younger, too
+    """A CSV of the target shares of each prompt or subject, which fills shares_by_prompt."""
+    shares_by_prompt: dict[str, Any] = field(default_factory=dict, kw_only=True)  # younger, too
+    """{evaluation prompt: a share per option}, in place of target_shares; empty for the same shares of all prompts."""
 
 
 @dataclass
@@ -244,3 +253,9 @@ class Settings:
     paths: PathsConfig
     pretrain: PretrainConfig
     localizers: LocalizersConfig = field(default_factory=LocalizersConfig, kw_only=True)  # younger than saved ones
+    bench: BenchConfig = field(default_factory=BenchConfig, kw_only=True)  # saved configurations may be from before it
+
+    @property
+    def searched(self) -> str | None:
+        """The setting whose value stage=strength chooses, if it does."""
+        return self.method.strength if self.bench.included or self.stage == "strength" else None

@@ -7,6 +7,7 @@ import numpy as np
 
 from icm_pipeline.arrays import Ints
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.metrics.distributions import Target
 from icm_pipeline.metrics.intervals import paired_change
 from icm_pipeline.metrics.least_change import Choosing
 from icm_pipeline.metrics.outcomes import one_hot_labels
@@ -27,8 +28,8 @@ def fd_less(settings: Settings, this: Artifact, other: Artifact, ways: tuple[Ste
 
     ways: how this one's and the other's images were steered.
     """
-    shares = ways[0].target_shares
-    if ways[1].target_shares != shares:
+    shares, own = ways[0].target_shares, ways[0].shares_by_prompt
+    if (ways[1].target_shares, ways[1].shares_by_prompt) != (shares, own):
         return None
     here, there = read_steered(this), read_steered(other)
     alone, ids = sorted(here.keys() ^ there.keys()), [image_id for image_id in here if image_id in there]
@@ -43,7 +44,10 @@ def fd_less(settings: Settings, this: Artifact, other: Artifact, ways: tuple[Ste
         before, after = one_hot_labels(before), one_hot_labels(after)
     strata, by = _strata(ways, pairs)
     prompts, rng = [image.prompt for image, _ in pairs], np.random.default_rng(settings.seed)
-    target, num_resamples = None if shares is None else np.array(shares), settings.evaluate.bootstrap
+    target: Target | None = None if shares is None else np.array(shares)
+    if own is not None:
+        target = {prompt: np.array(each) for prompt, each in own.items()}
+    num_resamples = settings.evaluate.bootstrap
     try:
         return paired_change(before, after, prompts, num_resamples, rng, target, strata=strata, by=by)[1]
     except ValueError as error:

@@ -9,8 +9,15 @@ import numpy as np
 
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.methods.assignment import target_shares
-from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_variation, worst_share
+from icm_pipeline.methods.assignment import target_by_prompt
+from icm_pipeline.metrics.distributions import (
+    Target,
+    mean_shares,
+    parity_gap,
+    target_of,
+    total_variation,
+    worst_share,
+)
 from icm_pipeline.metrics.fairness import deviation_ratio, discrepancy_by_prompt, expected_floor
 from icm_pipeline.metrics.intervals import bootstrap_interval, paired_change
 from icm_pipeline.metrics.least_change import Choosing
@@ -37,12 +44,14 @@ def fairness_figures(
     many images are steered to what, so steered images are then resampled among those of one option.
     """
     num_resamples = settings.evaluate.bootstrap
-    target = np.array(target_shares(settings))
+    target = target_by_prompt(settings)
     rng = np.random.default_rng(settings.seed)
-    method, floor = settings.method, _assigned_floor(wanted, prompts, target)
+    method, floor = settings.method, _assigned_floor(wanted, prompts, target, len(settings.attribute.options))
     if made_here and by is None:
         num_images = settings.evaluate.images_per_prompt
-        floor = expected_floor(num_images, target, method.assignment, method.draw_size, rng)
+        goals = list(target.values()) if isinstance(target, Mapping) else [target]
+        floors = [expected_floor(num_images, goal, method.assignment, method.draw_size, rng) for goal in goals]
+        floor = float(np.mean(floors))
     if settings.evaluate.fd == "labels":
         sides = {side: one_hot_labels(rows) for side, rows in sides.items()}
     left_out = _unseen_prompts(list(sides.values()), prompts)
@@ -84,14 +93,14 @@ def fairness_figures(
     return replace(Fairness(floor, left_out, *before, *after, moved), **of_labels)
 
 
-def _figures_of_labels(side: Floats, prompts: list[str], target: Floats) -> tuple[Figure, Figure] | tuple[None, None]:
+def _figures_of_labels(side: Floats, prompts: list[str], target: Target) -> tuple[Figure, Figure] | tuple[None, None]:
     """Return FD and DevRat of hard labels, of the prompts with an image that has one; None if no image has."""
     labels = one_hot_labels(side)
     seen = ~np.isnan(labels).any(1)
     if not seen.any():
         return None, None
     shares = _by_prompt(labels[seen], np.array(prompts)[seen].tolist())
-    fd = {prompt: float(np.linalg.norm(row - target)) for prompt, row in shares.items()}
+    fd = {prompt: float(np.linalg.norm(row - target_of(target, prompt, len(row)))) for prompt, row in shares.items()}
     return _figure(fd), _figure({prompt: deviation_ratio(row) for prompt, row in shares.items()})
 
 
@@ -114,11 +123,11 @@ def shares_by_prompt(probabilities: Floats, prompts: list[str], options: list[st
     }
 
 
-def _assigned_floor(wanted: Ints, prompts: list[str], target: Floats) -> float | None:
+def _assigned_floor(wanted: Ints, prompts: list[str], target: Target, num_options: int) -> float | None:
     """Return FD if all images showed the option they were steered to; None unless it is known of each."""
     if (wanted < 0).any():
         return None
-    return _figure(discrepancy_by_prompt(np.eye(len(target))[wanted], prompts, target)).mean
+    return _figure(discrepancy_by_prompt(np.eye(num_options)[wanted], prompts, target)).mean
 
 
 def _unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:

@@ -84,6 +84,18 @@ def _subjects_of_trials(settings: Settings) -> str:
 
 def tuning_jobs(settings: Settings, num_images: int) -> list[Job]:
     """Return so many jobs for trials, of prompts and seeds that nothing is evaluated on; raises ValueError for none."""
+    prompts = _mixed_tuning_prompts(settings)
+    return make_jobs(prompts, -(-num_images // len(prompts)), settings.seed, "tuning")[:num_images]
+
+
+def strength_jobs(settings: Settings) -> list[Job]:
+    """Return the jobs that a bench tries strengths on: few tuning prompts, as FD takes several images of each."""
+    size = settings.bench.chosen
+    prompts = _mixed_tuning_prompts(settings)[: size.tuning_prompts]
+    return make_jobs(prompts, size.tuning_images, settings.seed, "tuning", SEEDS_PER_STREAM // 2)
+
+
+def _mixed_tuning_prompts(settings: Settings) -> list[str]:
     prompts = tuning_prompts(settings)
     if not prompts:
         raise ValueError(
@@ -93,8 +105,7 @@ def tuning_jobs(settings: Settings, num_images: int) -> list[Job]:
     import numpy as np  # takes long
 
     order = np.random.default_rng(0).permutation(len(prompts))  # few of many prompts are then of every template
-    jobs = make_jobs([prompts[i] for i in order], -(-num_images // len(prompts)), settings.seed, "tuning")
-    return jobs[:num_images]
+    return [prompts[i] for i in order]
 
 
 def evaluation_jobs(settings: Settings) -> list[Job]:

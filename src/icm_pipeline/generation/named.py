@@ -1,12 +1,13 @@
 """Prompts that name an option: the probe templates with a subject that says which, as "a photo of a female doctor"."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from icm_pipeline.config.schema import AttributeConfig, Settings
-from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, Job, first_seed
+from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, Job, first_seed, make_jobs
 from icm_pipeline.text import with_article
 
 
@@ -69,6 +70,22 @@ def no_names(attribute: AttributeConfig) -> str:
         f"attribute.named does not say how a prompt names an option of {attribute.name!r}; give each one, as "
         "attribute.named.woman='female {}'."
     )
+
+
+def explicit_jobs(settings: Settings) -> tuple[list[Job], list[str]]:
+    """Return the jobs of a bench whose prompts name an option, several images of each, and the option of each."""
+    size = settings.bench.chosen
+    prompts = named_prompts(settings.attribute)[: size.named_prompts]
+    texts = [prompt.text for prompt in prompts]
+    jobs = make_jobs(texts, size.named_images, settings.seed, "named", SEEDS_PER_STREAM // 2)
+    return jobs, [prompts[job.prompt_index].option for job in jobs]
+
+
+def other_options(settings: Settings, named: Sequence[str]) -> list[int]:
+    """Return an option for each image that is not the one that its prompt names."""
+    names, rng = list(settings.attribute.options), np.random.default_rng(settings.seed)
+    away = rng.integers(1, len(names), len(named))
+    return [(names.index(option) + int(step)) % len(names) for option, step in zip(named, away, strict=True)]
 
 
 def _prompt(attribute: AttributeConfig, option: str, subject: str, template: str) -> NamedPrompt:

@@ -7,7 +7,7 @@ References:
     https://arxiv.org/abs/2604.06052
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,13 @@ from scipy.optimize import linear_sum_assignment
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.choices import ASSIGNMENTS
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.metrics.distributions import quotas
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.metrics.distributions import Target, quotas
 from icm_pipeline.metrics.outcomes import hard_labels
 
 FILLED = 4  # what a place that must be filled takes off the cost: more than any image's
+Shares = Sequence[float] | Mapping[int, Sequence[float]]
+"""Wanted ones [K] of all prompts, or of each by its index."""
 JITTER = 1e-6  # of the costs, so that the seed decides between equal images; probabilities have six digits
 
 
@@ -29,10 +32,20 @@ def target_shares(settings: Settings) -> list[float]:
     return settings.method.target_shares or [1 / num_options] * num_options
 
 
-def assign_options(
-    prompt_indices: list[int], shares: list[float], how: str, draw_size: int, seed: int
-) -> NDArray[np.int64]:
-    """Return an option index per image [n].
+def target_by_prompt(settings: Settings) -> Target:
+    """Return the wanted shares [K] of all prompts, or where they have their own, of each."""
+    own = settings.method.shares_by_prompt
+    return {prompt: np.array(shares) for prompt, shares in own.items()} if own else np.array(target_shares(settings))
+
+
+def shares_of_jobs(settings: Settings, jobs: Sequence[Job]) -> Shares:
+    """Return the wanted shares of all jobs, or by prompt index where prompts have their own."""
+    own, of_all = settings.method.shares_by_prompt, target_shares(settings)
+    return {job.prompt_index: own.get(job.prompt, of_all) for job in jobs} if own else of_all
+
+
+def assign_options(prompt_indices: list[int], shares: Shares, how: str, draw_size: int, seed: int) -> NDArray[np.int64]:
+    """Return an option index per image [n]; shares: of all prompts, or of each by its index.
 
     `image` draws each image's option from `shares`, `batch` draws one for every `draw_size` consecutive images
     of one prompt, `quota` gives every prompt its exact share of each option (largest remainders) in random order.
@@ -40,26 +53,26 @@ def assign_options(
     """
     rng = np.random.default_rng(seed)
     n = len(prompt_indices)
-    if how == "image":
+    if how == "image" and not isinstance(shares, Mapping):
         return rng.choice(len(shares), n, p=shares)
     if how == "least_change":
         raise ValueError("method.assignment=least_change goes by what images show: call least_change_by_prompt.")
-    if how not in ("batch", "quota"):
+    if how not in ASSIGNMENTS:
         raise ValueError(f"method.assignment={how} is not known; choose from {', '.join(ASSIGNMENTS)}.")
     options = np.empty(n, np.int64)
     for prompt in sorted(set(prompt_indices)):
         members = np.flatnonzero(np.array(prompt_indices) == prompt)
-        if how == "batch":
-            drawn = rng.choice(len(shares), -(-len(members) // draw_size), p=shares)
-            options[members] = np.repeat(drawn, draw_size)[: len(members)]
+        own = shares[prompt] if isinstance(shares, Mapping) else shares
+        if how == "quota":
+            options[members] = rng.permutation(np.repeat(np.arange(len(own)), quotas(len(members), own)))
         else:
-            options[members] = rng.permutation(np.repeat(np.arange(len(shares)), quotas(len(members), shares)))
+            size = draw_size if how == "batch" else 1
+            drawn = rng.choice(len(own), -(-len(members) // size), p=own)
+            options[members] = np.repeat(drawn, size)[: len(members)]
     return options
 
 
-def least_change_by_prompt(
-    prompt_indices: Sequence[int], probabilities: Floats, shares: Sequence[float], seed: int
-) -> Ints:
+def least_change_by_prompt(prompt_indices: Sequence[int], probabilities: Floats, shares: Shares, seed: int) -> Ints:
     """Return an option for each image [n] that gives every prompt its shares by the least change of its images.
 
     Where a share is no whole number of images, either of the two nearest will do. See `least_change`.
@@ -68,7 +81,8 @@ def least_change_by_prompt(
     options = np.empty(len(prompts), np.int64)
     for prompt in np.unique(prompts):
         members = np.flatnonzero(prompts == prompt)
-        exact = np.round(len(members) * np.asarray(shares), 9)
+        own = shares[int(prompt)] if isinstance(shares, Mapping) else shares
+        exact = np.round(len(members) * np.asarray(own), 9)
         lower, upper = np.floor(exact).astype(np.int64), np.ceil(exact).astype(np.int64)
         options[members] = least_change(probabilities[members], lower, upper, rng)
     return options

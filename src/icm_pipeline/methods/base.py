@@ -145,6 +145,10 @@ class Method:
     prompt_of: Callable[[Job, MethodInputs], str] = lambda job, inputs: job.prompt
     """The prompt that is generated; tables and FD keep the job's own."""
     fit: Fit | None = None
+    asks_for: str = ""
+    """What it takes of labels, images, training and the model, in a few words, for the table of a bench."""
+    scaled_down: str = ""
+    """What is smaller here than where it was published, in a few words; empty if nothing is."""
     keep: Callable[[MethodInputs, Path], None] = lambda inputs, folder: None
     """Writes what steering elsewhere takes beside the images."""
 

@@ -150,4 +150,6 @@ METHOD = Method(
     draws=_draws,
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=trained_by("pairs")),
+    asks_for="prompts that name options, no images; cross-attention",
+    scaled_down="40 prompts of each option instead of 126 to 210",
 )

@@ -236,4 +236,6 @@ METHOD = Method(
             "attribute.probe_subjects", "attribute.trial_subjects",
         ),
     ),
+    asks_for="a labeler that gives gradients; training through the sampler",
+    scaled_down="120 updates instead of 10,000",
 )  # fmt: skip

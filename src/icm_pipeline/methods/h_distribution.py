@@ -103,7 +103,8 @@ def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Abs
     from icm_pipeline.methods.learnt import Moving, load_learnt
 
     settings, more = inputs.settings, backbone.with_bottleneck()
-    target = torch.tensor(target_shares(settings))
+    own = settings.method.shares_by_prompt
+    target = torch.tensor(own.get(jobs[0].prompt) or target_shares(settings))  # a batch is of one prompt
     move = partial(moved_to, target=target, alpha=settings.alpha, unit=settings.method.alpha_unit)
     return hooked(more, [more.family.bottleneck], Moving(load_learnt(inputs), move, inputs, jobs), len(jobs))
 
@@ -118,4 +119,6 @@ METHOD = Method(
     draws=lambda settings: False,
     why_not=no_bottleneck,
     fit=Fit(_fit, needs=(*LABELLED, "maps"), reads=("method.name", "probe.group_by_prompt")),
+    asks_for="labelled probe images and their bottleneck maps; a UNet; a batch of one prompt",
+    scaled_down="a few hundred images instead of 1,000 to 2,000 of each option",
 )

@@ -52,6 +52,7 @@ def _words(steering: Any) -> list[str]:
         f"least change{_read_after(steering.look)}": steering.assignment == "least_change",
         f"the best of {steering.tries} tries": steering.tries > 1,
         f"towards {steering.target_shares}": steering.target_shares is not None,
+        "towards shares of each prompt": steering.shares_by_prompt is not None,
     }
     layers = f"{layers_in_words(steering.rule, len(steering.layers))} {KIND_NAMES[steering.kind]}"
     alpha = f"alpha {alpha_in_words(steering.alpha, steering.tuned)}{unit}"
@@ -83,4 +84,5 @@ def window_in_words(first: int | None, last: int | str | None) -> str:
 METHOD = Method(
     "icm", _applied, _words, needs=("probe", "select"), reads=("alpha", "method"), in_layers=True,
     from_first_step=True, keep=_keep,
+    asks_for="labelled probe images with activations, linear probes",
 )  # fmt: skip

@@ -131,4 +131,6 @@ METHOD = Method(
     from_first_step=True,
     why_not=no_bottleneck,
     fit=Fit(_fit, needs=(*LABELLED, "maps"), reads=("method.name",)),
+    asks_for="labelled probe images and their bottleneck maps; a UNet",
+    scaled_down="means instead of a trained shift",
 )  # fmt: skip

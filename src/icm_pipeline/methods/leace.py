@@ -59,4 +59,5 @@ METHOD = Method(
     from_first_step=True,
     draws=lambda settings: settings.alpha != 0,
     fit=Fit(_fit, needs=(*LABELLED, ACTIVATIONS, "select"), reads=("method.name",)),
+    asks_for="labelled probe images with activations",
 )

@@ -112,4 +112,5 @@ METHOD = Method(
     from_first_step=True,
     draws=_draws,
     fit=Fit(_fit, needs=(*LABELLED, ACTIVATIONS, "select"), reads=("method.name",)),
+    asks_for="labelled probe images with activations",
 )

@@ -169,4 +169,6 @@ METHOD = Method(
     fit=Fit(_fit, needs=("select",), reads=(*trained_by(
         "where", "rank", "images", "updates", "batch", "learning_rate", "weight_decay",
     ), "method.target_shares")),
+    asks_for="images of prompts that name options; training",
+    scaled_down="rank 8 instead of 50",
 )  # fmt: skip

@@ -60,4 +60,6 @@ METHOD = Method(
     in_layers=True,
     from_first_step=True,
     fit=Fit(_fit, needs=(*LABELLED, ACTIVATIONS, "select"), reads=("method.name",)),
+    asks_for="labelled probe images with activations",
+    scaled_down="mean and covariance of probe images instead of 50,000 captions",
 )

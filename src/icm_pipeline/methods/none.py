@@ -16,4 +16,5 @@ METHOD = Method(
     needs=("probe", "select"),
     reads=("method.name", "method.assignment", "method.draw_size", "method.target_shares"),  # who would be steered
     from_first_step=True,
+    asks_for="nothing",
 )

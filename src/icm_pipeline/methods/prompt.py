@@ -49,4 +49,5 @@ METHOD = Method(
     params=("text", "appeal"),
     draws=lambda settings: _text(settings) == "option",
     prompt_of=_prompt_of,
+    asks_for="nothing",
 )

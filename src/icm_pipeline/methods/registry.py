@@ -6,7 +6,7 @@ from pkgutil import iter_modules
 
 from icm_pipeline import methods
 from icm_pipeline.config.errors import ConfigError
-from icm_pipeline.config.schema import Settings
+from icm_pipeline.config.schema import AUTO, Settings
 from icm_pipeline.methods.base import Method
 
 
@@ -31,10 +31,46 @@ def check_method(settings: Settings) -> None:
         raise ConfigError(
             f"method={method.name} draws no option for an image: method.assignment=least_change does not go with it."
         )
+    if settings.method.shares_by_prompt and method.fit and "method.target_shares" in method.fit.reads:
+        raise ConfigError(
+            f"method={method.name} learns one set of shares for all prompts: method.shares_by_prompt and its table "
+            "do not go with it. Give method.target_shares."
+        )
     for unknown in settings.method.params.keys() - set(method.params):
         raise ConfigError(
             f"method.params.{unknown} is no parameter of method={method.name}. It has: "
             f"{', '.join(method.params) or 'none'}."
+        )
+
+
+def check_strength(settings: Settings) -> None:
+    """Raise ConfigError for a strength that cannot be chosen: nothing that steering reads, or what changes a fit."""
+    chosen, method = settings.method, method_named(settings.method.name)
+    name, values = chosen.strength, chosen.strengths
+    of_params = [f"params.{each}" for each in method.params]
+    known = [*(["alpha"] if "alpha" in method.reads else []), *of_params]
+    if name not in known:
+        raise ConfigError(
+            f"method.strength={name} is nothing that method={method.name} reads when it steers. Choose one of: "
+            f"{', '.join(known) or 'null'}; null for none, so that the method is taken as it is."
+        )
+    setting = name if name == "alpha" else f"method.{name}"
+    if method.fit and {setting, "method", "method.params" if name in of_params else setting} & set(method.fit.reads):
+        raise ConfigError(
+            f"method.strength={name}: {setting} changes what method={method.name} learns (Fit.reads), so that every "
+            "value would need a fit of its own. Choose a setting that acts when images are steered, or null."
+        )
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"method.strengths={values} must be the different values of {setting} to try, at least one.")
+    if "alpha" in known and settings.alpha == AUTO:
+        raise ConfigError(
+            "alpha=auto searches each option's alpha, and the bench chooses one for all: leave alpha alone, or set "
+            "method.strength=null, which takes the method as it is."
+        )
+    if chosen.assignment == "least_change":
+        raise ConfigError(
+            "method.assignment=least_change steers by what images show, which tuning images are not asked: set "
+            "method.strength=null, which takes alpha as it is."
         )
 
 

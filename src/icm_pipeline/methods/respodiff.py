@@ -82,4 +82,6 @@ METHOD = Method(
     from_first_step=True,
     why_not=no_bottleneck,
     fit=Fit(_fit, reads=trained_by("updates", "batch", "refresh", "guidance", "learning_rate", "stay_rate")),
+    asks_for="prompts that name options, no images; training; a UNet",
+    scaled_down="300 updates instead of 5,000",
 )

@@ -205,4 +205,5 @@ METHOD = Method(
     params=("scale", "threshold", "warmup", "momentum", "beta"),
     why_not=_why_not,
     fit=Fit(_fit, reads=("method.name", "attribute.named", "attribute.probe_subjects")),
+    asks_for="prompts that name options, no images; guidance by rows",
 )

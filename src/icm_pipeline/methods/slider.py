@@ -125,4 +125,6 @@ METHOD = Method(
     fit=Fit(_fit, reads=(*trained_by(
         "rank", "keep", "updates", "batch", "refresh", "guidance", "learning_rate", "weight_decay",
     ), "attribute.words")),
+    asks_for="prompts that name options, no images; training",
+    scaled_down="300 updates instead of 1,000",
 )  # fmt: skip

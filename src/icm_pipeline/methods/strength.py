@@ -7,9 +7,11 @@ References:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
+
+from icm_pipeline.config.schema import Settings
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Strength:
                 f"{num_steps} steps, so nothing would be steered: give a wider one."
             )
         return range(inside[0], inside[-1] + 1)
+
+
+def with_strength(settings: Settings, value: float) -> Settings:
+    """Return settings in which the method's strength, whichever setting that is, has a value."""
+    name, method = str(settings.method.strength), settings.method
+    if name == "alpha":
+        return replace(settings, alpha=value)
+    return replace(settings, method=replace(method, params={**method.params, name.removeprefix("params."): value}))
 
 
 def checked_alpha(alpha: Any) -> float | list[float]:

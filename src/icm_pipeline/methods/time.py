@@ -85,4 +85,5 @@ METHOD = Method(
     draws=lambda settings: False,
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=("method.name", "method.params", *COUNTED_BY)),
+    asks_for="images of each concept once and a labeler; cross-attention",
 )

@@ -6,11 +6,25 @@ References:
     Finetuning Text-to-Image Diffusion Models for Fairness, 2024. https://arxiv.org/abs/2311.07604
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from icm_pipeline.arrays import Floats, Ints
+
+Target = Floats | Mapping[str, Floats]
+"""Wanted shares [K] of all prompts, or of each."""
+
+
+def target_of(target: Target | None, prompt: str, num_options: int) -> Floats:
+    """Return a prompt's wanted shares [K], equal ones of None; raises ValueError for a prompt that has none."""
+    if target is None:
+        return np.full(num_options, 1 / num_options)
+    if not isinstance(target, Mapping):
+        return target
+    if prompt not in target:
+        raise ValueError(f"There are no target shares for {prompt!r} (method.shares_by_prompt or its table).")
+    return target[prompt]
 
 
 def mean_shares(probabilities: Floats) -> Floats:

@@ -13,7 +13,7 @@ References:
 import numpy as np
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.metrics.distributions import mean_shares, quotas
+from icm_pipeline.metrics.distributions import Target, mean_shares, quotas, target_of
 
 
 def fairness_discrepancy(probabilities: Floats, target: Floats | None = None) -> float:
@@ -28,12 +28,13 @@ def fairness_discrepancy(probabilities: Floats, target: Floats | None = None) ->
     return float(np.linalg.norm(shares - (1 / len(shares) if target is None else target)))
 
 
-def discrepancy_by_prompt(probabilities: Floats, prompts: list[str], target: Floats | None = None) -> dict[str, float]:
+def discrepancy_by_prompt(probabilities: Floats, prompts: list[str], target: Target | None = None) -> dict[str, float]:
     """Return FD for every prompt, in the order the prompts first appear; raises ValueError naming one without a row."""
     rows, found = np.array(prompts), {}
     for prompt in dict.fromkeys(prompts):
         try:
-            found[prompt] = fairness_discrepancy(probabilities[rows == prompt], target)
+            own = target_of(target, prompt, probabilities.shape[1])
+            found[prompt] = fairness_discrepancy(probabilities[rows == prompt], own)
         except ValueError as error:
             raise ValueError(f"Prompt {prompt!r}: {error}") from error
     return found

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from icm_pipeline.arrays import Bools, Floats, Ints
+from icm_pipeline.metrics.distributions import Target, target_of
 from icm_pipeline.metrics.least_change import Choosing, means_of_strata, shares_drawn, strata_of
 
 ROUNDING = 1e-12  # of figures; less is no difference
@@ -25,7 +26,7 @@ def bootstrap_interval(
     prompts: list[str],
     num_resamples: int,
     rng: np.random.Generator,
-    target: Floats | None = None,
+    target: Target | None = None,
     level: float = 0.95,
     strata: Ints | None = None,
     by: Choosing | None = None,
@@ -47,7 +48,7 @@ def paired_change(
     prompts: list[str],
     num_resamples: int,
     rng: np.random.Generator,
-    target: Floats | None = None,
+    target: Target | None = None,
     level: float = 0.95,
     strata: Ints | None = None,
     by: Choosing | None = None,
@@ -103,7 +104,7 @@ def _resample(
     prompts: list[str],
     num_resamples: int,
     rng: np.random.Generator,
-    target: Floats | None,
+    target: Target | None,
     strata: Ints | None,
     by: Choosing | None,
 ) -> list[_Resampled]:
@@ -115,7 +116,7 @@ def _resample(
     wanted = np.zeros(len(rows), np.int64) if strata is None else strata
     strata = wanted if by is None else strata_of(wanted, by)
     num_options = sides[0].shape[1]
-    goal = np.full(num_options, 1 / num_options) if target is None else target
+    goals = np.stack([target_of(target, prompt, num_options) for prompt in names])
     deviations = [np.empty((len(names), num_options)) for _ in sides]
     errors = [np.zeros((num_resamples, len(names), num_options)) for _ in sides]
     num_images = np.empty(len(names), np.int64)
@@ -125,7 +126,7 @@ def _resample(
             raise ValueError(f"The judge could see no image, or no pair, of {prompt!r}.")
         num_images[index] = len(members)
         for side, rows_of in enumerate(sides):
-            deviations[side][index] = rows_of[members].mean(0) - goal
+            deviations[side][index] = rows_of[members].mean(0) - goals[index]
         for stratum in np.unique(strata[members]):
             group = members[strata[members] == stratum]
             drawn = rng.choice(group, (num_resamples, len(group)))
@@ -136,7 +137,7 @@ def _resample(
             moved = shares_drawn(wanted[members], by.of(members), num_options, num_resamples, rng)
             for side, rows_of in enumerate(sides):
                 errors[side][:, index] += moved @ means_of_strata(rows_of[members], strata[members], num_options)
-    most = float(np.linalg.norm(np.eye(num_options) - goal, axis=1).max())
+    most = float(np.linalg.norm(np.eye(num_options) - goals[:, None], axis=2).max(1).mean())
     return [_Resampled(*parts, num_images, most) for parts in zip(deviations, errors, strict=True)]
 
 

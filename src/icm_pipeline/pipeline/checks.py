@@ -5,7 +5,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import recorded_steps, steps_to_read
 from icm_pipeline.generation.named import no_names
-from icm_pipeline.methods.registry import check_method, method_named
+from icm_pipeline.methods.registry import check_method, check_strength, method_named
 from icm_pipeline.pipeline.table import COMMANDS, STAGES, is_asked, stages_of
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
@@ -18,6 +18,8 @@ def check_stage(settings: Settings) -> None:
         raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *COMMANDS])}.")
     check_method(settings)
     _check_alpha(settings)
+    _check_strength(settings)
+    _check_shares(settings)
     _check_look(settings)
     _check_pushed(settings)
     _check_localizers(settings)
@@ -46,6 +48,20 @@ def _check_alpha(settings: Settings) -> None:
     if "probe" not in method.needs:
         raise ConfigError(
             f"alpha=auto is searched by the probes' labels, which method={method.name} has not: give a number."
+        )
+
+
+def _check_strength(settings: Settings) -> None:
+    """Refuse a strength that cannot be chosen, and claims about another one than that."""
+    if settings.stage == "strength" and settings.method.strength is None:
+        raise ConfigError(f"stage=strength: method={settings.method.name} has no strength (method.strength).")
+    if settings.searched is None:
+        return
+    check_strength(settings)
+    if not {"causal", "push"}.isdisjoint(stages_of(settings)):
+        raise ConfigError(
+            "bench.included=true chooses a strength of its own, and the audit pushes layers by alpha: run one without "
+            "the other, the audit with the alpha that the bench chose."
         )
 
 
@@ -81,6 +97,12 @@ def _check_localizers(settings: Settings) -> None:
         raise ConfigError(f"{' and '.join(asked)}: {no_names(settings.attribute)}")
     if settings.stage == "localize" and not asked:
         raise ConfigError("stage=localize has no localizer to compare: add experiment=injection or contribution.")
+
+
+def _check_shares(settings: Settings) -> None:
+    """Refuse to audit towards shares of each prompt: its controls have one target."""
+    if settings.method.shares_by_prompt and {"push", "audit"} & set(stages_of(settings)):
+        raise ConfigError("method.shares_by_prompt and its table do not go with an audit: give method.target_shares.")
 
 
 def _check_judges(settings: Settings) -> None:

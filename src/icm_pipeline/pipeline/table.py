@@ -13,6 +13,7 @@ from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import trial_prompts, tuning_prompts
 from icm_pipeline.methods.base import ACTIVATIONS, Fit
 from icm_pipeline.methods.registry import method_named
+from icm_pipeline.pipeline.bench import is_tried_on_named, read_by_method, trying, trying_named
 from icm_pipeline.pipeline.reads import (
     AUDITING,
     EVALUATED,
@@ -34,6 +35,7 @@ from icm_pipeline.pipeline.reads import (
 from icm_pipeline.pipeline.stage import Stage
 
 AUDITED = ("named", "causal", "push", "audit")
+BENCHED = ("strength", "explicit")
 LOCALIZING = ("inject", "contribution", "localize")
 LEARNT = (ACTIVATIONS, "generate", "label")
 NEEDED_BY_CLAIMS = {
@@ -89,6 +91,11 @@ def _assigning(settings: Settings) -> tuple[str, ...]:
         return (*asked, *LABELLING, *_preprocessed(settings, "labeler"))
     read = ("method.look", "method.first_step") if settings.method.look == "auto" else ("method.look",)
     return (*asked, *EVALUATION_SET, *read)
+
+
+def _chosen(settings: Settings) -> tuple[str, ...]:
+    """Return the stages that choose how far the method goes, where they do."""
+    return (*_tuned(settings), *(("strength",) if settings.bench.included and settings.method.strength else ()))
 
 
 def _tuned(settings: Settings) -> tuple[str, ...]:
@@ -217,6 +224,12 @@ STAGES: dict[str, Stage] = {
               part_of=lambda s: s.images is None and bool(_tuned(s)),
               needs=lambda s: method_named(s.method.name).parents, reads=_tuning,
               makes=("images",), at_most=lambda s: True, **JUDGED),
+        Stage("strength", "for the bench: try the method's strengths on tuning seeds and choose one", kind="end",
+              part_of=lambda s: s.images is None and s.searched is not None,
+              needs=lambda s: method_named(s.method.name).parents,
+              reads=lambda s: (*trying(s), *_preprocessed(s, "labeler", "evaluate.clip")),
+              makes=("images",), shared=True, same_speed=DENOISING["same_speed"], asks=lambda s: ("labeler", "judge"),
+              devices=lambda s: (*JUDGED["devices"](s), "evaluate.clip.device")),
         Stage("originals", "make the unsteered evaluation images", kind="root",
               reads=lambda s: EVALUATION_SET, makes=("images",), shared=True, **DENOISING),
         Stage("assign", "say which option each evaluation image gets, so that few have to change", kind="step",
@@ -226,9 +239,8 @@ STAGES: dict[str, Stage] = {
               devices=lambda s: ("labeler.device",) if s.method.look is None else ("compute.device",),
               same_speed=(*DENOISING["same_speed"], *under("labeler", *JUDGE))),
         Stage("steer", "make the evaluation images again, steered", kind="step",
-              needs=lambda s: (*method_named(s.method.name).parents, *_tuned(s), *_unsteered(s)),
-              reads=lambda s: (*EVALUATION_SET, "alpha", "method", "attribute.name", *(
-                  name for name in method_named(s.method.name).reads if name.split(".")[0] not in ("alpha", "method"))),
+              needs=lambda s: (*method_named(s.method.name).parents, *_chosen(s), *_unsteered(s)),
+              reads=lambda s: (*EVALUATION_SET, *read_by_method(s), "attribute.name"),
               makes=("images",), at_most=is_least_change, shared=True, same_speed=DENOISING["same_speed"],
               asks=lambda s: JUDGED["asks"](s) if s.method.tries > 1 else (),
               devices=lambda s: (JUDGED if s.method.tries > 1 else DENOISING)["devices"](s)),
@@ -240,6 +252,12 @@ STAGES: dict[str, Stage] = {
               devices=lambda s: ("judge.device", "evaluate.clip.device") if s.images is None else ("labeler.device",),
               same_speed=(*under("judge", *JUDGE), *under("labeler", "kind", "model", "path"),
                           *under("evaluate", "clip.model", "clip.path", "reference"))),
+        Stage("explicit", "for the bench: see whether images of prompts that name an option keep it", kind="result",
+              part_of=is_tried_on_named,
+              needs=lambda s: (*method_named(s.method.name).parents, *_chosen(s)),
+              reads=lambda s: (*trying_named(s), *_preprocessed(s, "judge")),
+              makes=("images",), shared=True, same_speed=DENOISING["same_speed"], asks=lambda s: ("judge",),
+              devices=lambda s: ("compute.device", "judge.device")),
         Stage("named", "make and record probe images of prompts that name an option", kind="root",
               part_of=lambda s: _is_audited(s, "named") and bool(s.attribute.named),
               reads=lambda s: (*MODEL, *NAMED, *_recording(s), "seed", *_size(s, "num_steps", "named_images")),

@@ -7,9 +7,12 @@ from itertools import compress
 from pathlib import Path
 
 from icm_pipeline.images.table import ImageRow, read_table
+from icm_pipeline.report.bench_page import bench_rows, write_bench_page, write_bench_table
 from icm_pipeline.report.figures import sweep as plots
+from icm_pipeline.report.figures.bench import plot_fronts
 from icm_pipeline.report.sweep_page import write_sweep_page, write_sweep_table
 from icm_pipeline.report.wording import AXIS_NAMES, phrase
+from icm_pipeline.results.bench import is_bench
 from icm_pipeline.results.sweeps import Sweep, SweepJob
 from icm_pipeline.store.files import replace_folder
 
@@ -40,8 +43,20 @@ def report_sweep(sweep: Sweep) -> Path:
     figures |= _strips(partial, sweep)
     write_sweep_table(partial / "sweep.csv", sweep)
     write_sweep_page(partial / PAGE, sweep, figures)
+    if is_bench(sweep):
+        _report_bench(partial, sweep)
     replace_folder(partial, folder)
     return folder
+
+
+def _report_bench(folder: Path, sweep: Sweep) -> None:
+    """Write what a sweep over methods came to, as `bench.csv`, `bench.md` and the figure of the fronts."""
+    rows = bench_rows(sweep)
+    choices = {row.name: row.choice for row in rows if row.choice is not None}
+    write_bench_table(folder / "bench.csv", rows)
+    write_bench_page(
+        folder / "bench.md", sweep, rows, plot_fronts(folder / "strengths.png", choices) if choices else None
+    )
 
 
 def _strips(folder: Path, sweep: Sweep) -> dict[str, Path]:

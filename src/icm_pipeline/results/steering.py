@@ -36,6 +36,8 @@ class Steering(Record):
     """How many steps ran before images were read; None if finished originals were judged, or nothing was asked."""
     tuned: dict[str, float] | None = None
     """With alpha=auto: the alpha of each option."""
+    shares_by_prompt: dict[str, list[float]] | None = None
+    """In place of target_shares, where prompts have their own."""
     tries: int = 1
     """How many images were steered for each that had to change, at most."""
 

@@ -5,6 +5,7 @@ Every job leaves a `JobResult` in its output folder, as `result.json`.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -21,6 +22,7 @@ from icm_pipeline.store.fingerprints import make_key
 
 RESULT = "result.json"
 STOPPED = "stopped"  # the error of a job that a signal ended
+BESIDE = ("steer", "originals", "probe", "fit", "strength", "explicit")  # what a report takes beside an evaluation
 STEERING_FACTORS = (
     "method", "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
     "look", "tries",
@@ -39,9 +41,17 @@ class SweepJob:
     factors: dict[str, Any]
     """What may vary between jobs: model, attribute, kind, rule, k, alpha, ... and other overrides."""
     evaluation: Evaluation = field(repr=False)
-    steered: Artifact | None = field(default=None, repr=False)
-    """The steered images; None if they were removed."""
-    originals: Artifact | None = field(default=None, repr=False)
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict, repr=False)
+    """Of the stages BESIDE its evaluation, those that were run and not removed."""
+
+    @property
+    def steered(self) -> Artifact | None:
+        """The steered images; None if they were removed."""
+        return self.artifacts.get("steer")
+
+    @property
+    def originals(self) -> Artifact | None:
+        return self.artifacts.get("originals")
 
     @property
     def fd(self) -> float:
@@ -162,8 +172,8 @@ def _read_job(name: str, folder: Path, outputs: Path) -> SweepJob:
         raise ArtifactError(f"judged a folder of images; its figures are in {evaluated.folder}")
     factors = _factors(evaluation, evaluation.steering, result.overrides)
     subject = make_key([evaluated.manifest.parents["originals"], evaluated.manifest.settings])
-    steered, originals = (result.find(stage, outputs) for stage in ("steer", "originals"))
-    return SweepJob(name, subject, factors, evaluation, steered, originals)
+    artifacts = {stage: found for stage in BESIDE if (found := result.find(stage, outputs)) is not None}
+    return SweepJob(name, subject, factors, evaluation, artifacts)
 
 
 def _factors(evaluation: Evaluation, steering: Steering, overrides: list[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.images.activations import read_recorded
 from icm_pipeline.images.table import read_table
-from icm_pipeline.methods.assignment import least_change_by_prompt, target_shares
+from icm_pipeline.methods.assignment import least_change_by_prompt, shares_of_jobs
 from icm_pipeline.methods.naming import named_options
 from icm_pipeline.methods.readers import FILE_NAME, Reader, load_readers, reader_at
 from icm_pipeline.metrics.outcomes import hard_labels
@@ -45,7 +45,7 @@ def run(context: StageContext) -> None:
     free = [not named_options(job.prompt, settings.attribute.words) for job in jobs]
     prompts = [job.prompt_index for job, is_free in zip(jobs, free, strict=True) if is_free]
     options = np.full(len(jobs), -1)
-    options[free] = least_change_by_prompt(prompts, seen[free], target_shares(settings), settings.seed)
+    options[free] = least_change_by_prompt(prompts, seen[free], shares_of_jobs(settings, jobs), settings.seed)
     assigned = [
         Assigned("" if option < 0 else names[option], "" if label < 0 else names[label])
         for option, label in zip(options, labels, strict=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.config.models import OutlineConfig
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
@@ -31,7 +32,7 @@ def planned(
 
 def make_images(context: StageContext, method: Method, inputs: MethodInputs, images: ImageSet) -> Iterator[Batch]:
     """Yield the missing evaluation images, changed by a method, batch by batch; the model is loaded for the first."""
-    settings, first_step = context.settings, context.settings.method.first_step
+    settings = context.settings
     size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.compute.batch_size
     folder = Keys(settings).prefix_folder()
     prefixes = PrefixStore(folder) if folder else None  # shared by all runs with these images
@@ -39,22 +40,34 @@ def make_images(context: StageContext, method: Method, inputs: MethodInputs, ima
     method.check_family(backbone)
 
     def make(jobs: list[Job]) -> Batch:
-        if method.whole_prompts and len(jobs) < size:
-            raise ValueError(
-                f"method={method.name} needs all {size} images of a prompt in one batch, and they do not fit into "
-                "memory: lower evaluate.images_per_prompt."
-            )
-        ids = [job.image_id for job in jobs]
-        generated = [replace(job, prompt=method.prompt_of(job, inputs)) for job in jobs]
-        with (
-            hooked(backbone, [], None, len(jobs)) as clock,
-            method.applied(backbone, inputs, jobs),
-            shared_prefix(backbone, clock, prefixes, ids, first_step),
-        ):
-            latents = denoise(backbone, generated)
-        return Batch(jobs, decode(backbone, jobs, latents))
+        check_whole(method, jobs, size)
+        return changed(backbone, method, inputs, jobs, prefixes)
 
     yield from fitting(images.missing, make, size, settings.compute.grow_batch and not method.whole_prompts)
+
+
+def check_whole(method: Method, jobs: list[Job], size: int) -> None:
+    """Raise ValueError for a part of a prompt's images, where a method must have all of them in one batch."""
+    if method.whole_prompts and len(jobs) < size:
+        raise ValueError(
+            f"method={method.name} needs all {size} images of a prompt in one batch, and they do not fit into "
+            "memory: lower evaluate.images_per_prompt."
+        )
+
+
+def changed(
+    backbone: Backbone, method: Method, inputs: MethodInputs, jobs: list[Job], prefixes: PrefixStore | None = None
+) -> Batch:
+    """Return the images of a batch of jobs, changed by a method; prefixes: the unsteered first steps of these ids."""
+    ids = [job.image_id for job in jobs]
+    generated = [replace(job, prompt=method.prompt_of(job, inputs)) for job in jobs]
+    with (
+        hooked(backbone, [], None, len(jobs)) as clock,
+        method.applied(backbone, inputs, jobs),
+        shared_prefix(backbone, clock, prefixes, ids, inputs.settings.method.first_step),
+    ):
+        latents = denoise(backbone, generated)
+    return Batch(jobs, decode(backbone, jobs, latents))
 
 
 def store(images: ImageSet, made: Iterable[Batch], title: str, halved: bool = False) -> bool:

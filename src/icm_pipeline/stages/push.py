@@ -17,7 +17,7 @@ import torch
 from icm_pipeline.config.models import OutlineConfig
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, evaluation_jobs, make_jobs
-from icm_pipeline.generation.named import named_prompts
+from icm_pipeline.generation.named import named_prompts, other_options
 from icm_pipeline.generation.prefixes import PrefixStore
 from icm_pipeline.methods.assignment import assign_options, target_shares
 from icm_pipeline.methods.vectors import SteeringVectors
@@ -144,10 +144,3 @@ def _others(settings: Settings, best: SteeringVectors) -> Iterator[Arm]:
         options = assign_options([0] * count, target_shares(settings), "quota", 1, settings.seed).tolist()
         yield Arm("other_subjects", "other_subjects", made, shares_prefix=False)
         yield Arm("other_subjects_steered", "other_subjects", made, options, best, shares_prefix=False)
-
-
-def other_options(settings: Settings, named: Sequence[str]) -> list[int]:
-    """Return an option for each image that is not the one that its prompt names."""
-    names, rng = list(settings.attribute.options), np.random.default_rng(settings.seed)
-    away = rng.integers(1, len(names), len(named))
-    return [(names.index(option) + int(step)) % len(names) for option, step in zip(named, away, strict=True)]

@@ -13,7 +13,7 @@ from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.images.making import take_over
 from icm_pipeline.images.sheet import draw_sheet
 from icm_pipeline.images.table import IMAGES, SAMPLES, SHOWN, TRIED, TURNED, YES, write_table
-from icm_pipeline.methods.assignment import assign_options, target_shares
+from icm_pipeline.methods.assignment import assign_options, shares_of_jobs
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.icm import alpha_in_words
 from icm_pipeline.methods.registry import method_named
@@ -24,6 +24,7 @@ from icm_pipeline.results.steering import Steering
 from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.stages.image_sets import evaluation_set_work, make_images, planned, store
 from icm_pipeline.stages.tries import taken_of, tried_of
+from icm_pipeline.stages.ways import strengthened
 from icm_pipeline.store.shards import WHOLE
 
 WHOLE_MODEL = Selection([], rule="all", kind="mixed", ranking=[])  # of a method that acts wherever it likes
@@ -32,7 +33,7 @@ work = evaluation_set_work
 
 
 def run(context: StageContext) -> None:
-    settings, method = context.settings, method_named(context.settings.method.name)
+    settings, method = strengthened(context.settings, context.parents), method_named(context.settings.method.name)
     selection = Selection.read(context.parents["select"]) if "select" in method.needs else WHOLE_MODEL
     layers = selection.layers if method.in_layers else []
     jobs, names = evaluation_jobs(settings), list(settings.attribute.options)
@@ -72,8 +73,10 @@ def run(context: StageContext) -> None:
             write_table(context.folder, jobs, [image.option for image in both], more)
         method.keep(inputs, context.folder)
         how = asdict(settings.method)
+        how["shares_by_prompt"] = how["shares_by_prompt"] or None
         told = {"method": how.pop("name"), "params": how.pop("params") or None, "alpha": alpha, "tuned": alphas}
-        del how["wanted_share"]
+        for name in ("wanted_share", "strength", "strengths", "shares_table"):
+            del how[name]
         Steering(**how, **told, layers=layers, rule=selection.rule, kind=selection.kind).write(context.folder)
 
 
@@ -89,5 +92,7 @@ def _assigned(context: StageContext, jobs: list[Job]) -> dict[str, Assigned]:
         return read_assigned(context.parents["assign"])
     settings, names = context.settings, list(context.settings.attribute.options)
     method, prompts = settings.method, [job.prompt_index for job in jobs]
-    options = assign_options(prompts, target_shares(settings), method.assignment, method.draw_size, settings.seed)
+    options = assign_options(
+        prompts, shares_of_jobs(settings, jobs), method.assignment, method.draw_size, settings.seed
+    )
     return {job.image_id: Assigned(names[option], shown="") for job, option in zip(jobs, options, strict=True)}

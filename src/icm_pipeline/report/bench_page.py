@@ -1,0 +1,155 @@
+"""The bench's page and table: every method with what it did, what it cost and what it asks for."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icm_pipeline.methods.base import Method
+from icm_pipeline.methods.registry import method_named
+from icm_pipeline.report.wording import describe
+from icm_pipeline.results.bench import (
+    KINDS,
+    ExplicitPrompts,
+    StrengthChoice,
+    choice_of,
+    explicit_of,
+    kind_of,
+    learning_seconds,
+    learnt_bytes,
+)
+from icm_pipeline.results.evaluation import mean_of
+from icm_pipeline.results.sweeps import Sweep, SweepJob
+from icm_pipeline.text import count_text, number_text, size_text
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """A method of a bench."""
+
+    job: SweepJob
+    method: Method
+    kind: str
+    choice: StrengthChoice | None
+    explicit: ExplicitPrompts | None
+
+    @property
+    def name(self) -> str:
+        """The method's, or that of the file that chose it."""
+        return str(self.job.factors["method"])
+
+    @property
+    def more_seconds(self) -> float | None:
+        """What an image takes beyond one of the unchanged model."""
+        told = self.explicit
+        if told is None or told.seconds is None or told.seconds_unsteered is None:
+            return None
+        return told.seconds - told.seconds_unsteered
+
+
+def bench_rows(sweep: Sweep) -> list[BenchRow]:
+    """Return a row per method, those of a kind together, of least FD first."""
+    rows = []
+    for job in sweep.jobs:
+        assert job.evaluation.steering is not None
+        method = method_named(job.evaluation.steering.method)
+        rows.append(BenchRow(job, method, kind_of(method, job), choice_of(job), explicit_of(job)))
+    return sorted(rows, key=lambda row: (KINDS.index(row.kind), row.job.fd))
+
+
+def write_bench_table(path: Path, rows: Sequence[BenchRow]) -> None:
+    """Write the table at full precision; a cell is empty where there is no such figure."""
+    cells = [_cells(row) for row in rows]
+    columns = list(dict.fromkeys(name for row in cells for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *([row.get(name) for name in columns] for row in cells)])
+
+
+def write_bench_page(path: Path, sweep: Sweep, rows: Sequence[BenchRow], fronts: Path | None) -> None:
+    """Write the page beside its figure."""
+    one = rows[0].job.evaluation
+    others = list(dict.fromkeys(name for row in rows for name in row.job.evaluation.kept))
+    lines = [
+        f"# Bench of {count_text(len(rows), 'method')}: {one.attribute.replace('_', ' ')} on {one.model}\n",
+        f"{one.num_images} images each of the same prompts and seeds, FD {one.before.mean:.3f} before. "
+        f"{_about_strengths(rows)} docs/bench.md says how to read this.\n",
+        *_table(
+            ["method", "kind", "strength", "FD", "95 %", "FD of labels", "DevRat", "obeyed", "CLIP-I",
+             *(f"kept {name.replace('_', ' ')}" for name in others), "explicit prompts kept"],
+            [_figures(row, others) for row in rows],
+        ),
+        "What it costs and asks for:\n",
+        *_table(
+            ["method", "as steered", "learning", "more an image", "on disk", "asks for", "scaled down"],
+            [_costs(row) for row in rows],
+        ),
+    ]  # fmt: skip
+    if sweep.left_out:
+        lines += ["Left out:", "", *(f"- job {name}: {reason}" for name, reason in sweep.left_out.items()), ""]
+    if fronts is not None:
+        lines += ["## Strengths on tuning seeds\n", f"![Strengths on tuning seeds]({fronts.name})\n"]
+    path.write_text("\n".join(lines), "utf-8")
+
+
+def _table(titles: list[str], cells: list[list[str]]) -> list[str]:
+    body = (" | ".join(cell.replace("|", "/") for cell in row) for row in cells)
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *(f"| {row} |" for row in body), ""]
+
+
+def _about_strengths(rows: Sequence[BenchRow]) -> str:
+    chosen = [row.choice for row in rows if row.choice is not None]
+    if not chosen:
+        return "No strength was chosen: every method is as it was set."
+    one = chosen[0]
+    return (
+        f"Strengths: of least FD among those with CLIP-I {one.clip_i_budget:g} or more, of {one.num_images} images of "
+        f"{count_text(one.num_prompts, 'tuning prompt')} judged by the labeler; ! where none keeps so much."
+    )
+
+
+def _figures(row: BenchRow, others: Sequence[str]) -> list[str]:
+    found, fair, told = row.job.evaluation, row.job.evaluation.fairness, row.explicit
+    explicit = "" if told is None else f"{told.kept:.0%} (unsteered {told.kept_unsteered:.0%})"
+    return [
+        row.name, row.kind, _strength(row.choice), f"{row.job.fd:.3f}",
+        "{:.3f} to {:.3f}".format(*found.after.interval_95), number_text(mean_of(fair.fd_labels), ".3f"),
+        number_text(mean_of(fair.deviation_ratio), ".3f"), number_text(found.obeyed, ".0%"), f"{row.job.clip_i:.3f}",
+        *(number_text(found.kept.get(name), ".0%") for name in others), explicit,
+    ]  # fmt: skip
+
+
+def _strength(choice: StrengthChoice | None) -> str:
+    if choice is None:
+        return "-"
+    return f"{choice.setting.removeprefix('params.')} {choice.value:.3g}{'' if choice.within_budget else ' !'}"
+
+
+def _costs(row: BenchRow) -> list[str]:
+    seconds, size = learning_seconds(row.method, row.job), learnt_bytes(row.job)
+    assert row.job.evaluation.steering is not None
+    return [
+        row.name, describe(row.job.evaluation.steering), "?" if seconds is None else f"{seconds / 60:.1f} min",
+        "" if row.more_seconds is None else f"{row.more_seconds:+.2f} s", size_text(size) if size else "nothing",
+        row.method.asks_for, row.method.scaled_down,
+    ]  # fmt: skip
+
+
+def _cells(row: BenchRow) -> dict[str, Any]:
+    found, fair, choice, told = row.job.evaluation, row.job.evaluation.fairness, row.choice, row.explicit
+    assert found.steering is not None
+    seconds = learning_seconds(row.method, row.job)
+    return {
+        "job": row.job.name, "method": row.name, "kind": row.kind, "as_steered": describe(found.steering),
+        "strength_setting": choice and choice.setting, "strength": choice and choice.value,
+        "within_budget": choice and choice.within_budget, "tuning_fd": choice and choice.chosen.fd,
+        "tuning_clip_i": choice and choice.chosen.clip_i, "num_images": found.num_images,
+        "fd_original": found.before.mean, "fd": row.job.fd, "fd_low": found.after.interval_95[0],
+        "fd_high": found.after.interval_95[1], "fd_labels": mean_of(fair.fd_labels),
+        "deviation_ratio": mean_of(fair.deviation_ratio), "obeyed": found.obeyed, "clip_i": row.job.clip_i,
+        **{f"kept_{name}": value for name, value in found.kept.items()},
+        "explicit_kept": told and told.kept, "explicit_kept_unsteered": told and told.kept_unsteered,
+        "explicit_images": told and told.num_images, "learning_minutes": None if seconds is None else seconds / 60,
+        "seconds_per_image": told and told.seconds, "seconds_per_image_unsteered": told and told.seconds_unsteered,
+        "bytes": learnt_bytes(row.job), "asks_for": row.method.asks_for, "scaled_down": row.method.scaled_down,
+    }  # fmt: skip

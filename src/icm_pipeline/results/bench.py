@@ -1,0 +1,118 @@
+"""What a bench finds out of a method beside its evaluation."""
+
+from dataclasses import dataclass
+
+from icm_pipeline.methods.base import Method
+from icm_pipeline.results.records import Record
+from icm_pipeline.results.steering import FitCost
+from icm_pipeline.results.sweeps import Sweep, SweepJob
+
+KINDS = ("drawn", "batch-coupled", "weights changed", "nothing drawn")
+
+
+@dataclass(frozen=True)
+class TriedStrength:
+    """What one strength did to the tuning images, by the labeler."""
+
+    value: float
+    fd: float | None
+    """Mean over the tuning prompts; None if the labeler could see no image of one of them."""
+    clip_i: float
+    """To the unsteered twins."""
+    obeyed: float | None
+    """The share of images that show the option they were steered to; None where none was drawn."""
+
+
+@dataclass(frozen=True)
+class StrengthChoice(Record):
+    """The strength that stage=strength chose, and the front it chose from."""
+
+    FILE = "strength.json"
+    setting: str
+    """That is the strength: `alpha` or `params.<name>`."""
+    value: float
+    clip_i_budget: float
+    within_budget: bool
+    """Whether the chosen one keeps the budget; if not, none does, and it is the one of greatest CLIP-I."""
+    fd_unsteered: float | None
+    num_images: int
+    """At each strength."""
+    num_prompts: int
+    tried: list[TriedStrength]
+
+    @property
+    def chosen(self) -> TriedStrength:
+        return next(each for each in self.tried if each.value == self.value)
+
+
+@dataclass(frozen=True)
+class ExplicitPrompts(Record):
+    """Whether images of prompts that name an option show it, and how long they take."""
+
+    FILE = "explicit.json"
+    num_images: int
+    """With the method, and as many without."""
+    kept: float
+    """The share that shows the option that its prompt names, by the judge; where one is drawn, another was."""
+    kept_unsteered: float
+    """The same without the method."""
+    seconds: float | None
+    """An image with the method took; None if an interrupted job made them."""
+    seconds_unsteered: float | None
+
+
+def best_strength(tried: list[TriedStrength], clip_i: float) -> tuple[TriedStrength, bool]:
+    """Return the strength of least FD among those that keep a CLIP-I, and whether there are any.
+
+    If there are none, that of greatest CLIP-I. Of equal FD the one that changes less.
+    """
+    inside = [(each.fd, -each.clip_i, each) for each in tried if each.clip_i >= clip_i and each.fd is not None]
+    if inside:
+        return min(inside, key=lambda row: row[:2])[2], True
+    return max(tried, key=lambda each: each.clip_i), False
+
+
+def kind_of(method: Method, job: SweepJob) -> str:
+    """Return which of KINDS a benched method is, as FD means something else of each.
+
+    Drawn: each image is steered to an option. Batch-coupled: an image depends on the others of its prompt. Weights
+    changed, nothing drawn: FD is that of a model, or a prompt, which was changed for all images.
+    """
+    if method.whole_prompts:
+        return "batch-coupled"
+    if job.evaluation.obeyed is not None:
+        return "drawn"
+    return "weights changed" if method.fit else "nothing drawn"
+
+
+def is_bench(sweep: Sweep) -> bool:
+    return any({"strength", "explicit"} & job.artifacts.keys() for job in sweep.jobs)
+
+
+def choice_of(job: SweepJob) -> StrengthChoice | None:
+    """Return how a job's strength was chosen, if it was."""
+    return StrengthChoice.read(job.artifacts["strength"]) if "strength" in job.artifacts else None
+
+
+def explicit_of(job: SweepJob) -> ExplicitPrompts | None:
+    """Return what a job did to prompts that name an option, if that was tried."""
+    return ExplicitPrompts.read(job.artifacts["explicit"]) if "explicit" in job.artifacts else None
+
+
+def learning_seconds(method: Method, job: SweepJob) -> float | None:
+    """Return how long a method learnt: its fit, and the probes if it takes layers from them; None if that is not known.
+
+    Images that every method shares, as the probe dataset, do not count.
+    """
+    parts = [*(["probe"] if method.in_layers else []), *(["fit"] if method.fit else [])]
+    if not set(parts) <= job.artifacts.keys():
+        return None
+    probes = [job.artifacts[name].manifest for name in parts if name == "probe"]
+    seconds = sum(manifest.seconds + sum(share.seconds for share in manifest.shares) for manifest in probes)
+    return seconds + (FitCost.read(job.artifacts["fit"]).seconds if method.fit else 0.0)
+
+
+def learnt_bytes(job: SweepJob) -> int:
+    """Return the size of what a method takes along to steer: the tensors of its fit, or those beside its images."""
+    kept = [job.artifacts[name].manifest.files for name in ("fit", "steer") if name in job.artifacts]
+    return sum(entry.size for files in kept for name, entry in files.items() if name.endswith(".safetensors"))

@@ -1,0 +1,129 @@
+"""The report on a bench: kinds told apart, what a method cost, what it asks for, and the fronts of all strengths."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icm_pipeline.methods.registry import method_named
+from icm_pipeline.report.bench_page import bench_rows
+from icm_pipeline.report.figures.bench import plot_fronts
+from icm_pipeline.report.sweep_report import report_sweep
+from icm_pipeline.results.bench import ExplicitPrompts, StrengthChoice, TriedStrength, learning_seconds
+from icm_pipeline.results.evaluation import Figure
+from icm_pipeline.results.steering import FitCost
+from icm_pipeline.results.sweeps import read_sweep, write_result
+from icm_pipeline.store.manifest import MANIFEST
+from tests.helpers.results import evaluation, steering, write_artifact
+
+TRIED = [TriedStrength(1.0, 0.4, 0.97, 0.6), TriedStrength(3.0, 0.2, 0.92, 0.8), TriedStrength(9.0, 0.1, 0.7, 0.9)]
+CHOICE = StrengthChoice("alpha", 3.0, 0.9, True, 0.55, 64, 8, TRIED)
+HALF = Figure(0.25, {"a face of a nurse": 0.25})
+
+
+@pytest.fixture
+def add(tmp_path: Path) -> Callable[..., None]:
+    """Give a function that adds one benched method to the sweep `tmp_path/sweep`; records: by stage."""
+    outputs = tmp_path / "outputs" / "artifacts"
+
+    def added(choice: str, records: dict[str, Any], method: str = "", **figures: Any) -> None:
+        folders = {}
+        found = evaluation(
+            figures.pop("fd", 0.2), steering=steering(method=method or choice, params=figures.pop("params", None)),
+            fd_labels=HALF, deviation_ratio=HALF, **figures,
+        )  # fmt: skip
+        for stage, record in {"evaluate": found, **records}.items():
+            folder = outputs / stage / choice
+            folder.mkdir(parents=True)
+            record.write(folder)
+            if stage == "fit":
+                (folder / "learnt.safetensors").write_bytes(bytes(1500))
+            more = {"parents": {"originals": "o"}, "settings": {"config": {}}} if stage == "evaluate" else {}
+            folders[stage] = str(write_artifact(folder, stage, **more))
+        job = tmp_path / "sweep" / choice
+        job.mkdir(parents=True)
+        write_result(job, [f"method={choice}"], folders)
+
+    return added
+
+
+def reported(tmp_path: Path) -> tuple[list[dict[str, str]], str, set[str]]:
+    """Return the rows of the table, the page and the names of all files of a bench's report."""
+    folder = report_sweep(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
+    with (folder / "bench.csv").open(newline="") as file:
+        return list(csv.DictReader(file)), (folder / "bench.md").read_text(), {path.name for path in folder.iterdir()}
+
+
+def test_kinds_of_methods_are_told_apart_and_obeyed_is_empty_where_nothing_is_drawn(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    explicit = ExplicitPrompts(48, 0.75, 1.0, 0.5, 0.25)
+    add("uce", {"explicit": explicit, "fit": FitCost(90.0, 40, "cpu")}, obeyed=None, fd=0.1, params={"ridge": 0.5})
+    add("h_distribution", {"strength": CHOICE, "explicit": explicit}, obeyed=None, fd=0.3)
+    add("prompt_ethical", {"explicit": explicit}, method="prompt", obeyed=None, params={"text": "ethical"})
+    add("leace", {"strength": replace(CHOICE, value=1.0, within_budget=False), "explicit": explicit}, fd=0.4)
+    add("icm", {"strength": CHOICE, "explicit": explicit}, fd=0.2)
+    rows, page, files = reported(tmp_path)
+    assert [(row["method"], row["kind"]) for row in rows] == [
+        ("icm", "drawn"), ("leace", "drawn"), ("h_distribution", "batch-coupled"), ("uce", "weights changed"),
+        ("prompt_ethical", "nothing drawn"),
+    ]  # fmt: skip
+    assert [row["obeyed"] for row in rows] == ["0.75", "0.75", "", "", ""]
+    assert [row["strength"] for row in rows] == ["3.0", "1.0", "3.0", "", ""]
+    assert {"bench.md", "bench.csv", "strengths.png", "sweep.md"} <= files
+    assert "| icm | drawn | alpha 3 | 0.200 | 0.100 to 0.400 | 0.250 | 0.250 | 75% | 0.900 | 50% | 75% (uns" in page
+    assert "| leace | drawn | alpha 1 ! |" in page
+    assert "| uce | weights changed | - | 0.100 |" in page and " - | 0.900 |" in page
+
+
+def test_what_a_method_cost_and_asks_for_is_in_the_table(tmp_path: Path, add: Callable[..., None]) -> None:
+    told = ExplicitPrompts(48, 0.75, 1.0, 0.5, 0.25)
+    add("uce", {"explicit": told, "fit": FitCost(90.0, 40, "cpu")}, obeyed=None, params={"ridge": 0.5})
+    add("none", {"explicit": ExplicitPrompts(48, 1.0, 1.0, None, None)})
+    rows, page, _ = reported(tmp_path)
+    none, uce = rows
+    assert (uce["learning_minutes"], uce["bytes"], uce["asks_for"]) == ("1.5", "1500", method_named("uce").asks_for)
+    assert (none["learning_minutes"], none["bytes"]) == ("0.0", "0")
+    assert "| 1.5 min | +0.25 s | 1.5 kB | images of each concept in every round" in page
+    assert "| 0.0 min |  | nothing | nothing |" in page
+    assert "No strength was chosen" in page
+
+
+def test_what_probes_took_is_part_of_learning_where_they_choose_the_layers(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    cost = FitCost(30.0, 40, "cpu")
+    add("leace", {"strength": CHOICE, "fit": cost, "probe": cost})
+    manifest = tmp_path / "outputs/artifacts/probe/leace" / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"seconds": 0.0', '"seconds": 12.0'))
+    (row,) = bench_rows(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
+    assert learning_seconds(row.method, row.job) == 42.0
+    assert learning_seconds(method_named("uce"), row.job) == 30.0
+
+
+def test_a_method_that_failed_is_listed_and_the_others_are_reported(tmp_path: Path, add: Callable[..., None]) -> None:
+    add("icm", {"strength": CHOICE})
+    write_result_of_failure = tmp_path / "sweep" / "uce"
+    write_result_of_failure.mkdir()
+    write_result(write_result_of_failure, ["method=uce"], {}, "it has no cross-attention")
+    rows, page, _ = reported(tmp_path)
+    assert [row["method"] for row in rows] == ["icm"]
+    assert "- job uce: failed: it has no cross-attention" in page
+
+
+def test_a_sweep_that_is_no_bench_has_no_bench_page(tmp_path: Path, add: Callable[..., None]) -> None:
+    add("icm", {})
+    folder = report_sweep(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
+    assert not [path.name for path in folder.iterdir() if "bench" in path.name]
+
+
+@pytest.mark.parametrize("names", [["icm"], ["icm", "latent_direction"], [f"a_long_name_{n}" for n in range(15)]])
+def test_fronts_of_one_or_many_methods_can_be_read(
+    tmp_path: Path, check_texts: Callable[[], None], names: list[str]
+) -> None:
+    unseen = replace(CHOICE, fd_unsteered=None, tried=[*TRIED, TriedStrength(20.0, None, 0.5, None)])
+    plot_fronts(tmp_path / "fronts.png", {name: unseen if n == 1 else CHOICE for n, name in enumerate(names)})
+    check_texts()
