@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
-
 from icm_pipeline.config.schema import AttributeConfig, Settings
 from icm_pipeline.generation.jobs import SEEDS_PER_STREAM, Job, first_seed, make_jobs
 from icm_pipeline.text import with_article
@@ -27,6 +25,8 @@ def named_prompts(attribute: AttributeConfig) -> list[NamedPrompt]:
     They stand in a seeded order in which a leading part has all options of a subject with the same template, every
     subject before any again, and as many different templates as it can.
     """
+    import numpy as np  # takes long
+
     rng = np.random.default_rng(0)
     subjects = rng.permutation(list(dict.fromkeys([*attribute.probe_subjects, *attribute.trial_subjects])))
     templates = rng.permutation(list(dict.fromkeys(attribute.probe_templates)))
@@ -83,6 +83,8 @@ def explicit_jobs(settings: Settings) -> tuple[list[Job], list[str]]:
 
 def other_options(settings: Settings, named: Sequence[str]) -> list[int]:
     """Return an option for each image that is not the one that its prompt names."""
+    import numpy as np  # takes long
+
     names, rng = list(settings.attribute.options), np.random.default_rng(settings.seed)
     away = rng.integers(1, len(names), len(named))
     return [(names.index(option) + int(step)) % len(names) for option, step in zip(named, away, strict=True)]
