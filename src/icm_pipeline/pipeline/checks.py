@@ -6,7 +6,8 @@ from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import recorded_steps, steps_to_read
 from icm_pipeline.generation.named import no_names
 from icm_pipeline.methods.registry import check_method, check_strength, method_named
-from icm_pipeline.pipeline.table import COMMANDS, STAGES, is_asked, stages_of
+from icm_pipeline.pipeline.asked import is_asked
+from icm_pipeline.pipeline.table import COMMANDS, STAGES, stages_of
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
 

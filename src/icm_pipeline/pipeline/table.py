@@ -4,15 +4,27 @@ No stage before `select` reads k, and of these only `causal` reads alpha, so tha
 activations and probes.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import trial_prompts, tuning_prompts
-from icm_pipeline.methods.base import ACTIVATIONS, Fit
+from icm_pipeline.methods.base import Fit
 from icm_pipeline.methods.registry import method_named
+from icm_pipeline.pipeline.asked import (
+    activations,
+    asked_by_audit,
+    devices_of_audit,
+    is_asked,
+    is_audited,
+    is_pushed_alone,
+    is_ranked_by_effect,
+    localized,
+    made,
+    needed_by_audit,
+    sized,
+)
 from icm_pipeline.pipeline.bench import is_tried_on_named, read_by_method, trying, trying_named
 from icm_pipeline.pipeline.reads import (
     AUDITING,
@@ -37,13 +49,6 @@ from icm_pipeline.pipeline.stage import Stage
 AUDITED = ("named", "causal", "push", "audit")
 BENCHED = ("strength", "explicit")
 LOCALIZING = ("inject", "contribution", "localize")
-LEARNT = (ACTIVATIONS, "generate", "label")
-NEEDED_BY_CLAIMS = {
-    "separability": LEARNT, "kinds": LEARNT, "implicit": (*LEARNT, "named"), "stability": LEARNT,
-    "causality": ("probe", "select", "originals", "steer", "causal", "push"),
-    "changes": ("originals", "steer", "push"), "judge": ("originals", "steer"),
-    "confirmation": ("select", "originals", "steer"),
-}  # fmt: skip
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
     "devices": lambda s: ("compute.device",),
     "same_speed": (*under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
@@ -56,15 +61,6 @@ JUDGED: dict[str, Any] = {  # of every stage whose own images the labeler judges
 def _recording(settings: Settings) -> tuple[str, ...]:
     """Return what recordings depend on; those kept in float32 serve where float16 is asked for, not the other way."""
     return (*RECORDING, "generate.store") if settings.generate.store == "float32" else RECORDING
-
-
-def _activations(settings: Settings) -> str:
-    return "generate" if settings.generate.record else "extract"
-
-
-def _made(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
-    """Return stages once each, with the one that holds pooled activations in the place of `activations`."""
-    return tuple(dict.fromkeys(_activations(settings) if name == ACTIVATIONS else name for name in names))
 
 
 def _preprocessed(settings: Settings, *judges: str) -> tuple[str, ...]:
@@ -112,59 +108,7 @@ def _tuning(settings: Settings) -> tuple[str, ...]:
 def _pushing_layers(settings: Settings) -> tuple[str, ...]:
     """Return what pushing each layer alone depends on."""
     searched = (name for name in _tuning(settings) if name != "method.wanted_share")
-    return (*searched, *PUSHING, *_size(settings, "layer_images"))
-
-
-def _is_audited(settings: Settings, stage: str) -> bool:
-    """Say whether a stage of the audit is asked for, itself or by the claims to check."""
-    is_asked = settings.audit.included or settings.stage == "audit"
-    asked = {settings.stage, *(("audit", *_audit_needs(settings)) if is_asked else ())}
-    return settings.images is None and stage in asked
-
-
-def _is_pushed_alone(settings: Settings) -> bool:
-    """Say whether each layer is pushed alone: to rank them, for an audit, or to hold other localizers against."""
-    return is_ranked_by_effect(settings) or _is_audited(settings, "causal") or settings.localizers.causal
-
-
-def is_asked(settings: Settings, localizer: str) -> bool:
-    """Say whether one of LOCALIZING is asked for: itself, or by what stage=all does besides."""
-    asked = {"inject": settings.localizers.injection, "contribution": settings.localizers.contribution}
-    by_all = asked.get(localizer, any(asked.values()))
-    return settings.images is None and (by_all or settings.stage == localizer)
-
-
-def _localized(settings: Settings) -> tuple[str, ...]:
-    """Return the probes, and what they are held against."""
-    others = (name for name in ("inject", "contribution") if is_asked(settings, name))
-    return ("probe", *others, *(["causal"] * _is_pushed_alone(settings)))
-
-
-def is_ranked_by_effect(settings: Settings) -> bool:
-    """Say whether layers are ranked by what pushing each alone does."""
-    return settings.layers.rule == "causal"
-
-
-def _audit_needs(settings: Settings) -> tuple[str, ...]:
-    stages = [stage for claims in settings.audit.asked for stage in NEEDED_BY_CLAIMS[claims]]
-    return _made(settings, [stage for stage in stages if stage != "named" or settings.attribute.named])
-
-
-def _audit_asks(settings: Settings) -> tuple[str, ...]:
-    """Return the judges that the claims ask: none, where all read activations alone."""
-    claims = settings.audit.asked
-    judge = ("judge",) if any("originals" in NEEDED_BY_CLAIMS[name] for name in claims) else ()
-    return (*judge, "labeler") if "judge" in claims else judge
-
-
-def _audit_devices(settings: Settings) -> tuple[str, ...]:
-    places = {"judge": ("judge.device", "evaluate.clip.device"), "labeler": ("labeler.device",)}
-    judging = [place for judge in _audit_asks(settings) for place in places[judge]]
-    return (*judging, "probe.device") if "label" in _audit_needs(settings) else tuple(judging)
-
-
-def _size(settings: Settings, *names: str) -> tuple[str, ...]:
-    return tuple(f"audit.sizes.{settings.audit.size}.{name}" for name in names)
+    return (*searched, *PUSHING, *sized(settings, "layer_images"))
 
 
 def _fit(settings: Settings) -> Fit:
@@ -176,7 +120,7 @@ def _fit(settings: Settings) -> Fit:
 
 def _fit_needs(settings: Settings) -> tuple[str, ...]:
     """Return the stages that the method learns from."""
-    return _made(settings, _fit(settings).needs)
+    return made(settings, _fit(settings).needs)
 
 
 def _reads_maps(settings: Settings) -> bool:
@@ -200,14 +144,14 @@ STAGES: dict[str, Stage] = {
               reads=lambda s: (*LABELLING, *_preprocessed(s, "labeler")), images=("images",), shared=True,
               asks=lambda s: ("labeler",), devices=lambda s: ("labeler.device",), same_speed=under("labeler", *JUDGE)),
         Stage("probe", "fit a linear probe per layer and timestep, and its steering vectors", kind="end",
-              needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: PROBING,
+              needs=lambda s: tuple(dict.fromkeys((activations(s), "generate", "label"))), reads=lambda s: PROBING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options", "probe.solver")),
         Stage("foretell", "fit what foretells from early steps what an image will show, with method.look", kind="end",
               part_of=lambda s: s.images is None and s.method.look is not None,
-              needs=lambda s: tuple(dict.fromkeys((_activations(s), "generate", "label"))), reads=lambda s: FORETELLING,
+              needs=lambda s: tuple(dict.fromkeys((activations(s), "generate", "label"))), reads=lambda s: FORETELLING,
               devices=lambda s: ("probe.device",), same_speed=("model.path", "attribute.options")),
         Stage("causal", "push each layer alone and measure what that does, on tuning prompts and seeds", kind="step",
-              part_of=lambda s: s.images is None and _is_pushed_alone(s),
+              part_of=lambda s: s.images is None and is_pushed_alone(s),
               needs=lambda s: ("probe",), reads=_pushing_layers,
               makes=("images",), shared=True, **JUDGED),
         Stage("select", "rank the layers and choose those to steer", kind="end",
@@ -259,22 +203,23 @@ STAGES: dict[str, Stage] = {
               makes=("images",), shared=True, same_speed=DENOISING["same_speed"], asks=lambda s: ("judge",),
               devices=lambda s: ("compute.device", "judge.device")),
         Stage("named", "make and record probe images of prompts that name an option", kind="root",
-              part_of=lambda s: _is_audited(s, "named") and bool(s.attribute.named),
-              reads=lambda s: (*MODEL, *NAMED, *_recording(s), "seed", *_size(s, "num_steps", "named_images")),
+              part_of=lambda s: is_audited(s, "named") and bool(s.attribute.named),
+              reads=lambda s: (*MODEL, *NAMED, *_recording(s), "seed", *sized(s, "num_steps", "named_images")),
               makes=("images", "activations"), shared=True, **DENOISING),
         Stage("push", "push evaluation images at other places and along other directions", kind="step",
-              part_of=lambda s: _is_audited(s, "push"), needs=lambda s: ("probe", "select", *_tuned(s)),
+              part_of=lambda s: is_audited(s, "push"), needs=lambda s: ("probe", "select", *_tuned(s)),
               reads=lambda s: (*EVALUATION_SET, *PUSHING, *under("method", "target_shares", "assignment", "draw_size"),
                                *(() if is_least_change(s) else NAMED),
-                               "audit.other_subjects", *_size(s, "num_sets", "images_per_set")),
+                               "audit.other_subjects", *sized(s, "num_sets", "images_per_set")),
               makes=("images",), shared=True, **DENOISING),
         Stage("audit", "check every claim against a control that could refute it", kind="result",
-              part_of=lambda s: _is_audited(s, "audit"), needs=_audit_needs,
+              part_of=lambda s: is_audited(s, "audit"), needs=needed_by_audit,
               reads=lambda s: (*AUDITING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"), "seed",
                                *under("probe", "C", "max_iter", "solver", "test_share"),
                                *under("layers", "kind", "k"),  # with every rule
                                "attribute.trial_subjects", "audit.claims", f"audit.sizes.{s.audit.size}"),
-              images=("audit.labelled",), asks=_audit_asks, devices=_audit_devices, same_speed=under("judge", *JUDGE)),
+              images=("audit.labelled",), asks=asked_by_audit, devices=devices_of_audit,
+              same_speed=under("judge", *JUDGE)),
         Stage("inject", "give cross-attention layers the prompt that names an option, on tuning prompts", kind="end",
               part_of=lambda s: is_asked(s, "inject"),
               reads=lambda s: (*MODEL, "model.sites", *NAMED, *LABELLING, *_preprocessed(s, "labeler", "evaluate.clip"),
@@ -289,10 +234,10 @@ STAGES: dict[str, Stage] = {
                                "localizers.images"),
               makes=("activations",), shared=True, **DENOISING),
         Stage("localize", "hold the other localizers against the probes and against each other", kind="result",
-              part_of=lambda s: is_asked(s, "localize"), needs=_localized),
+              part_of=lambda s: is_asked(s, "localize"), needs=localized),
         Stage("report", "draw the figures and write the page", kind="result",
-              needs=lambda s: (_activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
-              tells=lambda s: ("select", "evaluate", *(("audit",) if _is_audited(s, "audit") else ())),
+              needs=lambda s: (activations(s), "label", "probe", "select", "originals", "steer", "evaluate"),
+              tells=lambda s: ("select", "evaluate", *(("audit",) if is_audited(s, "audit") else ())),
               compares=True),
     )
 }  # fmt: skip
