@@ -1,14 +1,15 @@
 """Output formats of modules: how to read the image tokens [b, s, d] out of them and write them back.
 
-Each reader has a writer; `write(output, read(output)) == output`, bitwise.
+Each reader has a writer; `write(output, read(output)) == output`, bitwise. A family names its own, one of `ORDERS`.
 """
 
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import OTHER, BackboneError, Call, Site
+from icm_pipeline.backbones.base import OTHER, BackboneError, Call, Family, ReadTokens, Site, WriteTokens
 
 
 def tensor_of(output: Any, site: Site, dimensions: int = 3) -> Tensor:
@@ -33,10 +34,6 @@ def read_tokens(output: Any, site: Site, call: Call) -> Tensor:
     if type(output) is Tensor and output.dim() == 3 and site.kind != OTHER:  # at every layer of every step
         return output
     return image_only(tensor_of(output, site), site, call)
-
-
-def write_tokens(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return tokens
 
 
 def read_tokens_or_map(output: Any, site: Site, call: Call) -> Tensor:
@@ -96,3 +93,31 @@ def _known(count: int | None, name: str, site: Site) -> int:
     if count is None:
         raise BackboneError(f"The call that reached {site.layer} does not say how many {name} tokens it has.")
     return count
+
+
+class Order(NamedTuple):
+    """How image tokens are read out of an output, and written back into it."""
+
+    read: ReadTokens
+    write: WriteTokens
+
+
+ORDERS = {
+    "image only": Order(read_tokens_or_map, write_tokens_or_map),
+    "pair": Order(read_pair, write_pair),
+    "text first": Order(read_after_text, write_after_text),
+    "image first": Order(read_before_text, write_before_text),
+}
+
+# Double blocks, then single ones, whose parts see one sequence; a whole block of either kind gives a pair.
+DOUBLE_THEN_SINGLE = {r"single_transformer_blocks\.\d+\..+": "text first", r".*": "pair"}
+
+
+def order_of(family: Family, site: Site) -> Order:
+    """Return the order of a site's output; raises BackboneError for a module that no pattern of the family names."""
+    if isinstance(family.tokens, str):
+        return ORDERS[family.tokens]
+    for pattern, name in family.tokens.items():
+        if re.fullmatch(pattern, site.module):
+            return ORDERS[name]
+    raise BackboneError(f"Where the image's tokens are in the output of {site.layer} is not known for {family.name}.")

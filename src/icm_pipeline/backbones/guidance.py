@@ -1,34 +1,42 @@
 """Guidance layouts: which rows of a denoiser call are conditional. What a layout cannot explain raises.
 
-A layout is never guessed from the batch alone: every family names its own.
+A layout is never guessed from the batch alone: every family names its own, one of `LAYOUTS`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from icm_pipeline.backbones.base import BackboneError, Call
 
 
+def conditional_rows(layout: str, pipe: Any, call: Call) -> slice | None:
+    """Return the conditional rows of a call, None if it has none; raises BackboneError for what is not explained."""
+    return LAYOUTS[layout](pipe, call)
+
+
 def unconditional_first(pipe: Any, call: Call) -> slice | None:
-    """One call with [unconditional..., conditional...], or conditional only without guidance."""
-    _check_single(pipe, call)
-    return _part(call, {1: 0, 2: 1})
+    """One call with [unconditional..., conditional...], or conditional only without guidance.
 
-
-def skip_layer_guidance(pipe: Any, call: Call) -> slice | None:
-    """As `unconditional_first`; then SD3 may predict the conditional rows again with some of its layers left out.
-
-    That is the prediction the image is pushed away from, and left alone.
+    With skip-layer guidance (SD3) the conditional rows may be predicted again with some layers left out. That is the
+    prediction the image is pushed away from, and left alone.
     """
     if call.index == 1 and call.skips_layers:
         _part(call, {1: 0})
         return None
-    return unconditional_first(pipe, call)
+    _check_single(pipe, call)
+    return _part(call, {1: 0, 2: 1})
 
 
 def conditional_first(pipe: Any, call: Call) -> slice | None:
     """One call with [conditional..., unconditional...] (Z-Image), or conditional only."""
     _check_single(pipe, call)
     return _part(call, {1: 0, 2: 0})
+
+
+def embedded(pipe: Any, call: Call) -> slice | None:
+    """One call with the conditional rows alone: guidance is an input of the denoiser, or there is none."""
+    _check_single(pipe, call)
+    return _part(call, {1: 0})
 
 
 def two_calls(pipe: Any, call: Call) -> slice | None:
@@ -76,3 +84,12 @@ def _part(call: Call, part_of: dict[int, int]) -> slice:
         )
     first = part_of[found] * call.num_images
     return slice(first, first + call.num_images)
+
+
+LAYOUTS: dict[str, Callable[[Any, Call], slice | None]] = {
+    "unconditional first": unconditional_first,
+    "conditional first": conditional_first,
+    "two calls": two_calls,
+    "embedded": embedded,
+    "perturbed": perturbed,
+}

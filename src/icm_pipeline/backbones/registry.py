@@ -12,6 +12,8 @@ from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.backbones.families.sd3 import SD3
 from icm_pipeline.backbones.families.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
 from icm_pipeline.backbones.families.z_image import Z_IMAGE
+from icm_pipeline.backbones.formats import ORDERS
+from icm_pipeline.backbones.guidance import LAYOUTS
 from icm_pipeline.backbones.loading import load_pipeline
 from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.backbones.sites import find_sites
@@ -21,8 +23,10 @@ from icm_pipeline.text import did_you_mean
 
 FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
 # What is loaded from a path, and what can be attached to.
-PIPELINES: dict[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
-ATTACHABLE = PIPELINES | {pipeline: family for family in FAMILIES for pipeline in family.also}
+PIPELINES: dict[str, Family] = {
+    pipeline: family for family in FAMILIES if family.to_pixels for pipeline in family.pipelines
+}
+ATTACHABLE = {pipeline: family for family in FAMILIES for pipeline in (*family.pipelines, *family.also)}
 
 
 def family_of(pipeline_class: str) -> Family:
@@ -32,17 +36,28 @@ def family_of(pipeline_class: str) -> Family:
     return PIPELINES[pipeline_class]
 
 
-def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None = None) -> Backbone:
+def attach(
+    pipe: Any,
+    sites: Mapping[str, str] | None = None,
+    name: str | None = None,
+    family: Family | str | None = None,
+) -> Backbone:
     """Return the backbone around a pipeline that its user loaded. sites: patterns by kind; None: the family's own.
 
     A class derived from a known one is known if it makes its images as that one does. Known are besides those that make
-    an image of a prompt alone the img2img, inpaint and ControlNet classes of the same layout. Raises BackboneError.
+    an image of a prompt alone the img2img, inpaint and ControlNet classes of the same layout. family: what to take a
+    class for that is not known, a known family's name or one of your own. A backbone is returned as it is, so that
+    `steer` and `record` take one in a pipeline's place. Raises BackboneError.
 
     Example:
         backbone = attach(StableDiffusionPipeline.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5"))
         backbone.layers  # the names that `steer`, `record` and `hooked` take
+        attach(pipe, family="flux")  # a pipeline of somebody's own around FLUX's denoiser
+        attach(pipe, family=replace(FLUX, name="mine", rows="embedded"))
     """
-    family = _family_of_class(type(pipe))
+    if isinstance(pipe, Backbone):
+        return pipe
+    family = _family_of_class(type(pipe)) if family is None else _checked(family)
     denoiser = getattr(pipe, family.denoiser, None)
     if denoiser is None:
         raise BackboneError(f"This {type(pipe).__name__} has no {family.denoiser}: load it with one.")
@@ -50,6 +65,21 @@ def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None =
     for site in found if sites else ():
         family.site(site.module)  # refuses text
     return Backbone(name or type(pipe).__name__, pipe, family, found)
+
+
+def _checked(family: Family | str) -> Family:
+    """Return a family by name, or one of a user's own; raises BackboneError for a name that is not known."""
+    if isinstance(family, str):
+        known = {each.name: each for each in FAMILIES}
+        if family not in known:
+            raise BackboneError(f"family={family!r} is not known here. Known: {', '.join(known)}.")
+        return known[family]
+    if family.rows not in LAYOUTS:
+        raise BackboneError(f"{family.name} has the rows {family.rows!r}; choose from: {', '.join(LAYOUTS)}.")
+    for order in [family.tokens] if isinstance(family.tokens, str) else family.tokens.values():
+        if order not in ORDERS:
+            raise BackboneError(f"{family.name} has the tokens {order!r}; choose from: {', '.join(ORDERS)}.")
+    return family
 
 
 def _family_of_class(pipeline_class: type) -> Family:

@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError, Call, Described, Family, Site
-from icm_pipeline.backbones.formats import read_after_text, read_pair, write_after_text, write_pair
+from icm_pipeline.backbones.base import BackboneError, Described, Family
 from icm_pipeline.backbones.gates import NORM_GATE
-from icm_pipeline.backbones.guidance import two_calls
+from icm_pipeline.backbones.formats import DOUBLE_THEN_SINGLE
 from icm_pipeline.backbones.latents import decode_shifted
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
@@ -29,19 +28,6 @@ def _check_run(inputs: Mapping[str, Any]) -> None:
     ids = inputs.get("img_ids")
     if isinstance(ids, Tensor) and bool(ids[..., 0].any()):
         raise BackboneError("FLUX's denoiser was called with tokens of a reference picture (Kontext): not known here.")
-
-
-def _is_single(site: Site) -> bool:
-    """Say whether a site is inside of a single block; a whole one gives what a double block does."""
-    return site.layer.startswith("single_transformer_blocks.") and site.kind != "block"
-
-
-def _read(output: Any, site: Site, call: Call) -> Tensor:
-    return (read_after_text if _is_single(site) else read_pair)(output, site, call)
-
-
-def _write(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return (write_after_text if _is_single(site) else write_pair)(output, tokens, site, call)
 
 
 def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
@@ -78,11 +64,8 @@ FLUX = Family(
     describe=_describe,
     check_run=_check_run,
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
-    conditional_rows=two_calls,
-    read=_read,
-    write=_write,
-    default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
-    size_step=lambda pipe: 2 * pipe.vae_scale_factor,
+    rows="two calls",
+    tokens=DOUBLE_THEN_SINGLE,
     latent_shape=_latent_shape,
     pack=_pack,
     to_pixels=_to_pixels,

@@ -1,9 +1,7 @@
 """PixArt-Sigma: a DiT with attn1 (self), attn2 (cross) and ff, gated by one shared AdaLN."""
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.formats import read_tokens, write_tokens
 from icm_pipeline.backbones.gates import TABLE_GATE
-from icm_pipeline.backbones.guidance import unconditional_first
 from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
 from icm_pipeline.backbones.sites import CROSS_TEXT
 
@@ -17,9 +15,8 @@ PIXART = Family(
     },
     text=CROSS_TEXT,
     describe=describe_patches,
-    conditional_rows=unconditional_first,
-    read=read_tokens,
-    write=write_tokens,
+    rows="unconditional first",
+    tokens="image only",
     default_size=lambda pipe: pipe.transformer.config.sample_size * pipe.vae_scale_factor,
     size_step=lambda pipe: pipe.vae_scale_factor * pipe.transformer.config.patch_size,
     latent_shape=latent_shape,

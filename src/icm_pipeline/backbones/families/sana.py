@@ -1,9 +1,7 @@
 """SANA: a DiT with linear self-attention; attn1 (self) and attn2 (cross) give tokens, ff a feature map."""
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.formats import read_tokens_or_map, write_tokens_or_map
 from icm_pipeline.backbones.gates import TABLE_GATE
-from icm_pipeline.backbones.guidance import unconditional_first
 from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
 from icm_pipeline.backbones.sites import CROSS_TEXT
 
@@ -18,9 +16,8 @@ SANA = Family(
     text=CROSS_TEXT,
     describe=describe_patches,
     timestep=lambda pipe, inputs: inputs["timestep"] / pipe.transformer.config.timestep_scale,
-    conditional_rows=unconditional_first,
-    read=read_tokens_or_map,
-    write=write_tokens_or_map,
+    rows="unconditional first",
+    tokens="image only",
     default_size=lambda pipe: pipe.transformer.config.sample_size * pipe.vae_scale_factor,
     size_step=lambda pipe: 32,
     latent_shape=latent_shape,
