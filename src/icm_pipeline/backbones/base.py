@@ -48,7 +48,7 @@ class Described(NamedTuple):
     latents: Tensor
     """What is denoised; where that is a list, its first row."""
     num_rows: int
-    num_text_tokens: int | None = None
+    num_text_tokens: int | tuple[int, ...] | None = None
     num_image_tokens: int | None = None
     skips_layers: bool = False
 
@@ -63,8 +63,8 @@ class Call:
     """The images of the batch, whatever guidance adds to them."""
     index: int
     """Which call since the scheduler's last step, from 0."""
-    num_text_tokens: int | None = None
-    """Per row, None where the call does not say."""
+    num_text_tokens: int | tuple[int, ...] | None = None
+    """Of every row, or of each where they differ; None where the call does not say."""
     num_image_tokens: int | None = None
     repeats: bool = False
     """Whether the step's first call had the same latents."""

@@ -71,28 +71,67 @@ def _place_of_image(site: Site) -> int:
     return 1 if site.kind == "block" else 0
 
 
+def read_image_and_text(output: Any, site: Site, call: Call) -> Tensor:
+    """Read (image tokens, text tokens), of attention and of a whole block alike (CogView)."""
+    return read_tokens(output[0] if isinstance(output, tuple) else output, site, call)
+
+
+def write_image_and_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+
+
+def read_last(output: Any, site: Site, call: Call) -> Tensor:
+    """Read one sequence that ends with the image tokens, whatever comes before them (AuraFlow's single blocks)."""
+    whole, count = tensor_of(output, site), _num_image(call, site)
+    return whole[:, whole.shape[1] - count :]
+
+
+def write_last(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return torch.cat([output[:, : output.shape[1] - tokens.shape[1]], tokens], dim=1)
+
+
 def read_after_text(output: Any, site: Site, call: Call) -> Tensor:
-    """Read one sequence in which the text tokens come first (FLUX's single blocks)."""
-    return image_only(tensor_of(output, site)[:, _known(call.num_text_tokens, "text", site) :], site, call)
+    """Read one sequence in which the text tokens come first (FLUX's single blocks), in each row as many as it has."""
+    whole, num_text = tensor_of(output, site), _num_text(call, site)
+    if isinstance(num_text, int):
+        return image_only(whole[:, num_text:], site, call)
+    count = _num_image(call, site)
+    return torch.stack([row[start : start + count] for row, start in zip(whole, num_text, strict=True)])
 
 
 def write_after_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return torch.cat([output[:, : _known(call.num_text_tokens, "text", site)], tokens], dim=1)
+    num_text = _num_text(call, site)
+    if isinstance(num_text, int):
+        return torch.cat([output[:, :num_text], tokens], dim=1)
+    whole = output.clone()
+    for row, start, image in zip(whole, num_text, tokens, strict=True):
+        row[start : start + len(image)] = image
+    return whole
 
 
 def read_before_text(output: Any, site: Site, call: Call) -> Tensor:
     """Read one sequence in which the image tokens come first, before padding and text (Z-Image)."""
-    return tensor_of(output, site)[:, : _known(call.num_image_tokens, "image", site)]
+    return tensor_of(output, site)[:, : _num_image(call, site)]
 
 
 def write_before_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return torch.cat([tokens, output[:, _known(call.num_image_tokens, "image", site) :]], dim=1)
+    return torch.cat([tokens, output[:, _num_image(call, site) :]], dim=1)
 
 
-def _known(count: int | None, name: str, site: Site) -> int:
-    if count is None:
-        raise BackboneError(f"The call that reached {site.layer} does not say how many {name} tokens it has.")
-    return count
+def _num_text(call: Call, site: Site) -> int | tuple[int, ...]:
+    if call.num_text_tokens is None:
+        raise _unsaid("text", site)
+    return call.num_text_tokens
+
+
+def _num_image(call: Call, site: Site) -> int:
+    if call.num_image_tokens is None:
+        raise _unsaid("image", site)
+    return call.num_image_tokens
+
+
+def _unsaid(name: str, site: Site) -> BackboneError:
+    return BackboneError(f"The call that reached {site.layer} does not say how many {name} tokens it has.")
 
 
 class Order(NamedTuple):
@@ -105,8 +144,10 @@ class Order(NamedTuple):
 ORDERS = {
     "image only": Order(read_tokens_or_map, write_tokens_or_map),
     "pair": Order(read_pair, write_pair),
+    "image, text": Order(read_image_and_text, write_image_and_text),
     "text first": Order(read_after_text, write_after_text),
     "image first": Order(read_before_text, write_before_text),
+    "image last": Order(read_last, write_last),
 }
 
 # Double blocks, then single ones, whose parts see one sequence; a whole block of either kind gives a pair.

@@ -6,11 +6,31 @@ from dataclasses import replace
 from typing import Any
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling
+from icm_pipeline.backbones.families.auraflow import AURAFLOW
+from icm_pipeline.backbones.families.bria import BRIA
+from icm_pipeline.backbones.families.chroma import CHROMA
+from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4
+from icm_pipeline.backbones.families.deepfloyd_if import DEEPFLOYD_IF
+from icm_pipeline.backbones.families.ernie_image import ERNIE_IMAGE
 from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
+from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT
+from icm_pipeline.backbones.families.krea2 import KREA2
+from icm_pipeline.backbones.families.lumina import LUMINA
+from icm_pipeline.backbones.families.lumina2 import LUMINA2
 from icm_pipeline.backbones.families.pixart import PIXART
-from icm_pipeline.backbones.families.sana import SANA
+from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
+from icm_pipeline.backbones.families.sana import SANA, SANA_SPRINT
 from icm_pipeline.backbones.families.sd3 import SD3
-from icm_pipeline.backbones.families.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
+from icm_pipeline.backbones.families.stable_cascade import STABLE_CASCADE_PRIOR
+from icm_pipeline.backbones.families.stable_diffusion import (
+    KOLORS,
+    LATENT_CONSISTENCY,
+    PERTURBED,
+    PERTURBED_XL,
+    SDXL,
+    STABLE_DIFFUSION,
+)
 from icm_pipeline.backbones.families.z_image import Z_IMAGE
 from icm_pipeline.backbones.formats import ORDERS
 from icm_pipeline.backbones.guidance import LAYOUTS
@@ -21,7 +41,12 @@ from icm_pipeline.config.choices import SET_FOR_EVERY_CALL
 from icm_pipeline.config.models import ComputeConfig, ModelConfig
 from icm_pipeline.text import did_you_mean
 
-FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
+FAMILIES = (
+    STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE, QWEN_IMAGE, FLUX2, FLUX2_KLEIN,
+    CHROMA, AURAFLOW, LUMINA2, SANA_SPRINT, LATENT_CONSISTENCY, KOLORS, HUNYUAN_DIT, COGVIEW4, COGVIEW3PLUS,
+    STABLE_CASCADE_PRIOR, DEEPFLOYD_IF, BRIA, KREA2,
+    ERNIE_IMAGE, LUMINA,
+)  # fmt: skip
 # What is loaded from a path, and what can be attached to.
 PIPELINES: dict[str, Family] = {
     pipeline: family for family in FAMILIES if family.to_pixels for pipeline in family.pipelines

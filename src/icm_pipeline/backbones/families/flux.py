@@ -9,18 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError, Described, Family
-from icm_pipeline.backbones.gates import NORM_GATE
+from icm_pipeline.backbones.base import BackboneError, Family
 from icm_pipeline.backbones.formats import DOUBLE_THEN_SINGLE
-from icm_pipeline.backbones.latents import decode_shifted
+from icm_pipeline.backbones.gates import NORM_GATE
+from icm_pipeline.backbones.latents import decode_shifted, describe_packed
 from icm_pipeline.backbones.sites import JOINT_TEXT
-
-
-def _describe(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
-    image, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
-    if not isinstance(image, Tensor) or not isinstance(text, Tensor):
-        raise BackboneError("FLUX's denoiser was called without hidden_states and encoder_hidden_states.")
-    return Described(image, len(image), text.shape[1], image.shape[1])
 
 
 def _check_run(inputs: Mapping[str, Any]) -> None:
@@ -61,7 +54,7 @@ FLUX = Family(
     },
     text=JOINT_TEXT,
     tokenizer="tokenizer_2",
-    describe=_describe,
+    describe=describe_packed,
     check_run=_check_run,
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
     rows="two calls",

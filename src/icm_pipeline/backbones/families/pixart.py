@@ -1,4 +1,4 @@
-"""PixArt-Sigma: a DiT with attn1 (self), attn2 (cross) and ff, gated by one shared AdaLN."""
+"""PixArt-alpha and -Sigma: a DiT with attn1 (self), attn2 (cross) and ff, gated by one shared AdaLN."""
 
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.gates import TABLE_GATE
@@ -7,7 +7,7 @@ from icm_pipeline.backbones.sites import CROSS_TEXT
 
 PIXART = Family(
     name="pixart",
-    pipelines=("PixArtSigmaPipeline",),
+    pipelines=("PixArtSigmaPipeline", "PixArtAlphaPipeline"),
     sites={
         "self_attention": r"transformer_blocks\.\d+\.attn1",
         "cross_attention": r"transformer_blocks\.\d+\.attn2",

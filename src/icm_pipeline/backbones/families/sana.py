@@ -1,5 +1,9 @@
 """SANA: a DiT with linear self-attention; attn1 (self) and attn2 (cross) give tokens, ff a feature map."""
 
+from dataclasses import replace
+
+import torch
+
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.gates import TABLE_GATE
 from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
@@ -26,4 +30,11 @@ SANA = Family(
     # Neither rounds the size asked for to one of a list, nor writes an instruction in front of every prompt.
     options={"use_resolution_binning": False, "complex_human_instruction": None},
     gate=TABLE_GATE,
+)
+SANA_SPRINT = replace(
+    SANA,
+    name="sana_sprint",
+    pipelines=("SanaSprintPipeline",),
+    timestep=lambda pipe, inputs: torch.atan2(inputs["timestep"], 1 - inputs["timestep"]),
+    rows="embedded",
 )

@@ -67,6 +67,14 @@ SDXL = replace(
     ),
     to_pixels=_decode_xl,
 )
+LATENT_CONSISTENCY = replace(
+    STABLE_DIFFUSION,
+    name="latent_consistency",
+    pipelines=("LatentConsistencyModelPipeline",),
+    also=(),
+    rows="embedded",
+)
+KOLORS = replace(SDXL, name="kolors", pipelines=("KolorsPipeline",), also=())
 PERTURBED = replace(
     STABLE_DIFFUSION,
     name="stable_diffusion_pag",
