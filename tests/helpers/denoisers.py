@@ -121,6 +121,8 @@ def make(
         **more,
     }
     generator = [torch.Generator().manual_seed(seed) for seed in range(len(words))]
+    if "guider" in pipe.components:
+        pipe.guider = diffusers.AdaptiveProjectedMixGuidance() if guided else None
     given = {name: value for name, value in given.items() if name in takes}
     return pipe(num_inference_steps=num_steps, generator=generator, return_dict=False, **given)[0]
 
@@ -143,13 +145,6 @@ _CASCADE = dict(
         "SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock")), switch_level=(False,),
     clip_text_pooled_in_channels=WIDTH, timestep_ratio_embedding_dim=8, dropout=0.0,
 )  # fmt: skip
-
-
-class Unchecked:
-    """Stands for a checker of prompts, and is asked about none."""
-
-    def to(self, device: torch.device) -> None:
-        return None
 
 
 def _flux2_autoencoder() -> Any:
@@ -251,6 +246,31 @@ TINY: dict[str, Tiny] = {
             text_embed_dim=WIDTH, time_embed_dim=8, condition_dim=2, pos_embed_max_size=8, sample_size=8)),
         _EMBEDS, scheduler=("CogVideoXDDIMScheduler", {}),
     ),
+    "hidream": Tiny(
+        "HiDreamImagePipeline",
+        ("HiDreamImageTransformer2DModel", dict(
+            patch_size=2, in_channels=4, out_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=8,
+            num_attention_heads=4, caption_channels=[WIDTH, WIDTH], text_emb_dim=WIDTH, num_routed_experts=4,
+            num_activated_experts=2, axes_dims_rope=(4, 2, 2), max_resolution=(8, 8), llama_layers=(0, 1, 1, 0))),
+        {"prompt_embeds_t5": (LENGTH, WIDTH), "prompt_embeds_llama3": (2, LENGTH, WIDTH),
+         "pooled_prompt_embeds": (WIDTH,)},
+        attributes={"default_sample_size": 8},
+    ),
+    "kandinsky3": Tiny(
+        "Kandinsky3Pipeline",
+        ("Kandinsky3UNet", dict(
+            in_channels=4, time_embedding_dim=4, groups=2, attention_head_dim=4, layers_per_block=3,
+            block_out_channels=(32, 64), cross_attention_dim=4, encoder_hid_dim=WIDTH)),
+        {"prompt_embeds": (LENGTH, WIDTH), "attention_mask": (LENGTH,)}, scheduler=("DDPMScheduler", {}),
+    ),
+    "kandinsky5": Tiny(
+        "Kandinsky5T2IPipeline",
+        ("Kandinsky5Transformer3DModel", dict(
+            in_visual_dim=4, in_text_dim=WIDTH, in_text_dim2=WIDTH, time_dim=8, out_visual_dim=4, model_dim=32,
+            ff_dim=32, num_text_blocks=1, num_visual_blocks=2, axes_dims=(4, 6, 6))),
+        {"prompt_embeds_qwen": (LENGTH, WIDTH), "prompt_embeds_clip": (WIDTH,), "prompt_cu_seqlens": ()},
+        attributes={"resolutions": [(64, 64)]},
+    ),
     "stable_cascade_prior": Tiny(
         "StableCascadePriorPipeline",
         ("StableCascadeUNet", {**_CASCADE, "clip_image_in_channels": WIDTH, "clip_text_in_channels": WIDTH}),
@@ -271,6 +291,14 @@ TINY: dict[str, Tiny] = {
     "bria": Tiny(
         "BriaPipeline", ("BriaTransformer2DModel", _JOINT), _EMBEDS, parts={"vae": lambda: autoencoder(4)}, size=16,
     ),
+    "ovis_image": Tiny("OvisImagePipeline", ("OvisImageTransformer2DModel", {**_JOINT, "out_channels": 16}), _EMBEDS,
+        more={"negative_prompt": None}),
+    "longcat_image": Tiny(
+        "LongCatImagePipeline",
+        ("LongCatImageTransformer2DModel", {**_JOINT, "in_channels": 64, "pooled_projection_dim": WIDTH}),
+        {}, attributes={"_encode_prompt": lambda prompts: embedded(prompts, (LENGTH, WIDTH))},
+        more={"enable_prompt_rewrite": False},
+    ),
     "krea2": Tiny(
         "Krea2Pipeline",
         ("Krea2Transformer2DModel", dict(
@@ -280,6 +308,29 @@ TINY: dict[str, Tiny] = {
             num_layerwise_text_blocks=1, num_refiner_text_blocks=1, axes_dims_rope=(4, 6, 6))),
         {"prompt_embeds": (LENGTH, 3, WIDTH), "prompt_embeds_mask": (LENGTH,)}, plain={"guidance_scale": 0.0},
         parts={"is_distilled": False, "patch_size": 2},
+    ),
+    "nucleus_image": Tiny(
+        "NucleusMoEImagePipeline",
+        ("NucleusMoEImageTransformer2DModel", dict(
+            patch_size=2, in_channels=16, out_channels=4, num_layers=4, attention_head_dim=32, num_attention_heads=2,
+            joint_attention_dim=WIDTH, axes_dims_rope=(8, 12, 12), num_experts=4, moe_intermediate_dim=16,
+            capacity_factors=[8.0] * 4)),
+        _MASKED,
+    ),
+    "hunyuan_image": Tiny(
+        "HunyuanImagePipeline",
+        ("HunyuanImageTransformer2DModel", dict(
+            in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=2,
+            num_single_layers=2, num_refiner_layers=1, text_embed_dim=WIDTH, text_embed_2_dim=WIDTH,
+            rope_axes_dim=(8, 8))),
+        {**_MASKED, "prompt_embeds_2": (LENGTH, WIDTH), "prompt_embeds_mask_2": (LENGTH,)}, size=128,
+    ),
+    "glm_image": Tiny(
+        "GlmImagePipeline",
+        ("GlmImageTransformer2DModel", dict(
+            in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+            text_embed_dim=WIDTH, time_embed_dim=8, condition_dim=4, prior_vq_quantizer_codebook_size=32)),
+        _EMBEDS, more={"prior_token_ids": torch.zeros(4, 16, dtype=torch.long)},
     ),
     "ernie_image": Tiny(
         "ErnieImagePipeline",

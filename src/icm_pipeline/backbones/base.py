@@ -150,6 +150,8 @@ class Family:
     """The denoiser's inputs that have no rows, whatever their length, as the places of tokens."""
     inputs_by_row: tuple[str, ...] = ()
     """The denoiser's inputs that are a list with an item for each row."""
+    inputs_by_layer: tuple[str, ...] = ()
+    """The denoiser's inputs [layers, rows, ...], whose rows come second."""
     gate: Gate | None = None
     check_run: Callable[[Mapping[str, Any]], None] = lambda inputs: None
     """The inputs of a run's first call by name; raises BackboneError for tokens that are neither image nor text."""

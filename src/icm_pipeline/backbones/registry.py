@@ -9,15 +9,20 @@ from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Samplin
 from icm_pipeline.backbones.families.auraflow import AURAFLOW
 from icm_pipeline.backbones.families.bria import BRIA
 from icm_pipeline.backbones.families.chroma import CHROMA
-from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4
+from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4, GLM_IMAGE
 from icm_pipeline.backbones.families.deepfloyd_if import DEEPFLOYD_IF
 from icm_pipeline.backbones.families.ernie_image import ERNIE_IMAGE
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
+from icm_pipeline.backbones.families.hidream import HIDREAM
 from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT
+from icm_pipeline.backbones.families.hunyuan_image import HUNYUAN_IMAGE
+from icm_pipeline.backbones.families.kandinsky import KANDINSKY3, KANDINSKY5
 from icm_pipeline.backbones.families.krea2 import KREA2
 from icm_pipeline.backbones.families.lumina import LUMINA
 from icm_pipeline.backbones.families.lumina2 import LUMINA2
+from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
+from icm_pipeline.backbones.families.ovis_image import LONGCAT_IMAGE, OVIS_IMAGE
 from icm_pipeline.backbones.families.pixart import PIXART
 from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
 from icm_pipeline.backbones.families.sana import SANA, SANA_SPRINT
@@ -44,8 +49,8 @@ from icm_pipeline.text import did_you_mean
 FAMILIES = (
     STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE, QWEN_IMAGE, FLUX2, FLUX2_KLEIN,
     CHROMA, AURAFLOW, LUMINA2, SANA_SPRINT, LATENT_CONSISTENCY, KOLORS, HUNYUAN_DIT, COGVIEW4, COGVIEW3PLUS,
-    STABLE_CASCADE_PRIOR, DEEPFLOYD_IF, BRIA, KREA2,
-    ERNIE_IMAGE, LUMINA,
+    HIDREAM, KANDINSKY3, KANDINSKY5, STABLE_CASCADE_PRIOR, DEEPFLOYD_IF, BRIA, OVIS_IMAGE, LONGCAT_IMAGE, KREA2,
+    NUCLEUS_IMAGE, HUNYUAN_IMAGE, GLM_IMAGE, ERNIE_IMAGE, LUMINA,
 )  # fmt: skip
 # What is loaded from a path, and what can be attached to.
 PIPELINES: dict[str, Family] = {

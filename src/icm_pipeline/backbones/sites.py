@@ -17,7 +17,7 @@ PARTS = (
 )  # fmt: skip
 # Modules whose tokens are the text's, where text comes in by joint attention and where by cross-attention.
 JOINT_TEXT = (
-    r"(context_embedder|txt_in|txt_norm|(context|text)_refiner|"
+    r"(context_embedder\w*|txt_in|txt_norm|(context|text)_refiner|"
     r".*\.(ff_context|norm1_context|norm2_context|txt_\w+|add_[qkv]_proj|norm_added_[qk]|to_add_out))(\..*)?"
 )
 CROSS_TEXT = (

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.sites import JOINT_TEXT
 
 BRIA = replace(
     FLUX,
@@ -15,3 +16,4 @@ BRIA = replace(
     latent_shape=None,
     to_pixels=None,
 )
+FIBO = replace(BRIA, name="bria_fibo", pipelines=("BriaFiboPipeline",), text=rf"caption_projection(\..*)?|{JOINT_TEXT}")

@@ -26,3 +26,10 @@ COGVIEW3PLUS = replace(
     rows="unconditional first",
     tokens={r"transformer_blocks\.\d+\.(attn1\..*|ff(\..*)?)": "text first", ".*": "image, text"},
 )
+GLM_IMAGE = replace(
+    COGVIEW4,
+    name="glm_image",
+    pipelines=("GlmImagePipeline",),
+    timestep=lambda pipe, inputs: inputs["timestep"] + 1,
+    text=rf"glyph_projector(\..*)?|{COGVIEW4.text}",
+)
