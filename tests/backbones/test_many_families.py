@@ -293,3 +293,23 @@ def test_rows_cut_out_of_a_call_give_what_they_gave_in_it(subject: Subject) -> N
         with torch.no_grad():
             part = backbone.denoiser(*given.args, **given.kwargs)
         torch.testing.assert_close(part[0], whole[rows.numbers])
+
+
+def test_texts_of_unequal_length_leave_the_image_where_each_row_has_it() -> None:
+    """Lumina 2 puts each row's image directly behind as many text tokens as that row has."""
+    tiny, subject = TINY["lumina2"], subject_of("lumina2")
+    backbone, mask = subject.backbone, torch.ones(NUM_IMAGES, LENGTH, dtype=torch.bool)
+    mask[0, 4:] = mask[2, 1:] = False
+    layer, num_tokens = backbone.layers[0], tiny.num_image_tokens
+
+    def add_one(tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+        assert tokens.shape[1] == num_tokens
+        return tokens + 1
+
+    with kept(backbone) as before, hooked(backbone, [layer], add_one), kept(backbone) as after, torch.no_grad():
+        make(tiny, backbone.pipe, prompt_attention_mask=mask)
+    old, new = before[layer][0], after[layer][0]
+    for row, start in enumerate(mask.sum(1).tolist()):
+        assert torch.equal(new[row, start : start + num_tokens], old[row, start : start + num_tokens] + 1)
+        assert torch.equal(new[row, :start], old[row, :start])
+        assert torch.equal(new[row, start + num_tokens :], old[row, start + num_tokens :])

@@ -74,7 +74,7 @@ LATENT_CONSISTENCY = replace(
     also=(),
     rows="embedded",
 )
-KOLORS = replace(SDXL, name="kolors", pipelines=("KolorsPipeline",), also=())
+KOLORS = replace(SDXL, name="kolors", pipelines=("KolorsPipeline",), also=(), latent_shape=None, to_pixels=None)
 PERTURBED = replace(
     STABLE_DIFFUSION,
     name="stable_diffusion_pag",
