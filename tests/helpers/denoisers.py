@@ -6,11 +6,12 @@ Prompts come as embeddings drawn from the words, so no text encoder is built; no
 import inspect
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import diffusers
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from tests.helpers.pipelines import autoencoder, clip
@@ -43,6 +44,8 @@ class Tiny:
     """Pixels of a side."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of every call."""
+    perturbed: bool = False
+    """Whether rows of perturbed attention follow the conditional ones, and change with the prompt too."""
     num_image_tokens: int = 16
     """Into which a denoiser cuts the latents."""
 
@@ -50,12 +53,12 @@ class Tiny:
 def build(tiny: Tiny) -> Any:
     """Build the pipeline with seeded weights, large enough everywhere that every layer counts."""
     pipeline_class = getattr(diffusers, tiny.pipeline)
-    wanted = [name for name in inspect.signature(pipeline_class.__init__).parameters if name != "self"]
+    wanted = list(inspect.signature(pipeline_class.__init__).parameters.values())[1:]
     name, options = tiny.scheduler
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         denoiser = filled(getattr(diffusers, tiny.denoiser[0])(**tiny.denoiser[1]))
-        parts = dict.fromkeys(each for each in wanted if not is_setting(pipeline_class, each))
+        parts = {each.name: None for each in wanted if each.default is each.empty}
         name_of = next(name for name in ("unet", "transformer", "prior", "decoder") if name in parts)
         parts |= {name_of: denoiser, **{key: part() if callable(part) else part for key, part in tiny.parts.items()}}
         parts["scheduler"] = getattr(diffusers, name)(**options)
@@ -64,10 +67,6 @@ def build(tiny: Tiny) -> Any:
         setattr(pipe, key, value)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def is_setting(pipeline_class: type, name: str) -> bool:
-    return inspect.signature(pipeline_class.__init__).parameters[name].annotation in (bool, float, int)
 
 
 def filled(denoiser: nn.Module) -> nn.Module:
@@ -345,5 +344,37 @@ TINY: dict[str, Tiny] = {
             sample_size=8, in_channels=4, hidden_size=32, num_layers=2, num_attention_heads=2, num_kv_heads=1,
             multiple_of=16, cross_attention_dim=WIDTH)),
         _ATTENDED,
+    ),
+    "flux_kontext": Tiny(
+        "FluxKontextPipeline", ("FluxTransformer2DModel", {**_JOINT, "pooled_projection_dim": WIDTH}), _POOLED,
+        guided={"true_cfg_scale": 3.0}, plain={"true_cfg_scale": 1.0}, parts={"vae": lambda: autoencoder(4, shift=0.1)},
+        size=16, more={"max_area": 256, "_auto_resize": False, "image": Image.new("RGB", (16, 32), (90, 160, 40))},
+    ),
+    "sd3_pag": Tiny(
+        "StableDiffusion3PAGPipeline",
+        ("SD3Transformer2DModel", dict(
+            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=WIDTH, caption_projection_dim=32, pooled_projection_dim=WIDTH,
+            pos_embed_max_size=16)),
+        _POOLED, perturbed=True, plain={"guidance_scale": 1.0, "pag_scale": 0.0},
+    ),
+}  # fmt: skip
+_FLOW_SOLVER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+TINY["flux2_klein_references"] = replace(TINY["flux2_klein"], more={"image": Image.new("RGB", (64, 64), (90, 160, 40))})
+TINY |= {  # classes with perturbed attention, on the parts of those without
+    "sana_pag": replace(
+        TINY["sana_sprint"], pipeline="SanaPAGPipeline", perturbed=True, size=32,
+        plain={"guidance_scale": 1.0, "pag_scale": 0.0},
+        denoiser=("SanaTransformer2DModel", {**TINY["sana_sprint"].denoiser[1], "guidance_embeds": False}),
+        scheduler=("DPMSolverMultistepScheduler", _FLOW_SOLVER),
+        more={"use_resolution_binning": False, "negative_prompt": None},
+    ),
+    "pixart_pag": replace(
+        TINY["pixart_alpha"], pipeline="PixArtSigmaPAGPipeline", perturbed=True,
+        plain={"guidance_scale": 1.0, "pag_scale": 0.0},
+    ),
+    "hunyuan_dit_pag": replace(
+        TINY["hunyuan_dit"], pipeline="HunyuanDiTPAGPipeline", perturbed=True,
+        plain={"guidance_scale": 1.0, "pag_scale": 0.0},
     ),
 }  # fmt: skip

@@ -4,6 +4,7 @@ Each reader has a writer; `write(output, read(output)) == output`, bitwise. A fa
 """
 
 import re
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -140,6 +141,21 @@ class Order(NamedTuple):
     read: ReadTokens
     write: WriteTokens
 
+    def before_references(self) -> "Order":
+        """Return the order of the first of these tokens, behind which those of reference pictures stand."""
+
+        def whole(output: Any, site: Site, call: Call) -> Tensor:
+            return self.read(output, site, replace(call, num_image_tokens=None))
+
+        def read(output: Any, site: Site, call: Call) -> Tensor:
+            return image_only(whole(output, site, call)[:, : _num_image(call, site)], site, call)
+
+        def write(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+            references = whole(output, site, call)[:, tokens.shape[1] :]
+            return self.write(output, torch.cat([tokens, references], dim=1), site, call)
+
+        return Order(read, write)
+
 
 ORDERS = {
     "image only": Order(read_tokens_or_map, write_tokens_or_map),
@@ -148,10 +164,14 @@ ORDERS = {
     "text first": Order(read_after_text, write_after_text),
     "image first": Order(read_before_text, write_before_text),
     "image last": Order(read_last, write_last),
+    "pair, references last": Order(read_pair, write_pair).before_references(),
+    "text first, references last": Order(read_after_text, write_after_text).before_references(),
 }
 
 # Double blocks, then single ones, whose parts see one sequence; a whole block of either kind gives a pair.
 DOUBLE_THEN_SINGLE = {r"single_transformer_blocks\.\d+\..+": "text first", r".*": "pair"}
+
+WITH_REFERENCES = {pattern: f"{name}, references last" for pattern, name in DOUBLE_THEN_SINGLE.items()}
 
 
 def order_of(family: Family, site: Site) -> Order:

@@ -53,13 +53,16 @@ def perturbed(pipe: Any, call: Call) -> slice | None:
     Perturbed rows are left alone: they are the prediction that the image is pushed away from.
     """
     _check_single(pipe, call)
+    is_told = hasattr(type(pipe), "do_classifier_free_guidance")  # other than by PixArt's
     try:
-        guided, disturbed = pipe.do_classifier_free_guidance, pipe.do_perturbed_attention_guidance
+        guided, disturbed = is_told and pipe.do_classifier_free_guidance, pipe.do_perturbed_attention_guidance
     except AttributeError as error:  # what its __call__ sets
         raise BackboneError(
             f"This {type(pipe).__name__} was never called, so whether it guides and perturbs is not known: set its "
             "_guidance_scale and _pag_scale before a loop of your own, as its __call__ does."
         ) from error
+    if not is_told:
+        return _part(call, {2: 0, 3: 1} if disturbed else {1: 0, 2: 1})
     expected = 1 + bool(guided) + bool(disturbed)
     return _part(call, {expected: 1 if guided else 0})
 

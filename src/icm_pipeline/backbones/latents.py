@@ -40,6 +40,13 @@ def describe_packed(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     return said._replace(num_image_tokens=said.latents.shape[1], num_text_tokens=_num_text_tokens(args, kwargs))
 
 
+def describe_references(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+    """Describe a call whose tokens of reference pictures follow the image's own, under ids other than 0."""
+    said, ids = describe_packed(pipe, args, kwargs), kwargs["img_ids"]
+    own = (ids[0] if ids.dim() == 3 else ids)[:, 0] == 0
+    return said._replace(num_image_tokens=int(own.sum()))
+
+
 def describe_grid(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
     """Describe a call of a transformer that cuts its latents [b, f, h, w, c] into patches (f, h, w)."""
     said, patch = describe_sample(pipe, args, kwargs), pipe.transformer.config.patch_size

@@ -12,10 +12,10 @@ from icm_pipeline.backbones.families.chroma import CHROMA
 from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4, GLM_IMAGE
 from icm_pipeline.backbones.families.deepfloyd_if import DEEPFLOYD_IF
 from icm_pipeline.backbones.families.ernie_image import ERNIE_IMAGE
-from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.flux import FLUX, FLUX_KONTEXT
 from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
 from icm_pipeline.backbones.families.hidream import HIDREAM
-from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT
+from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT, HUNYUAN_DIT_PAG
 from icm_pipeline.backbones.families.hunyuan_image import HUNYUAN_IMAGE
 from icm_pipeline.backbones.families.kandinsky import KANDINSKY3, KANDINSKY5
 from icm_pipeline.backbones.families.krea2 import KREA2
@@ -23,10 +23,10 @@ from icm_pipeline.backbones.families.lumina import LUMINA
 from icm_pipeline.backbones.families.lumina2 import LUMINA2
 from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
 from icm_pipeline.backbones.families.ovis_image import LONGCAT_IMAGE, OVIS_IMAGE
-from icm_pipeline.backbones.families.pixart import PIXART
+from icm_pipeline.backbones.families.pixart import PIXART, PIXART_PAG
 from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
-from icm_pipeline.backbones.families.sana import SANA, SANA_SPRINT
-from icm_pipeline.backbones.families.sd3 import SD3
+from icm_pipeline.backbones.families.sana import SANA, SANA_PAG, SANA_SPRINT
+from icm_pipeline.backbones.families.sd3 import SD3, SD3_PAG
 from icm_pipeline.backbones.families.stable_cascade import STABLE_CASCADE_PRIOR
 from icm_pipeline.backbones.families.stable_diffusion import (
     KOLORS,
@@ -50,7 +50,8 @@ FAMILIES = (
     STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE, QWEN_IMAGE, FLUX2, FLUX2_KLEIN,
     CHROMA, AURAFLOW, LUMINA2, SANA_SPRINT, LATENT_CONSISTENCY, KOLORS, HUNYUAN_DIT, COGVIEW4, COGVIEW3PLUS,
     HIDREAM, KANDINSKY3, KANDINSKY5, STABLE_CASCADE_PRIOR, DEEPFLOYD_IF, BRIA, OVIS_IMAGE, LONGCAT_IMAGE, KREA2,
-    NUCLEUS_IMAGE, HUNYUAN_IMAGE, GLM_IMAGE, ERNIE_IMAGE, LUMINA,
+    NUCLEUS_IMAGE, HUNYUAN_IMAGE, GLM_IMAGE, ERNIE_IMAGE, LUMINA, FLUX_KONTEXT, SD3_PAG, SANA_PAG,
+    PIXART_PAG, HUNYUAN_DIT_PAG,
 )  # fmt: skip
 # What is loaded from a path, and what can be attached to.
 PIPELINES: dict[str, Family] = {

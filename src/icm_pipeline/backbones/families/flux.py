@@ -5,14 +5,15 @@ read before its output projection, which is another space than a double block's.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from icm_pipeline.backbones.base import BackboneError, Family
-from icm_pipeline.backbones.formats import DOUBLE_THEN_SINGLE
+from icm_pipeline.backbones.formats import DOUBLE_THEN_SINGLE, WITH_REFERENCES
 from icm_pipeline.backbones.gates import NORM_GATE
-from icm_pipeline.backbones.latents import decode_shifted, describe_packed
+from icm_pipeline.backbones.latents import decode_shifted, describe_packed, describe_references
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
@@ -64,4 +65,15 @@ FLUX = Family(
     to_pixels=_to_pixels,
     shared_inputs=("img_ids", "txt_ids"),
     gate=NORM_GATE,
+)
+FLUX_KONTEXT = replace(  # whose tokens of a reference picture are left alone
+    FLUX,
+    name="flux_kontext",
+    pipelines=("FluxKontextPipeline",),
+    also=(),
+    describe=describe_references,
+    check_run=lambda inputs: None,
+    tokens=WITH_REFERENCES,
+    latent_shape=None,
+    to_pixels=None,
 )

@@ -1,5 +1,7 @@
 """Hunyuan-DiT: attn1 (self), attn2 (cross) and ff; the later half of the blocks is given what the first made."""
 
+from dataclasses import replace
+
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.latents import describe_patches
 from icm_pipeline.backbones.sites import CROSS_TEXT
@@ -17,3 +19,4 @@ HUNYUAN_DIT = Family(
     rows="unconditional first",
     tokens="image only",
 )
+HUNYUAN_DIT_PAG = replace(HUNYUAN_DIT, name="hunyuan_dit_pag", pipelines=("HunyuanDiTPAGPipeline",), rows="perturbed")

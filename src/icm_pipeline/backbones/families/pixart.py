@@ -1,5 +1,7 @@
 """PixArt-alpha and -Sigma: a DiT with attn1 (self), attn2 (cross) and ff, gated by one shared AdaLN."""
 
+from dataclasses import replace
+
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.gates import TABLE_GATE
 from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
@@ -24,3 +26,4 @@ PIXART = Family(
     options={"use_resolution_binning": False, "clean_caption": False},
     gate=TABLE_GATE,
 )
+PIXART_PAG = replace(PIXART, name="pixart_pag", pipelines=("PixArtSigmaPAGPipeline",), rows="perturbed")

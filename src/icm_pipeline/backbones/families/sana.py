@@ -38,3 +38,4 @@ SANA_SPRINT = replace(
     timestep=lambda pipe, inputs: torch.atan2(inputs["timestep"], 1 - inputs["timestep"]),
     rows="embedded",
 )
+SANA_PAG = replace(SANA, name="sana_pag", pipelines=("SanaPAGPipeline",), rows="perturbed")

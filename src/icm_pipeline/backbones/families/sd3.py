@@ -3,6 +3,7 @@
 `self_attention` is the joint attention and, in 3.5-medium, the second, image-only attention of its first blocks.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from icm_pipeline.backbones.base import Family
@@ -36,3 +37,4 @@ SD3 = Family(
     to_pixels=decode_shifted,
     gate=NORM_GATE,
 )
+SD3_PAG = replace(SD3, name="sd3_pag", pipelines=("StableDiffusion3PAGPipeline",), also=(), rows="perturbed")
