@@ -1,19 +1,22 @@
 """A family of one's own: which class it is for is the user's word, and a name that is none is refused."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from diffusers import FluxPipeline
+import torch
+from diffusers import ChromaPipeline, FluxPipeline
 from torch import Tensor
 
 import icm_pipeline
-from icm_pipeline.backbones.base import BackboneError, Site
+from icm_pipeline.backbones import registry
+from icm_pipeline.backbones.base import BackboneError, Family, Site
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
-from tests.helpers.denoisers import TINY, build, make
+from tests.helpers.denoisers import LENGTH, TINY, WIDTH, build, embedded, make
 
 
 class Somebodys(FluxPipeline):
@@ -83,3 +86,66 @@ def test_layouts_that_the_family_does_not_have_are_refused_when_it_runs(pipe: An
     refused = pytest.raises(BackboneError, match="ran 2 times in a step")
     with refused, hooked(backbone, backbone.layers[:1], lambda tokens, site, clock: None):
         make(TINY["chroma"], pipe)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> list[Family]:
+    """Forget afterwards what a test has registered."""
+    monkeypatch.setattr(registry, "OWN", own := [])
+    monkeypatch.setattr(registry, "_LOOKED_UP", set())
+    return own
+
+
+class Mine(ChromaPipeline):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs)
+
+
+def mine(pipe: Any) -> Any:
+    return Mine(**{name: part for name, part in pipe.components.items()})
+
+
+def test_a_registered_family_is_known_to_steer_and_record(pipe: Any, registered: list[Family]) -> None:
+    family = icm_pipeline.register_family(replace(FLUX, name="mine", pipelines=("Mine",), also=()))
+    own = mine(pipe)
+    assert attach(own).family is family
+    own.set_progress_bar_config(disable=True)
+    with icm_pipeline.record(own) as seen:
+        own(
+            prompt_embeds=embedded(["a face"], (LENGTH, WIDTH)),
+            num_inference_steps=1,
+            height=64,
+            width=64,
+            guidance_scale=1.0,
+            prompt_attention_mask=torch.ones(1, LENGTH, dtype=torch.bool),
+            output_type="latent",
+        )
+    assert set(seen.recordings[0].activations) == set(attach(own).layers)
+
+
+def test_a_package_gives_a_family_by_an_entry_point(
+    pipe: Any, registered: list[Family], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = replace(FLUX, name="packaged", pipelines=("Mine",), also=())
+    entry = SimpleNamespace(name="packaged", load=lambda: family)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == "icm_pipeline.families" else [])
+    assert attach(mine(pipe)).family is family
+    assert attach(mine(pipe)).family is family
+    assert registered == [family]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "flux", "pipelines": ("Mine",)}, "flux is known already"),
+        ({"name": "mine", "pipelines": ("ChromaPipeline",)}, "ChromaPipeline is known already"),
+        ({"name": "mine", "pipelines": ("Mine",), "rows": "guided"}, "choose from: unconditional first"),
+        ({"name": "mine", "pipelines": ("Mine",), "text": "("}, r"'\(', which is no pattern"),
+    ],
+)
+def test_a_family_that_cannot_be_is_not_registered(
+    registered: list[Family], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BackboneError, match=message):
+        icm_pipeline.register_family(replace(FLUX, also=(), **changes))
+    assert registered == []

@@ -36,6 +36,9 @@ CLASSES = {
     "LatentConsistencyModelPipeline": (
         lambda: with_scheduler(of_class(build("sd"), "LatentConsistencyModelPipeline"), LCMScheduler()), 16,
     ),
+    "StableDiffusion3PAGPipeline": (lambda: of_class(build("sd3"), "StableDiffusion3PAGPipeline"), 16),
+    "SanaPAGPipeline": (lambda: of_class(build("sana"), "SanaPAGPipeline"), 32),
+    "PixArtSigmaPAGPipeline": (lambda: of_class(build("pixart"), "PixArtSigmaPAGPipeline"), 16),
     "SanaSprintPipeline": (lambda: with_scheduler(of_class(build("sana"), "SanaSprintPipeline"), SCMScheduler()), 32),
 }  # fmt: skip
 

@@ -1,8 +1,10 @@
 """Which family knows which pipeline, by its class."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import entry_points
 from typing import Any
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling
@@ -53,6 +55,9 @@ FAMILIES = (
     NUCLEUS_IMAGE, HUNYUAN_IMAGE, GLM_IMAGE, ERNIE_IMAGE, LUMINA, FLUX_KONTEXT, SD3_PAG, SANA_PAG,
     PIXART_PAG, HUNYUAN_DIT_PAG,
 )  # fmt: skip
+OWN: list[Family] = []  # what users and installed packages have registered
+GROUP = "icm_pipeline.families"
+_LOOKED_UP: set[str] = set()
 # What is loaded from a path, and what can be attached to.
 PIPELINES: dict[str, Family] = {
     pipeline: family for family in FAMILIES if family.to_pixels for pipeline in family.pipelines
@@ -65,6 +70,27 @@ def family_of(pipeline_class: str) -> Family:
     if pipeline_class not in PIPELINES:
         raise BackboneError(f"A {pipeline_class} is not known here. Known pipelines: {', '.join(PIPELINES)}.")
     return PIPELINES[pipeline_class]
+
+
+def register_family(family: Family) -> Family:
+    """Make a family of one's own known to `attach`, `steer` and `record`, by its classes' names, and return it.
+
+    Installed packages can give families too: entry points of the group `icm_pipeline.families`, each a Family or a
+    module that registers some. Raises BackboneError for a name or a class that is known already, a layout or
+    an order that is not known and patterns that are none.
+    """
+    _checked(family)
+    taken = {each.name for each in _families()} | ATTACHABLE.keys()
+    clashes = [name for name in (family.name, *family.pipelines, *family.also) if name in taken]
+    if clashes:
+        raise BackboneError(f"{', '.join(clashes)} is known already: give your family, and its class, another name.")
+    for pattern in (*family.sites.values(), family.text):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise BackboneError(f"{family.name} has {pattern!r}, which is no pattern: {error}.") from error
+    OWN.append(family)
+    return family
 
 
 def attach(
@@ -101,7 +127,7 @@ def attach(
 def _checked(family: Family | str) -> Family:
     """Return a family by name, or one of a user's own; raises BackboneError for a name that is not known."""
     if isinstance(family, str):
-        known = {each.name: each for each in FAMILIES}
+        known = {each.name: each for each in _families()}
         if family not in known:
             raise BackboneError(f"family={family!r} is not known here. Known: {', '.join(known)}.")
         return known[family]
@@ -113,6 +139,16 @@ def _checked(family: Family | str) -> Family:
     return family
 
 
+def _families() -> tuple[Family, ...]:
+    """Return all that are known, with those that installed packages and the user have registered."""
+    for entry in entry_points(group=GROUP):
+        if entry.name not in _LOOKED_UP:
+            _LOOKED_UP.add(entry.name)
+            if isinstance(found := entry.load(), Family):
+                register_family(found)
+    return (*FAMILIES, *OWN)
+
+
 def _family_of_class(pipeline_class: type) -> Family:
     """Return the family of the known class that a class is or derives from.
 
@@ -120,7 +156,10 @@ def _family_of_class(pipeline_class: type) -> Family:
     """
     import diffusers
 
-    known = f"Known pipelines: {', '.join(ATTACHABLE)}."
+    own = {name: family for family in _families()[len(FAMILIES) :] for name in (*family.pipelines, *family.also)}
+    if pipeline_class.__name__ in own:
+        return own[pipeline_class.__name__]
+    known = f"Known pipelines: {', '.join([*ATTACHABLE, *own])}."
     for base in pipeline_class.__mro__:
         if base.__name__ in ATTACHABLE and getattr(diffusers, base.__name__) is base:
             if pipeline_class.__call__ is base.__call__:

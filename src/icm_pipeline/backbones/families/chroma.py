@@ -4,4 +4,4 @@ from dataclasses import replace
 
 from icm_pipeline.backbones.families.flux import FLUX
 
-CHROMA = replace(FLUX, name="chroma", pipelines=("ChromaPipeline",), also=(), gate=None)
+CHROMA = replace(FLUX, name="chroma", pipelines=("ChromaPipeline",), also=(), gate=None, tokenizer="tokenizer")
