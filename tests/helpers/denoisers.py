@@ -53,6 +53,8 @@ class Tiny:
 def build(tiny: Tiny) -> Any:
     """Build the pipeline with seeded weights, large enough everywhere that every layer counts."""
     pipeline_class = getattr(diffusers, tiny.pipeline)
+    if hasattr(pipeline_class, "_backends"):  # what diffusers has in the place of a class that lacks a library
+        raise ImportError(f"{tiny.pipeline} needs {', '.join(pipeline_class._backends)}.")
     wanted = list(inspect.signature(pipeline_class.__init__).parameters.values())[1:]
     name, options = tiny.scheduler
     with torch.random.fork_rng(devices=[]):

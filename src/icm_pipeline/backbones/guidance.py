@@ -15,16 +15,20 @@ def conditional_rows(layout: str, pipe: Any, call: Call) -> slice | None:
 
 
 def unconditional_first(pipe: Any, call: Call) -> slice | None:
-    """One call with [unconditional..., conditional...], or conditional only without guidance.
+    """One call with [unconditional..., conditional...], or conditional only without guidance."""
+    _check_single(pipe, call)
+    return _part(call, {1: 0, 2: 1})
 
-    With skip-layer guidance (SD3) the conditional rows may be predicted again with some layers left out. That is the
-    prediction the image is pushed away from, and left alone.
+
+def skip_layer_guidance(pipe: Any, call: Call) -> slice | None:
+    """As `unconditional_first`; then SD3 may predict the conditional rows again with some of its layers left out.
+
+    That is the prediction the image is pushed away from, and left alone.
     """
     if call.index == 1 and call.skips_layers:
         _part(call, {1: 0})
         return None
-    _check_single(pipe, call)
-    return _part(call, {1: 0, 2: 1})
+    return unconditional_first(pipe, call)
 
 
 def conditional_first(pipe: Any, call: Call) -> slice | None:
@@ -91,6 +95,7 @@ def _part(call: Call, part_of: dict[int, int]) -> slice:
 
 LAYOUTS: dict[str, Callable[[Any, Call], slice | None]] = {
     "unconditional first": unconditional_first,
+    "unconditional first, then with layers skipped": skip_layer_guidance,
     "conditional first": conditional_first,
     "two calls": two_calls,
     "embedded": embedded,
