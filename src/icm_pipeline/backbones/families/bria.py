@@ -1,9 +1,8 @@
-"""Bria 3.2 and FIBO: FLUX's blocks, guided in one call; FIBO gives every block a text of its own."""
+"""Bria 3.2: FLUX's blocks, guided in one call."""
 
 from dataclasses import replace
 
 from icm_pipeline.backbones.families.flux import FLUX
-from icm_pipeline.backbones.sites import JOINT_TEXT
 
 BRIA = replace(
     FLUX,
@@ -16,4 +15,3 @@ BRIA = replace(
     latent_shape=None,
     to_pixels=None,
 )
-FIBO = replace(BRIA, name="bria_fibo", pipelines=("BriaFiboPipeline",), text=rf"caption_projection(\..*)?|{JOINT_TEXT}")
