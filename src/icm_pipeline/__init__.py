@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icm_pipeline.api import fold, record, steer
-    from icm_pipeline.backbones.registry import attach
+    from icm_pipeline.backbones.base import Family
+    from icm_pipeline.backbones.registry import attach, register_family
     from icm_pipeline.hooks.hooked import hooked
     from icm_pipeline.methods.balance import Balance
     from icm_pipeline.methods.fitting import fit_vectors
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Balance",
+    "Family",
     "SteeringVectors",
     "attach",
     "fit_vectors",
@@ -29,11 +31,13 @@ __all__ = [
     "load_vectors",
     "overlaps",
     "record",
+    "register_family",
     "steer",
 ]
 
 _MODULES = {
     "Balance": "methods.balance",
+    "Family": "backbones.base",
     "SteeringVectors": "methods.vectors",
     "attach": "backbones.registry",
     "fit_vectors": "methods.fitting",
@@ -42,6 +46,7 @@ _MODULES = {
     "load_vectors": "methods.vectors",
     "overlaps": "methods.orthogonal",
     "record": "api",
+    "register_family": "backbones.registry",
     "steer": "api",
 }
 

@@ -26,6 +26,10 @@ def run() -> None:
             from icm_pipeline.cli.housekeeping import run_command
 
             sys.exit(run_command(words))
+        if words[:1] == ["models"]:
+            from icm_pipeline.cli.models import run_models
+
+            sys.exit(run_models(words[1:]))
         from icm_pipeline.cli.job import run as run_job
 
         sys.argv[1:] = flags_first(words)

@@ -92,7 +92,10 @@ def steer(
     backbone = attach(pipe)
     if isinstance(steering, LookAndSteer | LookAndSteerJointly):
         backbone = backbone.with_layers([*steering.read, *changed])
-        with looking(backbone, steering.read, changed, steering, num_images), prompts_seen(pipe) as steering.seen:
+        with (
+            looking(backbone, steering.read, changed, steering, num_images),
+            prompts_seen(backbone.pipe) as steering.seen,
+        ):
             yield steering.looks
         return
     with hooked(backbone.with_layers(changed), changed, steering, num_images, reused=True):

@@ -34,6 +34,10 @@ SHIPPED = {
     "sd35_medium": ("sd35_medium", "StableDiffusion3Pipeline", 8, 16),
     "pixart": ("pixart", "PixArtSigmaPipeline", 8, 4),
     "z_image_turbo": ("z_image", "ZImagePipeline", 8, 16),
+    "chroma": ("chroma", "ChromaPipeline", 8, 16),
+    "pixart_alpha": ("pixart", "PixArtAlphaPipeline", 8, 4),
+    "sana_sprint": ("sana", "SanaSprintPipeline", 32, 32),
+    "lcm": ("sd15", "LatentConsistencyModelPipeline", 8, 4),
 }
 
 
@@ -89,7 +93,8 @@ def _write_published(folder: Path, architecture: str, pipeline: str, factor: int
         "vae": ["diffusers", type(vae).__name__],
     }
     others = ["scheduler", "text_encoder", "tokenizer"]
-    others += ["feature_extractor", "safety_checker"] if pipeline == "StableDiffusionPipeline" else []
+    others += ["feature_extractor", "safety_checker"] if architecture == "sd15" else []
+    others += ["image_encoder", "feature_extractor"] if architecture == "chroma" else []
     others += ["text_encoder_2", "tokenizer_2"] if architecture in ("sdxl", "flux", "sd3", "sd35_medium") else []
     others += ["text_encoder_3", "tokenizer_3"] if architecture.startswith("sd3") else []
     write_json(folder / "model_index.json", index | {name: [None, None] for name in others})

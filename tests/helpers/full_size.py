@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diffusers import (
+    ChromaTransformer2DModel,
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
     SanaTransformer2DModel,
@@ -13,6 +14,7 @@ from diffusers import (
 )
 
 from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.families.chroma import CHROMA
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.pixart import PIXART
 from icm_pipeline.backbones.families.sana import SANA
@@ -60,6 +62,7 @@ CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]
         SANA, SanaTransformer2DModel, {"self_attention": 20, "cross_attention": 20, "feed_forward": 20}, {2240: 20},
     ),
     "flux": (FLUX, FluxTransformer2DModel, {"self_attention": 57, "feed_forward": 19}, {3072: 57}),
+    "chroma": (CHROMA, ChromaTransformer2DModel, {"self_attention": 57, "feed_forward": 19}, {3072: 57}),
     "sd3": (SD3, sd3, {"self_attention": 24, "feed_forward": 24}, {1536: 24}),
     "sd35_medium": (SD3, sd35_medium, {"self_attention": 37, "feed_forward": 24}, {1536: 37}),
     "pixart": (

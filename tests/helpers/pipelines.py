@@ -52,7 +52,7 @@ def _clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16)
 
 
-def _clip(projected: bool = False) -> Any:
+def clip(projected: bool = False) -> Any:
     config = CLIPTextConfig(
         vocab_size=54, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=16, projection_dim=WIDTH, bos_token_id=0, eos_token_id=1, pad_token_id=1,
@@ -68,7 +68,7 @@ def _t5(width: int = WIDTH) -> tuple[T5EncoderModel, T5TokenizerFast]:
     return T5EncoderModel(config), tokenizer
 
 
-def _autoencoder(channels: int, shift: float | None = None) -> AutoencoderKL:
+def autoencoder(channels: int, shift: float | None = None) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=channels, norm_num_groups=4, shift_factor=shift,
@@ -85,7 +85,7 @@ def _unet(**more: Any) -> UNet2DConditionModel:
 
 def _sd_parts() -> dict[str, Any]:
     return dict(
-        vae=_autoencoder(4), text_encoder=_clip(), tokenizer=_clip_tokenizer(), unet=_unet(cross_attention_dim=WIDTH),
+        vae=autoencoder(4), text_encoder=clip(), tokenizer=_clip_tokenizer(), unet=_unet(cross_attention_dim=WIDTH),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
@@ -105,7 +105,7 @@ def _sdxl() -> StableDiffusionXLPipeline:
         addition_time_embed_dim=8, projection_class_embeddings_input_dim=WIDTH + 6 * 8,
     )  # fmt: skip
     return StableDiffusionXLPipeline(
-        vae=_autoencoder(4), text_encoder=_clip(), text_encoder_2=_clip(projected=True), tokenizer=_clip_tokenizer(),
+        vae=autoencoder(4), text_encoder=clip(), text_encoder_2=clip(projected=True), tokenizer=_clip_tokenizer(),
         tokenizer_2=_clip_tokenizer(), unet=unet, scheduler=EulerDiscreteScheduler(), add_watermarker=False,
     )  # fmt: skip
 
@@ -146,8 +146,8 @@ def _flux() -> FluxPipeline:
         joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
     )  # fmt: skip
     pipe = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_autoencoder(4, shift=0.1),
-        text_encoder=_clip(), tokenizer=_clip_tokenizer(), text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=autoencoder(4, shift=0.1),
+        text_encoder=clip(), tokenizer=_clip_tokenizer(), text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
         transformer=transformer,
     )  # fmt: skip
     return pipe
@@ -161,8 +161,8 @@ def _sd3() -> StableDiffusion3Pipeline:
         pooled_projection_dim=2 * WIDTH, pos_embed_max_size=16, dual_attention_layers=(0,), qk_norm="rms_norm",
     )  # fmt: skip
     return StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_autoencoder(4, shift=0.1),
-        text_encoder=_clip(projected=True), tokenizer=_clip_tokenizer(), text_encoder_2=_clip(projected=True),
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=autoencoder(4, shift=0.1),
+        text_encoder=clip(projected=True), tokenizer=_clip_tokenizer(), text_encoder_2=clip(projected=True),
         tokenizer_2=_clip_tokenizer(), text_encoder_3=text_encoder_3, tokenizer_3=tokenizer_3,
     )  # fmt: skip
 
@@ -174,7 +174,7 @@ def _pixart() -> PixArtSigmaPipeline:
         out_channels=8, cross_attention_dim=16, caption_channels=WIDTH, use_additional_conditions=False,
     )  # fmt: skip
     return PixArtSigmaPipeline(
-        tokenizer=tokenizer, text_encoder=text_encoder, vae=_autoencoder(4), transformer=transformer,
+        tokenizer=tokenizer, text_encoder=text_encoder, vae=autoencoder(4), transformer=transformer,
         scheduler=DPMSolverMultistepScheduler(),
     )  # fmt: skip
 
@@ -195,7 +195,7 @@ def _z_image() -> ZImagePipeline:
         axes_dims=[4, 4, 8], axes_lens=[256, 64, 64],
     )  # fmt: skip
     return ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_autoencoder(4, shift=0.1),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=autoencoder(4, shift=0.1),
         text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer,
     )  # fmt: skip
 

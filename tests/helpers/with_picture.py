@@ -9,6 +9,8 @@ from PIL import Image
 from torch import nn
 
 CHANNELS = {  # of classes whose denoiser is given the picture besides its latents, or wants as many as the real one's
+    "LatentConsistencyModelPipeline": {"unet": {"time_cond_proj_dim": 8}},
+    "SanaSprintPipeline": {"transformer": {"guidance_embeds": True}},
     "FluxFillPipeline": {"transformer": {"in_channels": 48, "out_channels": 16}},
     "FluxControlPipeline": {"transformer": {"in_channels": 32, "out_channels": 16}},
     "StableDiffusion3InpaintPipeline": {

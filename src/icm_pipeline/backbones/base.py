@@ -48,7 +48,7 @@ class Described(NamedTuple):
     latents: Tensor
     """What is denoised; where that is a list, its first row."""
     num_rows: int
-    num_text_tokens: int | None = None
+    num_text_tokens: int | tuple[int, ...] | None = None
     num_image_tokens: int | None = None
     skips_layers: bool = False
 
@@ -63,8 +63,8 @@ class Call:
     """The images of the batch, whatever guidance adds to them."""
     index: int
     """Which call since the scheduler's last step, from 0."""
-    num_text_tokens: int | None = None
-    """Per row, None where the call does not say."""
+    num_text_tokens: int | tuple[int, ...] | None = None
+    """Of every row, or of each where they differ; None where the call does not say."""
     num_image_tokens: int | None = None
     repeats: bool = False
     """Whether the step's first call had the same latents."""
@@ -114,18 +114,18 @@ class Family:
     """A pattern by kind that matches whole names of modules."""
     describe: Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Described]
     """(pipe, args, kwargs) of a denoiser call."""
-    conditional_rows: Callable[[Any, Call], slice | None]
-    """(pipe, call) -> the conditional rows, None if there are none; raises BackboneError for an unknown layout."""
-    read: ReadTokens
-    write: WriteTokens
-    default_size: Callable[[Any], int]
+    rows: str
+    """Which rows of a call are conditional: the name of one of `guidance.LAYOUTS`."""
+    tokens: str | Mapping[str, str]
+    """Where in an output the image's tokens are: a name of `formats.ORDERS`, or names by a pattern of whole modules."""
+    default_size: Callable[[Any], int] = lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor
     """pipe -> pixels of an image's side where none is set."""
-    size_step: Callable[[Any], int]
+    size_step: Callable[[Any], int] = lambda pipe: 2 * pipe.vae_scale_factor
     """pipe -> what height and width in pixels must be multiples of."""
-    latent_shape: Callable[[Any, int, int], tuple[int, ...]]
-    """(pipe, height, width) -> one image's initial noise (c, h, w)."""
-    to_pixels: Callable[[Any, Tensor, int, int], Tensor]
-    """(pipe, latents, height, width) -> what the pipeline's image processor takes."""
+    latent_shape: Callable[[Any, int, int], tuple[int, ...]] | None = None
+    """(pipe, height, width) -> one image's initial noise (c, h, w); None for a family that is attached to alone."""
+    to_pixels: Callable[[Any, Tensor, int, int], Tensor] | None = None
+    """(pipe, latents, height, width) -> what the pipeline's image processor takes; None as above."""
     bottleneck: str = ""
     """The middle block, a module; empty if there is none. It is a site only where one asks for it."""
     also: tuple[str, ...] = ()
@@ -150,6 +150,8 @@ class Family:
     """The denoiser's inputs that have no rows, whatever their length, as the places of tokens."""
     inputs_by_row: tuple[str, ...] = ()
     """The denoiser's inputs that are a list with an item for each row."""
+    inputs_by_layer: tuple[str, ...] = ()
+    """The denoiser's inputs [layers, rows, ...], whose rows come second."""
     gate: Gate | None = None
     check_run: Callable[[Mapping[str, Any]], None] = lambda inputs: None
     """The inputs of a run's first call by name; raises BackboneError for tokens that are neither image nor text."""

@@ -1,14 +1,16 @@
 """Output formats of modules: how to read the image tokens [b, s, d] out of them and write them back.
 
-Each reader has a writer; `write(output, read(output)) == output`, bitwise.
+Each reader has a writer; `write(output, read(output)) == output`, bitwise. A family names its own, one of `ORDERS`.
 """
 
-from typing import Any
+import re
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import OTHER, BackboneError, Call, Site
+from icm_pipeline.backbones.base import OTHER, BackboneError, Call, Family, ReadTokens, Site, WriteTokens
 
 
 def tensor_of(output: Any, site: Site, dimensions: int = 3) -> Tensor:
@@ -33,10 +35,6 @@ def read_tokens(output: Any, site: Site, call: Call) -> Tensor:
     if type(output) is Tensor and output.dim() == 3 and site.kind != OTHER:  # at every layer of every step
         return output
     return image_only(tensor_of(output, site), site, call)
-
-
-def write_tokens(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return tokens
 
 
 def read_tokens_or_map(output: Any, site: Site, call: Call) -> Tensor:
@@ -74,25 +72,113 @@ def _place_of_image(site: Site) -> int:
     return 1 if site.kind == "block" else 0
 
 
+def read_image_and_text(output: Any, site: Site, call: Call) -> Tensor:
+    """Read (image tokens, text tokens), of attention and of a whole block alike (CogView)."""
+    return read_tokens(output[0] if isinstance(output, tuple) else output, site, call)
+
+
+def write_image_and_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+
+
+def read_last(output: Any, site: Site, call: Call) -> Tensor:
+    """Read one sequence that ends with the image tokens, whatever comes before them (AuraFlow's single blocks)."""
+    whole, count = tensor_of(output, site), _num_image(call, site)
+    return whole[:, whole.shape[1] - count :]
+
+
+def write_last(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+    return torch.cat([output[:, : output.shape[1] - tokens.shape[1]], tokens], dim=1)
+
+
 def read_after_text(output: Any, site: Site, call: Call) -> Tensor:
-    """Read one sequence in which the text tokens come first (FLUX's single blocks)."""
-    return image_only(tensor_of(output, site)[:, _known(call.num_text_tokens, "text", site) :], site, call)
+    """Read one sequence in which the text tokens come first (FLUX's single blocks), in each row as many as it has."""
+    whole, num_text = tensor_of(output, site), _num_text(call, site)
+    if isinstance(num_text, int):
+        return image_only(whole[:, num_text:], site, call)
+    count = _num_image(call, site)
+    return torch.stack([row[start : start + count] for row, start in zip(whole, num_text, strict=True)])
 
 
 def write_after_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return torch.cat([output[:, : _known(call.num_text_tokens, "text", site)], tokens], dim=1)
+    num_text = _num_text(call, site)
+    if isinstance(num_text, int):
+        return torch.cat([output[:, :num_text], tokens], dim=1)
+    whole = output.clone()
+    for row, start, image in zip(whole, num_text, tokens, strict=True):
+        row[start : start + len(image)] = image
+    return whole
 
 
 def read_before_text(output: Any, site: Site, call: Call) -> Tensor:
     """Read one sequence in which the image tokens come first, before padding and text (Z-Image)."""
-    return tensor_of(output, site)[:, : _known(call.num_image_tokens, "image", site)]
+    return tensor_of(output, site)[:, : _num_image(call, site)]
 
 
 def write_before_text(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return torch.cat([tokens, output[:, _known(call.num_image_tokens, "image", site) :]], dim=1)
+    return torch.cat([tokens, output[:, _num_image(call, site) :]], dim=1)
 
 
-def _known(count: int | None, name: str, site: Site) -> int:
-    if count is None:
-        raise BackboneError(f"The call that reached {site.layer} does not say how many {name} tokens it has.")
-    return count
+def _num_text(call: Call, site: Site) -> int | tuple[int, ...]:
+    if call.num_text_tokens is None:
+        raise _unsaid("text", site)
+    return call.num_text_tokens
+
+
+def _num_image(call: Call, site: Site) -> int:
+    if call.num_image_tokens is None:
+        raise _unsaid("image", site)
+    return call.num_image_tokens
+
+
+def _unsaid(name: str, site: Site) -> BackboneError:
+    return BackboneError(f"The call that reached {site.layer} does not say how many {name} tokens it has.")
+
+
+class Order(NamedTuple):
+    """How image tokens are read out of an output, and written back into it."""
+
+    read: ReadTokens
+    write: WriteTokens
+
+    def before_references(self) -> "Order":
+        """Return the order of the first of these tokens, behind which those of reference pictures stand."""
+
+        def whole(output: Any, site: Site, call: Call) -> Tensor:
+            return self.read(output, site, replace(call, num_image_tokens=None))
+
+        def read(output: Any, site: Site, call: Call) -> Tensor:
+            return image_only(whole(output, site, call)[:, : _num_image(call, site)], site, call)
+
+        def write(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
+            references = whole(output, site, call)[:, tokens.shape[1] :]
+            return self.write(output, torch.cat([tokens, references], dim=1), site, call)
+
+        return Order(read, write)
+
+
+ORDERS = {
+    "image only": Order(read_tokens_or_map, write_tokens_or_map),
+    "pair": Order(read_pair, write_pair),
+    "image, text": Order(read_image_and_text, write_image_and_text),
+    "text first": Order(read_after_text, write_after_text),
+    "image first": Order(read_before_text, write_before_text),
+    "image last": Order(read_last, write_last),
+    "pair, references last": Order(read_pair, write_pair).before_references(),
+    "text first, references last": Order(read_after_text, write_after_text).before_references(),
+}
+
+# Double blocks, then single ones, whose parts see one sequence; a whole block of either kind gives a pair.
+DOUBLE_THEN_SINGLE = {r"single_transformer_blocks\.\d+\..+": "text first", r".*": "pair"}
+
+WITH_REFERENCES = {pattern: f"{name}, references last" for pattern, name in DOUBLE_THEN_SINGLE.items()}
+
+
+def order_of(family: Family, site: Site) -> Order:
+    """Return the order of a site's output; raises BackboneError for a module that no pattern of the family names."""
+    if isinstance(family.tokens, str):
+        return ORDERS[family.tokens]
+    for pattern, name in family.tokens.items():
+        if re.fullmatch(pattern, site.module):
+            return ORDERS[name]
+    raise BackboneError(f"Where the image's tokens are in the output of {site.layer} is not known for {family.name}.")

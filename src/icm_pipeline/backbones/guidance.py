@@ -1,11 +1,17 @@
 """Guidance layouts: which rows of a denoiser call are conditional. What a layout cannot explain raises.
 
-A layout is never guessed from the batch alone: every family names its own.
+A layout is never guessed from the batch alone: every family names its own, one of `LAYOUTS`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from icm_pipeline.backbones.base import BackboneError, Call
+
+
+def conditional_rows(layout: str, pipe: Any, call: Call) -> slice | None:
+    """Return the conditional rows of a call, None if it has none; raises BackboneError for what is not explained."""
+    return LAYOUTS[layout](pipe, call)
 
 
 def unconditional_first(pipe: Any, call: Call) -> slice | None:
@@ -31,6 +37,12 @@ def conditional_first(pipe: Any, call: Call) -> slice | None:
     return _part(call, {1: 0, 2: 0})
 
 
+def embedded(pipe: Any, call: Call) -> slice | None:
+    """One call with the conditional rows alone: guidance is an input of the denoiser, or there is none."""
+    _check_single(pipe, call)
+    return _part(call, {1: 0})
+
+
 def two_calls(pipe: Any, call: Call) -> slice | None:
     """A conditional call, then with true classifier-free guidance an unconditional one on the same latents (FLUX)."""
     if call.index > 1 or (call.index == 1 and not call.repeats):
@@ -45,13 +57,16 @@ def perturbed(pipe: Any, call: Call) -> slice | None:
     Perturbed rows are left alone: they are the prediction that the image is pushed away from.
     """
     _check_single(pipe, call)
+    is_told = hasattr(type(pipe), "do_classifier_free_guidance")  # other than by PixArt's
     try:
-        guided, disturbed = pipe.do_classifier_free_guidance, pipe.do_perturbed_attention_guidance
+        guided, disturbed = is_told and pipe.do_classifier_free_guidance, pipe.do_perturbed_attention_guidance
     except AttributeError as error:  # what its __call__ sets
         raise BackboneError(
             f"This {type(pipe).__name__} was never called, so whether it guides and perturbs is not known: set its "
             "_guidance_scale and _pag_scale before a loop of your own, as its __call__ does."
         ) from error
+    if not is_told:
+        return _part(call, {2: 0, 3: 1} if disturbed else {1: 0, 2: 1})
     expected = 1 + bool(guided) + bool(disturbed)
     return _part(call, {expected: 1 if guided else 0})
 
@@ -76,3 +91,13 @@ def _part(call: Call, part_of: dict[int, int]) -> slice:
         )
     first = part_of[found] * call.num_images
     return slice(first, first + call.num_images)
+
+
+LAYOUTS: dict[str, Callable[[Any, Call], slice | None]] = {
+    "unconditional first": unconditional_first,
+    "unconditional first, then with layers skipped": skip_layer_guidance,
+    "conditional first": conditional_first,
+    "two calls": two_calls,
+    "embedded": embedded,
+    "perturbed": perturbed,
+}

@@ -26,8 +26,38 @@ def describe_sample(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 def describe_patches(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
     """Describe a call of a transformer that cuts its latents [b, c, h, w] into patches and keeps their number."""
     said, patch = describe_sample(pipe, args, kwargs), pipe.transformer.config.patch_size
+    patch = patch if isinstance(patch, int) else patch[-1]
     num_tokens = (said.latents.shape[-2] // patch) * (said.latents.shape[-1] // patch)
-    return said._replace(num_image_tokens=num_tokens, skips_layers=kwargs.get("skip_layers") is not None)
+    num_text = _num_text_tokens(args, kwargs)
+    return said._replace(
+        num_image_tokens=num_tokens, num_text_tokens=num_text, skips_layers=kwargs.get("skip_layers") is not None
+    )
+
+
+def describe_packed(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+    """Describe a call of a transformer that is given its latents as tokens [b, s, c]."""
+    said = describe_sample(pipe, args, kwargs)
+    return said._replace(num_image_tokens=said.latents.shape[1], num_text_tokens=_num_text_tokens(args, kwargs))
+
+
+def describe_references(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+    """Describe a call whose tokens of reference pictures follow the image's own, under ids other than 0."""
+    said, ids = describe_packed(pipe, args, kwargs), kwargs["img_ids"]
+    own = (ids[0] if ids.dim() == 3 else ids)[:, 0] == 0
+    return said._replace(num_image_tokens=int(own.sum()))
+
+
+def describe_grid(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+    """Describe a call of a transformer that cuts its latents [b, f, h, w, c] into patches (f, h, w)."""
+    said, patch = describe_sample(pipe, args, kwargs), pipe.transformer.config.patch_size
+    frames, height, width = said.latents.shape[1:4]
+    return said._replace(num_image_tokens=(frames // patch[0]) * (height // patch[1]) * (width // patch[2]))
+
+
+def _num_text_tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a call's text has, None where it is not given by its usual name."""
+    text = kwargs.get("encoder_hidden_states")
+    return text.shape[1] if isinstance(text, Tensor) and text.dim() == 3 else None
 
 
 def latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:

@@ -45,6 +45,7 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
     for site in find_sites(denoiser, sites or family.sites):
         widths.setdefault(site.kind, Counter())[_width(denoiser.get_submodule(site.module), site.layer)] += 1
     size, config = family.default_size(pipe), denoiser.config
+    assert family.latent_shape is not None
     channels = family.latent_shape(pipe, size, size)[0]
     inputs, outputs = config.get("in_channels"), config.get("out_channels")
     return OutlineConfig(

@@ -1,17 +1,46 @@
 """Which family knows which pipeline, by its class."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import entry_points
 from typing import Any
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling
-from icm_pipeline.backbones.families.flux import FLUX
-from icm_pipeline.backbones.families.pixart import PIXART
-from icm_pipeline.backbones.families.sana import SANA
-from icm_pipeline.backbones.families.sd3 import SD3
-from icm_pipeline.backbones.families.stable_diffusion import PERTURBED, PERTURBED_XL, SDXL, STABLE_DIFFUSION
+from icm_pipeline.backbones.families.auraflow import AURAFLOW
+from icm_pipeline.backbones.families.bria import BRIA
+from icm_pipeline.backbones.families.chroma import CHROMA
+from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4, GLM_IMAGE
+from icm_pipeline.backbones.families.deepfloyd_if import DEEPFLOYD_IF
+from icm_pipeline.backbones.families.ernie_image import ERNIE_IMAGE
+from icm_pipeline.backbones.families.flux import FLUX, FLUX_KONTEXT
+from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
+from icm_pipeline.backbones.families.hidream import HIDREAM
+from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT, HUNYUAN_DIT_PAG
+from icm_pipeline.backbones.families.hunyuan_image import HUNYUAN_IMAGE
+from icm_pipeline.backbones.families.kandinsky import KANDINSKY3, KANDINSKY5
+from icm_pipeline.backbones.families.krea2 import KREA2
+from icm_pipeline.backbones.families.lumina import LUMINA
+from icm_pipeline.backbones.families.lumina2 import LUMINA2
+from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
+from icm_pipeline.backbones.families.ovis_image import LONGCAT_IMAGE, OVIS_IMAGE
+from icm_pipeline.backbones.families.pixart import PIXART, PIXART_PAG
+from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
+from icm_pipeline.backbones.families.sana import SANA, SANA_PAG, SANA_SPRINT
+from icm_pipeline.backbones.families.sd3 import SD3, SD3_PAG
+from icm_pipeline.backbones.families.stable_cascade import STABLE_CASCADE_PRIOR
+from icm_pipeline.backbones.families.stable_diffusion import (
+    KOLORS,
+    LATENT_CONSISTENCY,
+    PERTURBED,
+    PERTURBED_XL,
+    SDXL,
+    STABLE_DIFFUSION,
+)
 from icm_pipeline.backbones.families.z_image import Z_IMAGE
+from icm_pipeline.backbones.formats import ORDERS
+from icm_pipeline.backbones.guidance import LAYOUTS
 from icm_pipeline.backbones.loading import load_pipeline
 from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.backbones.sites import find_sites
@@ -19,10 +48,21 @@ from icm_pipeline.config.choices import SET_FOR_EVERY_CALL
 from icm_pipeline.config.models import ComputeConfig, ModelConfig
 from icm_pipeline.text import did_you_mean
 
-FAMILIES = (STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE)
+FAMILIES = (
+    STABLE_DIFFUSION, SDXL, PERTURBED, PERTURBED_XL, SANA, FLUX, SD3, PIXART, Z_IMAGE, QWEN_IMAGE, FLUX2, FLUX2_KLEIN,
+    CHROMA, AURAFLOW, LUMINA2, SANA_SPRINT, LATENT_CONSISTENCY, KOLORS, HUNYUAN_DIT, COGVIEW4, COGVIEW3PLUS,
+    HIDREAM, KANDINSKY3, KANDINSKY5, STABLE_CASCADE_PRIOR, DEEPFLOYD_IF, BRIA, OVIS_IMAGE, LONGCAT_IMAGE, KREA2,
+    NUCLEUS_IMAGE, HUNYUAN_IMAGE, GLM_IMAGE, ERNIE_IMAGE, LUMINA, FLUX_KONTEXT, SD3_PAG, SANA_PAG,
+    PIXART_PAG, HUNYUAN_DIT_PAG,
+)  # fmt: skip
+OWN: list[Family] = []  # what users and installed packages have registered
+GROUP = "icm_pipeline.families"
+_LOOKED_UP: set[str] = set()
 # What is loaded from a path, and what can be attached to.
-PIPELINES: dict[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
-ATTACHABLE = PIPELINES | {pipeline: family for family in FAMILIES for pipeline in family.also}
+PIPELINES: dict[str, Family] = {
+    pipeline: family for family in FAMILIES if family.to_pixels for pipeline in family.pipelines
+}
+ATTACHABLE = {pipeline: family for family in FAMILIES for pipeline in (*family.pipelines, *family.also)}
 
 
 def family_of(pipeline_class: str) -> Family:
@@ -32,17 +72,49 @@ def family_of(pipeline_class: str) -> Family:
     return PIPELINES[pipeline_class]
 
 
-def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None = None) -> Backbone:
+def register_family(family: Family) -> Family:
+    """Make a family of one's own known to `attach`, `steer` and `record`, by its classes' names, and return it.
+
+    Installed packages can give families too: entry points of the group `icm_pipeline.families`, each a Family or a
+    module that registers some. Raises BackboneError for a name or a class that is known already, a layout or
+    an order that is not known and patterns that are none.
+    """
+    _checked(family)
+    taken = {each.name for each in _families()} | ATTACHABLE.keys()
+    clashes = [name for name in (family.name, *family.pipelines, *family.also) if name in taken]
+    if clashes:
+        raise BackboneError(f"{', '.join(clashes)} is known already: give your family, and its class, another name.")
+    for pattern in (*family.sites.values(), family.text):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise BackboneError(f"{family.name} has {pattern!r}, which is no pattern: {error}.") from error
+    OWN.append(family)
+    return family
+
+
+def attach(
+    pipe: Any,
+    sites: Mapping[str, str] | None = None,
+    name: str | None = None,
+    family: Family | str | None = None,
+) -> Backbone:
     """Return the backbone around a pipeline that its user loaded. sites: patterns by kind; None: the family's own.
 
     A class derived from a known one is known if it makes its images as that one does. Known are besides those that make
-    an image of a prompt alone the img2img, inpaint and ControlNet classes of the same layout. Raises BackboneError.
+    an image of a prompt alone the img2img, inpaint and ControlNet classes of the same layout. family: what to take a
+    class for that is not known, a known family's name or one of your own. A backbone is returned as it is, so that
+    `steer` and `record` take one in a pipeline's place. Raises BackboneError.
 
     Example:
         backbone = attach(StableDiffusionPipeline.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5"))
         backbone.layers  # the names that `steer`, `record` and `hooked` take
+        attach(pipe, family="flux")  # a pipeline of somebody's own around FLUX's denoiser
+        attach(pipe, family=replace(FLUX, name="mine", rows="embedded"))
     """
-    family = _family_of_class(type(pipe))
+    if isinstance(pipe, Backbone):
+        return pipe
+    family = _family_of_class(type(pipe)) if family is None else _checked(family)
     denoiser = getattr(pipe, family.denoiser, None)
     if denoiser is None:
         raise BackboneError(f"This {type(pipe).__name__} has no {family.denoiser}: load it with one.")
@@ -52,6 +124,31 @@ def attach(pipe: Any, sites: Mapping[str, str] | None = None, name: str | None =
     return Backbone(name or type(pipe).__name__, pipe, family, found)
 
 
+def _checked(family: Family | str) -> Family:
+    """Return a family by name, or one of a user's own; raises BackboneError for a name that is not known."""
+    if isinstance(family, str):
+        known = {each.name: each for each in _families()}
+        if family not in known:
+            raise BackboneError(f"family={family!r} is not known here. Known: {', '.join(known)}.")
+        return known[family]
+    if family.rows not in LAYOUTS:
+        raise BackboneError(f"{family.name} has the rows {family.rows!r}; choose from: {', '.join(LAYOUTS)}.")
+    for order in [family.tokens] if isinstance(family.tokens, str) else family.tokens.values():
+        if order not in ORDERS:
+            raise BackboneError(f"{family.name} has the tokens {order!r}; choose from: {', '.join(ORDERS)}.")
+    return family
+
+
+def _families() -> tuple[Family, ...]:
+    """Return all that are known, with those that installed packages and the user have registered."""
+    for entry in entry_points(group=GROUP):
+        if entry.name not in _LOOKED_UP:
+            _LOOKED_UP.add(entry.name)
+            if isinstance(found := entry.load(), Family):
+                register_family(found)
+    return (*FAMILIES, *OWN)
+
+
 def _family_of_class(pipeline_class: type) -> Family:
     """Return the family of the known class that a class is or derives from.
 
@@ -59,7 +156,10 @@ def _family_of_class(pipeline_class: type) -> Family:
     """
     import diffusers
 
-    known = f"Known pipelines: {', '.join(ATTACHABLE)}."
+    own = {name: family for family in _families()[len(FAMILIES) :] for name in (*family.pipelines, *family.also)}
+    if pipeline_class.__name__ in own:
+        return own[pipeline_class.__name__]
+    known = f"Known pipelines: {', '.join([*ATTACHABLE, *own])}."
     for base in pipeline_class.__mro__:
         if base.__name__ in ATTACHABLE and getattr(diffusers, base.__name__) is base:
             if pipeline_class.__call__ is base.__call__:

@@ -11,10 +11,14 @@ from icm_pipeline.backbones.modules import uncompiled, walk
 from icm_pipeline.config.choices import SITE_KINDS
 
 # The order in which a denoiser runs through its parts.
-PARTS = ("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "single_transformer_blocks", "layers")
+PARTS = (
+    "down_blocks", "mid_block", "up_blocks", "blocks", "transformer_blocks", "joint_transformer_blocks",
+    "double_stream_blocks", "visual_transformer_blocks", "single_transformer_blocks", "single_stream_blocks", "layers",
+)  # fmt: skip
 # Modules whose tokens are the text's, where text comes in by joint attention and where by cross-attention.
 JOINT_TEXT = (
-    r"(context_embedder|.*\.(ff_context|norm1_context|norm2_context|add_[qkv]_proj|norm_added_[qk]|to_add_out))(\..*)?"
+    r"(context_embedder\w*|txt_in|txt_norm|(context|text)_refiner|"
+    r".*\.(ff_context|norm1_context|norm2_context|txt_\w+|add_[qkv]_proj|norm_added_[qk]|to_add_out))(\..*)?"
 )
 CROSS_TEXT = (
     r"(caption_projection|caption_norm|encoder_hid_proj|.*\.attn2\.(to_k|to_v|norm_k|norm_cross|processor)"

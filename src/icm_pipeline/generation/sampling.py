@@ -51,6 +51,7 @@ def pipeline_arguments(backbone: Backbone, jobs: list[Job]) -> dict[str, Any]:
     Noise is drawn in float32 from each job's own seed, so an image does not depend on what shares its batch.
     """
     sampling, family, pipe = _sampling(backbone), backbone.family, backbone.pipe
+    assert family.latent_shape is not None
     shape = family.latent_shape(pipe, sampling.height, sampling.width)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(job.seed)) for job in jobs])
     options = {
@@ -74,13 +75,14 @@ def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]
     Raises MemoryError if a single one does not fit, FloatingPointError if pixels are not finite. A part that
     compute.offload brought to the device for it leaves again.
     """
-    sampling, pipe = _sampling(backbone), backbone.pipe
+    sampling, pipe, to_pixels = _sampling(backbone), backbone.pipe, backbone.family.to_pixels
+    assert to_pixels is not None
     size, samples = sampling.decode_batch_size or len(jobs), list[Sample]()
     while len(samples) < len(jobs):
         part = slice(len(samples), len(samples) + size)
         try:
             with _clear_memory_error(len(jobs[part]), "decoding"):
-                pixels = backbone.family.to_pixels(pipe, latents[part], sampling.height, sampling.width)
+                pixels = to_pixels(pipe, latents[part], sampling.height, sampling.width)
         except MemoryError as error:
             if len(jobs[part]) == 1:
                 raise

@@ -13,6 +13,8 @@ from icm_pipeline.backbones.base import BackboneError, Call
 from icm_pipeline.hooks.repeats import Schedule, repeats_of
 from icm_pipeline.hooks.wrapping import wrapped
 
+PREPARE = ("prepare_latents", "prepare_intermediate_images")  # a pipeline's method whose result has its images
+
 
 class StepClock:
     """Where the pipeline is: which step of which run, and what the denoiser's current call is.
@@ -150,7 +152,9 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[
 
     stack.enter_context(wrapped(pipe.scheduler, "set_timesteps", starting))
     stack.enter_context(wrapped(pipe.scheduler, "step", advancing))
-    stack.enter_context(wrapped(pipe, "prepare_latents", preparing))
+    for name in PREPARE:
+        if hasattr(pipe, name):
+            stack.enter_context(wrapped(pipe, name, preparing))
     stack.enter_context(wrapped(pipe, "maybe_free_model_hooks", ending))  # what every call of a pipeline ends with
 
 
@@ -169,10 +173,15 @@ def noise_levels(scheduler: Any) -> list[float]:
     """Return the noise level of every timestep that a scheduler is set to, one per pass of the pipeline's loop.
 
     A level is the share of noise in the standard deviation: sqrt(1 - alpha_bar) in DDPM's notation,
-    sigma / sqrt(sigma^2 + (1 - sigma)^2) for flow matching; 1 is pure noise. It compares schedules of all kinds and
-    lengths by their signal-to-noise ratio. Raises BackboneError for a scheduler that says neither sigmas nor alphas.
+    sigma / sqrt(sigma^2 + (1 - sigma)^2) for flow matching, sin(t) for TrigFlow, whose last timestep is no pass; 1 is
+    pure noise. It compares schedules of all kinds and lengths by their signal-to-noise ratio. Raises BackboneError for
+    a scheduler that says neither sigmas nor alphas.
     """
     timesteps = [float(t) for t in scheduler.timesteps]
+    if type(scheduler).__name__ == "SCMScheduler":
+        return [math.sin(t) for t in timesteps[:-1]]
+    if type(scheduler).__name__ == "DDPMWuerstchenScheduler":  # whose last timestep is no pass either
+        return [math.sqrt(1 - float(scheduler._alpha_cumprod(t, "cpu"))) for t in scheduler.timesteps[:-1]]
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(sigmas) >= len(timesteps):
         noise = [float(sigma) for sigma in sigmas[: len(timesteps)]]

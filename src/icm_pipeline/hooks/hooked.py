@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Family, Site
+from icm_pipeline.backbones.formats import order_of
+from icm_pipeline.backbones.guidance import conditional_rows
 from icm_pipeline.backbones.modules import is_compiled, path_to, uncompiled
 from icm_pipeline.hooks.caches import check_caches, reset_caches
 from icm_pipeline.hooks.clock import StepClock, drive
@@ -136,7 +138,7 @@ def _count_calls(backbone: Backbone, clock: StepClock, thread: int, stack: ExitS
         call = Call(num_rows, num_images, clock.calls_in_pass, num_text, num_image, repeats, skips_layers)
         if images is not None:
             call = replace(call, num_rows=call.rows_per_image * len(images), num_images=len(images))
-        clock.begin_call(call, family.conditional_rows(pipe, call), latents, images)
+        clock.begin_call(call, conditional_rows(family.rows, pipe, call), latents, images)
 
     def calling(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         before(args, kwargs)
@@ -177,7 +179,7 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
 
     It runs at every layer of every step: on a GPU that waits for the CPU each microsecond of it counts.
     """
-    layer, gated, read = site.layer, site.gated, family.read
+    layer, gated, (read, write) = site.layer, site.gated, order_of(family, site)
     write_into = None if gated else getattr(hook, "write_into", None)
 
     def after(module: nn.Module, args: Any, output: Any) -> Any:
@@ -205,6 +207,6 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
         if gate is not None:
             changed = seen + (changed - seen * gate) / away_from_zero(gate)
         whole = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
-        return family.write(output, whole, site, call)
+        return write(output, whole, site, call)
 
     return after

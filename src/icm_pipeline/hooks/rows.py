@@ -51,6 +51,8 @@ class Rows:
         for name, value in inputs.items():
             if name in family.inputs_by_row:
                 result[name] = [value[row] for row in self.numbers]
+            elif name in family.inputs_by_layer:
+                result[name] = value.index_select(1, self.index.to(value.device))
             else:
                 result[name] = value if name in family.shared_inputs else self._cut(value)
         return result

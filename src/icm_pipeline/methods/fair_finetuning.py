@@ -151,9 +151,9 @@ class _Objective:
 
     def _seen(self, latents: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return embeddings [n, d] and logits [n, K] of what latents show."""
-        sampling, settings = self.backbone.sampling, self.settings
-        assert sampling is not None
-        pixels = self.backbone.family.to_pixels(self.backbone.pipe, latents, sampling.height, sampling.width)
+        sampling, settings, to_pixels = self.backbone.sampling, self.settings, self.backbone.family.to_pixels
+        assert sampling is not None and to_pixels is not None
+        pixels = to_pixels(self.backbone.pipe, latents, sampling.height, sampling.width)
         embedded = self.judge.embed_pixels(pixels.clamp(-1, 1).float().to(settings.labeler.device))
         return embedded, self.judge.logits(embedded, settings.attribute.options)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, Call, Site
+from icm_pipeline.backbones.formats import order_of
 from icm_pipeline.backbones.modules import path_to, uncompiled
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
@@ -93,7 +94,7 @@ def _shifted(backbone: Backbone, site: Site, shift: Tensor) -> tuple[nn.Linear, 
     if site.gated:
         raise FoldingError(f"{site.layer} lies behind a gate that depends on the step. Use steer().")
     row, call = torch.zeros(1, 8, 1), Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
-    if backbone.family.read(row, site, call).shape != row.shape:
+    if order_of(backbone.family, site).read(row, site, call).shape != row.shape:
         raise FoldingError(f"{site.layer} projects text tokens with the image tokens' map, so a bias shifts both.")
     way = path_to(uncompiled(backbone.denoiser), site.module)
     module: Any = uncompiled(way[-1])

@@ -190,9 +190,7 @@ def _with_text(
 
 
 def _why_not(family: "Family") -> str:
-    from icm_pipeline.backbones.guidance import unconditional_first
-
-    if family.conditional_rows is unconditional_first:
+    if family.rows == "unconditional first":
         return ""
     return "its guidance is not one call of the denoiser with unconditional rows before conditional ones."
 

@@ -5,23 +5,16 @@ read before its output projection, which is another space than a double block's.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from icm_pipeline.backbones.base import BackboneError, Call, Described, Family, Site
-from icm_pipeline.backbones.formats import read_after_text, read_pair, write_after_text, write_pair
+from icm_pipeline.backbones.base import BackboneError, Family
+from icm_pipeline.backbones.formats import DOUBLE_THEN_SINGLE, WITH_REFERENCES
 from icm_pipeline.backbones.gates import NORM_GATE
-from icm_pipeline.backbones.guidance import two_calls
-from icm_pipeline.backbones.latents import decode_shifted
+from icm_pipeline.backbones.latents import decode_shifted, describe_packed, describe_references
 from icm_pipeline.backbones.sites import JOINT_TEXT
-
-
-def _describe(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
-    image, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
-    if not isinstance(image, Tensor) or not isinstance(text, Tensor):
-        raise BackboneError("FLUX's denoiser was called without hidden_states and encoder_hidden_states.")
-    return Described(image, len(image), text.shape[1], image.shape[1])
 
 
 def _check_run(inputs: Mapping[str, Any]) -> None:
@@ -29,19 +22,6 @@ def _check_run(inputs: Mapping[str, Any]) -> None:
     ids = inputs.get("img_ids")
     if isinstance(ids, Tensor) and bool(ids[..., 0].any()):
         raise BackboneError("FLUX's denoiser was called with tokens of a reference picture (Kontext): not known here.")
-
-
-def _is_single(site: Site) -> bool:
-    """Say whether a site is inside of a single block; a whole one gives what a double block does."""
-    return site.layer.startswith("single_transformer_blocks.") and site.kind != "block"
-
-
-def _read(output: Any, site: Site, call: Call) -> Tensor:
-    return (read_after_text if _is_single(site) else read_pair)(output, site, call)
-
-
-def _write(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-    return (write_after_text if _is_single(site) else write_pair)(output, tokens, site, call)
 
 
 def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
@@ -75,17 +55,25 @@ FLUX = Family(
     },
     text=JOINT_TEXT,
     tokenizer="tokenizer_2",
-    describe=_describe,
+    describe=describe_packed,
     check_run=_check_run,
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
-    conditional_rows=two_calls,
-    read=_read,
-    write=_write,
-    default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
-    size_step=lambda pipe: 2 * pipe.vae_scale_factor,
+    rows="two calls",
+    tokens=DOUBLE_THEN_SINGLE,
     latent_shape=_latent_shape,
     pack=_pack,
     to_pixels=_to_pixels,
     shared_inputs=("img_ids", "txt_ids"),
     gate=NORM_GATE,
+)
+FLUX_KONTEXT = replace(  # whose tokens of a reference picture are left alone
+    FLUX,
+    name="flux_kontext",
+    pipelines=("FluxKontextPipeline",),
+    also=(),
+    describe=describe_references,
+    check_run=lambda inputs: None,
+    tokens=WITH_REFERENCES,
+    latent_shape=None,
+    to_pixels=None,
 )

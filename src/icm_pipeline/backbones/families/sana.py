@@ -1,9 +1,11 @@
 """SANA: a DiT with linear self-attention; attn1 (self) and attn2 (cross) give tokens, ff a feature map."""
 
+from dataclasses import replace
+
+import torch
+
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.formats import read_tokens_or_map, write_tokens_or_map
 from icm_pipeline.backbones.gates import TABLE_GATE
-from icm_pipeline.backbones.guidance import unconditional_first
 from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
 from icm_pipeline.backbones.sites import CROSS_TEXT
 
@@ -18,9 +20,8 @@ SANA = Family(
     text=CROSS_TEXT,
     describe=describe_patches,
     timestep=lambda pipe, inputs: inputs["timestep"] / pipe.transformer.config.timestep_scale,
-    conditional_rows=unconditional_first,
-    read=read_tokens_or_map,
-    write=write_tokens_or_map,
+    rows="unconditional first",
+    tokens="image only",
     default_size=lambda pipe: pipe.transformer.config.sample_size * pipe.vae_scale_factor,
     size_step=lambda pipe: 32,
     latent_shape=latent_shape,
@@ -30,3 +31,11 @@ SANA = Family(
     options={"use_resolution_binning": False, "complex_human_instruction": None},
     gate=TABLE_GATE,
 )
+SANA_SPRINT = replace(
+    SANA,
+    name="sana_sprint",
+    pipelines=("SanaSprintPipeline",),
+    timestep=lambda pipe, inputs: torch.atan2(inputs["timestep"], 1 - inputs["timestep"]),
+    rows="embedded",
+)
+SANA_PAG = replace(SANA, name="sana_pag", pipelines=("SanaPAGPipeline",), rows="perturbed")

@@ -3,12 +3,11 @@
 `self_attention` is the joint attention and, in 3.5-medium, the second, image-only attention of its first blocks.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.formats import read_pair, write_pair
 from icm_pipeline.backbones.gates import NORM_GATE
-from icm_pipeline.backbones.guidance import skip_layer_guidance
 from icm_pipeline.backbones.latents import decode_shifted, describe_patches, latent_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
@@ -30,13 +29,12 @@ SD3 = Family(
     text=JOINT_TEXT,
     tokenizer="",  # the tokens of two, one after the other
     describe=describe_patches,
-    conditional_rows=skip_layer_guidance,
-    read=read_pair,
-    write=write_pair,
-    default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
+    rows="unconditional first, then with layers skipped",
+    tokens="pair",
     size_step=lambda pipe: pipe.vae_scale_factor * pipe.patch_size,
     largest_size=_largest_size,
     latent_shape=latent_shape,
     to_pixels=decode_shifted,
     gate=NORM_GATE,
 )
+SD3_PAG = replace(SD3, name="sd3_pag", pipelines=("StableDiffusion3PAGPipeline",), also=(), rows="perturbed")

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.formats import read_tokens_or_map, write_tokens_or_map
-from icm_pipeline.backbones.guidance import perturbed, unconditional_first
 from icm_pipeline.backbones.latents import decode_scaled, describe_sample, latent_shape
 from icm_pipeline.backbones.sites import CROSS_TEXT
 
@@ -49,9 +47,8 @@ STABLE_DIFFUSION = Family(
     bottleneck="mid_block",
     text=CROSS_TEXT,
     describe=describe_sample,
-    conditional_rows=unconditional_first,
-    read=read_tokens_or_map,
-    write=write_tokens_or_map,
+    rows="unconditional first",
+    tokens="image only",
     default_size=lambda pipe: pipe.unet.config.sample_size * pipe.vae_scale_factor,
     size_step=lambda pipe: pipe.vae_scale_factor,
     latent_shape=latent_shape,
@@ -70,6 +67,14 @@ SDXL = replace(
     ),
     to_pixels=_decode_xl,
 )
+LATENT_CONSISTENCY = replace(
+    STABLE_DIFFUSION,
+    name="latent_consistency",
+    pipelines=("LatentConsistencyModelPipeline",),
+    also=(),
+    rows="embedded",
+)
+KOLORS = replace(SDXL, name="kolors", pipelines=("KolorsPipeline",), also=(), latent_shape=None, to_pixels=None)
 PERTURBED = replace(
     STABLE_DIFFUSION,
     name="stable_diffusion_pag",
@@ -79,7 +84,7 @@ PERTURBED = replace(
         "StableDiffusionPAGInpaintPipeline",
         "StableDiffusionControlNetPAGPipeline",
     ),
-    conditional_rows=perturbed,
+    rows="perturbed",
 )
 PERTURBED_XL = replace(
     SDXL,
@@ -90,5 +95,5 @@ PERTURBED_XL = replace(
         "StableDiffusionXLPAGInpaintPipeline",
         "StableDiffusionXLControlNetPAGPipeline",
     ),
-    conditional_rows=perturbed,
+    rows="perturbed",
 )

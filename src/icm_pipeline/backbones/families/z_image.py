@@ -6,8 +6,6 @@ from typing import Any
 from torch import Tensor
 
 from icm_pipeline.backbones.base import BackboneError, Described, Family, common_size
-from icm_pipeline.backbones.formats import read_before_text, write_before_text
-from icm_pipeline.backbones.guidance import conditional_first
 from icm_pipeline.backbones.latents import decode_shifted
 
 
@@ -35,11 +33,9 @@ Z_IMAGE = Family(
     tokenizer="",  # behind a chat template
     describe=_describe,
     timestep=lambda pipe, inputs: 1000 - 1000 * inputs["t"],
-    conditional_rows=conditional_first,
-    read=read_before_text,
-    write=write_before_text,
+    rows="conditional first",
+    tokens="image first",
     default_size=lambda pipe: 1024,
-    size_step=lambda pipe: 2 * pipe.vae_scale_factor,
     latent_shape=_latent_shape,
     to_pixels=decode_shifted,
     float32_latents=True,

@@ -1,0 +1,16 @@
+"""DeepFloyd IF, first stage: a UNet of pixels whose attention sees its own places and the text at once, as maps."""
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.latents import describe_sample
+
+DEEPFLOYD_IF = Family(
+    name="deepfloyd_if",
+    pipelines=("IFPipeline",),
+    denoiser="unet",
+    sites={"self_attention": r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.attentions\.\d+"},
+    bottleneck="mid_block",
+    text=r"(encoder_hid_proj|add_embedding|.*\.add_[kv]_proj)(\..*)?",
+    describe=describe_sample,
+    rows="unconditional first",
+    tokens="image only",
+)

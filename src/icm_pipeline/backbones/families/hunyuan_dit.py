@@ -1,0 +1,22 @@
+"""Hunyuan-DiT: attn1 (self), attn2 (cross) and ff; the later half of the blocks is given what the first made."""
+
+from dataclasses import replace
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.latents import describe_patches
+from icm_pipeline.backbones.sites import CROSS_TEXT
+
+HUNYUAN_DIT = Family(
+    name="hunyuan_dit",
+    pipelines=("HunyuanDiTPipeline",),
+    sites={
+        "self_attention": r"blocks\.\d+\.attn1",
+        "cross_attention": r"blocks\.\d+\.attn2",
+        "feed_forward": r"blocks\.\d+\.ff",
+    },
+    text=CROSS_TEXT,
+    describe=describe_patches,
+    rows="unconditional first",
+    tokens="image only",
+)
+HUNYUAN_DIT_PAG = replace(HUNYUAN_DIT, name="hunyuan_dit_pag", pipelines=("HunyuanDiTPAGPipeline",), rows="perturbed")

@@ -1,0 +1,71 @@
+"""`icm models`: the families that are known, with their pipelines, sites, guidance and formats."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.registry import FAMILIES
+from icm_pipeline.config.choices import KIND_NAMES
+from icm_pipeline.text import did_you_mean
+
+TITLES = ("family", "pipelines", "with a picture", "sites", "rows of a call", "image tokens", "in runs")
+
+
+def run_models(words: Sequence[str]) -> int:
+    """Print the families, or one with its patterns, and return the exit code."""
+    parser = argparse.ArgumentParser("icm models", description="List the families of pipelines that are known.")
+    parser.add_argument("family", nargs="?", help="one of them, with the patterns of its sites")
+    parser.add_argument("--markdown", action="store_true", help="as a table of Markdown, which docs/families.md has")
+    arguments = parser.parse_args(words)
+    known = {family.name: family for family in FAMILIES}
+    if arguments.family is not None and arguments.family not in known:
+        near = did_you_mean(arguments.family, list(known))
+        print(f"error: {arguments.family!r} is no family.{near} `icm models` lists them.", file=sys.stderr)
+        return 1
+    if arguments.markdown:
+        print(markdown_table())
+        return 0
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    if arguments.family is not None:
+        _print_one(console, known[arguments.family])
+        return 0
+    table = Table(*TITLES, box=box.SIMPLE_HEAD, caption="each is proved on random weights by tests/backbones")
+    for family in FAMILIES:
+        table.add_row(*row_of(family))
+    console.print(table)
+    return 0
+
+
+def row_of(family: Family) -> tuple[str, ...]:
+    """Return what the table says of a family."""
+    tokens = [family.tokens] if isinstance(family.tokens, str) else list(dict.fromkeys(family.tokens.values()))
+    return (
+        family.name,
+        ", ".join(name.removesuffix("Pipeline") for name in family.pipelines),
+        ", ".join(name.removesuffix("Pipeline") for name in family.also) or "-",
+        ", ".join(KIND_NAMES[kind] for kind in family.sites),
+        family.rows,
+        "; ".join(tokens),
+        "yes" if family.to_pixels else "no",
+    )
+
+
+def markdown_table() -> str:
+    """Return the table of families in Markdown."""
+    rows = [TITLES, ("---",) * len(TITLES), *map(row_of, FAMILIES)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _print_one(console: Console, family: Family) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for title, value in zip(TITLES, row_of(family), strict=True):
+        table.add_row(title, value)
+    table.add_row("denoiser", family.denoiser)
+    for kind, pattern in family.sites.items():
+        table.add_row(f"model.sites.{kind}", pattern)
+    console.print(table, markup=False, soft_wrap=True)

@@ -1,0 +1,38 @@
+"""`icm models`: every family, as docs/families.md has it, and each proved by a tiny pipeline of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from icm_pipeline.backbones.registry import ATTACHABLE, FAMILIES
+from icm_pipeline.cli.models import markdown_table, run_models
+from tests.helpers.denoisers import TINY
+from tests.helpers.pipelines import BUILDERS
+
+DOCS = Path(__file__).parents[2] / "docs" / "families.md"
+
+
+def test_the_table_in_docs_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_models(["--markdown"]) == 0
+    assert capsys.readouterr().out.strip() == markdown_table()
+    assert DOCS.read_text("utf-8").rstrip().endswith(markdown_table())
+
+
+def test_every_family_is_listed_and_has_a_tiny_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_models([]) == 0
+    text = capsys.readouterr().out
+    assert all(family.name in text for family in FAMILIES)
+    own = {"stable_diffusion", "sdxl", "stable_diffusion_pag", "sdxl_pag", "sana", "flux", "sd3", "pixart", "z_image"}
+    assert len(BUILDERS) == len(own) - 1  # SDXL's PAG is built on SDXL's parts
+    proved = own | {ATTACHABLE[tiny.pipeline].name for tiny in TINY.values()}
+    assert proved == {family.name for family in FAMILIES}
+
+
+def test_one_family_is_told_with_its_patterns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_models(["flux2"]) == 0
+    assert r"(single_)?transformer_blocks\.\d+\.attn" in capsys.readouterr().out
+
+
+def test_a_family_that_is_not_known_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_models(["fluks"]) == 1
+    assert "Did you mean flux?" in capsys.readouterr().err
