@@ -40,7 +40,6 @@ FILE = "low_rank.safetensors"
 WHERE = ("text_encoder", "attention")
 DRAWS, AGREE = 100, 0.8  # of target counts, and the share of them that must give an image the same target
 FLIPPED = 0.2  # of the similarity's weight where the option is to change
-FIRST = 500_000  # of the seeds of searches, behind all that these use
 
 
 def targets_of(probabilities: "Floats", shares: Sequence[float], rng: "np.random.Generator") -> "tuple[Ints, Bools]":
@@ -146,7 +145,7 @@ class _Objective:
 
         count = self.settings.method.params["images"]
         prompt = self.prompts[int(torch.randint(len(self.prompts), (), generator=generator))]
-        first = first_seed(self.settings.seed, "tuning") + FIRST + update * count
+        first = first_seed(self.settings.seed, "fit") + update * count
         return [Job(f"{index}", prompt, 0, first + index) for index in range(count)]
 
     def _seen(self, latents: "Tensor") -> "tuple[Tensor, Tensor]":
