@@ -2,10 +2,11 @@
 
 python benchmarks/audit_table.py [outputs] [--attribute gender] [--intervals]
 
-A column for each model, its newest audit: **supported**, undecided?, ~~refuted~~.
+A column for each model in the order of the README, its newest audit: **supported**, undecided?, ~~refuted~~.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from icm_pipeline.results.verdicts import Claim, Verdicts
 from icm_pipeline.store.artifacts import Artifact, open_artifact
 from icm_pipeline.store.manifest import MANIFEST
 
+MODELS = ("tiny", "tiny_sdxl", "tiny_sana", "tiny_flux")  # first, in this order; others follow by name
 MARKS = {"supported": "**{}**", "undecided": "{}?", "refuted": "~~{}~~"}
 
 
@@ -26,7 +28,7 @@ def newest_audits(outputs: Path, attribute: str) -> dict[str, dict[str, Claim]]:
             newest[artifact.manifest.model] = artifact
     return {
         model: {claim.finding.claim: claim for claim in Verdicts.read(artifact).claims}
-        for model, artifact in sorted(newest.items())
+        for model, artifact in sorted(newest.items(), key=lambda item: ([*MODELS, item[0]].index(item[0]), item[0]))
     }
 
 
@@ -51,7 +53,7 @@ def main() -> None:
     says: dict[str, str] = {}
     for claims in longest_first:
         for name, claim in claims.items():
-            says.setdefault(name, claim.finding.says)
+            says.setdefault(name, re.sub(r"\bbest \d+\b", "best k", claim.finding.says))
     print(f"| claim | {' | '.join(f'`{model}`' for model in audits)} |")
     print("|---" * (1 + len(audits)) + "|")
     for name, sentence in says.items():

@@ -1,6 +1,7 @@
 """The page of the localizers: heat maps side by side, the correlations of their rankings, and tables beside them."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,10 +66,12 @@ def panels_of(found: Localizers, scores: Scores, contributions: Contributions | 
     changing = [name for name in found.localizers if name.startswith("injection") or name == "steered alone"]
     if changing:
         values = _values(found, changing)
-        largest = max(0.05, float(np.nanmax(np.abs(values))))
-        columns = [name.replace("injection, ", "").replace("steered alone", "steered") for name in changing]
-        title = "Injection" if "steered alone" not in changing else "Injection and steering"
-        below = "given the explicit prompt, window centred here" + ("; steered" if "steered" in columns else "")
+        largest = max(0.1, math.ceil(10 * float(np.nanmax(np.abs(values)))) / 10)  # so that the bar's ticks reach it
+        columns = [name.replace("injection, ", "").replace("steered alone", "pushed") for name in changing]
+        title = "Injection" if "pushed" not in columns else "Injection and steering"
+        windows = [column if column == "1 layer" else f"{column} (centre)" for column in columns if column != "pushed"]
+        asked = [f"injected: {', '.join(windows)}"] * bool(windows) + ["pushed alone"] * ("pushed" in columns)
+        below = "\n".join(asked)
         scale = "change of the option's probability"
         panels.append(Panel(title, values, columns, below, scale, "RdBu_r", (-largest, largest), is_numbered=True))
     return panels

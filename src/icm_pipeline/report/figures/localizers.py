@@ -23,7 +23,7 @@ class Panel:
 
     title: str
     values: Floats
-    """[layers, columns]; NaN for nothing known."""
+    """[layers, columns]; NaN for nothing known, which is hatched."""
     columns: list[str]
     """What stands below each column."""
     below: str
@@ -51,7 +51,7 @@ def plot_localizers(path: Path, layers: Sequence[str], panels: Sequence[Panel], 
         for axis, panel in zip(axes[0], panels, strict=True):
             low, high = panel.limits
             drawn = axis.imshow(panel.values, aspect="auto", cmap=panel.colors, vmin=low, vmax=high)
-            axis.set_facecolor("#eeeeee")
+            axis.patch.set(facecolor="white", hatch="////", edgecolor="#d0d0d0", linewidth=0)  # where values are NaN
             shown = range(0, len(panel.columns), max(1, len(panel.columns) // 5))
             axis.set_xticks(list(shown), [panel.columns[column] for column in shown], fontsize=7)
             axis.set_xlabel(wrapped(panel.below, panel.width + 0.2, 7), fontsize=7)
