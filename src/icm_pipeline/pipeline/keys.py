@@ -67,7 +67,8 @@ class Keys:
         given = [dotted for dotted in stage.images if value_at(settings, dotted) is not None]
         content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
         shown = {"compared": [artifact.key for artifact in self.compared]} if stage.compares else {}
-        return {"stage": name, "format": FORMAT_VERSION, "config": values, "weights": weights, **content, **shown}
+        made_by = {"format": FORMAT_VERSION, **({"version": stage.version} if stage.version else {})}
+        return {"stage": name, **made_by, "config": values, "weights": weights, **content, **shown}
 
     def _hash_of(self, setting: str, value: str) -> str | None:
         """Return the hash of what a setting names; of a CLIP given as a file, with how such a file is read."""

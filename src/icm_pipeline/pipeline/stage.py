@@ -82,6 +82,8 @@ class Stage:
     """Other stages of which a job that ends with this one tells what came out too."""
     compares: bool = False
     """Whether it shows comparable evaluations beside its own, so that its key stands for them too."""
+    version: int = 0
+    """Raised where the same settings come to other results than before, so that those are not reused; in the key."""
 
     def device(self, settings: Settings) -> str:
         """Return where most of its work is done."""

@@ -189,6 +189,7 @@ STAGES: dict[str, Stage] = {
               asks=lambda s: JUDGED["asks"](s) if s.method.tries > 1 else (),
               devices=lambda s: (JUDGED if s.method.tries > 1 else DENOISING)["devices"](s)),
         Stage("evaluate", "judge images, and their unsteered twins: FD, CLIP-I, obedience, drift", kind="result",
+              version=1,  # 1: intervals of FD know failures that were not seen
               part_of=lambda s: True, needs=lambda s: () if s.images is not None else ("originals", "steer"),
               reads=lambda s: (*JUDGING, *_preprocessed(s, "judge", "labeler", "evaluate.clip"),
                                *(EVALUATED if s.images is None else EVALUATED_FOLDER)),

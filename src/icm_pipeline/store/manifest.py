@@ -53,7 +53,7 @@ class Manifest:
     """Of the first run that asked for it; attributes with the same prompts share their images."""
     device: str = "cpu"
     settings: dict[str, Any] = field(default_factory=dict)
-    """What the key stands for beside the parents: `config`, and hashes of weights and folders of images."""
+    """What the key stands for beside the parents: `config`, hashes of weights and folders, the stage's version."""
     folders: dict[str, str] = field(default_factory=dict)
     """The folders of images that were given, by setting."""
     rounding: dict[str, Any] = field(default_factory=dict)
