@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from icm_pipeline.cli.job import run_job
 from icm_pipeline.cli.preflight import check_usable
+from icm_pipeline.cli.running import HydraJob, RunningSweep
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.labelers import fetching
 from icm_pipeline.metrics import realism
@@ -152,6 +154,34 @@ def test_injection_into_joint_attention_is_refused_early(with_judges: Compose) -
         check_usable(settings, ["generate", "inject"])
     check_usable(settings, ["contribution"])
     check_usable(with_judges("model.path=embedded:tiny_sana"), ["inject"])
+
+
+@pytest.mark.parametrize("stage", ["fit", "tune", "strength", "steer", "explicit"])
+def test_a_method_that_the_models_family_has_nothing_for_is_refused_early(with_judges: Compose, stage: str) -> None:
+    method = "method.name=h_distribution"
+    settings = with_judges("model.path=embedded:tiny_sana", "model.name=tiny_sana", method)
+    with pytest.raises(ValueError, match=r"^method=h_distribution does not apply to tiny_sana: "):
+        check_usable(settings, ["generate", stage])
+    check_usable(settings, ["generate", "probe", "originals"])
+    check_usable(with_judges("model.path=embedded:tiny", method), ["generate", stage])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method.name=h_distribution", "model.path=embedded:tiny_sana"], "method=h_distribution does not apply"),
+        (["localizers.injection=true", "model.path=embedded:tiny_flux"], "stage=inject does not apply"),
+    ],
+)
+def test_a_plan_refuses_for_the_models_family_what_a_run_refuses(
+    with_judges: Compose, tmp_path: Path, words: list[str], message: str
+) -> None:
+    job, sweep = HydraJob(tmp_path, [], [], None, False), RunningSweep()
+    with pytest.raises(ValueError, match=f"^{message}"):
+        run_job(with_judges("stage=plan", *words), job, sweep)
+    assert sweep.plan is None
+    run_job(with_judges("stage=plan", f"paths.outputs={tmp_path}", "model.path=embedded:tiny"), job, sweep)
+    assert sweep.plan is not None and len(sweep.plan.jobs) == 1
 
 
 LEAST = "method.assignment=least_change"

@@ -22,7 +22,7 @@ from icm_pipeline.config.saved import primary_config
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.machine.memory import keep_freed_memory
 from icm_pipeline.pipeline.checks import check_stage
-from icm_pipeline.pipeline.table import stages_help
+from icm_pipeline.pipeline.table import stages_help, stages_of
 from icm_pipeline.results.sweeps import read_sweep, write_result
 from icm_pipeline.tracking.base import Tracker
 from icm_pipeline.tracking.registry import make_tracker
@@ -79,8 +79,10 @@ def run_job(settings: Settings, job: HydraJob, sweep: RunningSweep) -> Outcome:
     """Run what the settings ask for, and track it."""
     check_stage(settings)
     if settings.stage == "plan":
+        from icm_pipeline.cli.preflight import check_family
         from icm_pipeline.planning.plan import Plan
 
+        check_family(settings, stages_of(settings))
         sweep.plan = sweep.plan or Plan()
         sweep.plan.add(settings, job.overrides)
         return Outcome()

@@ -9,9 +9,12 @@ from icm_pipeline.config.values import value_at
 from icm_pipeline.evaluation.judging import check_reference
 from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.machine.devices import check_device
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.zoo.paths import local_folder
+
+STEERING = ("fit", "tune", "strength", "steer", "explicit")  # the stages in which the method meets the model
 
 
 def check_usable(settings: Settings, names: Sequence[str]) -> None:
@@ -23,7 +26,7 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
     _check_devices(settings, [stage for stage in stages if not (stage.shared and settings.devices)])
     if any("compute.device" in stage.devices(settings) for stage in stages):
         check_model(settings.model)
-    _check_localizers(settings, names)
+    check_family(settings, names)
     if settings.images is not None:  # its stages look at their judges first
         return
     asked = {judge for stage in stages for judge in stage.asks(settings)}
@@ -37,9 +40,10 @@ def check_usable(settings: Settings, names: Sequence[str]) -> None:
         check_reference(settings.evaluate)
 
 
-def _check_localizers(settings: Settings, names: Sequence[str]) -> None:
-    """Refuse a localizer that the model's family has nothing for, where its folder says which family that is."""
-    asked, folder = {"inject", "contribution"} & set(names), local_folder(settings.model.path)
+def check_family(settings: Settings, names: Sequence[str]) -> None:
+    """Refuse a method or localizer that the model's family has nothing for, where its folder says which family."""
+    method, folder = method_named(settings.method.name), local_folder(settings.model.path)
+    asked = {"inject", "contribution", *STEERING} & set(names)
     if not asked or folder is None:
         return
     from icm_pipeline.backbones.registry import family_of  # imports torch
@@ -49,6 +53,8 @@ def _check_localizers(settings: Settings, names: Sequence[str]) -> None:
     for stage, why_not in (("inject", no_injection), ("contribution", no_contribution)):
         if stage in asked and (why := why_not(family)):
             raise BackboneError(f"stage={stage} does not apply to {settings.model.name}: {why}")
+    if asked & {*STEERING}:
+        method.check_family(family, settings.model.name)
 
 
 def _check_devices(settings: Settings, stages: Sequence[Stage]) -> None:

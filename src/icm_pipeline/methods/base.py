@@ -161,7 +161,7 @@ class Method:
         """Say whether the alpha of each option is searched."""
         return settings.alpha == AUTO and "alpha" in self.reads
 
-    def check_family(self, backbone: "Backbone") -> None:
-        """Raise ConfigError for a model that the method does not apply to."""
-        if reason := self.why_not(backbone.family):
-            raise ConfigError(f"method={self.name} does not apply to {backbone.name}: {reason}")
+    def check_family(self, family: "Family", model: str) -> None:
+        """Raise ConfigError for a model, called by its name, of a family that the method does not apply to."""
+        if reason := self.why_not(family):
+            raise ConfigError(f"method={self.name} does not apply to {model}: {reason}")

@@ -18,7 +18,7 @@ def run(context: StageContext) -> None:
     settings, method = context.settings, method_named(context.settings.method.name)
     assert method.fit is not None
     backbone = context.models.load(settings.model, settings.compute)
-    method.check_family(backbone)
+    method.check_family(backbone.family, backbone.name)
     layers = Selection.read(context.parents["select"]).layers if "select" in method.fit.needs else []
     started = time.perf_counter()
     data = _probe_data(context, method.fit) if "label" in method.fit.needs else None

@@ -37,7 +37,7 @@ def make_images(context: StageContext, method: Method, inputs: MethodInputs, ima
     folder = Keys(settings).prefix_folder()
     prefixes = PrefixStore(folder) if folder else None  # shared by all runs with these images
     backbone = context.models.load(settings.model, settings.compute)
-    method.check_family(backbone)
+    method.check_family(backbone.family, backbone.name)
 
     def make(jobs: list[Job]) -> Batch:
         check_whole(method, jobs, size)

@@ -111,7 +111,7 @@ def run(context: StageContext) -> None:
     names, wanted, start = list(settings.attribute.options), settings.method.wanted_share, settings.model.steering.alpha
     layers = Selection.read(context.parents["select"]).layers if method.in_layers else []
     backbone = context.models.load(settings.model, settings.compute)
-    method.check_family(backbone)
+    method.check_family(backbone.family, backbone.name)
     option_of, alphas = dict[str, int](), dict[str, Tuned]()
     budget, inputs = budget_for(len(names)), MethodInputs(settings, context.parents, layers, option_of, alphas)
     answers, num_there = _Answers(context.folder), num_kept(context.folder)

@@ -78,7 +78,7 @@ def _made(context: StageContext, ways: Sequence[Way], images: ImageSet, pace: Pa
     prompts = {job.prompt_index for job in images.jobs}
     size = len(images.jobs) // (len(ways) * len(prompts)) if method.whole_prompts else settings.compute.batch_size
     backbone = context.models.load(settings.model, settings.compute)
-    method.check_family(backbone)
+    method.check_family(backbone.family, backbone.name)
     given = {way.name: _inputs(context, method, way, images) for way in ways}
 
     def make(jobs: list[Job]) -> Batch:
