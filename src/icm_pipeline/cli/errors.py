@@ -1,8 +1,9 @@
 """What a user can mend ends in one message; a sweep goes on with its other jobs."""
 
 import logging
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from hydra.errors import HydraException
@@ -11,9 +12,12 @@ from safetensors import SafetensorError
 from yaml import YAMLError
 
 from icm_pipeline.cli.running import HydraJob
+from icm_pipeline.config.help_page import choices_of
 from icm_pipeline.config.mistakes import explain
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.results.sweeps import STOPPED, write_result
 from icm_pipeline.store.artifacts import ArtifactError
+from icm_pipeline.text import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +25,7 @@ log = logging.getLogger(__name__)
 USER_ERRORS = (
     ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError, SafetensorError,
 )  # fmt: skip
+PARAM = re.compile(r"Could not override 'method\.params\.(\w+)'")
 # What names a launcher's or sweeper's plugin in an error, and the extra that brings it.
 PLUGIN_EXTRAS = {
     "launcher/submitit": "slurm", "launcher/joblib": "joblib", "launcher/ray": "ray", "sweeper/optuna": "optuna",
@@ -61,5 +66,20 @@ def end_with(error: Exception) -> None:
     if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError)):
         missing = [extra for plugin, extra in PLUGIN_EXTRAS.items() if plugin in str(error)]
         install = f"\nThis launcher or sweeper needs: pip install icm_pipeline[{missing[0]}]" if missing else ""
-        sys.exit(f"error: {explain(error)}{install}")
+        sys.exit(f"error: {_about_param(error, sys.argv[1:]) or explain(error)}{install}")
     raise error
+
+
+def _about_param(error: Exception, words: Sequence[str]) -> str | None:
+    """Return what is said of a parameter that the method of a command line's words does not have; None if it is not."""
+    unknown = PARAM.search(str(error))
+    chosen = [word.removeprefix("method=") for word in words if word.startswith("method=")]
+    if unknown is None or len(chosen) != 1 or chosen[0] not in choices_of("method"):
+        return None
+    known = list(method_named(chosen[0]).params)
+    if unknown[1] in known:
+        return None
+    return (
+        f"method.params.{unknown[1]} is no parameter of method={chosen[0]}."
+        f"{did_you_mean(unknown[1], known, 'method.params.')} It has: {', '.join(known) or 'none'}."
+    )
