@@ -127,3 +127,9 @@ def test_what_is_varied_for_each_choice_in_its_own_way_is_no_sweep(
     else:
         with pytest.raises(SystemExit, match=said):
             _check_varied(config)
+
+
+def test_a_bench_of_a_size_that_there_is_not_is_refused_before_its_sweep(multirun: Callable[..., Any]) -> None:
+    multirun("bench.size=quick")
+    with pytest.raises(SystemExit, match=r"^error: bench\.size=medium is not known\. Choose one of: full, quick"):
+        multirun("bench.size=medium")

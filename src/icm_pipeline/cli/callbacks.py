@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
 from icm_pipeline.cli.running import this_command
+from icm_pipeline.config.benching import SIZES
 from icm_pipeline.config.checks import check_secrets
 from icm_pipeline.config.compose import quoted
 from icm_pipeline.config.conf_folder import conf_path
@@ -41,6 +42,7 @@ class NoteSweep(Callback):
         if config.stage == "plan":
             _plan_here(config)
         _check_force(config)
+        _check_bench_size(config)
         _check_varied(config)
         if _sweep_dir(config) == _sweep_dir(OmegaConf.load(conf_path() / "config.yaml")):
             _take_folder(config)
@@ -95,6 +97,12 @@ def _check_force(config: Any) -> None:
             "error: force=true makes what jobs share once for each job where they run at once. Run one job with "
             "force=true first and the sweep without it, or leave out hydra/launcher."
         )
+
+
+def _check_bench_size(config: Any) -> None:
+    """End the program for a size that no bench has: every job would be refused, one after another."""
+    if (size := config.bench.size) not in SIZES:
+        sys.exit(f"error: bench.size={size} is not known. Choose one of: {', '.join(SIZES)}.")
 
 
 def _check_varied(config: Any) -> None:
