@@ -1,8 +1,11 @@
 """Ways of steering in words: what is usual stays unsaid, what is unusual is told."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from icm_pipeline.report.figures import comparison
 from icm_pipeline.report.wording import describe
@@ -37,11 +40,38 @@ def test_settings_behind_the_steering_are_told_after_it(method: str) -> None:
 def test_many_labels_leave_out_what_all_points_share() -> None:
     rows = [compared(told=("probe.C=1",) * (alpha == 2), steering=steering(alpha=alpha)) for alpha in range(1, 8)]
     labels, shared = comparison._labels(rows)
-    assert (labels[:3], shared) == (["alpha 1", "alpha 2, probe.C=1", "alpha 3"], ["best 2"])
+    assert (labels[:3], shared) == (["alpha 1", "alpha 2, probe.C=1", "alpha 3"], ["best 2 self-attention"])
     few, nothing = comparison._labels(rows[:3])
-    assert (few[0], nothing) == ("best 2, alpha 1", [])
+    assert (few[0], nothing) == ("best 2 self-attention, alpha 1", [])
+
+
+def test_labels_leave_out_the_kind_where_the_legend_tells_it() -> None:
+    rows = [compared(steering=steering(kind=kind)) for kind in ("self_attention", "cross_attention")]
+    assert comparison._labels(rows)[0] == ["best 2, alpha 1.5"] * 2
 
 
 def test_a_point_that_nothing_sets_apart_keeps_its_whole_label() -> None:
     rows = [compared(told=(f"probe.C={c}",) if c else ()) for c in range(7)]
-    assert comparison._labels(rows)[0][:2] == ["best 2, alpha 1.5", "probe.C=1"]
+    assert comparison._labels(rows)[0][:2] == ["best 2 self-attention, alpha 1.5", "probe.C=1"]
+
+
+@pytest.mark.parametrize("kinds", [["self_attention"] * 2, ["self_attention", "cross_attention"]])
+def test_the_legend_lies_below_the_panel_and_only_where_there_are_kinds_to_tell_apart(
+    figures: list[Figure], tmp_path: Path, kinds: list[str]
+) -> None:
+    rows = [compared(str(n), clip_i=0.8 + n / 10, steering=steering(kind=kind)) for n, kind in enumerate(kinds)]
+    comparison.plot_comparison(tmp_path / "comparison.png", rows, "0")
+    (drawing,) = figures
+    assert drawing.axes[0].get_legend() is None
+    assert len(drawing.legends) == (len(set(kinds)) > 1)
+    for legend in drawing.legends:
+        assert legend.get_window_extent().y1 < drawing.axes[0].bbox.y0
+
+
+def test_labels_of_runs_that_lie_between_others_are_not_cut(figures: list[Figure], tmp_path: Path) -> None:
+    long = steering(alpha=8, direction="pattern", first_step=2, last_step=16, assignment="least_change")
+    places = [(0.025, 0.9495), (0.038, 0.9223), (0.054, 0.9524), (0.031, 0.9187), (0.057, 0.9534), (0.054, 0.9524)]
+    rows = [compared(str(n), fd=fd, clip_i=clip_i, steering=long) for n, (fd, clip_i) in enumerate(places)]
+    comparison.plot_comparison(tmp_path / "comparison.png", rows, "0")
+    panel = figures[0].axes[0]
+    assert all(label.get_window_extent().x0 > panel.bbox.x0 for label in panel.findobj(Annotation))

@@ -52,11 +52,12 @@ def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
 
 
 def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
-    """Return a label per point, without its kind, which the colour shows, and the words that all of them share."""
+    """Return a label per point, without its kind where the colour tells it, and the words that all of them share."""
     words, many = list[list[str]](), len(results) > MOST_WHOLE_LABELS
+    has_legend = len({row.steering.kind for row in results}) > 1
     for row in results:
         kind, whole = KIND_NAMES[row.steering.kind], method_named(row.steering.method).words(row.steering)
-        words.append([word.replace(f" {kind}", "") for word in (*whole, *row.told)])
+        words.append([word.replace(f" {kind}", "") if has_legend else word for word in (*whole, *row.told)])
     shared = [word for word in words[0] if many and all(word in others for others in words)]
     own = [[word for word in label if word not in shared] or label for label in words]
     return [fill(", ".join(label), LONGEST_LINE) for label in own], shared
@@ -64,17 +65,15 @@ def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
 
 def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> Path:
     """Draw every run as a point: FD against CLIP-I, labelled by what sets it apart; the run of `this_key` is filled."""
-    with figure(path, (6.4, 4.2)) as (_, axis):
+    with figure(path, (6.4, 4.2)) as (drawing, axis):
         original = results[0].evaluation.before.mean
         mark_original(axis, original)
         furthest = max(original, *(row.place[0] for row in results))
-        seen, labels = set[str](), []
+        labels, kinds = [], dict.fromkeys(row.steering.kind for row in results)
         texts, shared = _labels(results)
         for row, text in zip(results, texts, strict=True):
-            kind, place, color = row.steering.kind, row.place, KIND_COLORS[row.steering.kind]
-            filled = color if row.key == this_key else "white"
-            axis.plot(*place, "o", ms=7, mfc=filled, mec=color, label=None if kind in seen else KIND_NAMES[kind])
-            seen.add(kind)
+            place, color = row.place, KIND_COLORS[row.steering.kind]
+            axis.plot(*place, "o", ms=7, mfc=color if row.key == this_key else "white", mec=color)
             side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}
             labels.append(axis.annotate(text, place, textcoords="offset points", fontsize=6.5, **side))
         everywhere = f"\nIn all of them: {', '.join(shared)}" if shared else ""
@@ -83,6 +82,8 @@ def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> P
         )
         axis.set(xlim=(0, 1.12 * furthest), title=title, **FD_AND_CLIP_I)
         axis.margins(y=0.12)
-        axis.legend(frameon=False, fontsize=7, loc="best")
+        if len(kinds) > 1:  # below the panel, in which a mark of the legend looks like a run
+            handles = [axis.plot([], [], "o", color=KIND_COLORS[kind], label=KIND_NAMES[kind])[0] for kind in kinds]
+            drawing.legend(handles=handles, frameon=False, fontsize=7, loc="outside lower center", ncols=4)
         place_labels(axis, labels, [row.place for row in results])
     return path

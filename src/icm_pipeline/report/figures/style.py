@@ -41,14 +41,19 @@ def place_labels(axis: Any, labels: Sequence[Any], points: Sequence[tuple[float,
     taken = marks + ([legend.get_window_extent()] if legend else [])
     for label in labels:
         label.set(va="bottom", in_layout=False)  # a long one would make the panel small
-        own = axis.transData.transform(label.xy)
+        own, spare = axis.transData.transform(label.xy), dict[bool, dict[str, Any]]()
         for place in _places(label, point):
             label.set(**place)
             box = label.get_window_extent().padded(point)
             inside = all(axis.bbox.contains(*corner) for corner in (box.min, box.max))
             nearest = _gap(box, own) <= min(_gap(box, centre) for centre in centres)
-            if inside and nearest and not any(box.overlaps(other) for other in taken):
+            covers = any(box.overlaps(other) for other in taken)
+            if inside and nearest and not covers:
                 break
+            if inside:
+                spare.setdefault(covers, place)
+        else:  # better nearer to another point, or on something, than cut
+            label.set(**spare.get(False, spare.get(True, {})))
         taken.append(label.get_window_extent())
 
 
