@@ -162,6 +162,24 @@ def test_what_was_done_is_told(made: Steer) -> None:
     assert (told["rule"], told["kind"], told["last_step"], told["direction"]) == ("top", "self_attention", 1, "pattern")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "steer: icm: best 1 self-attention, alpha 20"),
+        (["method.name=none"], "steer: none: no steering: {"),
+        (["method.name=prompt", "method.params={text: option}"], "steer: prompt: option prompt: {"),
+    ],
+)
+def test_the_log_tells_how_images_are_steered_in_the_methods_own_words(
+    made: Steer, caplog: pytest.LogCaptureFixture, words: list[str], said: str
+) -> None:
+    with caplog.at_level("INFO", "icm_pipeline.stages.steer"):
+        made(*words)
+    (line,) = [message for message in caplog.messages if message.startswith("steer: ") and "{" in message]
+    assert line.startswith(said)
+    assert ("alpha" in line) == (not words)
+
+
 def test_method_none_steers_no_layer_and_leaves_no_vectors(made: Steer, given: Compose, backbone: Backbone) -> None:
     folder = made("method.name=none")
     torch.testing.assert_close(latents_of(folder), denoise(backbone, evaluation_jobs(given())), rtol=0, atol=1e-4)

@@ -9,13 +9,13 @@ import statistics
 from collections import Counter
 from dataclasses import asdict
 
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, evaluation_jobs
 from icm_pipeline.images.making import take_over
 from icm_pipeline.images.sheet import draw_sheet
 from icm_pipeline.images.table import IMAGES, SAMPLES, SHOWN, TRIED, TURNED, YES, write_table
 from icm_pipeline.methods.assignment import assign_options, shares_of_jobs
 from icm_pipeline.methods.base import MethodInputs
-from icm_pipeline.methods.icm import alpha_in_words
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.assigned import Assigned, read_assigned
@@ -48,9 +48,9 @@ def run(context: StageContext) -> None:
     tuned = Tuning.read(context.parents["tune"]).options if "tune" in context.parents else {}
     alphas = {option: found.alpha for option, found in tuned.items()} or None
     alpha = statistics.mean(alphas.values()) if alphas else settings.alpha if "alpha" in method.reads else 0.0
+    how = _steering(settings, alpha, alphas, selection, layers)
     log.info(
-        "steer: %s at alpha %s (%s) in %d layers: %s%s", method.name, alpha_in_words(alpha, alphas),
-        settings.method.alpha_unit, len(layers), dict(Counter(filter(None, options))),
+        "steer: %s: %s: %s%s", method.name, ", ".join(method.words(how)), dict(Counter(filter(None, options))),
         f", {len(jobs) - len(steered)} of {len(jobs)} stay as they are" if len(steered) < len(jobs) else "",
     )  # fmt: skip
     option_of = {job.image_id: names.index(option) for job, option in zip(steered, options, strict=True) if option}
@@ -72,12 +72,19 @@ def run(context: StageContext) -> None:
                 more |= {TURNED: [YES if image.has_turned else "" for image in both]}
             write_table(context.folder, jobs, [image.option for image in both], more)
         method.keep(inputs, context.folder)
-        how = asdict(settings.method)
-        how["shares_by_prompt"] = how["shares_by_prompt"] or None
-        told = {"method": how.pop("name"), "params": how.pop("params") or None, "alpha": alpha, "tuned": alphas}
-        for name in ("wanted_share", "strength", "strengths", "shares_table"):
-            del how[name]
-        Steering(**how, **told, layers=layers, rule=selection.rule, kind=selection.kind).write(context.folder)
+        how.write(context.folder)
+
+
+def _steering(
+    settings: Settings, alpha: float, alphas: dict[str, float] | None, selection: Selection, layers: list[str]
+) -> Steering:
+    """Return how images are steered: the method's settings as they are told of, alpha, and where."""
+    how = asdict(settings.method)
+    how["shares_by_prompt"] = how["shares_by_prompt"] or None
+    told = {"method": how.pop("name"), "params": how.pop("params") or None, "alpha": alpha, "tuned": alphas}
+    for name in ("wanted_share", "strength", "strengths", "shares_table"):
+        del how[name]
+    return Steering(**how, **told, layers=layers, rule=selection.rule, kind=selection.kind)
 
 
 def _leave(context: StageContext, jobs: list[Job]) -> None:
