@@ -113,6 +113,9 @@ def test_the_shares_of_a_table_and_not_its_place_are_in_the_keys(settings_with: 
         (["subject", "woman", "man"], [["nurse", "-1", "2"]], "non-negative"),
         (["subject", "woman", "man"], [["nurse", "half", "0.5"]], "share of woman for 'nurse' is 'half', no number"),
         (["subject", "woman", "man"], [["nurse", "1"]], "the share of man for 'nurse' is None, no number"),
+        (["subject", "woman", "man"], [["nurse", "1", "0"], ["nurse ", "0", "1"]], "subject 'nurse' more than once"),
+        (["prompt", "woman", "man"], [["a nurse", "1", "0"]] * 2, "the prompt 'a nurse' more than once"),
+        (["subject", "woman", "man", "woman"], [["nurse", "1", "0", "0"]], "the column 'woman' more than once"),
         (["subject", "woman", "man"], [["pilot", "1", "0"]], "names no prompt of attribute.evaluation_prompts"),
     ],
 )  # fmt: skip
@@ -137,3 +140,10 @@ def test_a_table_is_read_and_does_not_stand_beside_other_shares(settings_with: C
     with pytest.raises(ConfigError, match="do not go with an audit"):
         check_stage(settings_with(right, *one, "audit.included=true"))
     check_stage(settings_with(right, *one))
+
+
+def test_blanks_around_names_and_rows_of_blanks_do_not_count(settings_with: Compose, tmp_path: Path) -> None:
+    rows = [["", "", ""], [" nurse ", " 0.25", "0.75"], [], [" "]]
+    given = table(tmp_path / "t.csv", ["subject ", "woman", " man"], *rows)
+    settings = settings_with(given, "attribute.evaluation_prompts=[a face of a nurse]")
+    assert dict(settings.method.shares_by_prompt) == {"a face of a nurse": [0.25, 0.75]}

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from icm_pipeline.evaluation.claims import causality, changes, confirmation, judge
 from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.images.table import IMAGES, SHOWN, TABLE, ImageRow
 from icm_pipeline.results.verdicts import verdict_of
 from icm_pipeline.stages.audit import with_figures
-from tests.evaluation.planted import OPTIONS, WORDS, Compose, finding, verdicts
+from tests.evaluation.planted import NUM_LAYERS, OPTIONS, WORDS, Compose, finding, verdicts
 
 
 def blind(inputs: AuditInputs, is_unseen: Callable[[str], bool]) -> AuditInputs:
@@ -104,3 +105,41 @@ def test_searches_share_no_prompt_with_an_evaluation_of_their_subjects(planted: 
     settings = settings_with(*WORDS, "attribute.evaluation_prompts=[a face of an engineer,a drawing of a teacher]")
     found = confirmation._nothing_tuned(replace(planted(15), settings=settings))
     assert (found.effect, verdict_of(found, found.p)) == (1.0, "supported")
+
+
+def pushes_of(number: int) -> Callable[[str], bool]:
+    return lambda path: f"/push/images/layers_{number:03d}-" in path
+
+
+@pytest.mark.parametrize("unseen", ["/steer/", "/push/images/layers_", ""])
+def test_a_judge_that_sees_nobody_where_pushes_are_compared_leaves_fd_out(planted: Any, unseen: str) -> None:
+    kept = with_figures(causality.found(blind(planted(16), lambda path: unseen in path)))
+    assert "saw no image both" in kept.left_out["causality.random_layers_fd"]
+    assert "causality.random_layers" in verdicts(kept)
+
+
+def test_one_set_of_which_the_judge_sees_nothing_does_not_count(planted: Any) -> None:
+    whole = finding(causality.found(planted(17)), "causality.random_layers_fd")
+    found = with_figures(causality.found(blind(planted(17), pushes_of(3))))
+    part = finding(found, "causality.random_layers_fd")
+    assert " at 40 random sets (" in whole.control
+    assert " at 39 of 40 random sets, the others not seen (" in part.control
+    assert "nan" not in part.control
+    assert part.effect == pytest.approx(whole.effect, abs=0.05)
+    assert "layers_003" not in {row[0] for row in found.tables["sets"].rows}
+
+
+def test_pushes_that_change_no_picture_leave_out_what_they_do_for_their_change(planted: Any) -> None:
+    found = causality.found(planted(18, moved=0.0))
+    assert "change no picture" in found.left_out["causality.local"]
+    assert "causality.rank" in verdicts(found)
+    assert "causality.local" in verdicts(causality.found(planted(18, moved=0.01)))
+
+
+def test_a_layer_of_which_the_judge_sees_nothing_does_not_count_among_the_others(planted: Any) -> None:
+    found = with_figures(causality.found(blind(planted(19), lambda path: "/causal/images/layer_004-" in path)))
+    assert finding(found, "causality.accuracy").num == NUM_LAYERS - 1
+    assert "layer 4" not in {row[0] for row in found.tables["layers"].rows}
+    none = with_figures(causality.found(blind(planted(19), lambda path: "/causal/" in path)))
+    assert "A correlation of 0 pairs" in none.left_out["causality.accuracy"]
+    assert "layers" not in none.tables

@@ -92,3 +92,33 @@ def test_recording_goes_on_behind_the_batches_that_are_done(
         assert rows.shape[:2] == (6, 4)
         assert torch.equal(found[layer], rows)
         assert not torch.equal(rows[1], rows[2])
+
+
+@pytest.mark.parametrize("then", [1, 4])
+def test_recording_goes_on_with_another_batch_size_to_the_same_result(
+    backbone: Backbone, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: int
+) -> None:
+    jobs, made = prompt_jobs(settings, 2).jobs, list[int]()
+
+    def record(folder: str) -> dict[str, Tensor]:
+        with working("fit", len(jobs), "image") as work:
+            return recorded(backbone, jobs, settings, tmp_path / folder, work)[0]
+
+    def counting(backbone: Backbone, batch: list[Job]) -> Tensor:
+        if made == [2]:
+            raise KeyboardInterrupt
+        made.append(len(batch))
+        return denoise(backbone, batch)
+
+    whole = record("at-once")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prompt_pairs, "denoise", counting)
+        record("interrupted")
+    settings.compute.batch_size = then
+    for _ in range(2):  # the second time all of it is there
+        found = record("interrupted")
+        assert {layer: rows.shape for layer, rows in found.items()} == {
+            layer: rows.shape for layer, rows in whole.items()
+        }
+        for layer, rows in whole.items():
+            torch.testing.assert_close(found[layer], rows, atol=1e-4, rtol=1e-4)

@@ -15,7 +15,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
-from icm_pipeline.methods import prompt_pairs
+from icm_pipeline.methods import prompt_pairs, sega
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.sega import METHOD, TEXTS, edit_guidance, with_momentum
 from tests.helpers.models import load
@@ -40,6 +40,26 @@ def test_guidance_is_what_reaches_its_channels_quantile_towards_one_option_and_a
     torch.testing.assert_close(found, expected)
     one = edit_guidance(towards[:1], signs[:1], 1.0, 0.75)
     assert (one != 0).flatten(2).sum(2).tolist() == [[4, 4]] * 3  # a quarter of 16 places
+
+
+@pytest.mark.parametrize("most", [1, 16, 40])
+def test_guidance_is_the_same_however_many_numbers_go_into_a_quantile_at_once(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    towards = torch.randn(2, 3, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    signs = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]])
+    at_once = edit_guidance(towards, signs, 4.0, 0.75)
+    monkeypatch.setattr(sega, "MOST_AT_ONCE", most)
+    quantile, sizes = torch.quantile, list[int]()
+
+    def counted(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        sizes.append(values.numel())
+        return quantile(values, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "quantile", counted)
+    assert torch.equal(edit_guidance(towards, signs, 4.0, 0.75), at_once)
+    assert max(sizes) <= max(most, 16)  # a channel's places are never parted
+    assert sum(sizes) == towards.numel()
 
 
 def test_momentum_grows_from_what_it_was_added_to() -> None:

@@ -112,3 +112,11 @@ def test_the_spread_of_parts_is_the_error_of_fd() -> None:
         fds.append(parts.mean())
         errors.append(arms_mean(parts[None], prompts * 2 + wanted).estimate.error)
     assert np.mean(errors) / np.std(fds) == pytest.approx(1, abs=0.15)
+
+
+def test_a_mean_over_arms_of_which_nothing_is_seen_is_none() -> None:
+    found = arms_mean(np.full((3, 6), np.nan), np.zeros(6, int))
+    assert np.isnan([found.value, found.estimate.value, *found.estimate.interval_95, found.estimate.p_above(0)]).all()
+    assert (found.num_images, len(found.arms)) == (0, 0)
+    one = np.where(np.arange(6) < 1, [[0.5], [0.5], [np.nan]], np.nan)
+    assert arms_mean(one, np.zeros(6, int)).estimate.value == 0.5

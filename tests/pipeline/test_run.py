@@ -15,6 +15,7 @@ from PIL import Image
 
 from icm_pipeline.config.auditing import CLAIMS
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import Stage, StageContext
 from icm_pipeline.pipeline.table import AUDITED, BENCHED, LOCALIZING, STAGES, stages_of
@@ -446,6 +447,17 @@ def test_how_a_judge_prepares_pictures_is_part_of_a_key_only_where_it_is_set(set
     for name in ("label", "evaluate"):
         read = Pipeline(settings_with(), [], NoTracker()).keys.content(name)["config"]
         assert not [dotted for dotted in read if dotted.endswith("preprocess")]
+
+
+@pytest.mark.parametrize(("method", "counts"), [("uce", True), ("time", True), ("sega", False)])
+def test_how_the_labeler_prepares_pictures_is_in_the_key_of_a_fit_that_counts_by_it(
+    settings_with: Compose, method: str, counts: bool
+) -> None:
+    before, after = (
+        Keys(settings_with(f"method.name={method}", *words)) for words in ([], ["labeler.preprocess=openai"])
+    )
+    assert "labeler.preprocess" not in before.content("fit")["config"]
+    assert (before.key("fit") != after.key("fit")) == counts
 
 
 def test_other_pictures_in_the_reference_are_another_evaluation(settings_with: Compose, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, evaluated_subjects, first_seed
 from icm_pipeline.generation.named import named_prompts
-from icm_pipeline.generation.sampling import batches, denoise
+from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
@@ -99,9 +99,10 @@ def recorded(
 ) -> tuple[dict[str, Tensor], list[float]]:
     """Return what the cross-attentions give for jobs at every step, {layer: [n, T, m]}, and the steps' noise levels.
 
-    seen: what is recorded of tokens; None for their mean, m = d. Batches that are in the folder are not made again.
+    seen: what is recorded of tokens; None for their mean, m = d. Batches that are in the folder are not made again,
+    however large they are: each file is named by its first job.
     """
-    layers, parts = cross_attentions(backbone), list[dict[str, Tensor]]()
+    layers, parts, start = cross_attentions(backbone), list[dict[str, Tensor]](), 0
 
     def make(batch: list[Job]) -> Batch:
         recorder = Recorder(list(range(settings.model.num_steps)))
@@ -114,14 +115,17 @@ def recorded(
         return Batch(batch, [], recorder.recording())
 
     folder.mkdir(parents=True, exist_ok=True)
-    for number, batch in enumerate(batches(list(jobs), settings.compute.batch_size)):
-        path = folder / f"{number:04d}.safetensors"
+    while start < len(jobs):
+        path = folder / f"job-{start:06d}.safetensors"
         if not path.exists():
+            batch = list(jobs[start : start + settings.compute.batch_size])
             made = _joined(list(fitting([batch], make, len(batch))))
             with written_whole(path) as partial:
                 save_file(made, partial)
         parts.append(load_file(path))
-        work.advance(len(batch))
+        count = len(parts[-1][layers[0]])
+        work.advance(count)
+        start += count
     levels = parts[0].pop(LEVELS).tolist()
     return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}, levels
 

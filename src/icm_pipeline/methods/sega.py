@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TEXTS = "texts.safetensors"
 TIME = "timestep"
+MOST_AT_ONCE = 2**24  # numbers that torch.quantile takes in older versions, as 2.6, and on mps
 
 
 def edit_guidance(towards: "Tensor", signs: "Tensor", scale: float, threshold: float) -> "Tensor":
@@ -43,7 +44,9 @@ def edit_guidance(towards: "Tensor", signs: "Tensor", scale: float, threshold: f
 
     guided = scale * signs[:, :, None, None, None] * towards
     size = guided.abs().flatten(3).float()
-    is_kept = size >= torch.quantile(size, threshold, dim=3, keepdim=True)
+    rows = size.flatten(0, 2)
+    parts = rows.split(max(1, MOST_AT_ONCE // rows.shape[1]))
+    is_kept = torch.cat([part >= torch.quantile(part, threshold, dim=1, keepdim=True) for part in parts])
     return (guided * is_kept.view_as(guided)).sum(0)
 
 

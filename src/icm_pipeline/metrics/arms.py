@@ -37,7 +37,7 @@ class ArmsMean:
 
     @property
     def value(self) -> float:
-        return float(self.arms.mean())
+        return float(self.arms.mean()) if len(self.arms) else np.nan
 
     @property
     def deviation(self) -> float:
@@ -46,7 +46,12 @@ class ArmsMean:
 
     @property
     def estimate(self) -> Estimate:
-        """The mean with its error and Satterthwaite's degrees of freedom; it is at least what one image hides."""
+        """The mean with its error and Satterthwaite's degrees of freedom; it is at least what one image hides.
+
+        NaN where there is no image.
+        """
+        if not self.num_images:
+            return Estimate(np.nan, np.nan, 2)
         variance = self.by_images + max(0.0, self.between - self.within)
         parts = self.by_images**2 / max(1, self.num_images - self.num_strata)
         parts += self.between**2 / max(1, len(self.arms) - 1)
@@ -60,6 +65,8 @@ def arms_mean(values: Floats, strata: Ints) -> ArmsMean:
     The values may be any whose mean is an arm's figure and whose spread is that of the figure to first order.
     """
     values = values[np.isfinite(values).any(1)]
+    if not len(values):
+        return ArmsMean(values.mean(1), 0.0, 0.0, 0.0, 0, 0)
     there = np.isfinite(values)
     sizes = there.sum(1)
     arms = np.nansum(values, 1) / sizes
@@ -92,7 +99,7 @@ def discrepancy_parts(shown: Floats, prompts: Ints, wanted: Ints) -> Floats:
         fds.append(float(np.linalg.norm(mean)))
         towards = mean / max(fds[-1], 1e-12)
         parts[rows] = (missed[rows] - mean) @ towards * there.sum() / (len(names) * len(rows))
-    return parts + np.mean(fds)
+    return parts + (np.mean(fds) if fds else np.nan)
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,12 @@ def _fit_needs(settings: Settings) -> tuple[str, ...]:
     return made(settings, _fit(settings).needs)
 
 
+def _fit_reads(settings: Settings) -> tuple[str, ...]:
+    """Return the settings that what the method learns depends on, the labeler's pictures among them if it counts."""
+    reads = _fit(settings).reads
+    return (*reads, *_preprocessed(settings, "labeler")) if "labeler.kind" in reads else reads
+
+
 def _reads_maps(settings: Settings) -> bool:
     fit = method_named(settings.method.name).fit
     return settings.images is None and fit is not None and "maps" in fit.needs
@@ -163,7 +169,7 @@ STAGES: dict[str, Stage] = {
         Stage("fit", "fit what the method learns before it steers, if it learns anything", kind="end",
               part_of=lambda s: s.images is None and method_named(s.method.name).fit is not None,
               needs=_fit_needs,
-              reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit(s).reads), **DENOISING),
+              reads=lambda s: (*MODEL, "attribute.name", "attribute.options", "seed", *_fit_reads(s)), **DENOISING),
         Stage("tune", "search the alpha that turns images to each option, with alpha=auto", kind="end",
               part_of=lambda s: s.images is None and bool(_tuned(s)),
               needs=lambda s: method_named(s.method.name).parents, reads=_tuning,

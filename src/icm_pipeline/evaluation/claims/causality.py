@@ -22,6 +22,7 @@ from icm_pipeline.results.verdicts import Finding, Found, Table
 LEAST = 0.1  # of the images: what fewer obey more than after any other push is not worth ranking layers for
 LEAST_PLACE = 0.9  # of the sets: a ranking that is not among the best tenth could be replaced by ten guesses
 DRAWS = 20_000  # of what the sets could be, behind the interval of a place
+LEAST_MOVED = 1e-6  # of 1 - CLIP-I: less than that is what embeddings are rounded by
 LEAST_RHO = 0.5  # less than a quarter of the ranks' variance is shared below that
 HALF = "About half of all sets do more than the average one"
 SETS = ["arm", "sort", "layers", "obeyed", "fall of FD", "1 - CLIP-I"]
@@ -34,8 +35,11 @@ def found(inputs: AuditInputs) -> Found:
     sets, worst = trials.named("random_layers"), trials.named("worst_layers")
     compared = _Compared(inputs, trials)
     if len(sets) > 1:
-        findings += [compared.random_layers(sets), compared.random_layers_fd(sets), compared.rank(sets)]
-        findings.append(compared.local(sets))
+        for ask in (compared.random_layers, compared.random_layers_fd, compared.rank, compared.local):
+            try:
+                findings.append(ask(sets))
+            except ValueError as error:
+                left_out[f"causality.{ask.__name__}"] = str(error)
     else:
         why = "There are not two other sets of as many layers of the kind."
         left_out = {f"causality.{name}": why for name in ("random_layers", "random_layers_fd", "rank", "local")}
@@ -45,7 +49,7 @@ def found(inputs: AuditInputs) -> Found:
         left_out["causality.worst_layers"] = "The worst layers of the kind are the selected ones."
     findings.append(compared.random_directions(trials.named("random_direction")))
     rows, accuracy, effects = _layers(inputs)
-    kinds = np.array([row[1] for row in rows])
+    kinds = np.array([row[1] for row in rows], str)
     kind = Selection.read(inputs.artifacts["select"]).kind
     everywhere = np.ones(len(kinds), bool)
     of_kind = everywhere if kind == "mixed" else kinds == kind
@@ -78,11 +82,15 @@ class _Compared:
     def random_layers_fd(self, sets: list[str]) -> Finding:
         trials = self._trials
         theirs, ours = (stacked([self._fd(trials.after[of or name], name) for name in sets]) for of in ("", "selected"))
-        fall, fds = arms_mean(theirs - ours, trials.strata), np.nanmean(theirs, axis=1)
-        before = np.mean([np.nanmean(self._fd(trials.before, name)) for name in sets])
+        seen = np.isfinite(theirs - ours).any(1)
+        if not seen.any():
+            raise ValueError("The judge saw no image both at a random set of layers and at the selected ones.")
+        fall, fds = arms_mean(theirs - ours, trials.strata), np.nanmean(theirs[seen], axis=1)
+        before = np.mean([_mean_of(self._fd(trials.before, name)) for name in np.array(sets)[seen]])
+        of = f"{len(sets)} random sets" if seen.all() else f"{len(fds)} of {len(sets)} random sets, the others not seen"
         control = (
-            f"FD {before:.2f} unsteered, {fds.mean():.2f} at {len(sets)} random sets ({fds.min():.2f} to "
-            f"{fds.max():.2f}), {fds.mean() - fall.value:.2f} at these. {HALF}"
+            f"FD {before:.2f} unsteered, {fds.mean():.2f} at {of} ({fds.min():.2f} to {fds.max():.2f}), "
+            f"{fds.mean() - fall.value:.2f} at these. {HALF}"
         )
         says = "FD falls further by a push at these selected layers than at the average set of layers of the kind."
         return self._finding("random_layers_fd", says, fall, "FD", LEAST_FALL, control, "sets")
@@ -102,7 +110,10 @@ class _Compared:
         )  # fmt: skip
 
     def local(self, sets: list[str]) -> Finding:
-        """What is gained beyond what random sets would gain by changing the picture as much."""
+        """What is gained beyond what random sets would gain by changing the picture as much.
+
+        Raises ValueError where one of both changes no picture.
+        """
         trials, moved = self._trials, self._trials.moved["selected"]
         gains, drifts = self._obeyed(sets) - self._before, stacked([trials.moved[name] for name in sets])
         there = np.isfinite(gains) & np.isfinite(drifts) & np.isfinite(moved)
@@ -110,6 +121,9 @@ class _Compared:
             arms_mean(np.where(there, values, np.nan), trials.strata).value
             for values in (self._ours - self._before, moved, gains, drifts)
         )
+        for what, change in (("the selected layers", ours_moved), ("random sets of layers", theirs_moved)):
+            if change < LEAST_MOVED:
+                raise ValueError(f"Pushes at {what} change no picture (1 - CLIP-I {change:.0e}): nothing to divide by.")
         rate, share = theirs / theirs_moved, ours_moved / theirs_moved
         # The mean of these is the gain beyond, and their spread that of the ratio to first order.
         beyond = self._ours - self._before - rate * moved - share * (gains - rate * drifts)
@@ -141,7 +155,7 @@ class _Compared:
         for name, shown in trials.after.items():
             arm = trials.arms.arms.get(name)
             sort, layers = (arm.sort, " ".join(arm.layers)) if arm else ("selected", "")
-            fall = float(np.nanmean(self._fd(trials.before, name)) - np.nanmean(self._fd(shown, name)))
+            fall = _mean_of(self._fd(trials.before, name)) - _mean_of(self._fd(shown, name))
             rows.append([
                 name, sort, layers, float(np.nanmean(trials.obeyed(name))), fall, float(np.nanmean(trials.moved[name]))
             ])  # fmt: skip
@@ -168,8 +182,17 @@ class _Compared:
         return Finding(f"causality.{name}", says, found.value, found.interval_95, unit, 0.0, least, p, control, num, of)
 
 
+def _mean_of(values: Floats) -> float:
+    """Return the mean of what is there [n], NaN of nothing."""
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else np.nan
+
+
 def _layers(inputs: AuditInputs) -> tuple[list[list[str | float]], Floats, Floats]:
-    """Return a row a layer, and of each its probes' accuracy [L] and the effect of pushing it alone [L]."""
+    """Return a row a layer, and of each its probes' accuracy [L] and the effect of pushing it alone [L].
+
+    A layer of which the judge saw fewer than two images with their twins has none.
+    """
     causal, scores = inputs.artifacts["causal"], Scores.read(inputs.artifacts["probe"]).layers
     rows = by_arm(causal)
     seen = shown_of(inputs, rows)
@@ -180,6 +203,8 @@ def _layers(inputs: AuditInputs) -> tuple[list[list[str | float]], Floats, Float
         wanted = wanted_of(inputs.settings, rows[arm])
         change = (seen[arm] - seen[UNSTEERED])[np.arange(len(wanted)), wanted]
         change = change[np.isfinite(change)]
+        if len(change) < 2:  # no mean, or no error of it
+            continue
         effect = Estimate(float(change.mean()), float(stats.sem(change)), len(change))
         (layer,) = about.layers
         known, is_selected = scores[layer], float(layer in selected)
