@@ -101,7 +101,7 @@ def _check_force(config: Any) -> None:
 
 def _check_bench_size(config: Any) -> None:
     """End the program for a size that no bench has: every job would be refused, one after another."""
-    if (size := config.bench.size) not in SIZES:
+    if (size := OmegaConf.select(config, "bench.size", default=SIZES[0])) not in SIZES:
         sys.exit(f"error: bench.size={size} is not known. Choose one of: {', '.join(SIZES)}.")
 
 
