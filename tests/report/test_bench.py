@@ -127,3 +127,22 @@ def test_fronts_of_one_or_many_methods_can_be_read(
     unseen = replace(CHOICE, fd_unsteered=None, tried=[*TRIED, TriedStrength(20.0, None, 0.5, None)])
     plot_fronts(tmp_path / "fronts.png", {name: unseen if n == 1 else CHOICE for n, name in enumerate(names)})
     check_texts()
+
+
+@pytest.mark.parametrize("others", [[], ["leace"]])
+def test_a_strength_that_clip_i_alone_chose_is_told_and_has_no_front(
+    tmp_path: Path, add: Callable[..., None], others: list[str]
+) -> None:
+    blind = replace(CHOICE, fd_unsteered=None, tried=[replace(each, fd=None) for each in TRIED])
+    add("icm", {"strength": blind})
+    for name in others:
+        add(name, {"strength": CHOICE})
+    rows, page, files = reported(tmp_path)
+    assert {row["method"]: (row["tuning_fd"], row["within_budget"]) for row in rows}["icm"] == ("", "True")
+    assert "| icm | drawn | alpha 3 ? |" in page and "? where the labeler saw too little" in page
+    assert ("strengths.png" in files) == bool(others)
+
+
+def test_no_page_explains_a_mark_that_it_does_not_have(tmp_path: Path, add: Callable[..., None]) -> None:
+    add("icm", {"strength": CHOICE})
+    assert "saw too little" not in reported(tmp_path)[1]

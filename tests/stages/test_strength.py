@@ -27,7 +27,8 @@ from icm_pipeline.pipeline.table import BENCHED, stages_of
 from icm_pipeline.planning.plan import Plan
 from icm_pipeline.results.bench import ExplicitPrompts, StrengthChoice, TriedStrength, best_strength
 from icm_pipeline.results.steering import Steering
-from icm_pipeline.stages import image_sets, ways
+from icm_pipeline.stages import image_sets, strength, ways
+from icm_pipeline.stages.ways import by_prompt
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.settings import TINY
@@ -93,6 +94,36 @@ def test_of_strengths_that_keep_the_budget_the_fairest_is_chosen_and_of_equals_t
 def test_where_no_strength_keeps_the_budget_the_one_that_keeps_most_is_chosen_and_told() -> None:
     front = [tried(1, 0.4, 0.8), tried(2, 0.2, 0.7)]
     assert best_strength(front, 0.9) == (front[0], False)
+
+
+def test_where_nothing_has_an_fd_the_gentlest_is_chosen_and_the_budget_is_about_clip_i_alone() -> None:
+    blind = [tried(1, None, 0.97), tried(2, None, 0.92), tried(3, None, 0.8)]
+    assert best_strength(blind, 0.9) == (blind[0], True)
+    assert best_strength(blind, 0.98) == (blind[0], False)
+
+
+@pytest.mark.parametrize(("unseen", "has_fd"), [([0], True), ([0, 1], False)])
+def test_a_tuning_prompt_that_the_labeler_cannot_see_at_one_strength_is_left_out_of_all(
+    benched: Pipeline, tmp_path: Path, pipeline_in: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, unseen: list[int], has_fd: bool,
+) -> None:  # fmt: skip
+    jobs = by_prompt(method_named("icm"), strength_jobs(benched.settings))
+    num, prompts = len(jobs), [job.prompt_index for job in jobs]
+    in_turns = [prompts[:place].count(prompt) % 2 for place, prompt in enumerate(prompts)]
+    shown = np.tile(np.eye(2)[in_turns], (3, 1, 1))
+    shown[1, np.isin(prompts, unseen)] = np.nan  # the first strength
+    shown[0, np.array(prompts) == 0] = [1.0, 0.0]  # unsteered: would count as 0.71
+    embedded = np.ones((3 * num, 4))
+    monkeypatch.setattr(strength, "_judged", lambda context: (shown.reshape(3 * num, 2), embedded))
+    shutil.copytree(benched.settings.paths.outputs, tmp_path / "outputs")
+    run = pipeline_in(tmp_path / "outputs", "bench.clip_i=0.9")
+    with caplog.at_level("WARNING"):
+        run.run("strength")
+    choice = StrengthChoice.read(found(run, "strength"))
+    assert [choice.fd_unsteered, *(each.fd for each in choice.tried)] == ([0.0] * 3 if has_fd else [None] * 3)
+    assert choice.within_budget
+    assert f"FD is without {len(unseen)} of 2 tuning prompts" in caplog.text
+    assert ("chosen by CLIP-I alone" in caplog.text) == (not has_fd)
 
 
 def test_the_strength_that_was_chosen_steers_as_if_it_had_been_given(

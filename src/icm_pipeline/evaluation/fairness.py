@@ -54,7 +54,7 @@ def fairness_figures(
         floor = float(np.mean(floors))
     if settings.evaluate.fd == "labels":
         sides = {side: one_hot_labels(rows) for side, rows in sides.items()}
-    left_out = _unseen_prompts(list(sides.values()), prompts)
+    left_out = unseen_prompts(list(sides.values()), prompts)
     if len(left_out) == len(set(prompts)):
         raise ValueError("The judge could see none of the images well enough to say what they show.")
     if left_out:
@@ -75,7 +75,7 @@ def fairness_figures(
         return Discrepancy(fd.mean, fd.by_prompt, interval), gap, rarest
 
     def change(before: Floats, after: Floats) -> Change | None:
-        pairs = ~np.isin(prompts, _unseen_prompts([before + after], prompts))  # of prompts with a pair that was seen
+        pairs = ~np.isin(prompts, unseen_prompts([before + after], prompts))  # of prompts with a pair that was seen
         if not pairs.any():
             return None
         rows = np.array(prompts)[pairs].tolist()
@@ -106,7 +106,7 @@ def _figures_of_labels(side: Floats, prompts: list[str], target: Target) -> tupl
 
 def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:
     """Return the total variation between the shares of both sides, mean over prompts; None if the judge saw nothing."""
-    unseen = _unseen_prompts([before, after], prompts)
+    unseen = unseen_prompts([before, after], prompts)
     inside, rows = ~np.isin(prompts, unseen), np.array(prompts)
     if not inside.any():
         return None
@@ -130,7 +130,7 @@ def _assigned_floor(wanted: Ints, prompts: list[str], target: Target, num_option
     return _figure(discrepancy_by_prompt(np.eye(num_options)[wanted], prompts, target)).mean
 
 
-def _unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:
+def unseen_prompts(sides: Sequence[Floats], prompts: list[str]) -> list[str]:
     """Return the prompts of which a side has no image that the judge could see."""
     rows = np.array(prompts)
     seen = [np.asarray(~np.isnan(side).any(1)) for side in sides]

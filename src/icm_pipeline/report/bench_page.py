@@ -102,9 +102,11 @@ def _about_strengths(rows: Sequence[BenchRow]) -> str:
     if not chosen:
         return "No strength was chosen: every method is as it was set."
     one = chosen[0]
+    is_blind = any(choice.chosen.fd is None for choice in chosen)
+    unseen = ", ? where the labeler saw too little for FD, so that CLIP-I alone chose" if is_blind else ""
     return (
         f"Strengths: of least FD among those with CLIP-I {one.clip_i_budget:g} or more, of {one.num_images} images of "
-        f"{count_text(one.num_prompts, 'tuning prompt')} judged by the labeler; ! where none keeps so much."
+        f"{count_text(one.num_prompts, 'tuning prompt')} judged by the labeler; ! where none keeps so much{unseen}."
     )
 
 
@@ -122,7 +124,8 @@ def _figures(row: BenchRow, others: Sequence[str]) -> list[str]:
 def _strength(choice: StrengthChoice | None) -> str:
     if choice is None:
         return "-"
-    return f"{choice.setting.removeprefix('params.')} {choice.value:.3g}{'' if choice.within_budget else ' !'}"
+    marks = f"{'' if choice.within_budget else ' !'}{' ?' if choice.chosen.fd is None else ''}"
+    return f"{choice.setting.removeprefix('params.')} {choice.value:.3g}{marks}"
 
 
 def _costs(row: BenchRow) -> list[str]:

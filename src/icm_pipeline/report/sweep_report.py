@@ -52,7 +52,7 @@ def report_sweep(sweep: Sweep) -> Path:
 def _report_bench(folder: Path, sweep: Sweep) -> None:
     """Write what a sweep over methods came to, as `bench.csv`, `bench.md` and the figure of the fronts."""
     rows = bench_rows(sweep)
-    choices = {row.name: row.choice for row in rows if row.choice is not None}
+    choices = {row.name: row.choice for row in rows if row.choice is not None and row.choice.chosen.fd is not None}
     write_bench_table(folder / "bench.csv", rows)
     write_bench_page(
         folder / "bench.md", sweep, rows, plot_fronts(folder / "strengths.png", choices) if choices else None

@@ -16,7 +16,7 @@ class TriedStrength:
 
     value: float
     fd: float | None
-    """Mean over the tuning prompts; None if the labeler could see no image of one of them."""
+    """Mean over the tuning prompts of which the labeler saw an image at every strength; None if there are none."""
     clip_i: float
     """To the unsteered twins."""
     obeyed: float | None
@@ -64,12 +64,13 @@ class ExplicitPrompts(Record):
 def best_strength(tried: list[TriedStrength], clip_i: float) -> tuple[TriedStrength, bool]:
     """Return the strength of least FD among those that keep a CLIP-I, and whether there are any.
 
-    If there are none, that of greatest CLIP-I. Of equal FD the one that changes less.
+    If there are none, that of greatest CLIP-I. Of equal FD, or where none has one, the one that changes less.
     """
-    inside = [(each.fd, -each.clip_i, each) for each in tried if each.clip_i >= clip_i and each.fd is not None]
-    if inside:
-        return min(inside, key=lambda row: row[:2])[2], True
-    return max(tried, key=lambda each: each.clip_i), False
+    inside = [each for each in tried if each.clip_i >= clip_i]
+    with_fd = [(each.fd, -each.clip_i, each) for each in inside if each.fd is not None]
+    if with_fd:
+        return min(with_fd, key=lambda row: row[:2])[2], True
+    return max(inside or tried, key=lambda each: each.clip_i), bool(inside)
 
 
 def kind_of(method: Method, job: SweepJob) -> str:

@@ -5,13 +5,13 @@ evaluated on their prompts and seeds, and the labeler, not the judge that evalua
 """
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 
-from icm_pipeline.arrays import Floats
+from icm_pipeline.arrays import Bools, Floats
 from icm_pipeline.config.models import OutlineConfig
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.evaluation.fairness import unseen_prompts
 from icm_pipeline.evaluation.judging import Judging
 from icm_pipeline.evaluation.row_cache import RowCache
 from icm_pipeline.generation.jobs import Job, strength_jobs
@@ -52,15 +52,18 @@ def run(context: StageContext) -> None:
         return
     seen, embedded = _judged(context)
     sides, places = seen.reshape(len(ways), len(jobs), -1), embedded.reshape(len(ways), len(jobs), -1)
+    counted = one_hot_labels(seen).reshape(sides.shape) if settings.evaluate.fd == "labels" else sides
+    inside = _seen_everywhere(counted, jobs)
+    fds = [_fd(settings, jobs, shown, inside) for shown in counted]
     tried = []
-    for value, way, shown, place in zip(values, ways[1:], sides[1:], places[1:], strict=True):
+    for value, way, shown, place, fd in zip(values, ways[1:], sides[1:], places[1:], fds[1:], strict=True):
         wanted = np.array([names.index(option) for option in way.options])
         obeyed = share_obeying(shown, wanted) if len(wanted) else None
         clip_i = float(np.nanmean(mapped_cosine(place, places[0])))
-        tried.append(TriedStrength(value, _fd(settings, jobs, shown), clip_i, obeyed))
+        tried.append(TriedStrength(value, fd, clip_i, obeyed))
     best, is_inside = best_strength(tried, settings.bench.clip_i)
     StrengthChoice(
-        str(settings.method.strength), best.value, settings.bench.clip_i, is_inside, _fd(settings, jobs, sides[0]),
+        str(settings.method.strength), best.value, settings.bench.clip_i, is_inside, fds[0],
         len(jobs), len(set(prompts)), tried,
     ).write(context.folder)  # fmt: skip
     _tell(settings, best, is_inside)
@@ -85,19 +88,32 @@ def _judged(context: StageContext) -> tuple[Floats, Floats]:
     return judging.label(settings.labeler, "labeler", rows, asked)[settings.attribute.name], judging.embed(rows)
 
 
-def _fd(settings: Settings, jobs: Sequence[Job], shown: Floats) -> float | None:
-    """Return FD of what the labeler sees [n, K], mean over prompts; None if it can see no image of a prompt."""
-    counted = one_hot_labels(shown) if settings.evaluate.fd == "labels" else shown
-    try:
-        found = discrepancy_by_prompt(counted, [job.prompt for job in jobs], np.array(target_shares(settings)))
-    except ValueError:
+def _seen_everywhere(sides: Floats, jobs: list[Job]) -> Bools:
+    """Return which jobs [n] are of prompts of which the labeler saw an image in every way; sides: [ways, n, K]."""
+    prompts = [job.prompt for job in jobs]
+    left_out = unseen_prompts(list(sides), prompts)
+    if left_out:
+        log.warning(
+            "strength: FD is without %d of %d tuning prompts of which the labeler could see no image at some strength: "
+            "%s", len(left_out), len(set(prompts)), left_out,
+        )  # fmt: skip
+    return np.asarray(~np.isin(prompts, left_out))
+
+
+def _fd(settings: Settings, jobs: list[Job], counted: Floats, inside: Bools) -> float | None:
+    """Return FD of some of the jobs' images [n, K], mean over their prompts; None if there are none."""
+    if not inside.any():
         return None
+    prompts = [job.prompt for job, is_inside in zip(jobs, inside, strict=True) if is_inside]
+    found = discrepancy_by_prompt(counted[inside], prompts, np.array(target_shares(settings)))
     return float(np.mean(list(found.values())))
 
 
 def _tell(settings: Settings, best: TriedStrength, is_inside: bool) -> None:
     fd = "none" if best.fd is None else f"{best.fd:.3f}"
     log.info("strength: %s %g, FD %s, CLIP-I %.3f", settings.method.strength, best.value, fd, best.clip_i)
+    if best.fd is None:
+        log.warning("strength: chosen by CLIP-I alone; see what images/ show, or try another labeler.")
     if not is_inside:
         log.warning(
             "strength: none of method.strengths=%s keeps CLIP-I %g; %g keeps most, %.3f. Try smaller ones.",
