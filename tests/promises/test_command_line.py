@@ -12,7 +12,10 @@ from tests.helpers.command_line import command, run, run_words, words_of
 
 BAD = {
     "an unknown stage": (["stage=probes"], ["stage=probes", "steer", "evaluate"]),
-    "an unknown model": (["model=sdx"], ["there is no model=sdx. Did you mean model=sdxl? Choose from: chroma, flux_dev, "]),
+    "an unknown model": (
+        ["model=sdx"],
+        ["there is no model=sdx. Did you mean model=sdxl? Choose from: chroma, flux_dev, "],
+    ),
     "an unknown attribute": (["attribute=mood"], ["mood", "gender"]),
     "a word for a number": (["layers.k=two"], ["layers.k=two must be a whole number"]),
     "a word that sets nothing": (["alpha"], ["'alpha' sets nothing: write <name>=<value>"]),
