@@ -94,6 +94,13 @@ def test_the_front_holds_what_nothing_else_beats_in_both(tmp_path: Path, add_job
     assert read(tmp_path).front() == [True, True, False, False, True]
 
 
+def test_a_judges_rounding_puts_nothing_on_the_front(tmp_path: Path, add_job: Callable[..., None]) -> None:
+    add_job(0, 2e-9, 0.97)
+    add_job(1, 1e-9, 0.91)
+    add_job(2, 0.0, 0.97)
+    assert read(tmp_path).front() == [True, False, True]
+
+
 def test_equal_results_are_on_the_front_together(tmp_path: Path, add_job: Callable[..., None]) -> None:
     for number in (0, 1):
         add_job(number, 0.1, 0.8)
@@ -188,6 +195,15 @@ def test_a_job_is_named_by_what_was_varied(
 ) -> None:
     add_job(0, 0.1, 0.9, **changed)
     assert phrase(read(tmp_path).jobs[0].factors, names) == words
+
+
+def test_jobs_of_methods_of_their_own_are_named_by_these_alone(tmp_path: Path, add_job: Callable[..., None]) -> None:
+    for number, method in enumerate(("icm", "leace")):
+        add_job(number, 0.1, 0.9, method=method, alpha=1.0 + number)
+    assert read(tmp_path).varied() == ["method", "alpha"]
+    assert read(tmp_path).telling() == ["method"]
+    add_job(2, 0.1, 0.9, method="leace", alpha=1.0)
+    assert read(tmp_path).telling() == ["method", "alpha"]
 
 
 def test_a_line_joins_the_jobs_that_differ_in_one_factor(tmp_path: Path, add_job: Callable[..., None]) -> None:

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.text_attention import cross_attentions, plain_module
-from icm_pipeline.generation.early import ended_after
+from icm_pipeline.generation.early import given_first
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.generation.sampling import batches, denoise
-from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.generation.sampling import batches
 from icm_pipeline.hooks.injection import TextContext
 
 
@@ -18,21 +15,8 @@ def text_context(backbone: Backbone, prompts: Sequence[str], batch_size: int) ->
     """Return what cross-attention is given of prompts: the same at every layer and step, and kept on the device."""
     module = plain_module(backbone, cross_attentions(backbone)[0])
     jobs = [Job(f"{index}", prompt, index, 0) for index, prompt in enumerate(prompts)]
-    return TextContext.joined([_seen(backbone, module, batch) for batch in batches(jobs, batch_size)])
 
+    def seen(args: tuple[Any, ...], kwargs: dict[str, Any], rows: slice) -> TextContext:
+        return TextContext.seen(kwargs, rows)
 
-def _seen(backbone: Backbone, module: nn.Module, jobs: list[Job]) -> TextContext:
-    seen = list[TextContext]()
-    with hooked(backbone, [], None, len(jobs)) as clock:
-
-        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if clock.rows is not None:
-                seen.append(TextContext.seen(kwargs, clock.rows))
-
-        handle = module.register_forward_pre_hook(look, with_kwargs=True)
-        try:
-            with ended_after(backbone, clock, 1):
-                denoise(backbone, jobs)
-        finally:
-            handle.remove()
-    return seen[0]
+    return TextContext.joined([given_first(backbone, module, batch, seen) for batch in batches(jobs, batch_size)])

@@ -8,7 +8,6 @@ References:
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,10 +16,8 @@ from torch import Tensor, nn
 from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.modules import path_to, uncompiled
 from icm_pipeline.backbones.sites import find_sites
-from icm_pipeline.generation.early import ended_after
+from icm_pipeline.generation.early import given_first
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.generation.sampling import denoise
-from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.store.files import written_whole
 
@@ -42,21 +39,9 @@ def _linear(denoiser: nn.Module, name: str) -> nn.Linear:
 
 def embedded(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
     """Return what the first cross-attention takes of prompts, [n, tokens, d] in float32, from one step of a run."""
-    seen = list[Tensor]()
     jobs = [Job(f"{index}", prompt, index, 0) for index, prompt in enumerate(prompts)]
     layer = next(iter(linear_layers(backbone).values()))
-    with hooked(backbone, [], None, len(jobs)) as clock:
-
-        def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.append(args[0][clock.rows].float().cpu())
-
-        handle = layer.register_forward_pre_hook(look)
-        try:
-            with ended_after(backbone, clock, 1):
-                denoise(backbone, jobs)
-        finally:
-            handle.remove()
-    return seen[0]
+    return given_first(backbone, layer, jobs, lambda args, kwargs, rows: args[0][rows].float().cpu())
 
 
 def token_ids(backbone: Backbone, prompt: str) -> list[int]:

@@ -75,7 +75,7 @@ def _strips(folder: Path, sweep: Sweep) -> dict[str, Path]:
     for number, (name, jobs) in enumerate(list(drawn.items())[:MOST_STRIPS]):
         heading = f"{title} ({name})" if name else title
         path = folder / (f"strips_{number}.png" if len(drawn) > 1 else "strips.png")
-        figures[heading] = plots.plot_strips(path, _columns(jobs, [axis] if axis else sweep.varied()), heading)
+        figures[heading] = plots.plot_strips(path, _columns(jobs, [axis] if axis else sweep.telling()), heading)
     if len(drawn) > MOST_STRIPS:
         log.info("strips: drawn for %d of %d series", MOST_STRIPS, len(drawn))
     return figures

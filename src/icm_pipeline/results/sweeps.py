@@ -21,6 +21,7 @@ from icm_pipeline.store.files import write_json
 from icm_pipeline.store.fingerprints import make_key
 
 RESULT = "result.json"
+SAME = 6  # decimals of FD and CLIP-I that are compared
 STOPPED = "stopped"  # the error of a job that a signal ended
 BESIDE = ("steer", "originals", "probe", "fit", "strength", "explicit")  # what a report takes beside an evaluation
 STEERING_FACTORS = (
@@ -78,6 +79,11 @@ class Sweep:
         values = {name: {json.dumps(job.factors.get(name), sort_keys=True) for job in self.jobs} for name in names}
         return [name for name, found in values.items() if len(found) > 1]
 
+    def telling(self) -> list[str]:
+        """Return the factors that name a job: the method alone if it tells all apart, as its file sets the others."""
+        methods = {job.factors.get("method") for job in self.jobs}
+        return ["method"] if 1 < len(methods) == len(self.jobs) else self.varied()
+
     def front(self) -> list[bool]:
         """Return for each job whether it is on the Pareto front, that is, not dominated by a job of its subject."""
         return [
@@ -86,8 +92,12 @@ class Sweep:
 
 
 def dominates(one: SweepJob, other: SweepJob) -> bool:
-    """Return whether one result is nowhere worse (FD lower, CLIP-I higher) than another and somewhere better."""
-    return one.fd <= other.fd and one.clip_i >= other.clip_i and (one.fd, one.clip_i) != (other.fd, other.clip_i)
+    """Return whether one result is nowhere worse (FD lower, CLIP-I higher) than another and somewhere better.
+
+    What differs by less than a judge's rounding, as FD where every image obeys, is the same.
+    """
+    fds, clips = ([round(value, SAME) for value in pair] for pair in ((one.fd, other.fd), (one.clip_i, other.clip_i)))
+    return fds[0] <= fds[1] and clips[0] >= clips[1] and (fds[0], clips[0]) != (fds[1], clips[1])
 
 
 @dataclass(frozen=True)

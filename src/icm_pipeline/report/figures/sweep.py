@@ -97,7 +97,7 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
     """Draw every job as a point, FD against CLIP-I, and the Pareto front as a line through its filled points."""
     from matplotlib.patheffects import withStroke
 
-    rows, varied = list(zip(sweep.jobs, sweep.front(), strict=True)), sweep.varied()
+    rows, told = list(zip(sweep.jobs, sweep.front(), strict=True)), sweep.telling()
     labels: dict[bool, list[Any]] = {True: [], False: []}
     with figure(path, (6.4, 4.4)) as (_, axis):
         _draw_original(axis, sweep, vertical=True)
@@ -106,9 +106,9 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
             if not best:
                 look = {"ms": 5.5, "mfc": "white", "mec": QUIET_COLOR, "zorder": 2}
             axis.plot(job.fd, job.clip_i, "o", mew=1.2, **look)
-            if varied and (best or len(rows) <= MOST_LABELLED):
+            if told and (best or len(rows) <= MOST_LABELLED):
                 label = axis.annotate(
-                    _label(sweep, job, varied), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
+                    _label(sweep, job, told), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
                     ha="right", fontsize=6.5, color="black" if best else QUIET_COLOR, zorder=4,
                     path_effects=[withStroke(linewidth=2, foreground="white")],
                 )  # fmt: skip
@@ -124,9 +124,9 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
     return path
 
 
-def _label(sweep: Sweep, job: SweepJob, varied: list[str]) -> str:
-    """Return what was varied; the job's number in the table, if it is long or many points would get long labels."""
-    words = wrapped(phrase(job.factors, varied), LABEL_WIDTH, 6.5)
+def _label(sweep: Sweep, job: SweepJob, told: list[str]) -> str:
+    """Return what names a job; its number in the table, if that is long or many points would get long labels."""
+    words = wrapped(phrase(job.factors, told), LABEL_WIDTH, 6.5)
     few = len(sweep.jobs) <= MOST_LABELLED and words.count("\n") < MOST_LABEL_LINES
     return words if len(words) <= LONGEST_LABEL or few else _number(job)
 
@@ -137,11 +137,11 @@ def _number(job: SweepJob) -> str:
 
 def plot_overview(path: Path, sweep: Sweep) -> Path:
     """Draw one row per job: FD with its 95 % interval beside the original's, CLIP-I; at most 40, those of lowest FD."""
-    varied, rows = sweep.varied(), list(zip(sweep.jobs, sweep.front(), strict=True))
-    numbered = any(_label(sweep, job, varied) == _number(job) for job in sweep.jobs)  # in the front's figure
+    naming, rows = sweep.telling(), list(zip(sweep.jobs, sweep.front(), strict=True))
+    numbered = any(_label(sweep, job, naming) == _number(job) for job in sweep.jobs)  # in the front's figure
     if len(rows) > MOST_ROWS:
         rows = sorted(rows, key=lambda row: row[0].fd)[:MOST_ROWS]
-    words = {job.name: phrase(job.factors, varied) for job, _ in rows}
+    words = {job.name: phrase(job.factors, naming) for job, _ in rows}
     told = [f"{_number(job)}: {words[job.name]}" if numbered else words[job.name] or _number(job) for job, _ in rows]
     names = [wrapped(name, NAME_WIDTH, 7.5, most_lines=MOST_NAME_LINES) for name in told]
     height = max(0.24, 0.13 * max(1 + name.count("\n") for name in names))
@@ -204,8 +204,10 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
 
 
 def _fate(row: ImageRow) -> str:
-    """Return what became of an image in a word or two."""
-    return "left as it was" if row.is_original else f"{ARROW} {row.option}"
+    """Return what became of an image in a word or two; nothing where no option was drawn."""
+    if row.is_original:
+        return "left as it was"
+    return f"{ARROW} {row.option}" if row.option else ""
 
 
 def _draw_original(axis: Any, sweep: Sweep, vertical: bool) -> None:
