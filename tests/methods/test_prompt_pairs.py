@@ -12,7 +12,8 @@ from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.methods import prompt_pairs
-from icm_pipeline.methods.prompt_pairs import cross_attentions, option_prompts, prompt_jobs, recorded
+from icm_pipeline.methods.prompt_pairs import cross_attentions, prompt_jobs, recorded
+from icm_pipeline.methods.wordings import option_prompts
 from icm_pipeline.progress import working
 
 NAMED = {"woman": "female {}", "man": "male {}"}

@@ -15,7 +15,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
-from icm_pipeline.methods import prompt_pairs, sega
+from icm_pipeline.methods import sega, wordings
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.sega import METHOD, TEXTS, edit_guidance, with_momentum
 from tests.helpers.models import load
@@ -74,7 +74,7 @@ def steered(settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch:
     """Give a function that denoises jobs with the texts of two options, drawn in turn."""
 
     def made(backbone: Backbone, jobs: list[Job], texts: list[str], **params: Any) -> Tensor:
-        monkeypatch.setattr(prompt_pairs, "option_prompts", lambda settings: texts)
+        monkeypatch.setattr(wordings, "option_prompts", lambda settings: texts)
         settings = settings_with()
         settings.method.params = {**PLAIN, **params}
         option_of = {job.image_id: index % 2 for index, job in enumerate(jobs)}

@@ -17,8 +17,9 @@ from icm_pipeline.generation.jobs import Job, evaluated_subjects
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.methods import examples
 from icm_pipeline.methods.denoising import Denoiser, Noisy, seen_run
-from icm_pipeline.methods.examples import EditedRuns, Wording, make_examples, wordings_of
+from icm_pipeline.methods.examples import EditedRuns, make_examples
 from icm_pipeline.methods.training import CHECKPOINT, forget, frozen, train
+from icm_pipeline.methods.wordings import Wording, wordings_of
 
 SettingsWith = Callable[..., Settings]
 

@@ -46,7 +46,7 @@ def cross_attentions(backbone: Backbone) -> list[str]:
     layers = [site.layer for site in backbone.sites if site.kind == "cross_attention"]
     if not layers:
         why = no_injection(backbone.family) or "model.sites names none of them."
-        raise BackboneError(f"{backbone.name} has no cross-attention layers to give another prompt: {why}")
+        raise BackboneError(f"{backbone.name} has no cross-attention layers: {why}")
     return layers
 
 

@@ -71,9 +71,9 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 
 
 def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> AbstractContextManager[Any]:
+    from icm_pipeline.backbones.text_attention import cross_attentions
     from icm_pipeline.hooks.hooked import hooked
     from icm_pipeline.methods.learnt import Moving, alphas_of, load_learnt
-    from icm_pipeline.methods.prompt_pairs import cross_attentions
 
     settings, params = inputs.settings, inputs.settings.method.params
     move = partial(added, alphas=alphas_of(inputs), unit=settings.method.alpha_unit)

@@ -121,9 +121,9 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 
 
 def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> AbstractContextManager[Any]:
+    from icm_pipeline.backbones.text_attention import cross_attentions
     from icm_pipeline.hooks.hooked import hooked
     from icm_pipeline.methods.learnt import Learnt, Moving, load_learnt
-    from icm_pipeline.methods.prompt_pairs import cross_attentions
 
     params, learnt = inputs.settings.method.params, load_learnt(inputs)
     layer = json.loads(inputs.artifacts["fit"].path(GATE).read_text("utf-8"))["layer"]

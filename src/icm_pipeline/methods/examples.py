@@ -1,6 +1,6 @@
-"""What methods train on: prompts with and without an option's name, and latents that the model makes of them.
+"""What methods train on: latents that the model makes of prompts with and without an option's name.
 
-No prompt has a subject that an evaluation prompt names. Seeds are of a stream of their own.
+Seeds are of a stream of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,52 +17,15 @@ from torch import Tensor
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
-from icm_pipeline.generation.jobs import Job, evaluated_subjects, first_seed
-from icm_pipeline.generation.named import named_prompts
+from icm_pipeline.generation.jobs import Job, first_seed
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.methods.denoising import Denoiser, Noisy, seen_run
-from icm_pipeline.methods.naming import named_options
+from icm_pipeline.methods.wordings import Wording, wordings_of
 from icm_pipeline.metrics.distributions import quotas
 from icm_pipeline.progress import working
 from icm_pipeline.store.files import written_whole
-from icm_pipeline.text import with_article
 
 LATENTS = "latents.safetensors"
-MOST = 120  # wordings: their prompts are encoded at once
-
-
-@dataclass(frozen=True)
-class Wording:
-    """A prompt that leaves the option open, and the same prompt with each option's name."""
-
-    neutral: str
-    named: tuple[str, ...]
-
-
-def wordings_of(settings: Settings, keep: Sequence[str] = ()) -> list[Wording]:
-    """Return at most MOST wordings of subjects that are not evaluated, in the order of `named_prompts`.
-
-    keep: phrases with {} in them, as `old {}`, that all prompts of a wording may have besides; what names an option is
-    left out. Raises ValueError where there is none.
-    """
-    attribute, found = settings.attribute, dict[str, dict[str, str]]()
-    kept = ["{}", *(phrase for phrase in keep if not named_options(phrase.replace("{}", ""), attribute.words))]
-    evaluated = evaluated_subjects(attribute)
-    for prompt in named_prompts(attribute):
-        for phrase in kept if prompt.subject not in evaluated else ():
-            neutral = prompt.template.replace("{}", phrase.replace("{}", prompt.subject))
-            subject = phrase.replace("{}", attribute.named[prompt.option].replace("{}", prompt.subject))
-            named = found.setdefault(with_article(neutral), {})
-            named[prompt.option] = with_article(prompt.template.replace("{}", subject))
-    options = list(attribute.options)
-    if not found or set(attribute.named) != set(options):
-        raise ValueError(
-            f"method={settings.method.name} trains on prompts that name each option of {attribute.name!r}, of subjects "
-            "that are not evaluated. Give attribute.named for every option, as attribute.named.woman='female {}', and "
-            "attribute.trial_subjects that no evaluation prompt names."
-        )
-    complete = [Wording(neutral, tuple(named[option] for option in options)) for neutral, named in found.items()]
-    return complete[:MOST]
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.backbones.text_attention import cross_attentions
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
-from icm_pipeline.generation.jobs import Job, evaluated_subjects, first_seed
-from icm_pipeline.generation.named import named_prompts
+from icm_pipeline.generation.jobs import Job, first_seed
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.learnt import Learnt, directions_and_norm
+from icm_pipeline.methods.wordings import wordings_of
 from icm_pipeline.progress import Work
 from icm_pipeline.store.files import written_whole
-from icm_pipeline.text import with_article
 
 if TYPE_CHECKING:
     from icm_pipeline.arrays import Ints
@@ -52,46 +52,13 @@ def prompt_jobs(settings: Settings, num_pairs: int) -> PromptJobs:
 
     Raises ValueError where a prompt cannot name every option, or every subject is evaluated.
     """
-    check_named(settings)
-    attribute, found = settings.attribute, dict[tuple[str, str], dict[str, str]]()
-    skipped = evaluated_subjects(attribute)
-    for prompt in named_prompts(attribute):
-        if prompt.subject not in skipped:
-            found.setdefault((prompt.subject, prompt.template), {})[prompt.option] = prompt.text
-    if not found:
-        raise ValueError(
-            f"Every subject of attribute.probe_subjects and trial_subjects is evaluated, and method="
-            f"{settings.method.name} learns from others: give other attribute.trial_subjects."
-        )
     jobs, labels = list[Job](), list[int]()
-    for number, ((subject, template), named) in enumerate(list(found.items())[:num_pairs]):
-        texts = [with_article(template.replace("{}", subject)), *(named[option] for option in attribute.options)]
+    for number, wording in enumerate(wordings_of(settings, most=num_pairs)):
         seed = first_seed(settings.seed, "named") + number
-        jobs += [Job(f"{len(jobs) + place:06d}", text, number, seed) for place, text in enumerate(texts)]
-        labels += range(-1, len(attribute.options))
+        texts = enumerate([wording.neutral, *wording.named], start=len(jobs))
+        jobs += [Job(f"{place:06d}", text, number, seed) for place, text in texts]
+        labels += range(-1, len(settings.attribute.options))
     return PromptJobs(jobs, np.array(labels))
-
-
-def check_named(settings: Settings) -> None:
-    """Raise ValueError where a prompt cannot name every option."""
-    attribute = settings.attribute
-    if unnamed := [option for option in attribute.options if option not in attribute.named]:
-        raise ValueError(
-            f"attribute.named does not say how a prompt names {', '.join(unnamed)}, and method={settings.method.name} "
-            "goes by prompts that do. Give each one, as attribute.named.woman='female {}'."
-        )
-
-
-def option_prompts(settings: Settings) -> list[str]:
-    """Return a prompt of each option and nothing else, as "a female person"; raises ValueError where there is none."""
-    check_named(settings)
-    attribute = settings.attribute
-    named = [attribute.named[option].replace("{}", attribute.probe_subjects[0]) for option in attribute.options]
-    return [with_article(f"a {text}") for text in named]
-
-
-def cross_attentions(backbone: Backbone) -> list[str]:
-    return [site.layer for site in backbone.sites if site.kind == "cross_attention"]
 
 
 def recorded(

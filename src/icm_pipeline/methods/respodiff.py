@@ -33,8 +33,9 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 
     from icm_pipeline.methods.bottleneck import map_shape, save_shifts, shifted
     from icm_pipeline.methods.denoising import Denoiser
-    from icm_pipeline.methods.examples import EditedRuns, wordings_of
+    from icm_pipeline.methods.examples import EditedRuns
     from icm_pipeline.methods.training import forget, frozen, train
+    from icm_pipeline.methods.wordings import wordings_of
 
     settings, params = inputs.settings, inputs.settings.method.params
     wordings, shape = wordings_of(settings), (len(settings.attribute.options), *map_shape(backbone))

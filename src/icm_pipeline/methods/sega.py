@@ -82,7 +82,7 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
     from icm_pipeline.generation.sampling import denoise
     from icm_pipeline.hooks.hooked import hooked
     from icm_pipeline.hooks.wrapping import wrapped
-    from icm_pipeline.methods.prompt_pairs import option_prompts
+    from icm_pipeline.methods.wordings import option_prompts
     from icm_pipeline.store.files import written_whole
 
     _check(backbone)

@@ -39,10 +39,11 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
     import torch
 
     from icm_pipeline.methods.denoising import Denoiser
-    from icm_pipeline.methods.examples import EditedRuns, wordings_of
+    from icm_pipeline.methods.examples import EditedRuns
     from icm_pipeline.methods.learnt import Learnt
     from icm_pipeline.methods.low_rank import adapted, convolutions, new_adapters, projections
     from icm_pipeline.methods.training import forget, frozen, train
+    from icm_pipeline.methods.wordings import wordings_of
 
     settings, params = inputs.settings, inputs.settings.method.params
     wordings, num_options = wordings_of(settings, params["keep"]), len(settings.attribute.options)
