@@ -33,6 +33,9 @@ CLAIMS = 36
 # Pushed images obey so often where they would not show it anyway, which half of them do: sets deviate by 0.08 of all
 # images, as on the embedded models (0.05 to 0.12).
 LIKE_OTHERS = {"obeyed": 0.4, "at_random": 0.4, "spread": 0.16, "causal": 0.0}
+# Another seed shows another option in 0.25 of the images, pushes along random directions in 0.16 of `tiny`'s and 0.08
+# of `tiny_sdxl`'s: steering that points nowhere is as if so many of them were drawn again.
+REDRAWN = 0.65
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ CASES = {
         changes_where, {"kept": 0.85, "moved": 0.5, "others_moved": 0.5}, {"moved": 0.5, "others_moved": 0.3}
     ),
     "fresh": Case(
-        confirmation.found, {"obeyed": 0.0, "is_redrawn": True, "moved": 1000.0}, {"obeyed": 0.5, "moved": 6.0}
+        confirmation.found, {"obeyed": 0.0, "redrawn": REDRAWN, "moved": 1000.0}, {"obeyed": 0.5, "moved": 6.0}
     ),
 }  # fmt: skip
 

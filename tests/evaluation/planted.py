@@ -89,12 +89,12 @@ def planted(settings_with: Compose, tmp_path: Path) -> Callable[..., AuditInputs
 
 def plant(
     settings: Settings, folder: Path, seed: int, obeyed: float = 0.95, at_random: float = 0.1, kept: float = 1.0,
-    moved: float = 0.3, causal: float = 1.0, others_moved: float = 0.02, is_redrawn: bool = False, spread: float = 0.1,
+    moved: float = 0.3, causal: float = 1.0, others_moved: float = 0.02, redrawn: float = 0.0, spread: float = 0.1,
 ) -> AuditInputs:  # fmt: skip
     """Plant what share obeys at the selected layers, at random sets, and when named otherwise; the rest show as ever.
 
     moved, others_moved: how far embeddings are from their twins', of other subjects as well; causal: how much more the
-    layers do whose probes are accurate; is_redrawn: the rest of the steered images show what another seed would;
+    layers do whose probes are accurate; redrawn: share of the other steered images that show what another seed would;
     spread: the deviation of sets, and of directions.
     """
     folder.mkdir()
@@ -114,7 +114,8 @@ def plant(
     nobody = [""] * len(jobs)
     before = [0 if rng.random() < 0.85 else 1 for _ in jobs]
     originals = world.artifact("originals", {"": (jobs, nobody, before, 0.0)})
-    otherwise = [0 if rng.random() < 0.85 else 1 for _ in jobs] if is_redrawn else before
+    another = [0 if rng.random() < 0.85 else 1 for _ in jobs]
+    otherwise = shown(another, redrawn, before)
     steer = world.artifact("steer", {"": (jobs, told(everyone), shown(everyone, obeyed, otherwise), moved)})
     arms: dict[str, Any] = {}
     sorts: dict[str, tuple[Sort, list[str]]] = {}

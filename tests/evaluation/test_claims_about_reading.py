@@ -1,18 +1,24 @@
 """An audit of planted activations: what is there is supported, what is not is refuted, in nine of ten repetitions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
+from icm_pipeline.arrays import Floats32
+from icm_pipeline.config.models import OutlineConfig
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.claims import implicit, kinds, readings, separability, stability
 from icm_pipeline.evaluation.claims.base import AuditInputs
+from icm_pipeline.evaluation.claims.fits import num_fits
 from icm_pipeline.evaluation.claims.readings import Readings, share_right
+from icm_pipeline.generation.jobs import audited_steps, probe_jobs
 from icm_pipeline.generation.named import named_prompts
 from icm_pipeline.localization.many_probes import Problem, Solving
+from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.localization.repeated import repeated_folds, standardised, told_right
 from icm_pipeline.metrics.resampling import Estimate, clustered
 from icm_pipeline.results.verdicts import Found, verdict_of
@@ -277,3 +283,31 @@ def test_occupations_are_those_of_trials_and_where_none_are_given_those_of_probe
     inputs = AuditInputs(settings, {}, None)  # type: ignore[arg-type]
     told = implicit._controls(inputs, found, named_prompts(settings.attribute))["occupation"]
     assert {*told} == {*getattr(settings.attribute, subjects)}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("claims", [["separability"], ["kinds", "stability"], ["stability", "implicit"]])
+def test_a_plan_says_how_many_probes_an_audit_fits(
+    claims: list[str],
+    audit: Callable[..., AuditInputs],
+    settings_with: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings_with(*WORDS, f"audit.claims=[{','.join(claims)}]")
+    settings = replace(settings, attribute=replace(settings.attribute, named={}))
+    steps, fitted = len(audited_steps(settings)), list[int]()
+
+    def counted(pooled: Pooled, problems: Sequence[Problem], how: Solving) -> Floats32:
+        fitted.append(len(problems) * steps)
+        right: Floats32 = told_right(pooled, problems, how)
+        return right
+
+    for module in (readings, separability):
+        monkeypatch.setattr(module, "told_right", counted)
+    signals = {**dict.fromkeys(LAYERS, 1.0), "c.0": 0.5, "f.0": 0.5}
+    found = planted(0, signals, len(probe_jobs(settings)))
+    monkeypatch.setattr(implicit, "_controls", lambda *parts: {"wording": replace(found, labels=found.prompts % 2)})
+    inputs = replace(audit(0, found), settings=settings)
+    for group in claims:
+        import_module(f"icm_pipeline.evaluation.claims.{group}").found(inputs)
+    widths = {"self_attention": [[WIDTH, len(LAYERS)]], "cross_attention": [[WIDTH, 1]], "feed_forward": [[WIDTH, 1]]}
+    assert num_fits(settings, OutlineConfig(widths, 64, 4, 8, 1, 1.0)) == sum(fitted)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from icm_pipeline.config.bounds import COUNT, number, one_of
 
 CLAIMS = ("separability", "kinds", "implicit", "stability", "causality", "changes", "judge", "confirmation")
-SIZES = ("full", "quick")
+SIZES = ("full", "half", "quick")
 
 
 @dataclass

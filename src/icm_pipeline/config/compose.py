@@ -60,9 +60,9 @@ def _times(factor: float, value: float) -> float:
     return max(1, round(factor * value)) if isinstance(value, int) else factor * value
 
 
-def _if_quick(quick: Any, full: Any, *, _root_: Any) -> Any:
-    """Return what a bench of size quick takes, or else the other."""
-    return quick if _root_.bench.size == "quick" else full
+def _if_quick(quick: Any, full: Any, of: str = "bench", *, _root_: Any) -> Any:
+    """Return what a bench, or an audit, of size quick takes, or else the other."""
+    return quick if _root_[of].size == "quick" else full
 
 
 def _filled(templates: Any, subjects: Any) -> list[str]:

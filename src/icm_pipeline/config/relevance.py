@@ -13,6 +13,7 @@ READ_BY_RULE = {
     "top": ("kind", "k"), "worst": ("kind", "k"), "random": ("kind", "k", "seed"), "all": ("kind",),
     "named": ("names",), "causal": ("kind", "k"),
 }  # fmt: skip
+YOUNGER = {"evaluate.seeds_before": 0}  # than many keys, which do not have it where it is this
 READ_OF_DRIFT = ("name", "options")  # the prompts are the evaluated attribute's
 
 

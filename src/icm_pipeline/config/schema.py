@@ -164,6 +164,8 @@ class EvaluateConfig:
     """A folder of pictures or another run's artifact for FID and KID."""
     inception: str | None
     """The checkpoint of their features; None for those of `clip`."""
+    seeds_before: int = field(default=0, kw_only=True, metadata=number(at_least=0))
+    """Of the evaluation's seeds, how many are left to others, who may have looked at their images."""
 
 
 @dataclass

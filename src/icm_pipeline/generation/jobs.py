@@ -111,7 +111,8 @@ def _mixed_tuning_prompts(settings: Settings) -> list[str]:
 def evaluation_jobs(settings: Settings) -> list[Job]:
     """Return the jobs of the evaluation set: the same for the originals and for every way of steering."""
     prompts = settings.attribute.evaluation_prompts
-    return make_jobs(prompts, settings.evaluate.images_per_prompt, settings.seed, "evaluation")
+    evaluate = settings.evaluate
+    return make_jobs(prompts, evaluate.images_per_prompt, settings.seed, "evaluation", evaluate.seeds_before)
 
 
 def recorded_steps(settings: Settings) -> list[int]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from icm_pipeline.config.relevance import relevant
+from icm_pipeline.config.relevance import YOUNGER, relevant
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.images.folders import content_key, folder_of, list_images
@@ -58,7 +58,7 @@ class Keys:
     def content(self, name: str) -> dict[str, Any]:
         """Return what a stage's key stands for beside its parents: settings, weights and content of folders."""
         stage, settings = STAGES[name], self.settings
-        reads = stage.reads(settings)
+        reads = [name for name in stage.reads(settings) if YOUNGER.get(name, ...) != value_at(settings, name)]
         read_by_method = method_named(settings.method.name).reads
         values = {dotted: relevant(settings, dotted, read_by_method) for dotted in sorted(reads)}
         named = {dotted: value_at(settings, dotted) for dotted in (*WEIGHTS, *PICTURES) if dotted in reads}

@@ -21,7 +21,9 @@ PROBE_DATASET = (
     *MODEL, *under("attribute", "probe_templates", "probe_subjects"), "generate.images_per_prompt", "seed",
 )  # fmt: skip
 RECORDING = ("model.sites", "timesteps.start", "timesteps.count")
-EVALUATION_SET = (*MODEL, "attribute.evaluation_prompts", "evaluate.images_per_prompt", "seed")
+EVALUATION_SET = (
+    *MODEL, "attribute.evaluation_prompts", *under("evaluate", "images_per_prompt", "seeds_before"), "seed",
+)  # fmt: skip
 JUDGE = ("kind", "model", "path", "faces", "detector")
 LABELLING = (*under("labeler", *JUDGE, "groups"), "attribute.name", "attribute.options")
 AUDITING = (

@@ -63,7 +63,9 @@ def _about(settings: Settings) -> str:
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
-    return Workload(num_images=0)
+    from icm_pipeline.evaluation.claims.fits import num_fits  # imports torch
+
+    return Workload(num_probes=None if outline is None else num_fits(settings, outline))
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:

@@ -20,7 +20,7 @@ from icm_pipeline.results.scores import Scores, Selection
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
 LEAST = 0.1  # of the images: what fewer obey more than after any other push is not worth ranking layers for
-LEAST_PLACE = 0.9  # of the sets: a ranking that is not among the best tenth could be replaced by ten guesses
+LEAST_PLACE = 0.95  # of the sets: a random ranking is among the best twentieth as often as p < 0.05 by chance
 DRAWS = 20_000  # of what the sets could be, behind the interval of a place
 LEAST_MOVED = 1e-6  # of 1 - CLIP-I: less than that is what embeddings are rounded by
 LEAST_RHO = 0.5  # less than a quarter of the ranks' variance is shared below that
@@ -105,7 +105,7 @@ class _Compared:
             f"{1 - place.value:.3f}"
         )
         return Finding(
-            "causality.rank", "The ranking's layers are among the best tenth of all sets of as many of the kind.",
+            "causality.rank", "The ranking's layers are among the best twentieth of all sets of as many of the kind.",
             place.value, place.interval_95, "share of sets", 0.5, LEAST_PLACE, place.p, control, len(sets), "sets",
         )  # fmt: skip
 
