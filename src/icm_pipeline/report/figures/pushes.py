@@ -89,17 +89,22 @@ def _name_layers(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def plot_drift(path: Path, table: Table) -> Path:
-    """Draw how far each other attribute's distribution moved, steered and between unsteered runs."""
+    """Draw how far each other attribute's distribution moved, steered and between unsteered runs.
+
+    Steered bars have the interval of their difference from the other, which is what the claim is about.
+    """
     rows = _records(table)
     with figure(path, (6.4, 0.9 + 0.45 * len(rows))) as (_, axis):
         places = np.arange(len(rows))
         steered, seeds = ([float(row[name]) for row in rows] for name in ("steered", "other seeds"))
-        axis.barh(places - 0.19, steered, 0.36, color=STEERED_COLOR, label="steered")
+        reach = [[abs(float(row[end]) - float(row["difference"])) for row in rows] for end in ("high", "low")]
+        axis.barh(places - 0.19, steered, 0.36, color=STEERED_COLOR, label="steered, and 95 % of the difference",
+                  xerr=reach, error_kw={"elinewidth": 1, "capsize": 2})  # fmt: skip
         axis.barh(places + 0.19, seeds, 0.36, color=ORIGINAL_COLOR, label="other seeds, unsteered")
         axis.set_yticks(places, [str(row["attribute"]).replace("_", " ") for row in rows])
         axis.invert_yaxis()
         axis.set(xlabel="total variation, mean over prompts")
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return path
 
 
