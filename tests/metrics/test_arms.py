@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icm_pipeline.arrays import Floats, Ints
-from icm_pipeline.metrics.arms import ArmsMean, arms_mean, discrepancy_parts, place_among
+from icm_pipeline.metrics.arms import ArmsMean, arms_mean, discrepancy_parts, place_among, post_stratified
 from icm_pipeline.metrics.fairness import discrepancy_by_prompt
 
 REPETITIONS = 200
@@ -69,17 +69,16 @@ def test_the_interval_of_a_place_among_arms_covers_the_truth(lead: float) -> Non
     truth = {0.0: 0.5, 0.15: 0.9332, 0.25: 0.9938}[lead]
     for _ in range(150):
         values, strata = cells(FULL, rng, 0.2, deviation, 0.35)
-        low, high = place_among(arms_mean(values + lead, strata), 0.5, 1000, rng).interval_95
+        led = arms_mean(values + lead, strata)
+        low, high = place_among(led, led, 0.5, 1000, rng).interval_95
         covered.append(low <= truth <= high)
     assert 0.92 <= np.mean(covered) <= 1
 
 
 def test_what_leads_no_arm_or_every_arm_has_that_place() -> None:
     rng, means = np.random.default_rng(5), np.linspace(-0.1, 0.1, 40)
-    best, average, last = (
-        place_among(ArmsMean(means + lead, 1e-5, float(means.var() / 40), 1e-6, 384, 8), 0.5, 4000, rng)
-        for lead in (0.4, 0.0, -0.4)
-    )
+    leads = (ArmsMean(means + lead, 1e-5, float(means.var() / 40), 1e-6, 384, 8) for lead in (0.4, 0.0, -0.4))
+    best, average, last = (place_among(lead, lead, 0.5, 4000, rng) for lead in leads)
     assert best.value > 0.99 and best.interval_95[0] > 0.95 and best.p < 1e-4
     assert average.value == pytest.approx(0.5) and average.p == pytest.approx(0.5, abs=0.05)
     assert last.interval_95[1] < 0.05 and last.p > 0.99
@@ -120,3 +119,38 @@ def test_a_mean_over_arms_of_which_nothing_is_seen_is_none() -> None:
     assert (found.num_images, len(found.arms)) == (0, 0)
     one = np.where(np.arange(6) < 1, [[0.5], [0.5], [np.nan]], np.nan)
     assert arms_mean(one, np.zeros(6, int)).estimate.value == 0.5
+
+
+def test_groups_of_images_count_in_every_arm_as_often_as_in_all() -> None:
+    """Arms that are alike, but for having more or fewer images of a group that is obeyed less."""
+    rng, plain, stratified = np.random.default_rng(8), [], []
+    groups = rng.integers(2, size=384)
+    for _ in range(40):
+        values, strata = cells(FULL, rng, 0.0, 0.0, 0.3)
+        plain.append(arms_mean(values + groups, strata).deviation)
+        stratified.append(arms_mean(post_stratified(values + groups, groups), strata).deviation)
+        found = post_stratified(values + groups, groups)
+        means = [np.nanmean(np.where(groups == group, values[0] + group, np.nan)) for group in (0, 1)]
+        assert np.nanmean(found[0]) == pytest.approx(np.array([1 - groups.mean(), groups.mean()]) @ means)
+    assert np.mean(stratified) < 0.03 and np.mean(plain) < 0.1
+
+
+def test_the_interval_of_a_mean_over_arms_with_groups_covers_the_truth() -> None:
+    rng, covered, errors, values = np.random.default_rng(9), [], [], []
+    for _ in range(REPETITIONS):
+        groups = np.random.default_rng(10).integers(2, size=384)
+        cell, strata = cells(FULL, rng, 0.3, 0.1, 0.4)
+        found = arms_mean(post_stratified(cell + groups, groups), strata).estimate
+        low, high = found.interval_95
+        covered.append(low <= groups.mean() <= high)
+        errors.append(found.error)
+        values.append(found.value)
+    assert 0.92 <= np.mean(covered) <= 1
+    assert np.mean(errors) / np.std(values) == pytest.approx(1.05, abs=0.15)
+
+
+def test_an_arm_with_fewer_than_two_images_of_a_group_stays_as_it_is() -> None:
+    values, groups = np.array([[1.0, 2.0, np.nan, np.nan], [1.0, 2.0, 4.0, 3.0]]), np.array([0, 0, 1, 1])
+    found = post_stratified(values, groups)
+    assert np.array_equal(found[0], values[0], equal_nan=True)
+    assert found[1].mean() == pytest.approx(2.5)

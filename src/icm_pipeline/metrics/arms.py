@@ -85,6 +85,25 @@ def arms_mean(values: Floats, strata: Ints) -> ArmsMean:
     return ArmsMean(arms, shrunk * by_images, between, within, int(there.any(0).sum()), num_strata)
 
 
+def post_stratified(values: Floats, groups: Ints) -> Floats:
+    """Return values [S, n] whose mean in each arm is that of groups of images [n], each counted as often as in all.
+
+    So arms do not differ by having more images of one group than of another. NaN where an arm has no image; the spread
+    is that of the mean to first order. An arm with fewer than two images of a group stays as it is.
+    """
+    found, used = values.copy(), np.isfinite(values).any(0)
+    names, sizes = np.unique(groups[used], return_counts=True)
+    for row in found:
+        members = [np.isfinite(row) & (groups == name) for name in names]
+        counts = np.array([own.sum() for own in members])
+        if len(counts) and counts.min() > 1:
+            weights, means = sizes / sizes.sum(), np.array([row[own].mean() for own in members])
+            lost = np.sqrt(counts / (counts - 1) * (counts.sum() - 1) / counts.sum())  # of spread, by each mean
+            for own, mean, factor in zip(members, means, lost * weights * counts.sum() / counts, strict=True):
+                row[own] = weights @ means + factor * (row[own] - mean)
+    return found
+
+
 def discrepancy_parts(shown: Floats, prompts: Ints, wanted: Ints) -> Floats:
     """Return numbers [n] whose mean is FD, and their spread to first order its own; NaN for images that are not seen.
 
@@ -111,18 +130,19 @@ class Place:
     p: float
 
 
-def place_among(lead: ArmsMean, null: float, num_draws: int, rng: np.random.Generator) -> Place:
+def place_among(lead: ArmsMean, arms: ArmsMean, null: float, num_draws: int, rng: np.random.Generator) -> Place:
     """Return the share of all arms there could be that is led, by a lead over their mean; p: that it is only `null`.
 
     Arms are taken for draws from a normal distribution whose deviation is what their means spread by, less what their
     images explain. The interval is of draws of the deviation and of the lead (a generalized confidence interval).
+    arms: the same arms by themselves, which images that are held against others make less sure.
     """
-    freedom = len(lead.arms) - 1
-    beyond = np.maximum(0.0, lead.between * freedom / rng.chisquare(freedom, num_draws) - lead.within)
-    errors, deviations = np.sqrt(lead.by_images + beyond), np.sqrt(len(lead.arms) * beyond)
+    freedom = len(arms.arms) - 1
+    beyond = np.maximum(0.0, arms.between * freedom / rng.chisquare(freedom, num_draws) - arms.within)
+    errors, deviations = np.sqrt(lead.by_images + beyond), np.sqrt(len(arms.arms) * beyond)
     low, high = np.quantile(_led(rng.normal(lead.value, errors), deviations), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     p = float(stats.norm.cdf((stats.norm.ppf(null) * deviations - lead.value) / np.maximum(errors, 1e-12)).mean())
-    value = float(_led(np.array([lead.value]), np.array([lead.deviation]))[0])
+    value = float(_led(np.array([lead.value]), np.array([arms.deviation]))[0])
     return Place(value, (float(low), float(high)), p)
 
 

@@ -225,7 +225,7 @@ STAGES: dict[str, Stage] = {
                                *under("probe", "C", "max_iter", "solver", "test_share"),
                                *under("layers", "kind", "k"),  # with every rule
                                "attribute.trial_subjects", "audit.claims", f"audit.sizes.{s.audit.size}"),
-              version=1,  # 1: a ranking has to be among the best twentieth of all sets
+              version=1,  # 1: how much sets differ is told by their own figures, as many images of each group in each
               images=("audit.labelled",), asks=asked_by_audit, devices=devices_of_audit,
               same_speed=under("judge", *JUDGE)),
         Stage("inject", "give cross-attention layers the prompt that names an option, on tuning prompts", kind="end",

@@ -12,7 +12,7 @@ from icm_pipeline.arrays import Floats
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.evaluation.claims.base import LEAST_FALL, AuditInputs
 from icm_pipeline.evaluation.claims.pushed import Trials, as_fd_counts, by_arm, shown_of, stacked, trials_of, wanted_of
-from icm_pipeline.metrics.arms import ArmsMean, arms_mean, discrepancy_parts, place_among
+from icm_pipeline.metrics.arms import ArmsMean, arms_mean, discrepancy_parts, place_among, post_stratified
 from icm_pipeline.metrics.redrawn import rank_correlation
 from icm_pipeline.metrics.resampling import Estimate
 from icm_pipeline.results.effects import UNSTEERED, Pushes
@@ -20,7 +20,7 @@ from icm_pipeline.results.scores import Scores, Selection
 from icm_pipeline.results.verdicts import Finding, Found, Table
 
 LEAST = 0.1  # of the images: what fewer obey more than after any other push is not worth ranking layers for
-LEAST_PLACE = 0.95  # of the sets: a random ranking is among the best twentieth as often as p < 0.05 by chance
+LEAST_PLACE = 0.9  # of the sets: a ranking that is not among the best tenth could be replaced by ten guesses
 DRAWS = 20_000  # of what the sets could be, behind the interval of a place
 LEAST_MOVED = 1e-6  # of 1 - CLIP-I: less than that is what embeddings are rounded by
 LEAST_RHO = 0.5  # less than a quarter of the ranks' variance is shared below that
@@ -97,15 +97,15 @@ class _Compared:
 
     def rank(self, sets: list[str]) -> Finding:
         """A ranking that is worth nothing gives every place with the same probability."""
-        lead = self._lead(sets)
-        place = place_among(lead, 0.5, DRAWS, self._rng)
+        lead, apart = self._lead(sets), self._mean(self._obeyed(sets))
+        place = place_among(lead, apart, 0.5, DRAWS, self._rng)
         control = (
             f"{int((lead.arms > 0).sum())} of {len(sets)} random sets are obeyed less; they differ by "
-            f"{lead.deviation:.3f} beyond their images; a random ranking does as well with probability "
+            f"{apart.deviation:.3f} beyond their images; a random ranking does as well with probability "
             f"{1 - place.value:.3f}"
         )
         return Finding(
-            "causality.rank", "The ranking's layers are among the best twentieth of all sets of as many of the kind.",
+            "causality.rank", "The ranking's layers are among the best tenth of all sets of as many of the kind.",
             place.value, place.interval_95, "share of sets", 0.5, LEAST_PLACE, place.p, control, len(sets), "sets",
         )  # fmt: skip
 
@@ -166,7 +166,11 @@ class _Compared:
 
     def _lead(self, arms: list[str]) -> ArmsMean:
         """Return by how many more the selected layers are obeyed."""
-        return arms_mean(self._ours - self._obeyed(arms), self._trials.strata)
+        return self._mean(self._ours - self._obeyed(arms))
+
+    def _mean(self, values: Floats) -> ArmsMean:
+        """Return the mean over arms; images that showed their option before count as often in each as in all."""
+        return arms_mean(post_stratified(values, self._before.astype(np.int64)), self._trials.strata)
 
     def _fd(self, shown: Floats, arm: str) -> Floats:
         """Return the parts of FD of an arm's images [n]; the judge saw them there and at the selected layers."""
