@@ -6,7 +6,7 @@ STAMP := $(VENV)/.icm-installed
 DEV_STAMP := $(VENV)/.icm-dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results bench test test-slow test-judges test-cluster lint clean
+.PHONY: help setup demo results bench test test-slow test-judges test-cluster test-browser lint clean
 ROWS := gender,worst_k,random_k,all_layers,cross_attention,age,skin_tone
 
 help:  ## list the targets
@@ -57,6 +57,14 @@ test-cluster: $(DEV_STAMP)  ## run the launchers on SLURM daemons (root, Debian'
 	  $(BIN)/python -m pip install --quiet -e '.[slurm,ray,joblib,optuna]' ; \
 	fi
 	$(BIN)/python -m pytest -m cluster -rs tests/cluster
+
+test-browser: $(DEV_STAMP)  ## use the pages in a real browser (Debian's chromium, or playwright's own)
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python -e . --group browser ; \
+	else \
+	  $(BIN)/python -m pip install --quiet -e . --group browser ; \
+	fi
+	$(BIN)/python -m pytest -m browser -rs
 
 lint: $(DEV_STAMP)  ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix src tests benchmarks

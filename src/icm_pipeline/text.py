@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from rich.filesize import decimal
 
@@ -51,6 +52,17 @@ def size_text(size: float) -> str:
 def count_text(number: int, noun: str) -> str:
     """Return a number of things, such as `1 job` or `2 jobs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def setting_text(value: Any) -> str:
+    """Return a setting's value for reading: lists with commas, mappings with semicolons."""
+    if value in ({}, []):
+        return "none"
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {setting_text(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(setting_text(inner) for inner in value)
+    return "null" if value is None else str(value)
 
 
 def did_you_mean(name: str, known: list[str], place: str = "") -> str:

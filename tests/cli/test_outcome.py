@@ -22,7 +22,7 @@ def made(tmp_path: Path) -> dict[str, Artifact]:
     """Write the artifacts of a selection, a report and an audit."""
     chosen = Selection(["a"], "top", "self_attention", [LayerScore("a", "self_attention", 0.9)])
     files = {
-        "select": [Selection.FILE], "report": ["twins.png", "report.md"],
+        "select": [Selection.FILE], "report": ["twins.png", "report.html", "report.md"],
         "audit": ["verdicts.json", "claims.png", "audit.md"],
     }  # fmt: skip
     for stage in files:
@@ -43,7 +43,7 @@ def test_a_whole_run_with_an_audit_names_the_report_and_the_audits_page(
 ) -> None:
     told = outcome_of(pipeline(settings_with("audit.included=true"), made), made["report"])
     report, audit = made["report"].folder, made["audit"].folder
-    assert told.files == (report / "report.md", report / "twins.png", audit / "audit.md")
+    assert told.files == (report / "report.html", report / "report.md", report / "twins.png", audit / "audit.md")
     assert told.selection == Selection.read(made["select"])
     assert told.ranking_rows == RANKING_ROWS
 

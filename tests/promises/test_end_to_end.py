@@ -97,6 +97,15 @@ def test_the_report_shows_its_figures_and_the_figures_show_something(finished: P
         assert sheet.size == (8 * 128, 2 * 128)  # 16 images
 
 
+def test_the_report_has_a_page_to_share_that_is_small_and_tells_how_to_repeat_it(finished: Path) -> None:
+    path = artifact(finished, "report") / "report.html"
+    assert path.stat().st_size < 8e6
+    page = path.read_text("utf-8")
+    assert page.count('<li data-id="') == 16
+    assert f"python -m icm_pipeline stage=report paths.outputs={finished}" in page
+    assert page.count("data:image/webp") == 32 + 3  # every picture once, and the heat map's three panels
+
+
 def sharing(finished: Path, outputs: Path, *stages: str) -> Path:
     """Return a new outputs folder that already has some stages of the finished run."""
     for stage in stages:

@@ -15,7 +15,7 @@ from icm_pipeline.images.making import take_over
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.table import stages_of
-from icm_pipeline.stages.report import _missed
+from icm_pipeline.results.images import read_steered
 from icm_pipeline.store.artifacts import Artifact, open_artifact
 from icm_pipeline.tracking.base import NoTracker
 from tests.helpers.settings import TINY
@@ -140,5 +140,5 @@ def test_images_of_a_prompt_that_names_an_option_are_left_alone_and_count_for_no
         before, after = ((folders[stage] / row["path"]).read_bytes() for stage in ("originals", "steer"))
         assert before == after
     assert sorted(row["option"] for row in rows if row not in named) == ["man", "man", "woman", "woman"]
-    assert named[0]["id"] not in _missed(open_artifact(folders["evaluate"]), ["woman", "man"])
+    assert not read_steered(open_artifact(folders["evaluate"]))[named[0]["id"]].has_missed
     assert load_vectors(folders["steer"] / "vectors.safetensors").words["man"]

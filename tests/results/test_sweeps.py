@@ -247,7 +247,9 @@ def test_the_report_has_table_page_and_figures_and_is_the_same_twice(
         add_job(number, fd, clip_i, alpha=alpha)
     folder = report_sweep(read(tmp_path))
     first = hashes(folder)
-    assert set(first) == {"sweep.csv", "sweep.md", "overview.png", "front.png", "against_alpha.png", "strips.png"}
+    assert set(first) == {
+        "sweep.csv", "sweep.md", "report.html", "overview.png", "front.png", "against_alpha.png", "strips.png",
+    }  # fmt: skip
     with (folder / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["alpha"], row["fd"], row["front"]) for row in rows] == [
@@ -266,7 +268,7 @@ def test_a_single_job_without_images_can_be_reported(tmp_path: Path, add_job: Ca
     sweep = read(tmp_path)
     (job,) = sweep.jobs
     bare = Sweep(sweep.folder, (SweepJob(job.name, job.subject, job.factors, job.evaluation),), {})
-    assert set(hashes(report_sweep(bare))) == {"sweep.csv", "sweep.md", "overview.png", "front.png"}
+    assert set(hashes(report_sweep(bare))) == {"sweep.csv", "sweep.md", "report.html", "overview.png", "front.png"}
 
 
 def test_the_page_names_settings_as_they_are_written(tmp_path: Path, add_job: Callable[..., None]) -> None:

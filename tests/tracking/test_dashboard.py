@@ -27,6 +27,7 @@ class Seen:
         self.scalars: dict[str, float] = {}
         self.tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self.images: list[str] = []
+        self.pages: list[str] = []
         self.lineage: list[tuple[str, str, dict[str, str]]] = []
 
     def metrics(self, values: dict[str, float]) -> None:
@@ -38,6 +39,10 @@ class Seen:
     def image(self, name: str, path: Path) -> None:
         assert path.exists()
         self.images.append(name)
+
+    def page(self, name: str, path: Path) -> None:
+        assert path.exists()
+        self.pages.append(name)
 
     def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
         self.lineage.append((stage, key, parents))
@@ -116,6 +121,12 @@ def test_image_sets_and_reports_show_their_pictures(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     assert seen_of(tmp_path, "originals").images == ["originals/samples"]
     assert "report/heat_map" in seen_of(tmp_path, "report").images
+
+
+def test_a_report_shows_its_page_and_one_from_before_there_was_one_shows_none(tmp_path: Path) -> None:
+    assert seen_of(tmp_path, "report").pages == []
+    (tmp_path / "report.html").write_text("<!doctype html>")
+    assert seen_of(tmp_path, "report").pages == ["report/page"]
 
 
 def test_tune_shows_each_options_alpha_and_what_was_tried(tmp_path: Path) -> None:

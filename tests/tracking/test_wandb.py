@@ -64,6 +64,9 @@ def log_one_of_everything(tracker: Tracker, folder: Path) -> None:
     tracker.metrics({"fd/mean": 0.125})
     tracker.table("probe/scores", ["layer", "accuracy"], [["mid.attn1", 0.875], ["up.attn1", 0.5]])
     tracker.image("report/grid", picture)
+    page = folder / "page.html"
+    page.write_text("<!doctype html><title>page</title>")
+    tracker.page("report/page", page)
     tracker.artifact("steer", "0123456789abcdef", {"probe": "fedcba9876543210"}, folder)
     tracker.close()
 
@@ -75,6 +78,11 @@ def inspected(run_folder: Path) -> Any:
 
 def test_scalars_land_in_the_run(inspected: Any) -> None:
     assert inspected["summary"]["fd/mean"] == 0.125
+
+
+def test_a_page_lands_in_the_run_as_it_is(inspected: Any, run_folder: Path) -> None:
+    assert inspected["summary"]["report/page"]["_type"] == "html-file"
+    assert media(run_folder, "html/report/*.html").read_text() == "<!doctype html><title>page</title>"
 
 
 def test_a_table_lands_in_the_run_with_its_rows(inspected: Any, run_folder: Path) -> None:
@@ -210,6 +218,7 @@ def test_the_csv_tracker_leaves_tables_that_anyone_can_read(tmp_path: Path) -> N
         "up.attn1,0.5",
     ]
     assert (folder / "report_grid.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+    assert (folder / "report_page.html").read_text() == (tmp_path / "page.html").read_text()
     with (folder / "lineage.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["key"], json.loads(row["parents"])) == ("0123456789abcdef", {"probe": "fedcba9876543210"})

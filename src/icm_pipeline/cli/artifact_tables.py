@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.tree import Tree
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.manifest import FileEntry
 from icm_pipeline.store.shelf import Shelf
-from icm_pipeline.text import count_text, size_text
+from icm_pipeline.text import count_text, setting_text, size_text
 
 
 def artifact_table(shelf: Shelf, artifacts: Iterable[Artifact]) -> Table:
@@ -34,7 +33,7 @@ def print_artifact(console: Console, shelf: Shelf, artifact: Artifact, all_files
     """Print what made an artifact: settings, parents up to the roots, code, libraries, device; and its files."""
     console.print(_pairs(_facts(artifact)))
     console.print("\n[bold]settings that its key stands for[/bold]")
-    console.print(_pairs({name: _setting_text(value) for name, value in artifact.manifest.config.items()}))
+    console.print(_pairs({name: setting_text(value) for name, value in artifact.manifest.config.items()}))
     tree = Tree(f"[bold]made from[/bold]{'' if artifact.manifest.parents else ': nothing else'}")
     _grow(tree, shelf, artifact, set())
     console.print()
@@ -62,7 +61,7 @@ def _facts(artifact: Artifact) -> dict[str, str]:
         "folder": str(artifact.folder),
         "made": f"{manifest.created or 'unknown'} in {manifest.seconds} s",
         "device": f"{device} ({name})" if name else device,
-        "code": _code_text(manifest.code, manifest.libraries),
+        "code": manifest.code_text,
         "libraries": ", ".join(f"{library} {version}" for library, version in manifest.libraries.items()),
         "python": f"{manifest.python} on {manifest.machine}",
         "weights": ", ".join(f"{setting} {digest}" for setting, digest in weights.items()) or "none on this disk",
@@ -76,25 +75,6 @@ def _facts(artifact: Artifact) -> dict[str, str]:
         shares = ", ".join(f"{count} x {name}" for name, count in devices)
         facts["shared"] = f"{count_text(len(manifest.shares), 'job')}: {shares}"
     return facts
-
-
-def _code_text(code: dict[str, Any], libraries: dict[str, str]) -> str:
-    """Return version and commit; a manifest from before the code was noted has the version among its libraries."""
-    if not code:
-        return f"icm_pipeline {libraries.get('icm_pipeline', 'of an unknown version')}"
-    changed = ", with files changed since" if code.get("modified") else ""
-    commit = f", commit {code['commit']}{changed}" if "commit" in code else ""
-    return f"icm_pipeline {code['version']}{commit}"
-
-
-def _setting_text(value: Any) -> str:
-    if value in ({}, []):
-        return "none"
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {_setting_text(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(_setting_text(inner) for inner in value)
-    return "null" if value is None else str(value)
 
 
 def _grow(branch: Tree, shelf: Shelf, artifact: Artifact, shown: set[str]) -> None:

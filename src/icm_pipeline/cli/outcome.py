@@ -33,11 +33,12 @@ def is_reported(stage: str) -> bool:
 def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:
     """Write a sweep's report, print its table and where its files lie."""
     from icm_pipeline.report.sweep_page import sweep_cells
-    from icm_pipeline.report.sweep_report import report_sweep
+    from icm_pipeline.report.sweep_report import FOLDER, HTML_PAGE, report_sweep
     from icm_pipeline.tracking.dashboard import track_sweep
 
     files = sorted(report_sweep(sweep).iterdir())
     track_sweep(tracker, sweep, sweep_cells(sweep), [path for path in files if path.suffix == ".png"])
+    tracker.page("sweep/page", sweep.folder / FOLDER / HTML_PAGE)
     title = f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}"
     print_sweep(title, *sweep_cells(sweep, kept=False), sweep.left_out)
     for path in files:
@@ -85,7 +86,7 @@ def outcome_of(pipeline: "Pipeline", artifact: Artifact) -> Outcome:
         next((each for each in (artifact, *others) if kind.FILE in each.manifest.files), None)
         for kind in (Selection, Evaluation)
     )
-    own = _files(artifact, (".png", ".md")) if stage.kind == "result" else []
+    own = _files(artifact, (".png", ".md", ".html")) if stage.kind == "result" else []
     return Outcome(
         None if selected is None else Selection.read(selected),
         RANKING_ROWS if others else None,

@@ -158,7 +158,7 @@ class Pipeline:
         log.info("%s: %s", stage.name if share == WHOLE else f"{stage.name}, share {share.name}", stage.summary)
         compared = self.keys.compared if stage.compares else ()
         command = self.command(stage.name)
-        stage.run(StageContext(self.settings, parents, partial, compared, share, self.models, command))
+        stage.run(StageContext(self.settings, parents, partial, compared, share, self.models, command, self.find))
         return True
 
     def _manifest(self, stage: Stage) -> Manifest:

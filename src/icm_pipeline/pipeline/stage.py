@@ -39,6 +39,8 @@ class StageContext:
     """Loads models; the run's, so that its stages share one."""
     command: str = ""
     """What repeats the stage."""
+    find: Callable[[str], Artifact | None] = lambda stage: None
+    """Returns the artifact of another stage if it is there; what is taken of it is not in the stage's key."""
 
 
 def no_names(settings: Settings) -> tuple[str, ...]:

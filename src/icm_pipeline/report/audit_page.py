@@ -21,6 +21,7 @@ COLUMNS = [
     "claim", "says", "effect", "low", "high", "unit", "least", "p", "p adjusted", "n", "of", "verdict", "control",
     "command",
 ]  # fmt: skip
+READ = ["claim", "effect (95 %)", "counts from", "control", "n", "p (Holm)", "verdict"]
 VERDICTS = """
 An effect speaks for its claim the larger it is. **Refuted**: the whole interval lies below what would count.
 **Supported**: the effect counts, its interval lies above that of a wrong claim, and p stays below 0.05 after Holm's
@@ -63,10 +64,7 @@ def write_table(path: Path, verdicts: Verdicts) -> None:
 def write_audit_page(folder: Path, title: str, about: str, verdicts: Verdicts, found: Mapping[str, Found]) -> Path:
     """Write the page and its figures into a folder; return the page's path. about: what was audited, and how far."""
     lines = [f"# {title}".replace("|", "/"), "", about.replace("|", "/"), ""]
-    lines += [
-        "| claim | effect (95 %) | counts from | control | n | p (Holm) | verdict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines += [f"| {' | '.join(READ)} |", "|---" * len(READ) + "|"]
     lines += [_row(claim) for claim in verdicts.claims]
     lines += [VERDICTS]
     if any(claim.finding.num < FEW_IMAGES and "images" in claim.finding.of for claim in verdicts.claims):
@@ -88,11 +86,17 @@ def write_audit_page(folder: Path, title: str, about: str, verdicts: Verdicts, f
     return page
 
 
-def _row(claim: Claim) -> str:
+def claim_cells(claim: Claim) -> list[str]:
+    """Return a claim in words, for the columns READ."""
     found = claim.finding
     low, high = found.interval_95
-    cells = (
-        f"{found.says} (`{found.claim}`)", f"{found.effect:z.3f} ({low:z.3f} to {high:z.3f}) {found.unit}",
-        f"{found.least:g}", found.control, f"{found.num} {found.of}", f"{claim.p_adjusted:.3g}", f"**{claim.verdict}**",
-    )  # fmt: skip
+    return [
+        found.says, f"{found.effect:z.3f} ({low:z.3f} to {high:z.3f}) {found.unit}", f"{found.least:g}", found.control,
+        f"{found.num} {found.of}", f"{claim.p_adjusted:.3g}", claim.verdict,
+    ]  # fmt: skip
+
+
+def _row(claim: Claim) -> str:
+    says, *cells, verdict = claim_cells(claim)
+    cells = [f"{says} (`{claim.finding.claim}`)", *cells, f"**{verdict}**"]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

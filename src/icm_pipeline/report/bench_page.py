@@ -48,6 +48,16 @@ class BenchRow:
         return told.seconds - told.seconds_unsteered
 
 
+@dataclass(frozen=True)
+class BenchTable:
+    """A table for reading."""
+
+    heading: str
+    about: str
+    titles: list[str]
+    rows: list[list[str]]
+
+
 def bench_rows(sweep: Sweep) -> list[BenchRow]:
     """Return a row per method, those of a kind together, of least FD first."""
     rows = []
@@ -68,23 +78,9 @@ def write_bench_table(path: Path, rows: Sequence[BenchRow]) -> None:
 
 def write_bench_page(path: Path, sweep: Sweep, rows: Sequence[BenchRow], fronts: Path | None) -> None:
     """Write the page beside its figure."""
-    one = rows[0].job.evaluation
-    others = list(dict.fromkeys(name for row in rows for name in row.job.evaluation.kept))
-    lines = [
-        f"# Bench of {count_text(len(rows), 'method')}: {one.attribute.replace('_', ' ')} on {one.model}\n",
-        f"{one.num_images} images each of the same prompts and seeds, FD {one.before.mean:.3f} before. "
-        f"{_about_strengths(rows)} docs/bench.md says how to read this.\n",
-        *_table(
-            ["method", "kind", "strength", "FD", "95 %", "FD of labels", "DevRat", "obeyed", "CLIP-I",
-             *(f"kept {name.replace('_', ' ')}" for name in others), "explicit prompts kept"],
-            [_figures(row, others) for row in rows],
-        ),
-        "What it costs and asks for:\n",
-        *_table(
-            ["method", "as steered", "learning", "more an image", "on disk", "asks for", "scaled down"],
-            [_costs(row) for row in rows],
-        ),
-    ]  # fmt: skip
+    figures, costs = bench_tables(rows)
+    lines = [f"# {figures.heading}\n", f"{figures.about} docs/bench.md says how to read this.\n", *_table(figures)]
+    lines += [f"{costs.heading}:\n", *_table(costs)]
     if sweep.left_out:
         lines += ["Left out:", "", *(f"- job {name}: {reason}" for name, reason in sweep.left_out.items()), ""]
     if fronts is not None:
@@ -92,9 +88,27 @@ def write_bench_page(path: Path, sweep: Sweep, rows: Sequence[BenchRow], fronts:
     path.write_text("\n".join(lines), "utf-8")
 
 
-def _table(titles: list[str], cells: list[list[str]]) -> list[str]:
-    body = (" | ".join(cell.replace("|", "/") for cell in row) for row in cells)
-    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *(f"| {row} |" for row in body), ""]
+def bench_tables(rows: Sequence[BenchRow]) -> tuple[BenchTable, BenchTable]:
+    """Return what the methods did, and what that costs and asks for."""
+    one = rows[0].job.evaluation
+    others = list(dict.fromkeys(name for row in rows for name in row.job.evaluation.kept))
+    kept = [f"kept {name.replace('_', ' ')}" for name in others]
+    figures = BenchTable(
+        f"Bench of {count_text(len(rows), 'method')}: {one.attribute.replace('_', ' ')} on {one.model}",
+        f"{one.num_images} images each of the same prompts and seeds, FD {one.before.mean:.3f} before. "
+        f"{_about_strengths(rows)}",
+        ["method", "kind", "strength", "FD", "95 %", "FD of labels", "DevRat", "obeyed", "CLIP-I", *kept,
+         "explicit prompts kept"],
+        [_figures(row, others) for row in rows],
+    )  # fmt: skip
+    titles = ["method", "as steered", "learning", "more an image", "on disk", "asks for", "scaled down"]
+    return figures, BenchTable("What it costs and asks for", "", titles, [_costs(row) for row in rows])
+
+
+def _table(table: BenchTable) -> list[str]:
+    body = (" | ".join(cell.replace("|", "/") for cell in row) for row in table.rows)
+    lines = [f"| {row} |" for row in body]
+    return [f"| {' | '.join(table.titles)} |", "|---" * len(table.titles) + "|", *lines, ""]
 
 
 def _about_strengths(rows: Sequence[BenchRow]) -> str:

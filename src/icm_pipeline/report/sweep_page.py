@@ -33,11 +33,9 @@ def write_sweep_table(path: Path, sweep: Sweep) -> None:
 def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> None:
     """Write the page beside its figures, {title: file}."""
     columns, cells = sweep_cells(sweep)
-    shared = {name: value for name, value in sweep.jobs[0].factors.items() if name not in sweep.varied()}
-    same = [f"{_title(name)} {_cell(value)}" for name, value in shared.items() if value is not None]
     lines = [
-        f"# Sweep {sweep.folder.name}: {count_text(len(sweep.jobs), 'job')}\n",
-        f"In all of them: {', '.join(same)}.\n",
+        f"# {sweep_title(sweep)}\n",
+        f"In all of them: {', '.join(same_in_all(sweep))}.\n",
         f"| {' | '.join(columns)} |",
         "|---" * len(columns) + "|",
         *(f"| {' | '.join(row)} |" for row in cells),
@@ -48,6 +46,16 @@ def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> None
     for title, figure in figures.items():
         lines += [f"## {title}\n", f"![{title}]({figure.name})\n"]
     path.write_text("\n".join(lines), "utf-8")
+
+
+def sweep_title(sweep: Sweep) -> str:
+    return f"Sweep {sweep.folder.name}: {count_text(len(sweep.jobs), 'job')}"
+
+
+def same_in_all(sweep: Sweep) -> list[str]:
+    """Return the factors that all jobs share, in words."""
+    shared = {name: value for name, value in sweep.jobs[0].factors.items() if name not in sweep.varied()}
+    return [f"{_title(name)} {_cell(value)}" for name, value in shared.items() if value is not None]
 
 
 def sweep_cells(sweep: Sweep, kept: bool = True) -> tuple[list[str], list[list[str]]]:

@@ -43,7 +43,9 @@ class SweepJob:
     """What may vary between jobs: model, attribute, kind, rule, k, alpha, ... and other overrides."""
     evaluation: Evaluation = field(repr=False)
     artifacts: Mapping[str, Artifact] = field(default_factory=dict, repr=False)
-    """Of the stages BESIDE its evaluation, those that were run and not removed."""
+    """Its evaluation, and of the stages BESIDE that those that were run and not removed."""
+    overrides: tuple[str, ...] = ()
+    """Its command line."""
 
     @property
     def steered(self) -> Artifact | None:
@@ -183,7 +185,8 @@ def _read_job(name: str, folder: Path, outputs: Path) -> SweepJob:
     factors = _factors(evaluation, evaluation.steering, result.overrides)
     subject = make_key([evaluated.manifest.parents["originals"], evaluated.manifest.settings])
     artifacts = {stage: found for stage in BESIDE if (found := result.find(stage, outputs)) is not None}
-    return SweepJob(name, subject, factors, evaluation, artifacts)
+    artifacts["evaluate"] = evaluated
+    return SweepJob(name, subject, factors, evaluation, artifacts, tuple(result.overrides))
 
 
 def _factors(evaluation: Evaluation, steering: Steering, overrides: list[str]) -> dict[str, Any]:

@@ -1,17 +1,16 @@
-"""Draw the figures of one run and a page that shows them: heat map, ranking, grids of twins, FD before and after."""
+"""Draw the figures of one run and write its pages: heat map, ranking, grids of twins, FD before and after."""
 
 import json
 from dataclasses import replace
 
-import numpy as np
-
 from icm_pipeline.evaluation.comparing import fd_less
 from icm_pipeline.images.table import ImageRow, read_table
-from icm_pipeline.metrics.outcomes import hard_labels
+from icm_pipeline.pipeline.asked import is_audited
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.report.figures.accuracy import plot_heat_map, plot_ranking
 from icm_pipeline.report.figures.comparison import plot_comparison, plot_discrepancy
 from icm_pipeline.report.figures.twins import plot_twins
+from icm_pipeline.report.html.run_page import Run, write_run_page
 from icm_pipeline.report.page import write_page
 from icm_pipeline.results.comparisons import differences, read_compared
 from icm_pipeline.results.images import read_steered
@@ -20,6 +19,7 @@ from icm_pipeline.results.scores import Scores
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.tracking.base import Tracker
 
+PAGE, HTML_PAGE = "report.md", "report.html"
 IMAGES_PER_PROMPT = 10
 
 
@@ -32,7 +32,7 @@ def run(context: StageContext) -> None:
             folder / "twins.png",
             *_first_twins(parents),
             _title_of_twins(parents["steer"], attribute),
-            _missed(parents["evaluate"], list(settings.attribute.options)),
+            {image_id for image_id, image in read_steered(parents["evaluate"]).items() if image.has_missed},
         ),
         "discrepancy": plot_discrepancy(folder / "discrepancy.png", this.evaluation),
         "heat_map": plot_heat_map(folder / "heat_map.png", scores, this.steering.layers, attribute),
@@ -49,13 +49,18 @@ def run(context: StageContext) -> None:
     if len(results) > 1:
         figures["comparison"] = plot_comparison(folder / "comparison.png", results, this.key)
     own = next(result for result in results if result.key == this.key)
-    write_page(folder / "report.md", own, figures, results, apart.usual)
+    write_page(folder / PAGE, own, figures, results, apart.usual)
+    audit = context.find("audit") if is_audited(settings, "audit") else None
+    made = {**parents, **({} if audit is None else {"audit": audit})}
+    write_run_page(folder / HTML_PAGE, Run(own, results, apart.usual, made, context.command))
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:
     for name in sorted(artifact.manifest.files):
         if name.endswith(".png"):
             tracker.image(f"report/{name.removesuffix('.png')}", artifact.path(name))
+    if HTML_PAGE in artifact.manifest.files:  # not in a report that was made before there was one
+        tracker.page("report/page", artifact.path(HTML_PAGE))
 
 
 def _first_twins(parents: dict[str, Artifact]) -> tuple[list[ImageRow], list[ImageRow]]:
@@ -76,14 +81,3 @@ def _title_of_twins(steered: Artifact, attribute: str) -> str:
     if not any(row.option for row in rows):
         return "Above: original. Below: the same seed, by the changed model, for which no option was drawn."
     return f"Above: original. Below: the same seed, steered to the {attribute} named{left}. Orange: judged otherwise."
-
-
-def _missed(evaluation: Artifact, options: list[str]) -> set[str]:
-    """Return the ids of the images that the judge sees another option in than they were steered to."""
-    judged = read_steered(evaluation)
-    seen = hard_labels(np.array([image.shown for image in judged.values()]))
-    return {
-        image_id
-        for (image_id, image), label in zip(judged.items(), seen, strict=True)
-        if image.steered_to and (label < 0 or options[label] != image.steered_to)
-    }

@@ -91,6 +91,15 @@ class Manifest:
         except ValueError:
             return None
 
+    @property
+    def code_text(self) -> str:
+        """The version and commit of what made it; one from before the code was noted has the version as a library."""
+        if not self.code:
+            return f"icm_pipeline {self.libraries.get('icm_pipeline', 'of an unknown version')}"
+        changed = ", with files changed since" if self.code.get("modified") else ""
+        commit = f", commit {self.code['commit']}{changed}" if "commit" in self.code else ""
+        return f"icm_pipeline {self.code['version']}{commit}"
+
     def write(self, folder: Path) -> None:
         optional = ("folders", "rounding", "shares")
         write_json(folder / MANIFEST, {k: v for k, v in asdict(self).items() if v or k not in optional})

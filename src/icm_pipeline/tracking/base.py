@@ -16,6 +16,9 @@ class Tracker:
     def image(self, name: str, path: Path) -> None:
         """Log a picture file."""
 
+    def page(self, name: str, path: Path) -> None:
+        """Log a page: an HTML file that needs no other."""
+
     def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
         """Log that the run made or used a stage's artifact; parents: {stage: key} of what it was made from."""
 

@@ -12,7 +12,7 @@ from icm_pipeline.tracking.base import Tracker
 
 
 class CsvTracker(Tracker):
-    """`metrics.csv` (seconds since the start, name, value), a CSV file per table, the pictures, and `lineage.csv`."""
+    """`metrics.csv` (seconds since the start, name, value), a CSV file per table, pictures, pages, `lineage.csv`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -29,6 +29,9 @@ class CsvTracker(Tracker):
     def image(self, name: str, path: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, self._folder / f"{_file_name(name)}{path.suffix}")
+
+    def page(self, name: str, path: Path) -> None:
+        self.image(name, path)
 
     def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
         row = [stage, key, json.dumps(parents), str(folder.resolve())]

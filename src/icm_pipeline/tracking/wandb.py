@@ -74,6 +74,9 @@ class WandbTracker(Tracker):
     def image(self, name: str, path: Path) -> None:
         self._guarded(lambda run, wandb: run.log({name: wandb.Image(str(path))}))
 
+    def page(self, name: str, path: Path) -> None:
+        self._guarded(lambda run, wandb: run.log({name: wandb.Html(path.read_text("utf-8"), inject=False)}))
+
     def artifact(self, stage: str, key: str, parents: dict[str, str], folder: Path) -> None:
         """Log a W&B artifact that refers to the folder (nothing is uploaded), and the key as `lineage/<stage>`.
 

@@ -59,6 +59,11 @@ def is_line(jobs: list[SweepJob], axis: str) -> bool:
     return len({job.factors[axis] for job in jobs}) > 1
 
 
+def drawn_axes(sweep: Sweep) -> list[str]:
+    """Return the axes along which there is something to draw."""
+    return [axis for axis in sweep_axes(sweep) if sweep_series(sweep, axis)]
+
+
 def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
     """Draw FD (with 95 % intervals) and CLIP-I of every job against one factor, a line for all that share the rest."""
     series, axis_name = sweep_series(sweep, axis), AXIS_NAMES.get(axis, axis)
@@ -177,7 +182,9 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
     differ = len({tuple((row.option, row.is_original) for row in rows) for rows in steered}) > 1
     names = [wrapped(row.prompt, ROW_NAME_WIDTH, 7) for row in last]
     if not differ:
-        names = [f"{name}\n{wrapped(_fate(row), ROW_NAME_WIDTH, 7)}" for name, row in zip(names, last, strict=True)]
+        names = [
+            f"{name}\n{wrapped(fate_in_words(row), ROW_NAME_WIDTH, 7)}" for name, row in zip(names, last, strict=True)
+        ]
     headings = ["\n".join(wrapped(part, 0.85, 7.5) for part in name.split(", ")) for name, _ in columns]
     above = max(name.count("\n") for name in headings)
     width, height = (
@@ -195,7 +202,7 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
             for axis, row, picture in zip(axes[:, place], rows, Pictures(rows), strict=True):
                 axis.imshow(np.asarray(fitted(picture, STRIP_SIZE)))
                 if differ and place:
-                    axis.set_xlabel(_fate(row), fontsize=6.5, labelpad=1)
+                    axis.set_xlabel(fate_in_words(row), fontsize=6.5, labelpad=1)
             axes[0, place].set_title(heading, fontsize=7.5, fontweight="normal", loc="center", pad=3)
         for axis, name in zip(axes[:, 0], names, strict=True):
             axis.set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
@@ -203,7 +210,7 @@ def plot_strips(path: Path, columns: list[tuple[str, list[ImageRow]]], title: st
     return path
 
 
-def _fate(row: ImageRow) -> str:
+def fate_in_words(row: ImageRow) -> str:
     """Return what became of an image in a word or two; nothing where no option was drawn."""
     if row.is_original:
         return "left as it was"
