@@ -8,6 +8,8 @@ from PIL import Image
 
 from icm_pipeline.images.table import COLUMNS
 from icm_pipeline.report.html.run_page import Run, write_run_page
+from icm_pipeline.report.html.sweep_page import write_html_sweep
+from icm_pipeline.report.same_seeds import same_seeds
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.sweeps import Sweep, read_sweep, write_result
 from icm_pipeline.results.verdicts import Finding, Verdicts, judged
@@ -82,6 +84,10 @@ def made_run(
 
 def written(folder: Path, run: Run) -> str:
     return write_run_page(folder / "report.html", run).read_text("utf-8")
+
+
+def written_sweep(folder: Path, sweep: Sweep) -> str:
+    return write_html_sweep(folder / "report.html", sweep, same_seeds(sweep)).read_text("utf-8")
 
 
 def made_sweep(folder: Path, alphas: Sequence[float] = (1.0, 2.0, 4.0), prompts: Sequence[str] = PROMPTS) -> Sweep:

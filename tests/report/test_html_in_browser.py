@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from icm_pipeline.report.sweep_report import report_sweep
 from tests.helpers.browser import SIZES, opened_browser, opened_page
-from tests.helpers.pages import HOSTILE, MISSED, made_run, made_sweep, written
+from tests.helpers.pages import HOSTILE, MISSED, made_run, made_sweep, written, written_sweep
 from tests.helpers.results import PROMPTS, compared
 
 pytestmark = pytest.mark.browser
@@ -48,8 +47,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     run, sweep = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("sweep")
     others = [compared(key="other", fd=0.3)]
     written(run, made_run(run / "artifacts", audited=True, number=NUM_IMAGES, others=others))
-    paths = {"run": run / "report.html", "sweep": report_sweep(made_sweep(sweep)) / "report.html"}
-    return {name: path.as_uri() for name, path in paths.items()}
+    written_sweep(sweep, made_sweep(sweep))
+    return {path.name.rstrip("0123456789"): (path / "report.html").as_uri() for path in (run, sweep)}
 
 
 @pytest.fixture
@@ -189,8 +188,11 @@ def test_a_job_is_chosen_in_the_table_too(at: Open) -> None:
 
 def test_what_users_write_does_nothing(browser: Any, tmp_path: Path) -> None:
     prompts = (HOSTILE, "a face of a doctor")
-    written(tmp_path, made_run(tmp_path / "artifacts", prompts, ("<b>woman</b>", "man")))
-    for path in (tmp_path / "report.html", report_sweep(made_sweep(tmp_path, prompts=prompts)) / "report.html"):
+    run, sweep = tmp_path / "run", tmp_path / "sweep"
+    run.mkdir()
+    written(run, made_run(run / "artifacts", prompts, ("<b>woman</b>", "man")))
+    written_sweep(sweep, made_sweep(sweep, prompts=prompts))
+    for path in (run / "report.html", sweep / "report.html"):
         with opened_page(browser, path.as_uri()) as page:
             page.locator(".pairs li button").first.click()
             assert page.locator("#closer h2").inner_text() == HOSTILE

@@ -2,17 +2,20 @@
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.report.html import run_page
 from icm_pipeline.report.page import write_page
 from icm_pipeline.report.rows import figure_rows
-from icm_pipeline.report.sweep_report import report_sweep
-from tests.helpers.pages import HOSTILE, MISSED, OPTIONS, made_run, made_sweep, written
+from icm_pipeline.stages import report
+from tests.helpers.pages import HOSTILE, MISSED, OPTIONS, made_run, made_sweep, written, written_sweep
 from tests.helpers.results import PROMPTS, compared
 
 
@@ -50,8 +53,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = report_sweep(made_sweep(tmp_path_factory.mktemp("sweep")))
-    return (folder / "report.html").read_text("utf-8")
+    folder = tmp_path_factory.mktemp("sweep")
+    return written_sweep(folder, made_sweep(folder))
 
 
 def test_both_pages_of_a_run_have_the_same_figures(tmp_path: Path, page: str) -> None:
@@ -91,6 +94,23 @@ def test_the_audits_claims_are_there_if_there_was_one(tmp_path: Path, page: str)
     assert "The selected layers move the choice " in Elements(page).text
     without = written(tmp_path, made_run(tmp_path / "artifacts"))
     assert "The audit" not in without and "Beside the other runs" not in without
+
+
+@pytest.mark.parametrize(
+    ("words", "is_there"), [((), True), (("audit.included=true",), True), (("audit.included=true",), False)]
+)
+def test_the_report_takes_the_claims_of_an_audit_that_was_asked_for_and_is_there(
+    tmp_path: Path, settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...],
+    is_there: bool,
+) -> None:  # fmt: skip
+    for name in ("plot_twins", "plot_discrepancy", "plot_heat_map", "plot_ranking"):
+        monkeypatch.setattr(report, name, lambda path, *ignored: path)
+    parents = dict(made_run(tmp_path, audited=True).artifacts)
+    found = {"audit": parents.pop("audit")}
+    found = found if is_there else {}
+    report.run(StageContext(settings_with(*words), parents, tmp_path, (parents["evaluate"],), find=found.get))
+    has_claims = "causality.selected" in (tmp_path / "report.html").read_text("utf-8")
+    assert has_claims == bool(words and is_there)
 
 
 def test_runs_with_the_same_originals_are_points_of_a_chart_and_rows_of_a_table(page: str) -> None:
@@ -146,8 +166,7 @@ def test_what_users_write_is_text_wherever_it_stands(tmp_path: Path) -> None:
 
 
 def test_what_users_write_is_text_in_a_sweep_too(tmp_path: Path) -> None:
-    folder = report_sweep(made_sweep(tmp_path, prompts=(HOSTILE, "a face of a doctor")))
-    check_escaped((folder / "report.html").read_text("utf-8"))
+    check_escaped(written_sweep(tmp_path, made_sweep(tmp_path, prompts=(HOSTILE, "a face of a doctor"))))
 
 
 def test_a_sweep_has_every_jobs_pictures_of_the_same_seeds(sweep_page: str) -> None:
@@ -174,7 +193,7 @@ def test_every_job_is_a_point_of_each_chart_and_a_row_with_its_command(sweep_pag
 
 
 def test_a_sweep_of_one_job_has_neither_slider_nor_strips(tmp_path: Path) -> None:
-    page = (report_sweep(made_sweep(tmp_path, (2.0,))) / "report.html").read_text("utf-8")
+    page = written_sweep(tmp_path, made_sweep(tmp_path, (2.0,)))
     elements = Elements(page)
     assert data_of(page)["series"] == [] and not elements.named("input")
     assert "Side by side" not in elements.text

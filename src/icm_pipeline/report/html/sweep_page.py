@@ -1,7 +1,8 @@
 """The page of a sweep: the front with the pictures of each point, a slider over the same seeds, tables, commands."""
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
@@ -118,17 +119,17 @@ def _series(seeds: SameSeeds, there: set[str]) -> list[Series]:
     ]  # fmt: skip
 
 
-def _spot(sweep: Sweep, job: SweepJob, x: float, y: float, is_best: bool, with_interval: bool, series: int = 0) -> Spot:
+def _spot(sweep: Sweep, job: SweepJob, x: float, y: float, is_best: bool) -> Spot:
     words = phrase(job.factors, sweep.telling())
-    interval = job.evaluation.after.interval_95 if with_interval else None
     label = words if 0 < len(words) <= LONGEST_LABEL else job.name
-    return Spot(job.name, label, f"{_titled(sweep, job)}. {_figures(job)}", x, y, interval, is_best, series)
+    tip = f"{_titled(sweep, job)}. {_figures(job)}"
+    return Spot(job.name, label, tip, x, y, job.evaluation.after.interval_95, is_best)
 
 
 def _front(sweep: Sweep) -> Chart:
     rows = list(zip(sweep.jobs, sweep.front(), strict=True))
     original = _original(sweep)
-    spots = [_spot(sweep, job, job.fd, job.clip_i, best, with_interval=True) for job, best in rows]
+    spots = [_spot(sweep, job, job.fd, job.clip_i, best) for job, best in rows]
     highest = [job.evaluation.after.interval_95[1] for job, best in rows if best]
     shown = [*(job.fd for job in sweep.jobs), *highest, *([] if original is None else [original])]
     x = Axis.around("FD, mean over prompts (lower is better)", shown, zero=True)
@@ -140,27 +141,32 @@ def _front(sweep: Sweep) -> Chart:
 
 
 def _against(sweep: Sweep, axis: str) -> Against:
-    named, series, front = AXIS_NAMES.get(axis, axis), sweep_series(sweep, axis), sweep.front()
-    best = {job.name for job in compress(sweep.jobs, front)}
-    numbered = [(number, jobs) for number, jobs in enumerate(series.values())]
-    searched = list(series) == [""] and len(sweep.varied()) > 1
+    named, series = AXIS_NAMES.get(axis, axis), sweep_series(sweep, axis)
+    highest = [max(job.fd, job.evaluation.after.interval_95[1]) for job in sweep.jobs]
+    y = Axis.around(FD, highest, zero=True), Axis.around(CLIP_I, [job.clip_i for job in sweep.jobs])
     x = Axis.around(named, [job.factors[axis] for job in sweep.jobs])
-    values = [*(job.evaluation.after.interval_95[1] for job in sweep.jobs), *(job.fd for job in sweep.jobs)]
-    drawn = []
-    for is_fd, y in ((True, Axis.around(FD, values, zero=True)),
-                     (False, Axis.around(CLIP_I, [job.clip_i for job in sweep.jobs]))):  # fmt: skip
-        places = [
-            (number, job, job.factors[axis], job.fd if is_fd else job.clip_i) for number, jobs in numbered
-            for job in jobs
-        ]  # fmt: skip
-        spots = [_spot(sweep, job, left, up, job.name in best, is_fd, number) for number, job, left, up in places]
-        lines = [
-            (number, [(left, up) for other, _, left, up in places if other == number])
-            for number, jobs in numbered if is_line(jobs, axis) and not searched
-        ]  # fmt: skip
-        title = f"{'FD' if is_fd else 'CLIP-I'} against {named}"
-        drawn.append(chart(title, x, y, spots, lines, True, _original(sweep) if is_fd else None))
-    return Against(named, drawn, list(series) if len(series) > 1 else [])
+    fd, clip_i = _points(sweep, axis, lambda job: job.fd), _points(sweep, axis, lambda job: job.clip_i)
+    plain = [replace(spot, interval=None) for spot in clip_i[0]]
+    charts = [
+        chart(f"FD against {named}", x, y[0], *fd, upright=True, original=_original(sweep)),
+        chart(f"CLIP-I against {named}", x, y[1], plain, clip_i[1], upright=True),
+    ]
+    return Against(named, charts, list(series) if len(series) > 1 else [])
+
+
+def _points(
+    sweep: Sweep, axis: str, value: Callable[[SweepJob], float]
+) -> tuple[list[Spot], list[tuple[int, list[tuple[float, float]]]]]:
+    """Return a figure of every job along an axis, without labels, and a line for all that share the rest."""
+    series, front = sweep_series(sweep, axis), {job.name for job in compress(sweep.jobs, sweep.front())}
+    is_searched = list(series) == [""] and len(sweep.varied()) > 1
+    spots, lines = [], []
+    for number, jobs in enumerate(series.values()):
+        places = [(float(job.factors[axis]), value(job)) for job in jobs]
+        found = [_spot(sweep, job, *place, job.name in front) for job, place in zip(jobs, places, strict=True)]
+        spots += [replace(spot, label="", series=number) for spot in found]
+        lines += [(number, places)] if is_line(jobs, axis) and not is_searched else []
+    return spots, lines
 
 
 def _original(sweep: Sweep) -> float | None:
