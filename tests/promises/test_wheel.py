@@ -21,6 +21,7 @@ def test_a_wheel_runs_from_any_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
         entry = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert "icm_pipeline/report/html/templates/report.js" in archive.namelist()
         assert "icm = icm_pipeline.__main__:run" in archive.read(entry).decode()
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-P", "-m", "icm_pipeline", "stage=originals", *SMALL]

@@ -1,11 +1,13 @@
 """The HTML pages in a real browser: what a person points at, filters, chooses and prints, at a desk and on a phone."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from icm_pipeline.results.sweeps import read_sweep
 from tests.helpers.browser import SIZES, opened_browser, opened_page
 from tests.helpers.pages import HOSTILE, MISSED, made_run, made_sweep, written, written_sweep
 from tests.helpers.results import PROMPTS, compared
@@ -184,6 +186,19 @@ def test_a_job_is_chosen_in_the_table_too(at: Open) -> None:
     assert page.locator("#chosen").inner_text() == "Job 1: alpha 2"
     choose(page, "fate", "missed")
     assert len(seen(page)) == MISSED
+
+
+def test_a_job_whose_pictures_were_removed_shows_none_of_another(browser: Any, tmp_path: Path) -> None:
+    made_sweep(tmp_path)
+    shutil.rmtree(tmp_path / "outputs" / "artifacts" / "steer" / "s1")
+    written_sweep(tmp_path, read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
+    with opened_page(browser, (tmp_path / "report.html").as_uri()) as page:
+        page.locator("#jobs [data-select='1']").click()
+        assert page.locator("#chosen").inner_text() == "Job 1: its pictures are not in this page"
+        assert page.locator(".filters output").inner_text() == "0 of 0 pairs"
+        assert seen(page) == []
+        page.locator("#jobs [data-select='0']").click()
+        assert len(seen(page)) == 8
 
 
 def test_what_users_write_does_nothing(browser: Any, tmp_path: Path) -> None:

@@ -77,10 +77,14 @@
     all("[data-select]").forEach((each) => each.classList.toggle("chosen", each.dataset.select === name));
     all("[data-row]").forEach((row) => row.classList.toggle("chosen", row.dataset.row === name));
     const shown = data.shown[name];
-    if (!shown) return;
-    chosen = name;
-    if (one("#chosen")) one("#chosen").textContent = shown.title;
-    if (one("#chosen-figures")) one("#chosen-figures").textContent = shown.figures;
+    const heading = one("#chosen"); // a run's page has one way of steering only
+    if (!shown && !heading) return;
+    chosen = shown ? name : null;
+    if (heading) {
+      heading.textContent = shown ? shown.title : `Job ${name}: its pictures are not in this page`;
+      one("#chosen-figures").textContent = shown ? shown.figures : "";
+    }
+    if (!shown) return arrange();
     all(`.pairs[data-set="${shown.originals}"] li`).forEach((item) => {
       const twin = shown.twins[item.dataset.id];
       if (!twin) return;
