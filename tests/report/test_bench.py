@@ -112,12 +112,16 @@ def test_a_method_that_failed_is_listed_and_the_others_are_reported(tmp_path: Pa
     rows, page, _ = reported(tmp_path)
     assert [row["method"] for row in rows] == ["icm"]
     assert "- job uce: failed: it has no cross-attention" in page
+    shared = (tmp_path / "sweep" / "report" / "report.html").read_text("utf-8")
+    assert "job uce: failed: it has no cross-attention" in shared
+    assert "Bench of 1 method: gender on tiny" in shared and "What it costs and asks for" in shared
 
 
 def test_a_sweep_that_is_no_bench_has_no_bench_page(tmp_path: Path, add: Callable[..., None]) -> None:
     add("icm", {})
     folder = report_sweep(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
     assert not [path.name for path in folder.iterdir() if "bench" in path.name]
+    assert "Bench of" not in (folder / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("names", [["icm"], ["icm", "latent_direction"], [f"a_long_name_{n}" for n in range(15)]])

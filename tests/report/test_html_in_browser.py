@@ -68,8 +68,9 @@ def at(browser: Any, addresses: dict[str, str]) -> Iterator[Open]:
 
 def seen(page: Any) -> list[str]:
     """Return the ids of the pairs on the screen, in order."""
-    items = page.locator(".pairs:not([hidden]) li")
-    return [item.get_attribute("data-id") for item in items.all() if item.is_visible()]
+    items = "[...document.querySelectorAll('.pairs li')].filter((item) => item.checkVisibility())"
+    found: list[str] = page.evaluate(f"{items}.map((item) => item.dataset.id)")
+    return found
 
 
 def choose(page: Any, name: str, value: str) -> None:

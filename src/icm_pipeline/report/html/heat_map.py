@@ -33,7 +33,6 @@ class Label:
 class Panel:
     """The layers of a kind, in the network's order."""
 
-    kind: str
     name: str
     height: int
     """CSS pixels."""
@@ -113,7 +112,7 @@ def _panel(scores: Scores, kind: str, steered: list[str], row_height: float) -> 
     rows = spread_ticks(len(layers), [row for row, is_marked in enumerate(marked) if is_marked],
                         ceil(LABEL_HEIGHT / row_height))  # fmt: skip
     return Panel(
-        kind, KIND_NAMES[kind], max(ROW_HEIGHT, round(row_height * len(layers))),
+        KIND_NAMES[kind], max(ROW_HEIGHT, round(row_height * len(layers))),
         data_uri(Image.fromarray(_colored(above_chance(accuracy, scores.chance))), lossless=True),
         [Label(names[row], 100 * (row + 0.5) / len(layers), marked[row]) for row in rows],
         layers, marked, np.round(accuracy, DIGITS).tolist(),

@@ -50,7 +50,7 @@ def write_html_sweep(path: Path, sweep: Sweep, seeds: SameSeeds) -> Path:
     """Write the page of a sweep; seeds: its jobs to show side by side."""
     gallery = _gallery(sweep)
     there = {shown.name for shown in gallery.shown}
-    best = min(sweep.jobs, key=lambda job: (job.name not in there, job.fd))
+    best = min(sweep.jobs, key=lambda job: (job.name not in there, round(job.fd, 3), -job.clip_i))
     strips = [
         (seeds.heading(name), _strip(seeds.columns(sweep, name), gallery.pictures)) for name in [*seeds.series][:STRIPS]
     ]

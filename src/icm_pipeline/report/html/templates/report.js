@@ -30,6 +30,19 @@
     ["pointerleave", "blur"].forEach((name) => point.addEventListener(name, () => hint("")));
   });
 
+  // A label that meets another goes to its point's other side, or where it meets one there too, is told on hover only
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  all(".plot").forEach((plot) => {
+    const kept = all(".mark", plot).map((mark) => mark.getBoundingClientRect());
+    const labelled = all(".point:has(span)", plot).sort((a, b) => b.matches(".best") - a.matches(".best"));
+    labelled.forEach((point) => {
+      const label = one("span", point), free = () => !kept.some((box) => meets(box, label.getBoundingClientRect()));
+      const fits = free() || (point.classList.toggle("far"), free());
+      label.hidden = !fits;
+      if (fits) kept.push(label.getBoundingClientRect());
+    });
+  });
+
   // Pictures: the twins of what is chosen, filtered and in order
   const form = one(".filters");
   const more = one(".more"), page = matchMedia("(max-width: 36rem)").matches ? 12 : 48; // pairs on a screen at once
