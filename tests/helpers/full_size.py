@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from diffusers import (
     ChromaTransformer2DModel,
     FluxTransformer2DModel,
@@ -21,14 +22,15 @@ from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.backbones.families.sd3 import SD3
 from icm_pipeline.backbones.families.stable_diffusion import SDXL, STABLE_DIFFUSION
 from icm_pipeline.backbones.families.z_image import Z_IMAGE
+from tests.helpers.pipelines import WIDTH, build
 
 
-def sd15() -> UNet2DConditionModel:
-    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+def sd15(**more: Any) -> UNet2DConditionModel:
+    return UNet2DConditionModel(**{"sample_size": 64, "cross_attention_dim": 768, **more})
 
 
-def sdxl() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+def sdxl(**more: Any) -> UNet2DConditionModel:
+    published = dict(
         sample_size=128, block_out_channels=(320, 640, 1280),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -36,6 +38,23 @@ def sdxl() -> UNet2DConditionModel:
         use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
         projection_class_embeddings_input_dim=2816,
     )  # fmt: skip
+    return UNet2DConditionModel(**{**published, **more})
+
+
+def narrow(name: str) -> Any:
+    """Build a pipeline of sd15 or sdxl whose UNet has all layers of the full-size one, but for their widths."""
+    pipe, few = build({"sd15": "sd"}.get(name, name)), {"sample_size": 8, "norm_num_groups": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name == "sd15":
+            unet = sd15(block_out_channels=(32,) * 4, cross_attention_dim=WIDTH, **few)
+        else:
+            unet = sdxl(
+                block_out_channels=(32,) * 3, attention_head_dim=(4,) * 3, cross_attention_dim=2 * WIDTH,
+                addition_time_embed_dim=8, projection_class_embeddings_input_dim=WIDTH + 6 * 8, **few,
+            )  # fmt: skip
+    pipe.register_modules(unet=unet.eval())
+    return pipe
 
 
 def sd3(**more: Any) -> SD3Transformer2DModel:

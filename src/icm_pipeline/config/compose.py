@@ -51,6 +51,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
     OmegaConf.register_new_resolver("if_quick", _if_quick, replace=True)
+    OmegaConf.register_new_resolver("for_each_option", _for_each_option, replace=True)
     OmegaConf.register_new_resolver("choices", lambda group: ",".join(choices_of(group)), replace=True)
     OmegaConf.register_new_resolver("filled", _filled, replace=True)
 
@@ -63,6 +64,11 @@ def _times(factor: float, value: float) -> float:
 def _if_quick(quick: Any, full: Any, of: str = "bench", *, _root_: Any) -> Any:
     """Return what a bench, or an audit, of size quick takes, or else the other."""
     return quick if _root_[of].size == "quick" else full
+
+
+def _for_each_option(number: int, *, _root_: Any) -> int:
+    """Return what so many for each option of the attribute come to."""
+    return int(number * len(_root_.attribute.options))
 
 
 def _filled(templates: Any, subjects: Any) -> list[str]:
