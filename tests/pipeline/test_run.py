@@ -96,7 +96,7 @@ CHANGED_BY: dict[str, set[str]] = {
 CHANGES_NOTHING = [
     *under("attribute", "trial_subjects", "named"),
     *under("audit", "included", "size", "sizes", "claims", "labelled", "other_subjects"),
-    *under("localizers", "injection", "contribution", "causal", "images", "windows"),
+    *under("localizers", "injection", "contribution", "intervention", "causal", "images", "windows"),
     *under("bench", "size", "sizes", "clip_i"), *under("method", "strength", "strengths", "shares_table"),
     "stage", "sweep", "force", "shards", "shard", "devices", "paths.outputs", "plan.seconds_per_image",
     *under("folders", "table", "names"),

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import AUDITED, LOCALIZING, stages_of
-from icm_pipeline.results.localizers import Localizers
+from icm_pipeline.results.localizers import Localizers, WindowEffect, Withheld
 from icm_pipeline.stages import localize
 from icm_pipeline.tracking.base import NoTracker
 from tests.evaluation.test_localizing import LAYERS, RANKED, contributions, injections, probed
@@ -35,7 +36,7 @@ class Seen(NoTracker):
         self.images.append(name)
 
 
-@pytest.mark.parametrize("asked", [("inject",), ("contribution",), ("inject", "contribution")])
+@pytest.mark.parametrize("asked", [("inject",), ("contribution",), ("inject", "contribution", "withhold")])
 def test_the_page_tables_and_figures_are_of_what_was_asked_for(
     settings_with: Compose, tmp_path: Path, asked: tuple[str, ...]
 ) -> None:
@@ -43,6 +44,8 @@ def test_the_page_tables_and_figures_are_of_what_was_asked_for(
     probed().write(tmp_path / "parents")
     injections(RANKED, 1, 3).write(tmp_path / "parents")
     contributions(RANKED).write(tmp_path / "parents")
+    lost = WindowEffect(LAYERS[:1], 0.5, -0.4, (-0.6, -0.2), 0.1, 0.8)
+    Withheld(16, 0.9, {"all": replace(lost, layers=LAYERS), "most 1": lost}).write(tmp_path / "parents")
     folder = tmp_path / "made"
     folder.mkdir()
     parents = dict.fromkeys(("probe", *asked), as_artifact(tmp_path / "parents"))
@@ -51,6 +54,7 @@ def test_the_page_tables_and_figures_are_of_what_was_asked_for(
     names = {path.name for path in folder.iterdir()}
     assert {"localizers.png", "correlations.png", "layers.csv", "correlations.csv"} <= names
     assert ("windows.csv" in names) == ("inject" in asked) == ("## Injection" in page)
+    assert ("withheld.csv" in names) == ("withhold" in asked) == ("| most 1 | 0.500 | -0.400 |" in page)
     with (folder / "layers.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["layer"] for row in rows] == LAYERS
@@ -76,7 +80,10 @@ def test_the_page_tables_and_figures_are_of_what_was_asked_for(
          ("probe", "contribution", "causal")),
         (["localizers.injection=true", "layers.rule=causal"], {"inject", "causal", "localize"},
          ("probe", "inject", "causal")),
+        (["localizers.intervention=true"], {"contribution", "withhold", "localize"},
+         ("probe", "contribution", "withhold")),
         (["stage=inject"], {"inject"}, None),
+        (["stage=withhold"], {"withhold"}, None),
     ],
 )  # fmt: skip
 def test_a_run_makes_the_localizers_that_are_asked_for_and_compares_these(
@@ -90,9 +97,12 @@ def test_a_run_makes_the_localizers_that_are_asked_for_and_compares_these(
 
 CHANGED_BY = {
     "seed=7": {*LOCALIZING}, "model.num_steps=7": {*LOCALIZING}, "localizers.images=7": {*LOCALIZING},
-    "localizers.windows=[2]": {"inject", "localize"}, "timesteps.count=5": {"contribution", "localize"},
-    "labeler.path=other": {"inject", "localize"}, "evaluate.clip.path=other": {"inject", "localize"},
-    "attribute.evaluation_prompts=[a dog]": {"inject", "localize"}, "probe.C=7": {"localize"}, "alpha=7": set(),
+    "localizers.windows=[2]": {"inject", "withhold", "localize"},
+    "timesteps.count=5": {"contribution", "withhold", "localize"},
+    "labeler.path=other": {"inject", "withhold", "localize"},
+    "evaluate.clip.path=other": {"inject", "withhold", "localize"},
+    "attribute.evaluation_prompts=[a dog]": {"inject", "withhold", "localize"},
+    "probe.C=7": {"localize"}, "alpha=7": set(),
     "attribute.named.woman='womanly {}'": {*LOCALIZING}, "compute.batch_size=1": set(), "layers.k=1": set(),
     "localizers.causal=true": {"localize"}, "judge.path=other": set(),
 }  # fmt: skip
@@ -100,7 +110,7 @@ CHANGED_BY = {
 
 @pytest.mark.parametrize("word", CHANGED_BY)
 def test_a_setting_changes_exactly_the_keys_of_the_localizers_that_read_it(settings_with: Compose, word: str) -> None:
-    both = ("localizers.injection=true", "localizers.contribution=true")
+    both = ("localizers.injection=true", "localizers.intervention=true")
     before, after = Keys(settings_with(*both)), Keys(settings_with(*both, word))
     assert {name for name in LOCALIZING if before.key(name) != after.key(name)} == CHANGED_BY[word]
 
@@ -117,6 +127,7 @@ def test_shipped_experiments_ask_for_one_and_can_be_taken_together(compose_setti
     assert [alone.localizers.injection, alone.localizers.contribution] == [
         experiment == "injection", experiment == "contribution"
     ]  # fmt: skip
+    assert alone.localizers.intervention == alone.localizers.contribution
     assert both.localizers.injection and both.localizers.contribution
 
 
@@ -124,7 +135,7 @@ def test_shipped_experiments_ask_for_one_and_can_be_taken_together(compose_setti
 def test_the_whole_pipeline_localizes_on_the_embedded_model(
     settings_with: Compose, tmp_path: Path, models: ModelCache
 ) -> None:
-    small = ("localizers.injection=true", "localizers.contribution=true", "localizers.images=2",
+    small = ("localizers.injection=true", "localizers.intervention=true", "localizers.images=2",
              "localizers.windows=[1]", f"paths.outputs={tmp_path}")  # fmt: skip
     run = Pipeline(settings_with(*TINY, *small), [], NoTracker(), models=models)
     run.run("all")

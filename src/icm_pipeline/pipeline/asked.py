@@ -37,14 +37,15 @@ def is_pushed_alone(settings: Settings) -> bool:
 
 def is_asked(settings: Settings, localizer: str) -> bool:
     """Say whether one of LOCALIZING is asked for: itself, or by what stage=all does besides."""
-    asked = {"inject": settings.localizers.injection, "contribution": settings.localizers.contribution}
+    of, withheld = settings.localizers, settings.localizers.intervention
+    asked = {"inject": of.injection, "contribution": of.contribution or withheld, "withhold": withheld}
     by_all = asked.get(localizer, any(asked.values()))
     return settings.images is None and (by_all or settings.stage == localizer)
 
 
 def localized(settings: Settings) -> tuple[str, ...]:
     """Return the probes, and what they are held against."""
-    others = (name for name in ("inject", "contribution") if is_asked(settings, name))
+    others = (name for name in ("inject", "contribution", "withhold") if is_asked(settings, name))
     return ("probe", *others, *(["causal"] * is_pushed_alone(settings)))
 
 

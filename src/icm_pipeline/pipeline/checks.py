@@ -93,7 +93,7 @@ def _check_pushed(settings: Settings) -> None:
 
 def _check_localizers(settings: Settings) -> None:
     """Refuse to localize an option that no prompt can name, and to compare localizers of which none is asked for."""
-    asked = [name for name in ("inject", "contribution") if is_asked(settings, name)]
+    asked = [name for name in ("inject", "contribution", "withhold") if is_asked(settings, name)]
     if asked and not settings.attribute.named:
         raise ConfigError(f"{' and '.join(asked)}: {no_names(settings.attribute)}")
     if settings.stage == "localize" and not asked:

@@ -48,11 +48,16 @@ from icm_pipeline.pipeline.stage import Stage
 
 AUDITED = ("named", "causal", "push", "audit")
 BENCHED = ("strength", "explicit")
-LOCALIZING = ("inject", "contribution", "localize")
+LOCALIZING = ("inject", "contribution", "withhold", "localize")
 DENOISING: dict[str, Any] = {  # of every stage that runs the model
     "devices": lambda s: ("compute.device",),
     "same_speed": (*under("model", "path", "guidance_scale", "scheduler", "height", "width", "call"), "compute.dtype"),
 }
+INJECTED: dict[str, Any] = {  # of every stage that gives layers another prompt
+    "makes": ("images",), "shared": True, "same_speed": DENOISING["same_speed"],
+    "asks": lambda s: ("labeler", "judge"),
+    "devices": lambda s: ("compute.device", "labeler.device", "evaluate.clip.device"),
+}  # fmt: skip
 JUDGED: dict[str, Any] = {  # of every stage whose own images the labeler judges
     **DENOISING, "asks": lambda s: ("labeler",), "devices": lambda s: ("compute.device", "labeler.device"),
 }  # fmt: skip
@@ -103,6 +108,15 @@ def _tuning(settings: Settings) -> tuple[str, ...]:
     """Return what a search depends on; on evaluation prompts only where it has to leave some out."""
     are_all = tuning_prompts(settings) == trial_prompts(settings)
     return TUNING if are_all else (*TUNING, "attribute.name", "attribute.evaluation_prompts")
+
+
+def _injecting(settings: Settings) -> tuple[str, ...]:
+    """Return what giving layers another prompt depends on."""
+    return (
+        *MODEL, "model.sites", *NAMED, *LABELLING, *_preprocessed(settings, "labeler", "evaluate.clip"),
+        *under("evaluate", "clip.model", "clip.path"), "attribute.evaluation_prompts", "seed",
+        *under("localizers", "images", "windows"),
+    )  # fmt: skip
 
 
 def _pushing_layers(settings: Settings) -> tuple[str, ...]:
@@ -229,18 +243,15 @@ STAGES: dict[str, Stage] = {
               images=("audit.labelled",), asks=asked_by_audit, devices=devices_of_audit,
               same_speed=under("judge", *JUDGE)),
         Stage("inject", "give cross-attention layers the prompt that names an option, on tuning prompts", kind="end",
-              part_of=lambda s: is_asked(s, "inject"),
-              reads=lambda s: (*MODEL, "model.sites", *NAMED, *LABELLING, *_preprocessed(s, "labeler", "evaluate.clip"),
-                               *under("evaluate", "clip.model", "clip.path"), "attribute.evaluation_prompts", "seed",
-                               *under("localizers", "images", "windows")),
-              makes=("images",), shared=True, same_speed=DENOISING["same_speed"],
-              asks=lambda s: ("labeler", "judge"),
-              devices=lambda s: ("compute.device", "labeler.device", "evaluate.clip.device")),
+              part_of=lambda s: is_asked(s, "inject"), reads=_injecting, **INJECTED),
         Stage("contribution", "measure what the words that name an option put into the image, layer by layer",
               kind="end", part_of=lambda s: is_asked(s, "contribution"),
               reads=lambda s: (*MODEL, "model.sites", *NAMED, "timesteps.start", "timesteps.count", "seed",
                                "localizers.images"),
               makes=("activations",), shared=True, **DENOISING),
+        Stage("withhold", "give the layers that contribute most the prompt without the option's name", kind="end",
+              part_of=lambda s: is_asked(s, "withhold"), needs=lambda s: ("contribution",), reads=_injecting,
+              **INJECTED),
         Stage("localize", "hold the other localizers against the probes and against each other", kind="result",
               part_of=lambda s: is_asked(s, "localize"), needs=localized),
         Stage("report", "draw the figures and write the page", kind="result",

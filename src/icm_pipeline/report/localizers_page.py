@@ -10,7 +10,7 @@ import numpy as np
 from icm_pipeline.arrays import Floats
 from icm_pipeline.report.figures.localizers import Panel, plot_correlations, plot_localizers
 from icm_pipeline.report.figures.style import short_names
-from icm_pipeline.results.localizers import Contributions, Injections, Localizers
+from icm_pipeline.results.localizers import Contributions, Injections, Localizers, Withheld
 from icm_pipeline.results.scores import Scores
 
 STEP = "denoising step"
@@ -24,6 +24,7 @@ def write_localizers(
     scores: Scores,
     injections: Injections | None,
     contributions: Contributions | None,
+    withheld: Withheld | None = None,
 ) -> Path:
     """Write figures, tables and the page into a folder; return the page. about: what was localized."""
     layers = list(found.layers)
@@ -38,6 +39,9 @@ def write_localizers(
     if injections is not None:
         _write_csv(folder / "windows.csv", injections_table(injections))
         lines += [*_injected(injections), ""]
+    if withheld is not None:
+        _write_csv(folder / "withheld.csv", withheld_table(withheld))
+        lines += [*_withheld(withheld), ""]
     lines += ["## Layers", "", *_markdown(rows), "", "## Rank correlations (Spearman, 95 %)", ""]
     lines += [*_markdown(correlations_table(found)), ""]
     lines += [f"Not compared: {pair}: {why}" for pair, why in found.left_out.items()]
@@ -98,6 +102,28 @@ def injections_table(found: Injections) -> Cells:
         name = "all" if each is found.everywhere else " ".join(each.layers)
         rows.append([name, len(each.layers), each.share, each.effect, *each.interval_95, each.fd, each.clip_i])
     return rows
+
+
+def withheld_table(found: Withheld) -> Cells:
+    """Return titles and a row a set of layers that were not told of the option, that of none first."""
+    rows: Cells = [["not told", "share", "effect", "low", "high", "clip_i", "layers"]]
+    if found.share is not None:
+        rows.append(["none", found.share, 0.0, 0.0, 0.0, 1.0, ""])
+    for name, each in found.sets.items():
+        rows.append([name, each.share, each.effect, *each.interval_95, each.clip_i, " ".join(each.layers)])
+    return rows
+
+
+def _withheld(found: Withheld) -> list[str]:
+    """Return what images lose where layers are not told of the option, in Markdown, layers by their short names."""
+    if found.why_not:
+        return ["## Withheld", "", f"Nothing was withheld: {found.why_not}"]
+    layers = found.sets["all"].layers
+    short = dict(zip(layers, short_names(layers), strict=True))
+    titles, *rows = withheld_table(found)
+    table: Cells = [titles, *([*row[:-1], ", ".join(short[each] for each in str(row[-1]).split())] for row in rows)]
+    told = f"{found.num_images} images of prompts that name an option for each row."
+    return ["## Withheld", "", told, "", *_markdown(table)]
 
 
 def _injected(found: Injections) -> list[str]:

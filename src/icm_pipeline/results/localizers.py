@@ -8,19 +8,19 @@ from icm_pipeline.results.records import Record
 
 @dataclass(frozen=True)
 class WindowEffect:
-    """What it does to give the explicit prompt to some consecutive cross-attention layers and to nothing else."""
+    """What it does to give another prompt to some cross-attention layers and to nothing else."""
 
     layers: list[str]
     share: float
-    """The labeler's mean probability of the injected option."""
+    """The labeler's mean probability of the option that is named."""
     effect: float
-    """That share less the same images' without injection."""
+    """That share less the same images' of which no layer is given another prompt."""
     interval_95: Interval
     """Of the effect, by images."""
     fd: float
-    """Of the images of one subject, mean over subjects; options are injected in equal shares of each."""
+    """Of the images of one subject, mean over subjects; options are named in equal shares of each."""
     clip_i: float
-    """Mean likeness to the same images without injection."""
+    """Mean likeness to the same images of which no layer is given another prompt."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,21 @@ class Contributions(Record):
     num_images: int
     steps: list[int]
     layers: dict[str, LayerContribution]
+
+
+@dataclass(frozen=True)
+class Withheld(Record):
+    """What stage=withhold found: what is left of a named option where some layers are not told of it."""
+
+    FILE = "withheld.json"
+    num_images: int
+    """Of each set of layers; none where nothing can be withheld."""
+    share: float | None
+    """Of the named option where all layers are told."""
+    sets: dict[str, WindowEffect]
+    """{`all`, `most 3`, `least 3`, ...: layers by their contributions}."""
+    why_not: str = ""
+    """Why nothing can be withheld from the model's layers; empty if it can."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ nothing is evaluated on.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 
-from icm_pipeline.arrays import Ints
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.text_attention import cross_attentions
 from icm_pipeline.config.models import OutlineConfig
@@ -19,7 +18,7 @@ from icm_pipeline.config.schema import Settings
 from icm_pipeline.evaluation.judging import Judging
 from icm_pipeline.evaluation.row_cache import RowCache
 from icm_pipeline.generation.jobs import Job, tuning_jobs
-from icm_pipeline.generation.named import NamedPrompt, explicit_prompt
+from icm_pipeline.generation.named import explicit_prompt
 from icm_pipeline.generation.prompt_contexts import text_context
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.injection import TextContext, injected
@@ -48,17 +47,17 @@ def run(context: StageContext) -> None:
     layers = cross_attentions(context.models.load(settings.model, settings.compute))
     windows = windows_of(layers, settings.localizers.windows)
     jobs = tuning_jobs(settings, settings.localizers.images)
-    subjects = _subjects(settings, jobs)
-    options = assign_options(subjects, [1 / len(names)] * len(names), "quota", 1, settings.seed).tolist()
-    named = [explicit_prompt(settings.attribute, job.prompt, names[o]) for job, o in zip(jobs, options, strict=True)]
-    explicit = ExplicitPrompts(jobs, named, settings.compute.batch_size)
-    arms = [Arm(UNSTEERED, "window", jobs)]
-    for name, window in {EVERYWHERE: layers, **windows}.items():
-        applied = partial(explicit.given_to, window)
-        arms.append(Arm(name, "window", jobs, options, shares_prefix=False, window=window, applied=applied))
+    subjects, options = subjects_of(settings, jobs), equal_options(settings, jobs)
+    named = [
+        explicit_prompt(settings.attribute, job.prompt, names[o]).text for job, o in zip(jobs, options, strict=True)
+    ]
+    explicit = OtherPrompts(jobs, named, settings.compute.batch_size)
+    arms = [Arm(UNSTEERED, "window", jobs), *explicit.arms(jobs, options, {EVERYWHERE: layers, **windows})]
     if not make_arms(context, "inject", arms, {}, None):
         return
-    found = _measured(context, arms, np.array(options), np.array(subjects))
+    plain, (everywhere, *others) = measured(context, arms, options, subjects)
+    num_subjects = len(set(subjects))
+    found = Injections(len(jobs), num_subjects, plain.share, plain.fd, everywhere.layers, everywhere, others)
     found.write(context.folder)
     best = max(found.of_width(found.widths[0]), key=lambda window: window.effect)
     log.info("inject: all layers %+.3f, most %s %+.3f", found.everywhere.effect, ", ".join(best.layers), best.effect)
@@ -94,17 +93,24 @@ def windows_of(layers: Sequence[str], widths: Sequence[int]) -> dict[str, list[s
     }
 
 
-class ExplicitPrompts:
-    """The prompts that name each image's option, encoded by the model that first needs them."""
+class OtherPrompts:
+    """Another prompt for each image, which some layers are given, encoded by the model that first needs it."""
 
-    def __init__(self, jobs: Sequence[Job], named: Sequence[NamedPrompt], batch_size: int) -> None:
-        self._texts = list(dict.fromkeys(prompt.text for prompt in named))
-        self._place = {job.image_id: self._texts.index(each.text) for job, each in zip(jobs, named, strict=True)}
+    def __init__(self, jobs: Sequence[Job], texts: Sequence[str], batch_size: int) -> None:
+        self._texts = list(dict.fromkeys(texts))
+        self._place = {job.image_id: self._texts.index(text) for job, text in zip(jobs, texts, strict=True)}
         self._batch_size = batch_size
         self._encoded: TextContext | None = None
 
+    def arms(self, jobs: list[Job], options: Sequence[int], sets: Mapping[str, Sequence[str]]) -> list[Arm]:
+        """Return an arm for each named set of layers that is given these prompts."""
+        return [
+            Arm(name, "window", jobs, options, None, False, layers, partial(self._given_to, layers))
+            for name, layers in sets.items()
+        ]
+
     @contextmanager
-    def given_to(self, layers: Sequence[str], backbone: Backbone, jobs: list[Job]) -> Iterator[None]:
+    def _given_to(self, layers: Sequence[str], backbone: Backbone, jobs: list[Job]) -> Iterator[None]:
         """Give each image's prompt to some layers while the context lasts; jobs: of an arm."""
         if self._encoded is None:
             self._encoded = text_context(backbone, self._texts, self._batch_size)
@@ -113,15 +119,26 @@ class ExplicitPrompts:
             yield
 
 
-def _subjects(settings: Settings, jobs: Sequence[Job]) -> list[int]:
+def equal_options(settings: Settings, jobs: Sequence[Job]) -> list[int]:
+    """Return an option for each job, of each subject in equal shares."""
+    num = len(settings.attribute.options)
+    return assign_options(subjects_of(settings, jobs), [1 / num] * num, "quota", 1, settings.seed).tolist()
+
+
+def subjects_of(settings: Settings, jobs: Sequence[Job]) -> list[int]:
     """Return the number of the subject of each job's prompt."""
     options = list(settings.attribute.options)
     subjects = [explicit_prompt(settings.attribute, job.prompt, options[0]).subject for job in jobs]
     return [list(dict.fromkeys(subjects)).index(subject) for subject in subjects]
 
 
-def _measured(context: StageContext, arms: Sequence[Arm], options: Ints, subjects: Ints) -> Injections:
-    """Return the effect of each arm, of which the first is none and the second all layers."""
+def measured(
+    context: StageContext, arms: Sequence[Arm], options: Sequence[int], subjects: Sequence[int]
+) -> tuple[WindowEffect, list[WindowEffect]]:
+    """Return what the first arm's images are like, of which no layer is changed, and the effect of each other arm.
+
+    options: of which a share is told, of each image; subjects: the number of each image's.
+    """
     settings, num = context.settings, len(options)
     rows = read_made(context.folder)
     seen = judged(context, rows).reshape(len(arms), num, -1)
@@ -129,7 +146,7 @@ def _measured(context: StageContext, arms: Sequence[Arm], options: Ints, subject
     embedded = judging.embed(rows).reshape(len(arms), num, -1)
     wanted = seen[:, np.arange(num), options]
     uniform = np.full(seen.shape[-1], 1 / seen.shape[-1])
-    fds = discrepancies(seen, subjects, uniform, np.ones((1, num)))[:, 0]
+    fds = discrepancies(seen, np.array(subjects), uniform, np.ones((1, num)))[:, 0]
 
     def effect(index: int) -> WindowEffect:
         change = effect_of(wanted[index] - wanted[0], "cross_attention")
@@ -138,6 +155,5 @@ def _measured(context: StageContext, arms: Sequence[Arm], options: Ints, subject
             arms[index].layers, share, change.mean, change.interval_95, float(fds[index]), float(likeness.mean())
         )
 
-    everywhere, *windows = [effect(index) for index in range(1, len(arms))]
-    share, layers = float(np.nanmean(wanted[0])), everywhere.layers
-    return Injections(num, len(set(subjects.tolist())), share, float(fds[0]), layers, everywhere, windows)
+    plain = WindowEffect([], float(np.nanmean(wanted[0])), 0.0, (0.0, 0.0), float(fds[0]), 1.0)
+    return plain, [effect(index) for index in range(1, len(arms))]
