@@ -1,11 +1,24 @@
 """method=h_distribution: a batch's shares are moved to the target along their gradient, fair ones left alone."""
 
 import csv
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
-from icm_pipeline.methods.h_distribution import moved_to
+from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.methods.base import MethodInputs
+from icm_pipeline.methods.h_distribution import METHOD, moved_to
+from icm_pipeline.methods.learnt import FILE, Learnt
+from icm_pipeline.methods.registry import check_method
+from icm_pipeline.pipeline.keys import Keys
+from tests.helpers.results import as_artifact
 from tests.helpers.running import Run, pixels
 
 WEIGHTS = torch.tensor([[1.0, 0, 0, 0, 0, 0], [-1.0, 0, 0, 0, 0, 0]])
@@ -73,3 +86,52 @@ def test_it_runs_through_the_stages_a_prompt_a_batch_and_draws_nothing(run: Run)
     assert pixels(folder) != pixels(run("originals"))
     with (folder / "images.csv").open(newline="", encoding="utf-8") as file:
         assert {row["option"] for row in csv.DictReader(file)} == {""}
+
+
+def test_both_halves_of_guidance_are_read_and_moved_as_one_batch_where_that_is_asked(
+    backbone: Backbone, jobs: list[Job], tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    seen = list[Tensor]()
+
+    def note(module: object, args: object, output: Tensor) -> None:
+        seen.append(output.detach().flatten(2).mT.float())
+
+    def first_maps(rows: str) -> tuple[Tensor, Tensor]:
+        """Return what the middle block gives at the first step, and what becomes of it."""
+        inputs = MethodInputs(
+            settings_with("method.name=h_distribution", f"method.params.rows={rows}", "alpha=0.5"), {"fit": fit}
+        )
+        seen.clear()
+        before = backbone.denoiser.mid_block.register_forward_hook(note)
+        with METHOD.applied(backbone, inputs, jobs):
+            after = backbone.denoiser.mid_block.register_forward_hook(note)
+            denoise(backbone, jobs)
+        before.remove()
+        after.remove()
+        return seen[0], seen[1]
+
+    numbers = {"weights": torch.randn(1, 2, 16 * 64) / 50, "bias": torch.zeros(1, 2), "norm": torch.tensor([2.0])}
+    Learnt({"mid_block": numbers}, [1.0]).save(tmp_path)
+    fit, target = as_artifact(tmp_path, "", FILE), torch.tensor([0.5, 0.5])
+    own = {name: values[0] for name, values in numbers.items()}
+    plain, moved = first_maps("both")
+    assert len(plain) == 2 * len(jobs)
+    torch.testing.assert_close(moved, moved_to(plain, own, None, target, 0.5, "relative"), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(moved[:4], plain[:4])
+    plain, moved = first_maps("conditional")
+    assert torch.equal(moved[:4], plain[:4])
+    expected = moved_to(plain[4:], own, None, target, 0.5, "relative")
+    torch.testing.assert_close(moved[4:], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_are_part_of_the_key_only_where_they_are_not_the_conditional_ones(
+    settings_with: Callable[..., Settings],
+) -> None:
+    name = ("method.name=h_distribution", "method.assignment=quota")
+    before, told, both = (
+        Keys(settings_with(*name, *words)).key("steer")
+        for words in ((), ("method.params.rows=conditional",), ("method.params.rows=both",))
+    )
+    assert before == told != both
+    with pytest.raises(ConfigError, match=r"method\.params\.rows=all is not known; choose from conditional, both"):
+        check_method(settings_with(*name, "method.params.rows=all"))

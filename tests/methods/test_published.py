@@ -41,7 +41,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "sega": {"scale": 4, "threshold": 0.95, "warmup": 5, "momentum": 0.5, "beta": 0.6},
     "slider": {"rank": 4, "updates": 1000, "batch": 2, "refresh": 1, "guidance": 4, "learning_rate": 2e-4},
     "uce": {"images": 10, "rounds": 30, "tolerance": 0.05, "ridge": 0.5, "integrate": True},
-    "difflens": {"features": 5120, "active": 1024, "asymmetric": True, "edit": "add"},
+    "h_distribution": {"rows": "both"}, "difflens": {"features": 5120, "active": 1024, "asymmetric": True, "edit": "add"},
 }  # fmt: skip
 WINDOWS = {"latent_editing": (0, 29), "difflens": (1, 48), "slider": (10, None), "casteer": (0, None)}
 

@@ -36,6 +36,8 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
         for name, without in (("look", None), ("tries", 1)):  # younger than many keys
             if value[name] == without:
                 del value[name]
+        if value["params"].get("rows") == "conditional":  # of h_distribution, younger too
+            del value["params"]["rows"]
         for name in (
             "wanted_share",
             "strength",

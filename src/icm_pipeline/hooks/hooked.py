@@ -50,6 +50,7 @@ def hooked(
     num_images: int | None = None,
     *,
     reused: bool = False,
+    whole: bool = False,
 ) -> Iterator[StepClock]:
     """Call `hook` with the conditional image tokens of every named layer while the context lasts.
 
@@ -63,9 +64,10 @@ def hooked(
             images = pipe("a face of a doctor").images
 
     num_images: how many images are made at once, None to let the pipeline tell; a pipeline that makes another number
-    is refused. reused: whether the hook may see an output that a cache kept from an earlier step, as a shift may. Of
-    several contexts the outer one's hook sees a layer first. Everything registered or wrapped is taken off again on
-    exit, after an exception too, and diffusers' caches are emptied; on a compiled denoiser hooks that do nothing stay.
+    is refused. reused: whether the hook may see an output that a cache kept from an earlier step, as a shift may.
+    whole: whether it sees all rows of a call, in the call's order. Of several contexts the outer one's hook sees a
+    layer first. Everything registered or wrapped is taken off again on exit, after an exception too, and diffusers'
+    caches are emptied; on a compiled denoiser hooks that do nothing stay.
     Raises BackboneError for a cache that skips layers, for a context or call of another thread, for a call of the
     denoiser whose step or images are not known and at the end of a step in which a layer did not run.
     """
@@ -106,7 +108,7 @@ def hooked(
         check_every_step(backbone, layers, clock, stack)
         gates = CaughtGates(backbone, stack)
         modules = [way[-1] for way in ways]
-        afters = [_after(site, backbone.family, hook, clock, gates) for site in sites]
+        afters = [_after(site, backbone.family, hook, clock, gates, whole) for site in sites]
         if any(map(is_compiled, {denoiser, *(module for way in ways for module in way)})):
             stack.enter_context(switched_on(sites, modules, afters))
         else:
@@ -174,7 +176,9 @@ def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int:
     return clock.num_images
 
 
-def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates) -> Callable[..., Any]:
+def _after(
+    site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates, whole: bool
+) -> Callable[..., Any]:
     """Return what runs after a site's module: (module, args, output) -> new output or None.
 
     It runs at every layer of every step: on a GPU that waits for the CPU each microsecond of it counts.
@@ -186,6 +190,7 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
         call, rows = clock.call, clock.rows
         if call is None or rows is None:
             return None
+        rows = slice(0, call.num_rows) if whole else rows
         clock.reached.add(layer)
         into = write_into if write_into and is_own(output) else None  # asked before anything here holds it too
         tokens = read(output, site, call)
@@ -206,7 +211,7 @@ def _after(site: Site, family: Family, hook: Hook, clock: StepClock, gates: Caug
             )
         if gate is not None:
             changed = seen + (changed - seen * gate) / away_from_zero(gate)
-        whole = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
-        return write(output, whole, site, call)
+        every = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])
+        return write(output, every, site, call)
 
     return after

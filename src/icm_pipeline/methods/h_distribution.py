@@ -3,14 +3,15 @@ gradient of the distance between a batch's mean prediction and the target shares
 
 p = mean over the images of a prompt of softmax(W_t h + b_t); h - alpha |h| TV(p, target) g / mean |g|, g the
 gradient of KL(p || target) by each image's h, at every step of the window. No option is drawn for an image, and an
-image depends on the others of its prompt.
+image depends on the others of its prompt. With `rows=both` the mean is over both halves of guidance, and both are
+moved, as the published code does.
 
 References:
     Balancing Act: Distribution-Guided Debiasing in Diffusion Models, 2024, https://arxiv.org/abs/2402.18206, section 4
 Departures: the published strength, 500 times 600, is absolute, so it depends on the scale of h and on the batch; here a
-step is alpha times |h| times the total variation TV that is left, so that a fair batch is left alone. Only conditional
-rows are read and moved, where the code averages over both halves of guidance. The classifier is a multinomial logistic
-regression on whole maps, its penalty and temperature found by cross-validation instead of a temperature of 8.
+step is alpha times |h| times the total variation TV that is left, so that a fair batch is left alone. With
+`rows=conditional`, the default, only these are read and moved. The classifier is a multinomial logistic regression on
+whole maps, its penalty and temperature found by cross-validation instead of a temperature of 8.
 """
 
 import logging
@@ -19,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.methods.base import LABELLED, LENGTH, WINDOW, Fit, Method, MethodInputs
 from icm_pipeline.methods.latent_editing import no_bottleneck
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from icm_pipeline.backbones.base import Backbone
     from icm_pipeline.localization.foretelling import Foretelling
 
+ROWS = ("conditional", "both")
 log = logging.getLogger(__name__)
 
 
@@ -106,17 +110,34 @@ def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Abs
     own = settings.method.shares_by_prompt
     target = torch.tensor(own.get(jobs[0].prompt) or target_shares(settings))  # a batch is of one prompt
     move = partial(moved_to, target=target, alpha=settings.alpha, unit=settings.method.alpha_unit)
-    return hooked(more, [more.family.bottleneck], Moving(load_learnt(inputs), move, inputs, jobs), len(jobs))
+    moving, whole = Moving(load_learnt(inputs), move, inputs, jobs), _rows(settings) == "both"
+    return hooked(more, [more.family.bottleneck], moving, len(jobs), whole=whole)
+
+
+def _rows(settings: Settings) -> str:
+    return str(settings.method.params.get("rows", ROWS[0]))  # saved configurations may be from before it
+
+
+def _draws(settings: Settings) -> bool:
+    if (rows := _rows(settings)) not in ROWS:
+        raise ConfigError(f"method.params.rows={rows} is not known; choose from {', '.join(ROWS)}.")
+    return False
+
+
+def _words(steering: Any) -> list[str]:
+    is_both = (steering.params or {}).get("rows") == "both"  # runs from before the setting have none
+    return ["H-Distribution", *(["both halves of guidance"] if is_both else []), f"alpha {steering.alpha:g}"]
 
 
 METHOD = Method(
     name="h_distribution",
     applied=_applied,
-    words=lambda steering: ["H-Distribution", f"alpha {steering.alpha:g}"],
-    reads=(*LENGTH, *WINDOW, "method.name", "method.target_shares"),
+    words=_words,
+    reads=(*LENGTH, *WINDOW, "method.name", "method.params", "method.target_shares"),
+    params=("rows",),
     from_first_step=True,
     whole_prompts=True,
-    draws=lambda settings: False,
+    draws=_draws,
     why_not=no_bottleneck,
     fit=Fit(_fit, needs=(*LABELLED, "maps"), reads=("method.name", "probe.group_by_prompt")),
     asks_for="labelled probe images and their bottleneck maps; a UNet; a batch of one prompt",
