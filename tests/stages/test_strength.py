@@ -29,8 +29,9 @@ from icm_pipeline.results.bench import ExplicitPrompts, StrengthChoice, TriedStr
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.stages import image_sets, strength, ways
 from icm_pipeline.stages.ways import by_prompt
-from icm_pipeline.store.artifacts import Artifact
+from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.tracking.base import NoTracker
+from tests.helpers.results import as_artifact
 from tests.helpers.settings import TINY
 
 Compose = Callable[..., Settings]
@@ -124,6 +125,27 @@ def test_a_tuning_prompt_that_the_labeler_cannot_see_at_one_strength_is_left_out
     assert choice.within_budget
     assert f"FD is without {len(unseen)} of 2 tuning prompts" in caplog.text
     assert ("chosen by CLIP-I alone" in caplog.text) == (not has_fd)
+
+
+@pytest.mark.parametrize(
+    ("fds", "is_inside", "is_old"),
+    [
+        ((0.5, 0.4, 0.2), True, False), ((0.5, 0.4, 0.2), False, False), ((0.5, 0.4, None), True, True),
+        ((None, 0.4, 0.2), True, True), ((None, None, None), True, False), ((None, None, None), False, True),
+    ],
+)  # fmt: skip
+def test_a_choice_that_counted_a_prompt_that_was_not_seen_is_refused_and_any_other_is_read(
+    tmp_path: Path, settings_with: Compose, fds: tuple[float | None, ...], is_inside: bool, is_old: bool
+) -> None:
+    values = [tried(1, fds[1], 0.95), tried(2, fds[2], 0.8)]
+    StrengthChoice("alpha", 1, 0.9, is_inside, fds[0], 4, 2, values).write(tmp_path)
+    artifact = as_artifact(tmp_path)
+    if not is_old:
+        assert StrengthChoice.read(artifact).tried == values
+        return
+    for read in (StrengthChoice.read, lambda each: strength.check(settings_with(), each)):
+        with pytest.raises(ArtifactError, match=r"strength\.json was chosen when .* Run it again with force=true"):
+            read(artifact)
 
 
 def test_the_strength_that_was_chosen_steers_as_if_it_had_been_given(

@@ -1,11 +1,13 @@
 """What a bench finds out of a method beside its evaluation."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from icm_pipeline.methods.base import Method
 from icm_pipeline.results.records import Record
 from icm_pipeline.results.steering import FitCost
 from icm_pipeline.results.sweeps import Sweep, SweepJob
+from icm_pipeline.store.artifacts import Artifact, ArtifactError
 
 KINDS = ("drawn", "batch-coupled", "weights changed", "nothing drawn")
 
@@ -43,6 +45,30 @@ class StrengthChoice(Record):
     @property
     def chosen(self) -> TriedStrength:
         return next(each for each in self.tried if each.value == self.value)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a prompt that the labeler could not see at one strength counted against that one alone.
+
+        Such a prompt is left out of all by now, so that all strengths have an FD or none has, and where none has the
+        budget is about CLIP-I alone.
+        """
+        fds = [self.fd_unsteered, *(each.fd for each in self.tried)]
+        if any(fd is not None for fd in fds):
+            return None in fds
+        return self.within_budget != any(each.clip_i >= self.clip_i_budget for each in self.tried)
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Self:
+        """Raises ArtifactError for one that would not be chosen any more, as for what cannot be read."""
+        found = super().read(artifact)
+        if found.is_outdated:
+            raise ArtifactError(
+                f"{artifact.path(cls.FILE)} was chosen when a tuning prompt that the labeler could not see at one "
+                "strength counted against that strength alone. Run it again with force=true, which also makes again "
+                "what was steered by it."
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
     return pushed_work(settings, len(strength_jobs(settings)) * (1 + len(settings.method.strengths)))
 
 
+def check(settings: Settings, artifact: Artifact) -> None:
+    """Raise ArtifactError for a choice of before, whose key is the same."""
+    StrengthChoice.read(artifact)
+
+
 def show(tracker: Tracker, artifact: Artifact) -> None:
     found = StrengthChoice.read(artifact)
     tracker.metrics({"strength/value": found.value, "strength/clip_i": found.chosen.clip_i})
