@@ -9,16 +9,23 @@ import pytest
 from safetensors import safe_open
 
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.machine.devices import device_name
+from icm_pipeline.methods.registry import method_named
+from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.run import Pipeline
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.pipeline.workload import Workload, passes_before, passes_per_run
+from icm_pipeline.planning.methods import planned_methods
 from icm_pipeline.planning.plan import PREFIXES, Item, Plan, most_disk
 from icm_pipeline.planning.tables import print_plan
+from icm_pipeline.results.bench import ExplicitPrompts
+from icm_pipeline.results.steering import FitCost
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.store.partial import partial_of
 from icm_pipeline.text import time_text
 from icm_pipeline.tracking.base import NoTracker
 from icm_pipeline.zoo.paths import ZOO
+from tests.helpers.results import write_artifact
 
 Compose = Callable[..., Settings]
 NUM_PROBE_IMAGES, NUM_EVALUATION_IMAGES, NUM_STEPS = 6, 4, 4
@@ -248,6 +255,44 @@ def test_a_sweep_counts_what_its_jobs_share_once(made: Settings, tmp_path: Path)
     }  # fmt: skip
     assert plan.jobs[1].makes == ("steer", "evaluate", "report")
     assert plan.jobs[1].shares == ("generate", "label", "probe", "select", "originals")
+
+
+def leave(settings: Settings, stage: str, record: Any) -> None:
+    """Leave a stage's artifact of 1,500 bytes of tensors and a record."""
+    keys = Keys(settings)
+    folder = keys.folder(stage)
+    folder.mkdir(parents=True)
+    record.write(folder)
+    (folder / "learnt.safetensors").write_bytes(bytes(1500))
+    write_artifact(folder, stage, keys.key(stage), settings=keys.content(stage), device_name=device_name("cpu"))
+
+
+def test_jobs_of_several_methods_are_planned_with_what_each_took_here_and_asks_for(
+    made: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt, beta, more = (
+        replace(elsewhere(made, tmp_path), method=replace(made.method, name=name, params=params))
+        for name, params in (("prompt", {"text": "option"}), ("midsteer", {"beta": 1.0}), ("midsteer", {"beta": 2.0}))
+    )
+    assert planned_methods(planned(beta, more)) == []  # a sweep of one method
+    asked, fitted = planned_methods(planned(prompt, beta))
+    first = NUM_PROBE_IMAGES + 2 * NUM_EVALUATION_IMAGES
+    assert (asked.images, asked.learning, asked.more, asked.size) == (first, "0.0 min", "?", "nothing")
+    assert (fitted.images, fitted.learning, fitted.size) == (NUM_EVALUATION_IMAGES, "?", "?")
+    assert fitted.asks_for == method_named("midsteer").asks_for and fitted.scaled_down
+    told = ExplicitPrompts(4, 1.0, 1.0, 0.75, 0.5)
+    leave(beta, "fit", FitCost(90.0, 40, "cpu"))
+    leave(replace(beta, seed=1), "fit", FitCost(30.0, 40, "cpu"))
+    leave(beta, "explicit", told)
+    leave(prompt, "explicit", told)
+    asked, fitted = planned_methods(planned(prompt, beta))
+    assert (fitted.learning, fitted.more, fitted.size) == ("1.0 min", "+0.25 s", "1.5 kB")  # the median of both
+    assert (asked.learning, asked.more, asked.size) == ("0.0 min", "+0.25 s", "nothing")
+    slow = item_of(planned(replace(beta, seed=2)), "fit").seconds
+    assert slow == item_of(planned(replace(more, seed=2)), "fit").seconds  # beta changes no fit
+    print_plan(planned(prompt, beta))
+    printed = capsys.readouterr().out
+    assert "Methods; ? was not measured here before" in printed and "scaled down" in printed
 
 
 def test_a_damaged_artifact_is_named(made: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,8 @@ def test_what_a_method_cost_and_asks_for_is_in_the_table(tmp_path: Path, add: Ca
     none, uce = rows
     assert (uce["learning_minutes"], uce["bytes"], uce["asks_for"]) == ("1.5", "1500", method_named("uce").asks_for)
     assert (none["learning_minutes"], none["bytes"]) == ("0.0", "0")
-    assert "| 1.5 min | +0.25 s | 1.5 kB | images of each concept in every round" in page
+    assert (none["learning_images"], uce["learning_images"]) == ("0", "40")
+    assert "| 1.5 min, 40 images | +0.25 s | 1.5 kB | images of each concept in every round" in page
     assert "| 0.0 min |  | nothing | nothing |" in page
     assert "No strength was chosen" in page
 

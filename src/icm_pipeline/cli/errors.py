@@ -73,7 +73,7 @@ def end_with(error: Exception) -> None:
 def _about_param(error: Exception, words: Sequence[str]) -> str | None:
     """Return what is said of a parameter that the method of a command line's words does not have; None if it is not."""
     unknown = PARAM.search(str(error))
-    chosen = [word.removeprefix("method=") for word in words if word.startswith("method=")]
+    chosen = [word.removeprefix("method=").removeprefix("published/") for word in words if word.startswith("method=")]
     if unknown is None or len(chosen) != 1 or chosen[0] not in choices_of("method"):
         return None
     known = list(method_named(chosen[0]).params)

@@ -15,7 +15,7 @@ from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, stages_of
 from icm_pipeline.pipeline.workload import Workload, picture_size
-from icm_pipeline.planning.rates import Rates
+from icm_pipeline.planning.rates import MeasuredMethod, Rates
 from icm_pipeline.store.artifacts import ArtifactError, open_artifact
 from icm_pipeline.store.partial import is_begun, partial_of
 from icm_pipeline.store.shards import num_kept
@@ -63,6 +63,10 @@ class JobPlan:
     """The stages whose artifacts it is the first to make."""
     shares: tuple[str, ...]
     """The stages whose artifacts an earlier job of the sweep makes for it."""
+    images: int
+    """That it is the first to make."""
+    measured: MeasuredMethod
+    """What its method took here before."""
 
 
 class Plan:
@@ -84,13 +88,16 @@ class Plan:
         _check_layers(settings, outline)
         keys = Keys(settings)
         makes: list[str] = []
+        images = 0
         shares: list[str] = []
         for name in stages_of(settings):
             key = (name, keys.key(name))
             stages = shares if key in self.items else makes
             self.items[key] = self.items.get(key) or self._item(STAGES[name], keys, outline)
+            images += self.items[key].work.num_pictures if stages is makes else 0
             stages += [] if self.items[key].done else [name]
-        job = JobPlan(tuple(words), settings, outline, tuple(makes), tuple(shares))
+        measured = self._rates_of(settings).of_method(settings)
+        job = JobPlan(tuple(words), settings, outline, tuple(makes), tuple(shares), images, measured)
         self.jobs.append(job)
         return job
 
@@ -105,9 +112,7 @@ class Plan:
         work = stage.work(settings, outline)
         if work.prefix_passes and self._has_prefix(keys, work):
             work = replace(work, passes=work.passes - work.prefix_passes)
-        if (outputs := settings.paths.outputs) not in self._rates:
-            self._rates[outputs] = Rates(Path(outputs))
-        rates = self._rates[outputs]
+        rates = self._rates_of(settings)
         seconds, kept = rates.seconds(stage, settings, work), 0
         if is_begun(partial_of(folder), keys.key(stage.name)):
             kept = min(num_kept(partial_of(folder)), work.num_images)
@@ -120,6 +125,11 @@ class Plan:
         pictures = None if each is None else each * work.num_pictures
         bounds = (at_most, stage.at_most(settings))
         return Item(stage.name, False, work, kept, pictures, *bounds, seconds, stage.shared, problem)
+
+    def _rates_of(self, settings: Settings) -> Rates:
+        if (outputs := settings.paths.outputs) not in self._rates:
+            self._rates[outputs] = Rates(Path(outputs))
+        return self._rates[outputs]
 
     def _has_prefix(self, keys: Keys, work: Workload) -> bool:
         """Say whether a job finds the steps before the first steered one; if not, it keeps them from now on."""

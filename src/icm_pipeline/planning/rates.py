@@ -3,21 +3,38 @@
 import contextlib
 import statistics
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.config.relevance import relevant
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.generation.jobs import fill_templates
 from icm_pipeline.machine.devices import device_name
+from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.pipeline.workload import Workload, bytes_kept, passes_per_run
+from icm_pipeline.results.bench import ExplicitPrompts, tensors_of
+from icm_pipeline.results.steering import FitCost
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.caches import PICTURES
 from icm_pipeline.store.shelf import read_shelf
 
 SAME_PICTURES = ("model.path", "model.height", "model.width")
+
+
+@dataclass(frozen=True)
+class MeasuredMethod:
+    """What a method took where it was run before; None where it was not."""
+
+    learning: float | None
+    """Seconds of its fit."""
+    more_seconds: float | None
+    """An image takes beyond an unsteered one."""
+    size: float | None
+    """Bytes of what its fit left for steering."""
 
 
 class Rates:
@@ -47,6 +64,21 @@ class Rates:
         rate = _median(_seconds(artifact) / amount for artifact, amount in done if amount)
         return None if rate is None else rate * (work.values or work.num_images)
 
+    def of_method(self, settings: Settings) -> MeasuredMethod:
+        """Return what the method took on a model of the same speed; medians where it was run several times."""
+        fits = self._alike(STAGES["fit"], settings)
+        how = relevant(settings, "method", method_named(settings.method.name).reads)
+        tried = [each for each in self._alike(STAGES["explicit"], settings) if each.manifest.config["method"] == how]
+        told = [ExplicitPrompts.read(artifact) for artifact in tried]
+        more = (
+            each.seconds - each.seconds_unsteered
+            for each in told
+            if each.seconds is not None and each.seconds_unsteered is not None
+        )
+        return MeasuredMethod(
+            _median(FitCost.read(artifact).seconds for artifact in fits), _median(more), _median(map(tensors_of, fits))
+        )
+
     def picture_bytes(self, settings: Settings) -> float | None:
         """Return what a picture of this model took on disk, None if there is none."""
         manifests = [artifact.manifest for artifact in self._artifacts.values()]
@@ -57,7 +89,12 @@ class Rates:
     def _alike(self, stage: Stage, settings: Settings) -> list[Artifact]:
         """Return a stage's artifacts that took as long as one of these settings, made on a device of the same name."""
         made = [artifact for artifact in self._artifacts.values() if artifact.stage == stage.name]
-        alike = [artifact for artifact in made if _agree(self._config(artifact), settings, stage.same_speed)]
+        alike = [
+            artifact
+            for artifact in made
+            if _agree(self._config(artifact), settings, stage.same_speed)
+            and _agree(own := artifact.manifest.config, settings, [name for name in own if name.startswith("method.")])
+        ]
         here = device_name(stage.device(settings)) if alike else ""
         return [artifact for artifact in alike if artifact.manifest.device_name == here]
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from icm_pipeline.pipeline.table import STAGES
+from icm_pipeline.planning.methods import methods_table, planned_methods
 from icm_pipeline.planning.plan import PREFIXES, Item, JobPlan, Plan, most_disk
 from icm_pipeline.text import size_text, time_text
 
@@ -26,6 +27,8 @@ def print_plan(plan: Plan) -> None:
         title = f"Plan of {len(plan.jobs)} jobs; what several of them need counts once"
     else:
         title = f"Plan of {first.attribute.name} on {first.model.name}"
+    if methods := planned_methods(plan):
+        console.print(methods_table(methods))
     console.print(_stages_table(plan, title))
     for line in _summary(plan):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from icm_pipeline.results.bench import (
     choice_of,
     explicit_of,
     kind_of,
+    learning_images,
     learning_seconds,
     learnt_bytes,
 )
@@ -146,10 +147,16 @@ def _costs(row: BenchRow) -> list[str]:
     seconds, size = learning_seconds(row.method, row.job), learnt_bytes(row.job)
     assert row.job.evaluation.steering is not None
     return [
-        row.name, describe(row.job.evaluation.steering), "?" if seconds is None else f"{seconds / 60:.1f} min",
+        row.name, describe(row.job.evaluation.steering), _learning(seconds, learning_images(row.job)),
         "" if row.more_seconds is None else f"{row.more_seconds:+.2f} s", size_text(size) if size else "nothing",
         row.method.asks_for, row.method.scaled_down,
     ]  # fmt: skip
+
+
+def _learning(seconds: float | None, images: int) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds / 60:.1f} min" + (f", {count_text(images, 'image')}" if images else "")
 
 
 def _cells(row: BenchRow) -> dict[str, Any]:
@@ -167,6 +174,7 @@ def _cells(row: BenchRow) -> dict[str, Any]:
         **{f"kept_{name}": value for name, value in found.kept.items()},
         "explicit_kept": told and told.kept, "explicit_kept_unsteered": told and told.kept_unsteered,
         "explicit_images": told and told.num_images, "learning_minutes": None if seconds is None else seconds / 60,
+        "learning_images": learning_images(row.job),
         "seconds_per_image": told and told.seconds, "seconds_per_image_unsteered": told and told.seconds_unsteered,
         "bytes": learnt_bytes(row.job), "asks_for": row.method.asks_for, "scaled_down": row.method.scaled_down,
     }  # fmt: skip

@@ -139,7 +139,16 @@ def learning_seconds(method: Method, job: SweepJob) -> float | None:
     return seconds + (FitCost.read(job.artifacts["fit"]).seconds if method.fit else 0.0)
 
 
+def learning_images(job: SweepJob) -> int:
+    """Return how many images a method's fit made or read."""
+    return FitCost.read(job.artifacts["fit"]).images if "fit" in job.artifacts else 0
+
+
 def learnt_bytes(job: SweepJob) -> int:
     """Return the size of what a method takes along to steer: the tensors of its fit, or those beside its images."""
-    kept = [job.artifacts[name].manifest.files for name in ("fit", "steer") if name in job.artifacts]
-    return sum(entry.size for files in kept for name, entry in files.items() if name.endswith(".safetensors"))
+    return sum(tensors_of(job.artifacts[name]) for name in ("fit", "steer") if name in job.artifacts)
+
+
+def tensors_of(artifact: Artifact) -> int:
+    """Return the bytes of an artifact's tensors."""
+    return sum(entry.size for name, entry in artifact.manifest.files.items() if name.endswith(".safetensors"))
