@@ -121,9 +121,11 @@ def _withheld(found: Withheld) -> list[str]:
     layers = found.sets["all"].layers
     short = dict(zip(layers, short_names(layers), strict=True))
     titles, *rows = withheld_table(found)
-    table: Cells = [titles, *([*row[:-1], ", ".join(short[each] for each in str(row[-1]).split())] for row in rows)]
-    told = f"{found.num_images} images of prompts that name an option for each row."
-    return ["## Withheld", "", told, "", *_markdown(table)]
+    named = [[short[each] for each in str(row[-1]).split()] for row in rows]
+    told = [", ".join(own) if len(own) < len(layers) else "every one" for own in named]
+    table: Cells = [titles, *([*row[:-1], own] for row, own in zip(rows, told, strict=True))]
+    about = f"{found.num_images} images of prompts that name an option for each row."
+    return ["## Withheld", "", about, "", *_markdown(table)]
 
 
 def _injected(found: Injections) -> list[str]:
