@@ -41,7 +41,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "sega": {"scale": 4, "threshold": 0.95, "warmup": 5, "momentum": 0.5, "beta": 0.6},
     "slider": {"rank": 4, "updates": 1000, "batch": 2, "refresh": 1, "guidance": 4, "learning_rate": 2e-4},
     "uce": {"images": 10, "rounds": 30, "tolerance": 0.05, "ridge": 0.5, "integrate": True},
-    "h_distribution": {"rows": "both"}, "difflens": {"features": 5120, "active": 1024, "asymmetric": True, "edit": "add"},
+    "difflens": {"features": 5120, "active": 1024, "asymmetric": True, "edit": "add"},
+    "h_distribution": {"rows": "both"},
 }  # fmt: skip
 WINDOWS = {"latent_editing": (0, 29), "difflens": (1, 48), "slider": (10, None), "casteer": (0, None)}
 
@@ -56,6 +57,8 @@ def test_a_method_has_its_published_settings_and_can_be_planned_without_weights(
     assert {name: settings.method.params[name] for name in wanted} == wanted
     if choice in WINDOWS:
         assert (settings.method.first_step, settings.method.last_step) == WINDOWS[choice]
+    method = method_named(settings.method.name)
+    assert method.what_is_smaller(settings.method.params) == method.scaled_down  # no parameter is
     if settings.searched is not None:
         check_strength(settings)
     check_stage(settings)

@@ -93,6 +93,19 @@ def test_what_a_method_cost_and_asks_for_is_in_the_table(tmp_path: Path, add: Ca
     assert "No strength was chosen" in page
 
 
+def test_only_what_was_smaller_than_published_is_said_to_be(tmp_path: Path, add: Callable[..., None]) -> None:
+    add("uce", {}, obeyed=None, params={"ridge": 0.5, "rounds": 10})
+    add("lora", {"strength": CHOICE}, obeyed=None, params={"rank": 50, "where": "selected", "scale": 1.0})
+    add("midsteer", {}, params={"beta": 1.0})
+    rows, _, _ = reported(tmp_path)
+    assert {row["method"]: row["scaled_down"] for row in rows} == {
+        "uce": "rounds 10 instead of 30", "lora": "",
+        "midsteer": "mean and covariance of probe images instead of 50,000 captions",
+    }  # fmt: skip
+    both = replace(method_named("midsteer"), published={"beta": 2})
+    assert both.what_is_smaller({"beta": 1}).endswith("captions; beta 1 instead of 2")
+
+
 def test_what_probes_took_is_part_of_learning_where_they_choose_the_layers(
     tmp_path: Path, add: Callable[..., None]
 ) -> None:

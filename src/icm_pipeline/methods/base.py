@@ -148,7 +148,9 @@ class Method:
     asks_for: str = ""
     """What it takes of labels, images, training and the model, in a few words, for the table of a bench."""
     scaled_down: str = ""
-    """What is smaller here than where it was published, in a few words; empty if nothing is."""
+    """What is smaller here than where it was published whatever the settings, in a few words; empty if nothing is."""
+    published: Mapping[str, int] = field(default_factory=dict)
+    """Of params that may be smaller than where it was published, what they are there."""
     keep: Callable[[MethodInputs, Path], None] = lambda inputs, folder: None
     """Writes what steering elsewhere takes beside the images."""
 
@@ -156,6 +158,13 @@ class Method:
     def parents(self) -> tuple[str, ...]:
         """The stages that steering needs."""
         return (*self.needs, *(("fit",) if self.fit else ()))
+
+    def what_is_smaller(self, params: Mapping[str, Any] | None) -> str:
+        """Return in a few words what is smaller than where the method was published; empty if nothing is."""
+        given = {name: (params or {}).get(name, there) for name, there in self.published.items()}
+        less = [f"{name} {given[name]:,} instead of {there:,}" for name, there in self.published.items()
+                if given[name] < there]  # fmt: skip
+        return "; ".join([*([self.scaled_down] if self.scaled_down else []), *less])
 
     def is_tuned(self, settings: Settings) -> bool:
         """Say whether the alpha of each option is searched."""

@@ -174,5 +174,5 @@ METHOD = Method(
         reads=("method.name", "probe.group_by_prompt", *(f"method.params.{name}" for name in FITTED)),
     ),
     asks_for="labelled probe images and their bottleneck maps; training of an autoencoder; a UNet",
-    scaled_down="384 features instead of 4 or 8 a channel",
+    scaled_down="maps of the probe dataset instead of 50,000 images",
 )

@@ -151,5 +151,5 @@ METHOD = Method(
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=trained_by("pairs")),
     asks_for="prompts that name options, no images; cross-attention",
-    scaled_down="40 prompts of each option instead of 126 to 210",
+    published={"pairs": 126},
 )

@@ -82,5 +82,5 @@ METHOD = Method(
     why_not=no_bottleneck,
     fit=Fit(_fit, reads=trained_by("shape", "images", "updates", "batch", "learning_rate")),
     asks_for="images of prompts that name options; training; a UNet",
-    scaled_down="150 images of each option instead of 1,000, 300 updates instead of 2,500",
+    published={"images": 1000, "updates": 2500},
 )

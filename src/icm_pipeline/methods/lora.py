@@ -170,5 +170,5 @@ METHOD = Method(
         "where", "rank", "images", "updates", "batch", "learning_rate", "weight_decay",
     ), "method.target_shares")),
     asks_for="images of prompts that name options; training",
-    scaled_down="rank 8 instead of 50",
+    published={"rank": 50},
 )  # fmt: skip

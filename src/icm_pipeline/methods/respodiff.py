@@ -84,5 +84,5 @@ METHOD = Method(
     why_not=no_bottleneck,
     fit=Fit(_fit, reads=trained_by("updates", "batch", "refresh", "guidance", "learning_rate", "stay_rate")),
     asks_for="prompts that name options, no images; training; a UNet",
-    scaled_down="300 updates instead of 5,000",
+    published={"updates": 5000},
 )

@@ -127,5 +127,5 @@ METHOD = Method(
         "rank", "keep", "updates", "batch", "refresh", "guidance", "learning_rate", "weight_decay",
     ), "attribute.words")),
     asks_for="prompts that name options, no images; training",
-    scaled_down="300 updates instead of 1,000",
+    published={"updates": 1000},
 )  # fmt: skip

@@ -114,5 +114,5 @@ METHOD = Method(
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=("method.name", "method.params", *COUNTED_BY)),
     asks_for="images of each concept in every round and a labeler; cross-attention",
-    scaled_down="at most 10 rounds instead of 30",
+    published={"rounds": 30},
 )

@@ -61,7 +61,8 @@ def _planned(job: JobPlan) -> MethodPlan:
     more = UNKNOWN if measured.more_seconds is None else f"{measured.more_seconds:+.2f} s"
     size = NOTHING if method.fit is None else UNKNOWN if measured.size is None else size_text(measured.size)
     name = words[-1] if words else method.name
-    return MethodPlan(name, job.images, learning, more, size, method.asks_for, method.scaled_down)
+    smaller = method.what_is_smaller(job.settings.method.params)
+    return MethodPlan(name, job.images, learning, more, size, method.asks_for, smaller)
 
 
 def _in_minutes(seconds: float | None) -> str:

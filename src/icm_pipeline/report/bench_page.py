@@ -41,6 +41,12 @@ class BenchRow:
         return str(self.job.factors["method"])
 
     @property
+    def smaller(self) -> str:
+        """What is smaller than where the method was published."""
+        assert self.job.evaluation.steering is not None
+        return self.method.what_is_smaller(self.job.evaluation.steering.params)
+
+    @property
     def more_seconds(self) -> float | None:
         """What an image takes beyond one of the unchanged model."""
         told = self.explicit
@@ -149,7 +155,7 @@ def _costs(row: BenchRow) -> list[str]:
     return [
         row.name, describe(row.job.evaluation.steering), _learning(seconds, learning_images(row.job)),
         "" if row.more_seconds is None else f"{row.more_seconds:+.2f} s", size_text(size) if size else "nothing",
-        row.method.asks_for, row.method.scaled_down,
+        row.method.asks_for, row.smaller,
     ]  # fmt: skip
 
 
@@ -176,5 +182,5 @@ def _cells(row: BenchRow) -> dict[str, Any]:
         "explicit_images": told and told.num_images, "learning_minutes": None if seconds is None else seconds / 60,
         "learning_images": learning_images(row.job),
         "seconds_per_image": told and told.seconds, "seconds_per_image_unsteered": told and told.seconds_unsteered,
-        "bytes": learnt_bytes(row.job), "asks_for": row.method.asks_for, "scaled_down": row.method.scaled_down,
+        "bytes": learnt_bytes(row.job), "asks_for": row.method.asks_for, "scaled_down": row.smaller,
     }  # fmt: skip
