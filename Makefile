@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.icm-installed
 DEV_STAMP := $(VENV)/.icm-dev-installed
+DOCS_STAMP := $(VENV)/.icm-docs-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results bench test test-slow test-judges test-cluster test-browser lint clean
+.PHONY: help setup demo results bench docs test test-slow test-judges test-cluster test-browser lint clean
 ROWS := gender,worst_k,random_k,all_layers,cross_attention,age,skin_tone
 
 help:  ## list the targets
@@ -29,6 +30,9 @@ bench: $(STAMP)  ## the benchmarks that fit on two cores in a quarter of an hour
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/probes.py --width 640 --layers 16 --rounds 2
+
+docs: $(DOCS_STAMP)  ## the docs as a site in build/site, its notebook run (minutes)
+	$(BIN)/python -m tools.site
 
 test: $(DEV_STAMP)  ## lint, types, import rules and the quick tests
 	$(BIN)/ruff check src tests benchmarks tools
@@ -73,4 +77,8 @@ $(STAMP): pyproject.toml
 
 $(DEV_STAMP): $(STAMP)
 	@$(PYTHON) tools/install.py $(VENV) --extras pretrain --group dev
+	@touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	@$(PYTHON) tools/install.py $(VENV) --group docs
 	@touch $@
