@@ -27,7 +27,7 @@ UNITS = {"bytes": 1e-6, "kB": 1e-3, "MB": 1.0, "GB": 1e3}
 FETCHED = re.compile(r"\s*(Downloading|Using cached) (?:\S*/)?(\S+)\.(?:whl|tar\.gz|zip) \(([\d.]+) (bytes|kB|MB|GB)\)")
 ON_DISK = re.compile(r"\s*Processing (\S+\.whl)")
 WHY_CUDA = (
-    "There is no NVIDIA GPU here, and yet CUDA's libraries come with PyTorch, some 2.5 GB: the package index has\n"
+    "There is no NVIDIA GPU here, and yet CUDA's libraries come with PyTorch, some 2.4 GB: the package index has\n"
     "  PyTorch for Linux built for CUDA alone, and that does not load without them. (A PyTorch that is in the\n"
     "  environment already is kept; UV_TORCH_BACKEND=cpu lets uv take one without CUDA, from PyTorch's own index.)"
 )
