@@ -5,12 +5,14 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import icm_pipeline
-from tools.site.pages import DOCS, LINK, MADE, NOTEBOOK, outside_code, relinked
+from tools.site.markdown import outside_code
+from tools.site.pages import DOCS, LINK, MADE, NOTEBOOK, relinked
 from tools.site.reference import modules_page, python_page
 from tools.site.settings import Setting, all_settings, comments_of, settings_page
 
@@ -29,7 +31,7 @@ def test_every_setting_is_on_the_page_with_what_it_means(settings: list[Setting]
     assert [setting.name for setting in settings if f"| `{setting.name}` |" not in page] == []
     by_name = {setting.name: setting for setting in settings}
     assert by_name["generate.record"] == Setting(
-        "generate.record", "true", "Pool activations in the denoising pass that makes the images", ""
+        "generate.record", "true", "pool activations in the denoising pass that makes the images", ""
     )
     assert by_name["probe.solver"].may_be == "`batched`, `scikit_learn`"
     assert by_name["judge.faces"].meaning == by_name["labeler.faces"].meaning != ""
@@ -117,6 +119,31 @@ def test_the_notebook_has_twenty_cells_without_outputs_whose_names_exist() -> No
         if (imported.module or "").startswith("icm_pipeline"):
             module = import_module(str(imported.module))
             assert all(hasattr(module, name.name) for name in imported.names), ast.unparse(imported)
+
+
+def test_the_notebooks_links_lead_to_pages() -> None:
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    found = [link for text in texts for link in LINK.finditer(text)]
+    assert len(found) > 4
+    for link in found:
+        page = (NOTEBOOK.parent / link[3]).resolve()
+        assert page.parent == DOCS
+        assert not link[4] or link[4][1:] in headings(page), link[0]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As make docs runs it, without the packages that takes."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, Any] = {}
+    for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["result"]["best three"].shape == (40, 2)
+    discrepancy = {name: names["fairness_discrepancy"](found) for name, found in names["result"].items()}
+    assert discrepancy["best three"] < discrepancy["worst three"]
+    assert names["kept"].layers == names["best"].layers
 
 
 def test_no_line_of_the_readme_is_long_outside_of_tables() -> None:

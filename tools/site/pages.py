@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.site.markdown import outside_code
 from tools.site.reference import modules_page, python_page
 from tools.site.settings import settings_page
 
@@ -17,7 +18,6 @@ MADE: dict[str, Callable[[], str]] = {
     "modules.md": modules_page,
 }
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
-CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 
 def write_pages(folder: Path) -> None:
@@ -56,12 +56,3 @@ def relinked(text: str, source: Path) -> str:
         return f"{label} (`{path.relative_to(CHECKOUT)}`)"
 
     return outside_code(text, lambda part: LINK.sub(link, part))
-
-
-def outside_code(text: str, change: Callable[[str], str], code: Callable[[str], str] = str) -> str:
-    """Return a text with one change everywhere but in code, and another in code."""
-    parts, at = list[str](), 0
-    for found in CODE.finditer(text):
-        parts += [change(text[at : found.start()]), code(found[0])]
-        at = found.end()
-    return "".join([*parts, change(text[at:])])

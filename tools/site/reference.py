@@ -6,6 +6,8 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.site.markdown import outside_code
+
 SRC = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = SRC / "icm_pipeline"
 Definition = ast.FunctionDef | ast.ClassDef
@@ -174,7 +176,7 @@ def _text(docstring: str) -> str:
         elif indented:
             parts += [head, _code(textwrap.dedent(rest))]
         else:
-            parts.append(" ".join(block.split()))
+            parts.append(_plain(block))
     return "\n\n".join(_joined(parts))
 
 
@@ -193,5 +195,10 @@ def _code(text: str) -> str:
     return f"```python\n{text.rstrip()}\n```"
 
 
+def _plain(text: str) -> str:
+    """Return a paragraph on one line, its angle brackets shown as they are."""
+    return outside_code(" ".join(text.split()), lambda part: part.replace("<", "&lt;"))
+
+
 def _first_line(path: Path) -> str:
-    return " ".join((ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n\n")[0].split())
+    return _plain((ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n\n")[0])

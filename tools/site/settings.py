@@ -17,6 +17,7 @@ from icm_pipeline.config.bounds import MAY_BE, Bounds
 from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.config.help_page import GROUPS, choices_of
 from icm_pipeline.config.schema import Settings
+from tools.site.markdown import outside_code
 
 KEY = re.compile(r"( *)([\w.]+):(?= |$)(.*)")
 SAME_AS = {"judge": "labeler", "evaluate.clip": "labeler"}  # groups that the files of another one fill
@@ -60,7 +61,7 @@ def all_settings() -> Iterator[Setting]:
         defaults = OmegaConf.to_container(compose("config"), resolve=False)
     for name, about, docstring in _leaves(Settings):
         comment = next((comments[key] for key in _looked_up(name) if comments.get(key)), docstring)
-        yield Setting(name, _shown(_at(defaults, name)), _capital(comment), may_be(about))
+        yield Setting(name, _shown(_at(defaults, name)), comment, may_be(about))
 
 
 def all_comments() -> dict[str, str]:
@@ -172,7 +173,7 @@ def _section(group: str, settings: list[Setting]) -> str:
     title = "Of every run" if group == GENERAL else f"`{group}`"
     lines = [f"## {title}"]
     if about:
-        lines.append(f"{_capital(about)}. Example: `{example}`.")
+        lines.append(f"{about[0].upper()}{about[1:]}. Example: `{example}`.")
     if settings:
         rows = [f"| `{s.name}` | {_code(s.default)} | {_cell(s.may_be)} | {_cell(s.meaning)} |" for s in settings]
         lines.append("\n".join(["| setting | default | may be | meaning |", "|---|---|---|---|", *rows]))
@@ -199,14 +200,11 @@ def _choice(file: Path) -> str:
     return f'??? note "{title.replace(chr(34), chr(39))}"\n\n{body}'
 
 
-def _capital(text: str) -> str:
-    """Begin a text with a capital, unless it begins with a setting or a number."""
-    return text[:1].upper() + text[1:] if text.partition(" ")[0].rstrip(",;:").isalpha() else text
-
-
 def _code(text: str) -> str:
     return f"`{text}`" if text and text != "see the files" else text
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("{", "&#123;")
+    """Return a text for a table's cell, its angle brackets and braces shown as they are."""
+    escaped = outside_code(text, lambda part: part.replace("<", "&lt;").replace("{", "&#123;"))
+    return escaped.replace("|", "\\|")
