@@ -117,7 +117,7 @@ def told_in_short(lines: Iterable[str]) -> Iterator[str]:
             if package.size >= LARGE:
                 about = f"{_size(package.size):>7}  {package.name} {package.version}"
                 yield about + (f" ({package.where})" if package.where else "")
-        elif line.startswith("Installing collected packages:"):
+        elif packages and line.startswith("Installing collected packages:"):
             total = _size(sum(package.size for package in packages))
             yield f"{total:>7}  in {len(packages)} packages, which are unpacked now: a minute or two"
         elif line.startswith("ERROR"):

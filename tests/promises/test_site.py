@@ -140,7 +140,7 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
-    assert names["result"]["best three"].shape == (40, 2)
+    assert names["result"]["best three"].shape == (32, 2)
     discrepancy = {name: names["fairness_discrepancy"](found) for name, found in names["result"].items()}
     assert discrepancy["best three"] < discrepancy["worst three"]
     assert names["kept"].layers == names["best"].layers
