@@ -56,11 +56,7 @@ test-cluster: $(DEV_STAMP)  ## run the launchers on SLURM daemons (root, Debian'
 	$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 test-browser: $(DEV_STAMP)  ## use the pages in a real browser (Debian's chromium, or playwright's own)
-	@if command -v uv >/dev/null 2>&1; then \
-	  uv pip install --quiet --python $(BIN)/python -e . --group browser ; \
-	else \
-	  $(BIN)/python -m pip install --quiet -e . --group browser ; \
-	fi
+	@$(PYTHON) tools/install.py $(VENV) --group browser
 	$(BIN)/python -m pytest -m browser -rs
 
 lint: $(DEV_STAMP)  ## format the code and mend what ruff can
