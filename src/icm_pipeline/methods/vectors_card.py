@@ -51,7 +51,12 @@ def card(vectors: "SteeringVectors", repo_id: str, about: About, pictures: Seque
         _facts(vectors, about),
         _layers(vectors),
         _listed("Measured", "what", "figure", about.figures),
-        _listed("Audit: every claim against a control that could have refuted it", "claim", "verdict", about.verdicts)
+        _listed(
+            "Audit of the probes behind them: claims, each against a control that could have refuted it",
+            "claim",
+            "verdict",
+            about.verdicts,
+        )
         or "## Audit\n\nNo audit of these vectors is known.",
         "## Limits\n\nThey were fitted to what one judge says of one model's images. What a judge calls by an option's "
         "name says nothing about the people it is said of, and other prompts, guidance scales and schedulers than "
