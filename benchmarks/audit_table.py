@@ -1,8 +1,8 @@
-"""Print the README's table of verdicts, from the audits that experiment=audit_architectures left on disk.
+"""Print the table of verdicts of docs/results.md, from the audits that experiment=audit_architectures left on disk.
 
 python benchmarks/audit_table.py [outputs] [--attribute gender] [--intervals]
 
-A column for each model in the order of the README, its newest audit: **supported**, undecided?, ~~refuted~~.
+A column for each model in its order, its newest audit: **supported**, undecided?, ~~refuted~~.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Print the README's tables of results, from the evaluations that the shipped experiments left on disk.
+"""Print the tables of results of README.md and docs/results.md, from what the shipped experiments left on disk.
 
 python benchmarks/results_table.py [outputs]                    the ways of steering the embedded model (`make results`)
 python benchmarks/results_table.py --architectures [outputs]    the embedded architectures (experiment=architectures)

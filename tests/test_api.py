@@ -1,4 +1,4 @@
-"""steer and record around a pipeline that its user loaded: the README's example, and what is refused."""
+"""steer and record around a pipeline that its user loaded: the quick start's example, and what is refused."""
 
 import itertools
 import math
@@ -302,11 +302,11 @@ def test_a_pipeline_of_an_unknown_class_is_refused_with_the_known_ones(vectors: 
         pytest.fail("the context must not be entered")
 
 
-def test_the_readmes_example_runs(
+def test_the_example_of_the_quick_start_runs(
     pipe: Any, vectors: SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = Path(__file__).parents[1] / "README.md"
-    example = re.search(r"```python\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)
+    page = Path(__file__).parents[1] / "docs" / "quick_start.md"
+    example = re.search(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     assert example is not None
     pipe.save_pretrained(tmp_path / "my-model")
     weights = {SELF: torch.zeros(len(vectors.options), vectors.directions[SELF].shape[-1])}

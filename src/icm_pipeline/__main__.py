@@ -30,6 +30,10 @@ def run() -> None:
             from icm_pipeline.cli.models import run_models
 
             sys.exit(run_models(words[1:]))
+        if words[:1] == ["push"]:
+            from icm_pipeline.cli.publishing import run_push
+
+            sys.exit(run_push(words[1:]))
         from icm_pipeline.cli.job import run as run_job
 
         sys.argv[1:] = flags_first(words)

@@ -25,10 +25,15 @@ class AttributeConfig:
     """A choice that prompts leave open: its options with label texts, and the prompts to probe and evaluate on."""
 
     name: str
+    """Part of artifacts' names, and what judges know the question by."""
     options: dict[str, list[str]]
+    """{option: texts that describe it}; CLIP takes the best of them."""
     probe_templates: list[str]
+    """Prompts that leave the choice open, with {} where a subject goes."""
     probe_subjects: list[str]
+    """What goes there; as neutral as it can be."""
     evaluation_prompts: list[str]
+    """What is steered and measured; other prompts than those that are probed."""
     # Saved configurations may be from before these three.
     words: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
     """{option: [words]} of a prompt that names an option and so leaves nothing open."""

@@ -6,7 +6,6 @@ References:
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -14,19 +13,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
-from icm_pipeline.machine.hub import asked_once
+from icm_pipeline.methods.publishing import Picture, fetched, is_hub_id, publish
 from icm_pipeline.methods.readers import METADATA, Reader, nearest_level, packed, unpacked
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.tuning import Tried, Tuned
+from icm_pipeline.methods.vectors_card import About
 from icm_pipeline.store.files import written_whole
 
 FORMAT = 1
-FILE_NAME = "vectors.safetensors"
 YOUNGER = ("readers", "words", "tuned")  # fields that stand in a file only if there are any
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,45 @@ class SteeringVectors:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file that says in its metadata what it holds."""
+        tensors, metadata = self._packed()
+        with written_whole(Path(path)) as partial:
+            save_file(tensors, partial, metadata=metadata)
+
+    def to_bytes(self) -> bytes:
+        """Return what `save` writes."""
+        tensors, metadata = self._packed()
+        return save(tensors, metadata=metadata)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        judge: str | None = None,
+        license: str | None = None,
+        figures: Mapping[str, str] | None = None,
+        verdicts: Mapping[str, str] | None = None,
+        pictures: Sequence[Picture] = (),
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Steering vectors",
+    ) -> str:
+        """Publish them on the hub as `user/name`, with a card that says what they are; return the page's address.
+
+        judge: who said what the images show that they were fitted to; license: as `mit`, of the vectors; figures,
+        verdicts: {what was measured: figure} and {claim: what an audit found}, for the card; pictures: images or their
+        files, shown by the card. The repository is made if it is not there (private: for nobody else to see); token:
+        None for the one that `hf auth login` or HF_TOKEN gave. `icm push` fills all of this in from a finished run.
+
+        Example:
+            vectors.push_to_hub("me/gender-of-my-model", judge="FairFace", license="mit", pictures=["twins.png"])
+            load_vectors("me/gender-of-my-model").options  # ("woman", "man")
+
+        Raises HubError, a ValueError, without a token and where the hub cannot be reached or refuses.
+        """
+        about = About(judge, license, figures or {}, verdicts or {})
+        return publish(self, repo_id, about, pictures, private, token, message)
+
+    def _packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}
         tensors |= {f"mean_norm/{layer}": values.float().contiguous() for layer, values in self.mean_norms.items()}
         details = {"format": FORMAT, "layers": self.layers}
@@ -129,8 +166,7 @@ class SteeringVectors:
         if self.readers:
             read, details["readers"] = packed(self.readers)
             tensors |= read
-        with written_whole(Path(path)) as partial:
-            save_file(tensors, partial, metadata={METADATA: json.dumps(details, default=asdict)})
+        return tensors, {METADATA: json.dumps(details, default=asdict)}
 
 
 def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision: str | None = None) -> SteeringVectors:
@@ -143,10 +179,11 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
         vectors = load_vectors("outputs/artifacts/steer/tiny-gender-0123456789abcdef/vectors.safetensors")
         vectors.best(2).options  # ("woman", "man")
 
-    Raises ValueError for another file or a missing layer.
+    Raises ValueError for another file or a missing layer, and where the hub has no such repository or no vectors in it.
     """
+    file_here = fetched(str(path), revision) if is_hub_id(path) else Path(path)
     try:
-        with safe_open(_local(path, revision), framework="pt") as file:
+        with safe_open(file_here, framework="pt") as file:
             details = _details(file.metadata(), path)
             wanted = details["layers"] if layers is None else list(layers)
             missing = [layer for layer in wanted if layer not in details["layers"]]
@@ -197,19 +234,3 @@ def _details(metadata: dict[str, str] | None, path: str | Path) -> dict[str, Any
             f"{path} has format {details['format']}, and this version reads {FORMAT}: install a newer one."
         )
     return details
-
-
-def _local(path: str | Path, revision: str | None) -> Path:
-    """Return the path, or what the hub has under it, from its cache if it is there."""
-    if not isinstance(path, str) or path.endswith(".safetensors") or not HUB_ID.fullmatch(path) or Path(path).exists():
-        return Path(path)
-    from huggingface_hub import hf_hub_download
-
-    try:
-        with asked_once():
-            return Path(hf_hub_download(path, FILE_NAME, revision=revision))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no file here, and {FILE_NAME} could not be fetched from the hub's repository of that "
-            f"name ({str(error).splitlines()[0]})."
-        ) from error
