@@ -16,7 +16,8 @@ from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
-from tests.helpers.denoisers import LENGTH, TINY, WIDTH, build, embedded, make
+from tests.helpers.denoisers import TINY
+from tests.helpers.tiny import LENGTH, WIDTH, build, embedded, make
 
 
 class Somebodys(FluxPipeline):

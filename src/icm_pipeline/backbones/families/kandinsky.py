@@ -6,6 +6,7 @@ from icm_pipeline.backbones.latents import describe_grid, describe_sample
 KANDINSKY3 = Family(
     name="kandinsky3",
     pipelines=("Kandinsky3Pipeline",),
+    also=("Kandinsky3Img2ImgPipeline",),
     denoiser="unet",
     sites={
         "self_attention": r"(down|up)_blocks\.\d+\.attentions\.0\.attention",
