@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -35,10 +36,13 @@ FROM_THE_START = (  # though its name says that it begins from a picture
 )
 
 
+built = cache(build)  # what several classes are made of
+
+
 @pytest.mark.parametrize("name", [name for name in CLASSES if name not in WITH_PICTURE])
 def test_the_conditional_rows_are_shown_at_the_steps_that_run(name: str) -> None:
     base, num_images = CLASSES[name], 1 if name in ONE_AT_A_TIME else 2
-    pipe = of_class(build(base), name)
+    pipe = of_class(built(base), name)
 
     def run(**texts: Any) -> None:
         make(pipe, num_images_per_prompt=num_images, size=32 if base == "sana" else 16, **texts)

@@ -78,6 +78,8 @@ _ROWS = (
     _row("hunyuan_dit", "HunyuanDiTControlNetPipeline", _CONTROL, size=16,
          parts={**_SEEN, "controlnet": _hunyuan_controlnet}),
     _row("kandinsky3", "Kandinsky3Img2ImgPipeline", {**_PICTURE, "image": picture(16, 16)}, parts=_SEEN_BY_MOVQ),
+    _row("kandinsky5", "Kandinsky5I2IPipeline", {"image": [picture(64, 64)] * 4},
+         denoiser=_denoiser("kandinsky5", visual_cond=True), parts={"vae": lambda: autoencoder(4, levels=4)}),
     _row("kolors", "KolorsImg2ImgPipeline", {**_PICTURE, "image": picture(16, 16)}, parts=_SEEN, size=16, text={},
          attributes={"encode_prompt": pooled_too}),  # its call gives no pooled embeddings on
     _row("deepfloyd_if", "IFImg2ImgPipeline", {**_PICTURE, "image": [picture(8, 8)] * 4}),

@@ -21,6 +21,7 @@ KANDINSKY3 = Family(
 KANDINSKY5 = Family(
     name="kandinsky5",
     pipelines=("Kandinsky5T2IPipeline",),
+    also=("Kandinsky5I2IPipeline",),
     sites={
         "self_attention": r"visual_transformer_blocks\.\d+\.self_attention",
         "cross_attention": r"visual_transformer_blocks\.\d+\.cross_attention",
