@@ -26,6 +26,7 @@ from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.jobs import JOBS
 from tests.helpers.models import load
 from tests.helpers.pipelines import BUILDERS, build
+from tests.helpers.tiny import filled
 
 NUM_STEPS = 3
 SIZES = {"sana": 32, "flux": 16, "z_image": 16}  # pixels; the others' own size is 16
@@ -420,12 +421,28 @@ def test_a_layer_without_a_gate_in_a_family_with_gates_is_refused_by_name(loaded
         pytest.fail("the context must not be entered")
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A backbone with one block of each kind, eager and compiled: every block takes its time."""
+
+    eager: Backbone
+    backbone: Backbone
+
+
 @pytest.fixture(scope="module")
-def compiled(loaded: Loaded) -> Iterator[Backbone]:
+def compiled(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+    folder, pipe = tmp_path_factory.mktemp("compiled"), build(loaded.name)
+    if (transformer := getattr(pipe, "transformer", None)) is not None:
+        one = {name: 1 for name in ("num_layers", "num_single_layers", "n_layers") if name in transformer.config}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            pipe.transformer = filled(type(transformer).from_config({**transformer.config, **one}))
+    pipe.save_pretrained(folder)
+    settings = {"size": SIZES.get(loaded.name), "num_steps": NUM_STEPS}
     with pytest.MonkeyPatch.context() as patch:  # the graphs are those of the default backend, run without a C compiler
         compile_model = torch.compile
         patch.setattr(torch, "compile", lambda model: compile_model(model, backend="eager"))
-        yield load(loaded.folder, SIZES.get(loaded.name), num_steps=NUM_STEPS, compile=True)
+        yield Compiled(load(folder, **settings), load(folder, compile=True, **settings))
     torch._dynamo.reset()
 
 
@@ -434,20 +451,20 @@ def compiled(loaded: Loaded) -> Iterator[Backbone]:
     [name if name in COMPILED_QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in BUILDERS],
     indirect=True,
 )
-def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
-    two, options = jobs[:2], [1, 0]
-    layers = [site.layer for site in loaded.backbone.sites if site.kind == "self_attention"][:2]
-    vectors = vectors_of(loaded.backbone, jobs, layers)
-    plain = denoise(compiled, two)
-    close(plain, denoise(loaded.backbone, two))
+def test_a_compiled_denoiser_is_steered_as_an_eager_one(compiled: Compiled, jobs: list[Job]) -> None:
+    two, options, eager, backbone = jobs[:2], [1, 0], compiled.eager, compiled.backbone
+    layers = [site.layer for site in eager.sites if site.kind == "self_attention"][:2]
+    vectors = vectors_of(eager, jobs, layers)
+    plain = denoise(backbone, two)
+    close(plain, denoise(eager, two))
     for alpha in (1.0, 2.0):
-        with hooked(loaded.backbone, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
-            expected = denoise(loaded.backbone, two)
-        with hooked(compiled, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
-            found = denoise(compiled, two)
+        with hooked(eager, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
+            expected = denoise(eager, two)
+        with hooked(backbone, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
+            found = denoise(backbone, two)
         close(found, expected)
         assert not torch.allclose(found, plain)
-    close(denoise(compiled, two), plain)
+    close(denoise(backbone, two), plain)
 
 
 @pytest.mark.parametrize(
@@ -455,12 +472,12 @@ def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled
     [name if name == "flux" else pytest.param(name, marks=pytest.mark.slow) for name in BUILDERS],
     indirect=True,
 )
-def test_contexts_around_a_compiled_denoiser_can_be_nested(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
-    two, layer = jobs[:2], compiled.layers[0]
-    vectors = vectors_of(loaded.backbone, jobs, [layer])
+def test_contexts_around_a_compiled_denoiser_can_be_nested(compiled: Compiled, jobs: list[Job]) -> None:
+    two, backbone, layer = jobs[:2], compiled.backbone, compiled.backbone.layers[0]
+    vectors = vectors_of(compiled.eager, jobs, [layer])
     recorder = Recorder(list(range(NUM_STEPS)))
-    with hooked(compiled, [layer], recorder, 2), hooked(compiled, [layer], Shift(vectors, [1, 0], Strength(1.0)), 2):
-        denoise(compiled, two)
+    with hooked(backbone, [layer], recorder, 2), hooked(backbone, [layer], Shift(vectors, [1, 0], Strength(1.0)), 2):
+        denoise(backbone, two)
     assert recorder.recording().activations[layer].shape[:2] == (2, NUM_STEPS)
 
 
