@@ -23,6 +23,7 @@ from icm_pipeline.config.compose import to_settings
 from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
+from tests.helpers.jobs import JOBS
 from tests.helpers.settings import NO_WEIGHTS, PINNED
 
 
@@ -143,8 +144,7 @@ def models() -> ModelCache:
 
 @pytest.fixture
 def jobs() -> list[Job]:
-    prompts = ["a face", "a photo of a nurse", "a doctor", "dog"]
-    return [Job(f"{i:06d}", prompt, i, 100 + i) for i, prompt in enumerate(prompts)]
+    return list(JOBS)
 
 
 @pytest.fixture

@@ -11,12 +11,14 @@ from torch import Tensor
 
 import icm_pipeline
 from icm_pipeline.backbones import registry
-from icm_pipeline.backbones.base import BackboneError, Family, Site
+from icm_pipeline.backbones.base import BackboneError, Call, Family, Site
 from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.guidance import LAYOUTS, conditional_rows
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
-from tests.helpers.denoisers import LENGTH, TINY, WIDTH, build, embedded, make
+from tests.helpers.denoisers import TINY
+from tests.helpers.tiny import LENGTH, WIDTH, build, embedded, make
 
 
 class Somebodys(FluxPipeline):
@@ -86,6 +88,15 @@ def test_layouts_that_the_family_does_not_have_are_refused_when_it_runs(pipe: An
     refused = pytest.raises(BackboneError, match="ran 2 times in a step")
     with refused, hooked(backbone, backbone.layers[:1], lambda tokens, site, clock: None):
         make(TINY["chroma"], pipe)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_that_a_layout_does_not_explain_are_refused_with_how_many_there_were(layout: str) -> None:
+    pipe = SimpleNamespace(do_perturbed_attention_guidance=True)
+    with pytest.raises(BackboneError, match=r"ran on 10 rows for 2 image\(s\); [123 or]+ row\(s\) an image were"):
+        conditional_rows(layout, pipe, Call(num_rows=10, num_images=2, index=0))
+    with pytest.raises(BackboneError, match=r"ran on 5 rows for 2 image\(s\), which no guidance explains"):
+        conditional_rows(layout, pipe, Call(num_rows=5, num_images=2, index=0))
 
 
 @pytest.fixture

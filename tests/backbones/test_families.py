@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.shift import Shift
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
+from tests.helpers.jobs import JOBS
 from tests.helpers.models import load
 from tests.helpers.pipelines import BUILDERS, build
+from tests.helpers.tiny import filled
 
 NUM_STEPS = 3
 SIZES = {"sana": 32, "flux": 16, "z_image": 16}  # pixels; the others' own size is 16
@@ -35,6 +38,15 @@ class Loaded:
     name: str
     folder: Path
     backbone: Backbone
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """The undisturbed latents of the jobs."""
+        return denoise(self.backbone, JOBS)
+
+    @cached_property
+    def vectors(self) -> SteeringVectors:
+        return vectors_of(self.backbone, JOBS, self.backbone.layers)
 
 
 COMPILED_QUICKLY = ("flux", "pixart")  # a tuple of rows without guidance, a tensor of rows with it
@@ -117,8 +129,8 @@ def vectors_of(backbone: Backbone, jobs: list[Job], layers: list[str]) -> Steeri
     )  # fmt: skip
 
 
-def test_looking_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
-    plain = denoise(backbone, jobs)
+def test_looking_changes_nothing_bitwise(loaded: Loaded, jobs: list[Job]) -> None:
+    plain, backbone = loaded.plain, loaded.backbone
     with hooked(backbone, backbone.layers, look, len(jobs)) as clock:
         assert torch.equal(denoise(backbone, jobs), plain)
     assert clock.num_calls == clock.num_steps == NUM_STEPS
@@ -176,25 +188,27 @@ def test_a_whole_block_is_read_and_changed_where_its_image_tokens_are(loaded: Lo
 def test_the_conditional_rows_depend_on_the_prompt_and_no_others_do(loaded: Loaded, jobs: list[Job]) -> None:
     """At the first step, where all else is equal, another prompt must change what is recorded, and nothing less."""
 
+    backbone = sampling(loaded.backbone, num_steps=1)
+
     def first_step(prompt: str) -> Tensor:
         recorder = Recorder([0])
-        with hooked(loaded.backbone, loaded.backbone.layers, recorder, 1):
-            denoise(loaded.backbone, [replace(jobs[0], prompt=prompt)])
+        with hooked(backbone, backbone.layers, recorder, 1):
+            denoise(backbone, [replace(jobs[0], prompt=prompt)])
         return list(recorder.recording().activations.values())[-1]
 
-    assert torch.equal(first_step("a face"), first_step("a face"))
-    assert not torch.equal(first_step("a face"), first_step("a dog"))
+    plain = first_step("a face")
+    assert torch.equal(first_step("a face"), plain)
+    assert not torch.equal(first_step("a dog"), plain)
 
 
-def test_alpha_zero_changes_nothing_bitwise(backbone: Backbone, jobs: list[Job]) -> None:
-    plain, vectors = denoise(backbone, jobs), vectors_of(backbone, jobs, backbone.layers)
+def test_alpha_zero_changes_nothing_bitwise(loaded: Loaded, jobs: list[Job]) -> None:
+    plain, vectors, backbone = loaded.plain, loaded.vectors, loaded.backbone
     with hooked(backbone, backbone.layers, Shift(vectors, [0, 1, 0, 1], Strength(0.0)), len(jobs)):
         assert torch.equal(denoise(backbone, jobs), plain)
 
 
 def test_a_shift_touches_exactly_the_conditional_image_tokens(loaded: Loaded, jobs: list[Job]) -> None:
-    backbone, options = loaded.backbone, [0, 1, 1, 0]
-    vectors = vectors_of(backbone, jobs, backbone.layers)
+    backbone, options, vectors = loaded.backbone, [0, 1, 1, 0], loaded.vectors
     before: dict[str, list[Any]] = {layer: [] for layer in backbone.layers}
     after: dict[str, list[Any]] = {layer: [] for layer in backbone.layers}
 
@@ -225,10 +239,10 @@ def num_changed(old: Any, new: Any) -> int:
     return sum(int((a != b).sum()) for a, b in pairs if a is not None)
 
 
-def test_every_layer_has_an_effect(backbone: Backbone, jobs: list[Job]) -> None:
-    vectors, short = vectors_of(backbone, jobs, backbone.layers), sampling(backbone, num_steps=1)
+def test_every_layer_has_an_effect(loaded: Loaded, jobs: list[Job]) -> None:
+    vectors, short = loaded.vectors, sampling(loaded.backbone, num_steps=1)
     plain = denoise(short, jobs[:1])
-    for layer in backbone.layers:
+    for layer in short.layers:
         with hooked(short, [layer], Shift(vectors, [0], Strength(5.0, "relative")), 1):
             assert not torch.equal(denoise(short, jobs[:1]), plain), layer
 
@@ -249,8 +263,8 @@ def test_nothing_stays_behind_after_an_exception(backbone: Backbone, jobs: list[
     assert torch.equal(denoise(backbone, jobs[:1]), plain)
 
 
-def test_a_batch_of_four_equals_four_batches_of_one(backbone: Backbone, jobs: list[Job]) -> None:
-    vectors, options = vectors_of(backbone, jobs, backbone.layers), [0, 1, 1, 0]
+def test_a_batch_of_four_equals_four_batches_of_one(loaded: Loaded, jobs: list[Job]) -> None:
+    backbone, vectors, options = loaded.backbone, loaded.vectors, [0, 1, 1, 0]
     with hooked(backbone, backbone.layers, Shift(vectors, options, Strength(0.5)), len(jobs)):
         together = denoise(backbone, jobs)
     alone = []
@@ -272,7 +286,7 @@ def test_without_guidance_every_row_is_conditional(backbone: Backbone, jobs: lis
 
 
 def test_decoding_gives_pictures_of_the_size_asked_for(loaded: Loaded, jobs: list[Job]) -> None:
-    samples = decode(loaded.backbone, jobs, denoise(loaded.backbone, jobs))
+    samples = decode(loaded.backbone, jobs, loaded.plain)
     assert {sample.image.size for sample in samples} == {(SIZES.get(loaded.name, 16),) * 2}
 
 
@@ -407,12 +421,28 @@ def test_a_layer_without_a_gate_in_a_family_with_gates_is_refused_by_name(loaded
         pytest.fail("the context must not be entered")
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A backbone with one block of each kind, eager and compiled: every block takes its time."""
+
+    eager: Backbone
+    backbone: Backbone
+
+
 @pytest.fixture(scope="module")
-def compiled(loaded: Loaded) -> Iterator[Backbone]:
+def compiled(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+    folder, pipe = tmp_path_factory.mktemp("compiled"), build(loaded.name)
+    if (transformer := getattr(pipe, "transformer", None)) is not None:
+        one = {name: 1 for name in ("num_layers", "num_single_layers", "n_layers") if name in transformer.config}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            pipe.transformer = filled(type(transformer).from_config({**transformer.config, **one}))
+    pipe.save_pretrained(folder)
+    settings = {"size": SIZES.get(loaded.name), "num_steps": NUM_STEPS}
     with pytest.MonkeyPatch.context() as patch:  # the graphs are those of the default backend, run without a C compiler
         compile_model = torch.compile
         patch.setattr(torch, "compile", lambda model: compile_model(model, backend="eager"))
-        yield load(loaded.folder, SIZES.get(loaded.name), num_steps=NUM_STEPS, compile=True)
+        yield Compiled(load(folder, **settings), load(folder, compile=True, **settings))
     torch._dynamo.reset()
 
 
@@ -421,20 +451,20 @@ def compiled(loaded: Loaded) -> Iterator[Backbone]:
     [name if name in COMPILED_QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in BUILDERS],
     indirect=True,
 )
-def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
-    two, options = jobs[:2], [1, 0]
-    layers = [site.layer for site in loaded.backbone.sites if site.kind == "self_attention"][:2]
-    vectors = vectors_of(loaded.backbone, jobs, layers)
-    plain = denoise(compiled, two)
-    close(plain, denoise(loaded.backbone, two))
+def test_a_compiled_denoiser_is_steered_as_an_eager_one(compiled: Compiled, jobs: list[Job]) -> None:
+    two, options, eager, backbone = jobs[:2], [1, 0], compiled.eager, compiled.backbone
+    layers = [site.layer for site in eager.sites if site.kind == "self_attention"][:2]
+    vectors = vectors_of(eager, jobs, layers)
+    plain = denoise(backbone, two)
+    close(plain, denoise(eager, two))
     for alpha in (1.0, 2.0):
-        with hooked(loaded.backbone, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
-            expected = denoise(loaded.backbone, two)
-        with hooked(compiled, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
-            found = denoise(compiled, two)
+        with hooked(eager, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
+            expected = denoise(eager, two)
+        with hooked(backbone, layers, Shift(vectors, options, Strength(alpha, "relative")), 2):
+            found = denoise(backbone, two)
         close(found, expected)
         assert not torch.allclose(found, plain)
-    close(denoise(compiled, two), plain)
+    close(denoise(backbone, two), plain)
 
 
 @pytest.mark.parametrize(
@@ -442,12 +472,12 @@ def test_a_compiled_denoiser_is_steered_as_an_eager_one(loaded: Loaded, compiled
     [name if name == "flux" else pytest.param(name, marks=pytest.mark.slow) for name in BUILDERS],
     indirect=True,
 )
-def test_contexts_around_a_compiled_denoiser_can_be_nested(loaded: Loaded, compiled: Backbone, jobs: list[Job]) -> None:
-    two, layer = jobs[:2], compiled.layers[0]
-    vectors = vectors_of(loaded.backbone, jobs, [layer])
+def test_contexts_around_a_compiled_denoiser_can_be_nested(compiled: Compiled, jobs: list[Job]) -> None:
+    two, backbone, layer = jobs[:2], compiled.backbone, compiled.backbone.layers[0]
+    vectors = vectors_of(compiled.eager, jobs, [layer])
     recorder = Recorder(list(range(NUM_STEPS)))
-    with hooked(compiled, [layer], recorder, 2), hooked(compiled, [layer], Shift(vectors, [1, 0], Strength(1.0)), 2):
-        denoise(compiled, two)
+    with hooked(backbone, [layer], recorder, 2), hooked(backbone, [layer], Shift(vectors, [1, 0], Strength(1.0)), 2):
+        denoise(backbone, two)
     assert recorder.recording().activations[layer].shape[:2] == (2, NUM_STEPS)
 
 
@@ -643,8 +673,9 @@ def test_a_negative_prompt_is_given_to_every_image(loaded: Loaded, jobs: list[Jo
     own = loaded.backbone.sampling.options
     one = sampling(loaded.backbone, options={**own, **more, "negative_prompt": "bad"})
     each = sampling(loaded.backbone, options={**own, **more, "negative_prompt": ["bad"] * len(jobs)})
-    assert torch.equal(denoise(one, jobs), denoise(each, jobs))
-    assert not torch.equal(denoise(one, jobs), denoise(loaded.backbone, jobs))
+    made = denoise(one, jobs)
+    assert torch.equal(made, denoise(each, jobs))
+    assert not torch.equal(made, loaded.plain)
 
 
 def test_a_gated_layer_is_known_by_its_name_alone(loaded: Loaded, jobs: list[Job]) -> None:

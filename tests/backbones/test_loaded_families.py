@@ -11,9 +11,9 @@ from icm_pipeline.backbones.registry import PIPELINES
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import decode, denoise
 from tests.helpers.denoisers import TINY
-from tests.helpers.denoisers import build as build_tiny
 from tests.helpers.models import load
-from tests.helpers.pipelines import build
+from tests.helpers.pipelines import autoencoder, build
+from tests.helpers.tiny import build as build_tiny
 from tests.helpers.with_picture import of_class
 
 
@@ -25,6 +25,15 @@ def chroma() -> Any:
     )  # fmt: skip
 
 
+def on(name: str, parts_of: str) -> Any:
+    """Return a tiny denoiser's pipeline with the text encoder of a whole one."""
+    parts, pipe = build(parts_of).components, build_tiny(TINY[name])
+    return type(pipe)(
+        transformer=pipe.transformer, scheduler=pipe.scheduler, vae=autoencoder(4, shift=0.1),
+        text_encoder=parts["text_encoder"], tokenizer=parts["tokenizer"],
+    )  # fmt: skip
+
+
 def with_scheduler(pipe: Any, scheduler: Any) -> Any:
     pipe.scheduler = scheduler
     return pipe
@@ -32,6 +41,9 @@ def with_scheduler(pipe: Any, scheduler: Any) -> Any:
 
 CLASSES = {
     "ChromaPipeline": (chroma, 16),
+    "AuraFlowPipeline": (lambda: on("auraflow", "pixart"), 16),
+    "CogView3PlusPipeline": (lambda: on("cogview3plus", "pixart"), 16),
+    "Lumina2Pipeline": (lambda: on("lumina2", "sana"), 16),
     "PixArtAlphaPipeline": (lambda: of_class(build("pixart"), "PixArtAlphaPipeline"), 16),
     "LatentConsistencyModelPipeline": (
         lambda: with_scheduler(of_class(build("sd"), "LatentConsistencyModelPipeline"), LCMScheduler()), 16,

@@ -37,6 +37,9 @@ SHIPPED = {
     "chroma": ("chroma", "ChromaPipeline", 8, 16),
     "pixart_alpha": ("pixart", "PixArtAlphaPipeline", 8, 4),
     "sana_sprint": ("sana", "SanaSprintPipeline", 32, 32),
+    "auraflow": ("auraflow", "AuraFlowPipeline", 8, 4),
+    "cogview3plus": ("cogview3plus", "CogView3PlusPipeline", 8, 16),
+    "lumina2": ("lumina2", "Lumina2Pipeline", 8, 16),
     "lcm": ("sd15", "LatentConsistencyModelPipeline", 8, 4),
 }
 

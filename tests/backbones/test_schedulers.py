@@ -100,6 +100,16 @@ def test_flow_matching_levels_compare_by_signal_to_noise() -> None:
     assert noise_levels(scheduler) == pytest.approx([1.0, 0.5**0.5, 0.25 / (0.25**2 + 0.75**2) ** 0.5])
 
 
+def test_a_flow_scheduler_with_the_noise_of_another_kind_is_known_by_it() -> None:
+    """Cosmos gives it sigmas from 80 down, which are added to the picture."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+    scheduler.register_to_config(sigma_max=80.0, sigma_min=0.5)
+    scheduler.set_timesteps(sigmas=[0.0, 0.5, 1.0])
+    sigmas = scheduler.sigmas[:-1]
+    assert sigmas[0] == 80
+    assert noise_levels(scheduler) == pytest.approx((sigmas / (1 + sigmas**2).sqrt()).tolist())
+
+
 def test_a_second_order_flow_schedule_is_counted_by_its_levels() -> None:
     scheduler = diffusers.FlowMatchHeunDiscreteScheduler()
     scheduler.set_timesteps(4)

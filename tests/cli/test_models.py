@@ -1,7 +1,9 @@
 """`icm models`: every family, as docs/families.md has it, and each proved by a tiny pipeline of its own."""
 
+import re
 from pathlib import Path
 
+import diffusers
 import pytest
 
 from icm_pipeline.backbones.registry import ATTACHABLE, FAMILIES
@@ -26,6 +28,13 @@ def test_every_family_is_listed_and_has_a_tiny_pipeline(capsys: pytest.CaptureFi
     assert len(BUILDERS) == len(own) - 1  # SDXL's PAG is built on SDXL's parts
     proved = own | {ATTACHABLE[tiny.pipeline].name for tiny in TINY.values()}
     assert proved == {family.name for family in FAMILIES}
+
+
+def test_what_docs_call_unknown_is_a_class_that_is_refused() -> None:
+    unknown = DOCS.read_text("utf-8").partition("## What is not known")[2].partition("\n## ")[0]
+    names = re.findall(r"`(\w+Pipeline)`", unknown)
+    assert len(names) > 10
+    assert all(hasattr(diffusers, name) and name not in ATTACHABLE for name in names)
 
 
 def test_one_family_is_told_with_its_patterns(capsys: pytest.CaptureFixture[str]) -> None:

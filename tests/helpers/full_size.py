@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AuraFlowTransformer2DModel,
     ChromaTransformer2DModel,
+    CogView3PlusTransformer2DModel,
     FluxTransformer2DModel,
+    Lumina2Transformer2DModel,
     PixArtTransformer2DModel,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
@@ -15,8 +18,11 @@ from diffusers import (
 )
 
 from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.families.auraflow import AURAFLOW
 from icm_pipeline.backbones.families.chroma import CHROMA
+from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS
 from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.lumina2 import LUMINA2
 from icm_pipeline.backbones.families.pixart import PIXART
 from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.backbones.families.sd3 import SD3
@@ -87,5 +93,10 @@ CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]
     "pixart": (
         PIXART, PixArtTransformer2DModel, {"self_attention": 28, "cross_attention": 28, "feed_forward": 28}, {1152: 28},
     ),
+    "auraflow": (AURAFLOW, AuraFlowTransformer2DModel, {"self_attention": 36, "feed_forward": 36}, {3072: 36}),
+    "cogview3plus": (
+        COGVIEW3PLUS, CogView3PlusTransformer2DModel, {"self_attention": 30, "feed_forward": 30}, {2560: 30},
+    ),
+    "lumina2": (LUMINA2, Lumina2Transformer2DModel, {"self_attention": 26, "feed_forward": 26}, {2304: 26}),
     "z_image": (Z_IMAGE, ZImageTransformer2DModel, {"self_attention": 30, "feed_forward": 30}, {3840: 30}),
 }  # fmt: skip

@@ -68,10 +68,10 @@ def _t5(width: int = WIDTH) -> tuple[T5EncoderModel, T5TokenizerFast]:
     return T5EncoderModel(config), tokenizer
 
 
-def autoencoder(channels: int, shift: float | None = None) -> AutoencoderKL:
+def autoencoder(channels: int, shift: float | None = None, levels: int = 2) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=channels, norm_num_groups=4, shift_factor=shift,
+        block_out_channels=(8,) * levels, down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels, latent_channels=channels, norm_num_groups=4, shift_factor=shift,
     )  # fmt: skip
 
 

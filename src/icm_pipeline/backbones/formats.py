@@ -141,18 +141,25 @@ class Order(NamedTuple):
     read: ReadTokens
     write: WriteTokens
 
-    def before_references(self) -> "Order":
-        """Return the order of the first of these tokens, behind which those of reference pictures stand."""
+    def beside_references(self, *, last: bool) -> "Order":
+        """Return the order of one end of these tokens, at whose other end those of reference pictures stand."""
 
         def whole(output: Any, site: Site, call: Call) -> Tensor:
             return self.read(output, site, replace(call, num_image_tokens=None))
 
+        def split(output: Any, site: Site, call: Call) -> tuple[Tensor, Tensor]:
+            """Return the image's tokens and the references'."""
+            both, count = whole(output, site, call), _num_image(call, site)
+            if last:
+                return both[:, both.shape[1] - count :], both[:, : both.shape[1] - count]
+            return both[:, :count], both[:, count:]
+
         def read(output: Any, site: Site, call: Call) -> Tensor:
-            return image_only(whole(output, site, call)[:, : _num_image(call, site)], site, call)
+            return image_only(split(output, site, call)[0], site, call)
 
         def write(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
-            references = whole(output, site, call)[:, tokens.shape[1] :]
-            return self.write(output, torch.cat([tokens, references], dim=1), site, call)
+            parts = [tokens, split(output, site, call)[1]]
+            return self.write(output, torch.cat(parts[::-1] if last else parts, dim=1), site, call)
 
         return Order(read, write)
 
@@ -164,8 +171,9 @@ ORDERS = {
     "text first": Order(read_after_text, write_after_text),
     "image first": Order(read_before_text, write_before_text),
     "image last": Order(read_last, write_last),
-    "pair, references last": Order(read_pair, write_pair).before_references(),
-    "text first, references last": Order(read_after_text, write_after_text).before_references(),
+    "pair, references last": Order(read_pair, write_pair).beside_references(last=False),
+    "pair, references first": Order(read_pair, write_pair).beside_references(last=True),
+    "text first, references last": Order(read_after_text, write_after_text).beside_references(last=False),
 }
 
 # Double blocks, then single ones, whose parts see one sequence; a whole block of either kind gives a pair.

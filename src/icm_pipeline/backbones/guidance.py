@@ -37,6 +37,15 @@ def conditional_first(pipe: Any, call: Call) -> slice | None:
     return _part(call, {1: 0, 2: 0})
 
 
+def conditional_first_of_three(pipe: Any, call: Call) -> slice | None:
+    """As `conditional_first`, or three parts, where a picture is followed too: the conditional rows see both.
+
+    Behind them are those of the picture alone and unconditional ones, in either order (InstructPix2Pix, OmniGen).
+    """
+    _check_single(pipe, call)
+    return _part(call, {1: 0, 2: 0, 3: 0})
+
+
 def embedded(pipe: Any, call: Call) -> slice | None:
     """One call with the conditional rows alone: guidance is an input of the denoiser, or there is none."""
     _check_single(pipe, call)
@@ -97,6 +106,7 @@ LAYOUTS: dict[str, Callable[[Any, Call], slice | None]] = {
     "unconditional first": unconditional_first,
     "unconditional first, then with layers skipped": skip_layer_guidance,
     "conditional first": conditional_first,
+    "conditional first of two or three": conditional_first_of_three,
     "two calls": two_calls,
     "embedded": embedded,
     "perturbed": perturbed,

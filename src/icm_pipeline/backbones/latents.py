@@ -41,10 +41,10 @@ def describe_packed(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 
 
 def describe_references(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
-    """Describe a call whose tokens of reference pictures follow the image's own, under ids other than 0."""
+    """Describe a call whose tokens of reference pictures stand beside the image's own, under larger ids."""
     said, ids = describe_packed(pipe, args, kwargs), kwargs["img_ids"]
-    own = (ids[0] if ids.dim() == 3 else ids)[:, 0] == 0
-    return said._replace(num_image_tokens=int(own.sum()))
+    planes = (ids[0] if ids.dim() == 3 else ids)[:, 0]
+    return said._replace(num_image_tokens=int((planes == planes.min()).sum()))
 
 
 def describe_grid(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:

@@ -9,13 +9,14 @@ from typing import Any
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling
 from icm_pipeline.backbones.families.auraflow import AURAFLOW
-from icm_pipeline.backbones.families.bria import BRIA
+from icm_pipeline.backbones.families.bria import BRIA, BRIA_FIBO
 from icm_pipeline.backbones.families.chroma import CHROMA
 from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4, GLM_IMAGE
+from icm_pipeline.backbones.families.cosmos import COSMOS2
 from icm_pipeline.backbones.families.deepfloyd_if import DEEPFLOYD_IF
 from icm_pipeline.backbones.families.ernie_image import ERNIE_IMAGE
 from icm_pipeline.backbones.families.flux import FLUX, FLUX_KONTEXT
-from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
+from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN, FLUX2_KLEIN_KV
 from icm_pipeline.backbones.families.hidream import HIDREAM
 from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT, HUNYUAN_DIT_PAG
 from icm_pipeline.backbones.families.hunyuan_image import HUNYUAN_IMAGE
@@ -24,21 +25,25 @@ from icm_pipeline.backbones.families.krea2 import KREA2
 from icm_pipeline.backbones.families.lumina import LUMINA
 from icm_pipeline.backbones.families.lumina2 import LUMINA2
 from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
+from icm_pipeline.backbones.families.omnigen import OMNIGEN
 from icm_pipeline.backbones.families.ovis_image import LONGCAT_IMAGE, OVIS_IMAGE
 from icm_pipeline.backbones.families.pixart import PIXART, PIXART_PAG
-from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
+from icm_pipeline.backbones.families.prx import PRX
+from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE, QWEN_IMAGE_EDIT
 from icm_pipeline.backbones.families.sana import SANA, SANA_PAG, SANA_SPRINT
 from icm_pipeline.backbones.families.sd3 import SD3, SD3_PAG
-from icm_pipeline.backbones.families.stable_cascade import STABLE_CASCADE_PRIOR
+from icm_pipeline.backbones.families.stable_cascade import STABLE_CASCADE_DECODER, STABLE_CASCADE_PRIOR
 from icm_pipeline.backbones.families.stable_diffusion import (
+    INSTRUCT_PIX2PIX,
     KOLORS,
+    KOLORS_PAG,
     LATENT_CONSISTENCY,
     PERTURBED,
     PERTURBED_XL,
     SDXL,
     STABLE_DIFFUSION,
 )
-from icm_pipeline.backbones.families.z_image import Z_IMAGE
+from icm_pipeline.backbones.families.z_image import Z_IMAGE, Z_IMAGE_OMNI
 from icm_pipeline.backbones.formats import ORDERS
 from icm_pipeline.backbones.guidance import LAYOUTS
 from icm_pipeline.backbones.loading import load_pipeline
@@ -53,7 +58,8 @@ FAMILIES = (
     CHROMA, AURAFLOW, LUMINA2, SANA_SPRINT, LATENT_CONSISTENCY, KOLORS, HUNYUAN_DIT, COGVIEW4, COGVIEW3PLUS,
     HIDREAM, KANDINSKY3, KANDINSKY5, STABLE_CASCADE_PRIOR, DEEPFLOYD_IF, BRIA, OVIS_IMAGE, LONGCAT_IMAGE, KREA2,
     NUCLEUS_IMAGE, HUNYUAN_IMAGE, GLM_IMAGE, ERNIE_IMAGE, LUMINA, FLUX_KONTEXT, SD3_PAG, SANA_PAG,
-    PIXART_PAG, HUNYUAN_DIT_PAG,
+    PIXART_PAG, HUNYUAN_DIT_PAG, KOLORS_PAG, PRX, COSMOS2, BRIA_FIBO, OMNIGEN, STABLE_CASCADE_DECODER, Z_IMAGE_OMNI,
+    FLUX2_KLEIN_KV, QWEN_IMAGE_EDIT, INSTRUCT_PIX2PIX,
 )  # fmt: skip
 OWN: list[Family] = []  # what users and installed packages have registered
 GROUP = "icm_pipeline.families"

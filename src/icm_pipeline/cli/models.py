@@ -46,7 +46,7 @@ def row_of(family: Family) -> tuple[str, ...]:
     tokens = [family.tokens] if isinstance(family.tokens, str) else list(dict.fromkeys(family.tokens.values()))
     return (
         family.name,
-        ", ".join(name.removesuffix("Pipeline") for name in family.pipelines),
+        ", ".join(name.removesuffix("Pipeline") for name in family.pipelines) or "-",
         ", ".join(name.removesuffix("Pipeline") for name in family.also) or "-",
         ", ".join(KIND_NAMES[kind] for kind in family.sites),
         family.rows,

@@ -187,7 +187,9 @@ def noise_levels(scheduler: Any) -> list[float]:
         noise = [float(sigma) for sigma in sigmas[: len(timesteps)]]
         if _has_midpoints(scheduler):
             noise[1::2] = [float(sigma) for sigma in scheduler.sigmas_interpol[1 : len(timesteps) : 2]]
-        signal = [1 - sigma for sigma in noise] if is_flow(scheduler) else [1.0] * len(noise)
+        # Cosmos gives a flow's scheduler sigmas up to 80, which are added to the picture: x + sigma e.
+        is_between = is_flow(scheduler) and max(noise, default=0) < 2
+        signal = [1 - sigma for sigma in noise] if is_between else [1.0] * len(noise)
         return [s / math.hypot(s, a) for s, a in zip(noise, signal, strict=True)]
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:

@@ -193,6 +193,8 @@ def _after(
         rows = slice(0, call.num_rows) if whole else rows
         clock.reached.add(layer)
         into = write_into if write_into and is_own(output) else None  # asked before anything here holds it too
+        if type(call.num_text_tokens) is tuple:  # each row's tokens lie elsewhere, so that what is read is a copy
+            into = None
         tokens = read(output, site, call)
         if tokens.size(0) != call.num_rows:
             raise BackboneError(f"{layer} gave {len(tokens)} rows where the denoiser has {call.num_rows}.")

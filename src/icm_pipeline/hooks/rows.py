@@ -62,6 +62,11 @@ class Rows:
             is_by_row = value.dim() > 0 and value.shape[0] == self.num_rows
             return value.index_select(0, self.index.to(value.device)) if is_by_row else value
         if isinstance(value, dict):
+            if any(isinstance(name, int) and isinstance(inside, list) for name, inside in value.items()):
+                raise BackboneError(
+                    "The denoiser is told by the number of a row what it has (OmniGen's pictures), so that a part of a "
+                    "batch cannot be computed again."
+                )
             return {name: self._cut(inside) for name, inside in value.items()}
         return type(value)(map(self._cut, value)) if isinstance(value, (list, tuple)) else value
 

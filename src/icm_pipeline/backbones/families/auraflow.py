@@ -1,7 +1,7 @@
 """AuraFlow: a few double blocks, then single ones; registers come before the text."""
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import describe_patches
+from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 AURAFLOW = Family(
@@ -16,4 +16,7 @@ AURAFLOW = Family(
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
     rows="unconditional first",
     tokens={r"single_.*": "image last", ".*": "pair"},
+    default_size=lambda pipe: 1024,
+    latent_shape=latent_shape,
+    to_pixels=decode_scaled,
 )

@@ -4,4 +4,11 @@ from dataclasses import replace
 
 from icm_pipeline.backbones.families.flux import FLUX
 
-CHROMA = replace(FLUX, name="chroma", pipelines=("ChromaPipeline",), also=(), gate=None, tokenizer="tokenizer")
+CHROMA = replace(
+    FLUX,
+    name="chroma",
+    pipelines=("ChromaPipeline",),
+    also=("ChromaImg2ImgPipeline", "ChromaInpaintPipeline"),
+    gate=None,
+    tokenizer="tokenizer",
+)

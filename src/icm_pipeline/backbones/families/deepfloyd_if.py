@@ -1,4 +1,4 @@
-"""DeepFloyd IF, first stage: a UNet of pixels whose attention sees its own places and the text at once, as maps."""
+"""DeepFloyd IF, first and second stage: UNets of pixels whose attention sees its own places and the text, as maps."""
 
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.latents import describe_sample
@@ -6,6 +6,13 @@ from icm_pipeline.backbones.latents import describe_sample
 DEEPFLOYD_IF = Family(
     name="deepfloyd_if",
     pipelines=("IFPipeline",),
+    also=(
+        "IFImg2ImgPipeline",
+        "IFInpaintingPipeline",
+        "IFSuperResolutionPipeline",
+        "IFImg2ImgSuperResolutionPipeline",
+        "IFInpaintingSuperResolutionPipeline",
+    ),
     denoiser="unet",
     sites={"self_attention": r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.attentions\.\d+"},
     bottleneck="mid_block",

@@ -1,7 +1,7 @@
 """FLUX.2: FLUX's two kinds of blocks; a single one has attention and feed-forward in one, and gives one sequence.
 
-FLUX.2-dev has guidance as an input, Klein guides in two calls where it is not distilled. Tokens of
-reference pictures, which either may be given, are left alone.
+FLUX.2-dev has guidance as an input, Klein guides in two calls where it is not distilled. Tokens of reference pictures,
+which each may be given, are left alone. Klein KV puts them in front of the image, in the first step alone.
 """
 
 from dataclasses import replace
@@ -23,4 +23,16 @@ FLUX2 = Family(
     rows="embedded",
     tokens={r"single_transformer_blocks\..*": "text first, references last", ".*": "pair, references last"},
 )
-FLUX2_KLEIN = replace(FLUX2, name="flux2_klein", pipelines=("Flux2KleinPipeline",), rows="two calls")
+FLUX2_KLEIN = replace(
+    FLUX2,
+    name="flux2_klein",
+    pipelines=("Flux2KleinPipeline",),
+    also=("Flux2KleinInpaintPipeline",),
+    rows="two calls",
+)
+FLUX2_KLEIN_KV = replace(
+    FLUX2,
+    name="flux2_klein_kv",
+    pipelines=("Flux2KleinKVPipeline",),
+    tokens={r"single_transformer_blocks\..*": "image last", ".*": "pair, references first"},
+)

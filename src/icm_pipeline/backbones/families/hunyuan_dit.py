@@ -9,6 +9,7 @@ from icm_pipeline.backbones.sites import CROSS_TEXT
 HUNYUAN_DIT = Family(
     name="hunyuan_dit",
     pipelines=("HunyuanDiTPipeline",),
+    also=("HunyuanDiTControlNetPipeline",),
     sites={
         "self_attention": r"blocks\.\d+\.attn1",
         "cross_attention": r"blocks\.\d+\.attn2",
@@ -19,4 +20,6 @@ HUNYUAN_DIT = Family(
     rows="unconditional first",
     tokens="image only",
 )
-HUNYUAN_DIT_PAG = replace(HUNYUAN_DIT, name="hunyuan_dit_pag", pipelines=("HunyuanDiTPAGPipeline",), rows="perturbed")
+HUNYUAN_DIT_PAG = replace(
+    HUNYUAN_DIT, name="hunyuan_dit_pag", pipelines=("HunyuanDiTPAGPipeline",), also=(), rows="perturbed"
+)

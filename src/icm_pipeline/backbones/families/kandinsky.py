@@ -6,6 +6,7 @@ from icm_pipeline.backbones.latents import describe_grid, describe_sample
 KANDINSKY3 = Family(
     name="kandinsky3",
     pipelines=("Kandinsky3Pipeline",),
+    also=("Kandinsky3Img2ImgPipeline",),
     denoiser="unet",
     sites={
         "self_attention": r"(down|up)_blocks\.\d+\.attentions\.0\.attention",
@@ -20,6 +21,7 @@ KANDINSKY3 = Family(
 KANDINSKY5 = Family(
     name="kandinsky5",
     pipelines=("Kandinsky5T2IPipeline",),
+    also=("Kandinsky5I2IPipeline",),
     sites={
         "self_attention": r"visual_transformer_blocks\.\d+\.self_attention",
         "cross_attention": r"visual_transformer_blocks\.\d+\.cross_attention",

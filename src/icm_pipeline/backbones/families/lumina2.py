@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from icm_pipeline.backbones.base import Described, Family
-from icm_pipeline.backbones.latents import describe_patches
+from icm_pipeline.backbones.latents import decode_shifted, describe_patches, latent_shape
 
 
 def _describe(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
@@ -22,4 +22,6 @@ LUMINA2 = Family(
     timestep=lambda pipe, inputs: 1000 * (1 - inputs["timestep"]),
     rows="two calls",
     tokens={r"layers\..*": "text first", ".*": "image only"},
+    latent_shape=latent_shape,
+    to_pixels=decode_shifted,
 )

@@ -1,12 +1,19 @@
-"""Ovis-Image and LongCat-Image: FLUX's blocks with one text encoder, guided in two calls."""
+"""Ovis-Image and LongCat-Image: FLUX's blocks with one text encoder, guided in two calls.
+
+LongCat's editing pipeline puts the tokens of its picture behind the image's.
+"""
 
 from dataclasses import replace
 
-from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.flux import FLUX, FLUX_KONTEXT
 
 OVIS_IMAGE = replace(
     FLUX, name="ovis_image", pipelines=("OvisImagePipeline",), also=(), gate=None, latent_shape=None, to_pixels=None
 )
-LONGCAT_IMAGE = replace(  # whose image has an id of its own in place of 0
-    OVIS_IMAGE, name="longcat_image", pipelines=("LongCatImagePipeline",), check_run=lambda inputs: None
+LONGCAT_IMAGE = replace(
+    FLUX_KONTEXT,
+    name="longcat_image",
+    pipelines=("LongCatImagePipeline",),
+    also=("LongCatImageEditPipeline",),
+    gate=None,
 )

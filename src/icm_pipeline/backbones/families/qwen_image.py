@@ -1,16 +1,44 @@
-"""Qwen-Image: double blocks of joint attention alone; true guidance in two calls, where there is a negative prompt."""
+"""Qwen-Image: double blocks of joint attention alone; true guidance in two calls, where there is a negative prompt.
 
-from icm_pipeline.backbones.base import Family
+The editing pipelines put the tokens of their pictures behind the image's.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from icm_pipeline.backbones.base import Described, Family
 from icm_pipeline.backbones.latents import describe_packed
 from icm_pipeline.backbones.sites import JOINT_TEXT
+
+
+def _describe_edit(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+    """Describe a call that is told the shapes of its pictures, the image's own first."""
+    return describe_packed(pipe, args, kwargs)._replace(num_image_tokens=math.prod(kwargs["img_shapes"][0][0]))
+
 
 QWEN_IMAGE = Family(
     name="qwen_image",
     pipelines=("QwenImagePipeline",),
+    also=(
+        "QwenImageImg2ImgPipeline",
+        "QwenImageInpaintPipeline",
+        "QwenImageControlNetPipeline",
+        "QwenImageControlNetInpaintPipeline",
+    ),
     sites={"self_attention": r"transformer_blocks\.\d+\.attn", "feed_forward": r"transformer_blocks\.\d+\.img_mlp"},
     text=JOINT_TEXT,
     describe=describe_packed,
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
     rows="two calls",
     tokens="pair",
+)
+QWEN_IMAGE_EDIT = replace(
+    QWEN_IMAGE,
+    name="qwen_image_edit",
+    pipelines=(),
+    also=("QwenImageEditPipeline", "QwenImageEditInpaintPipeline", "QwenImageEditPlusPipeline"),
+    describe=_describe_edit,
+    tokens="pair, references last",
 )

@@ -12,6 +12,7 @@ from icm_pipeline.backbones.sites import CROSS_TEXT
 SANA = Family(
     name="sana",
     pipelines=("SanaPipeline",),
+    also=("SanaControlNetPipeline",),
     sites={
         "self_attention": r"transformer_blocks\.\d+\.attn1",
         "cross_attention": r"transformer_blocks\.\d+\.attn2",
@@ -35,7 +36,8 @@ SANA_SPRINT = replace(
     SANA,
     name="sana_sprint",
     pipelines=("SanaSprintPipeline",),
+    also=("SanaSprintImg2ImgPipeline",),
     timestep=lambda pipe, inputs: torch.atan2(inputs["timestep"], 1 - inputs["timestep"]),
     rows="embedded",
 )
-SANA_PAG = replace(SANA, name="sana_pag", pipelines=("SanaPAGPipeline",), rows="perturbed")
+SANA_PAG = replace(SANA, name="sana_pag", pipelines=("SanaPAGPipeline",), also=(), rows="perturbed")

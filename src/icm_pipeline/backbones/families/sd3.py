@@ -24,6 +24,7 @@ SD3 = Family(
         "StableDiffusion3Img2ImgPipeline",
         "StableDiffusion3InpaintPipeline",
         "StableDiffusion3ControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline",
     ),
     sites={"self_attention": r"transformer_blocks\.\d+\.attn2?", "feed_forward": r"transformer_blocks\.\d+\.ff"},
     text=JOINT_TEXT,
@@ -37,4 +38,10 @@ SD3 = Family(
     to_pixels=decode_shifted,
     gate=NORM_GATE,
 )
-SD3_PAG = replace(SD3, name="sd3_pag", pipelines=("StableDiffusion3PAGPipeline",), also=(), rows="perturbed")
+SD3_PAG = replace(
+    SD3,
+    name="sd3_pag",
+    pipelines=("StableDiffusion3PAGPipeline",),
+    also=("StableDiffusion3PAGImg2ImgPipeline",),
+    rows="perturbed",
+)

@@ -1,7 +1,9 @@
-"""Stable Cascade's prior, which follows the prompt: a UNet of maps; the conditional rows come first.
+"""Stable Cascade: the prior, which follows the prompt, and the decoder; the conditional rows come first.
 
-The combined pipeline holds it as `prior_pipe`.
+Each is a pipeline of its own with a UNet of maps; the combined pipeline holds both, as `prior_pipe` and `decoder_pipe`.
 """
+
+from dataclasses import replace
 
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.latents import describe_sample
@@ -16,4 +18,10 @@ STABLE_CASCADE_PRIOR = Family(
     timestep=lambda pipe, inputs: inputs["timestep_ratio"],
     rows="conditional first",
     tokens="image only",
+)
+STABLE_CASCADE_DECODER = replace(
+    STABLE_CASCADE_PRIOR,
+    name="stable_cascade_decoder",
+    pipelines=("StableCascadeDecoderPipeline",),
+    denoiser="decoder",
 )

@@ -37,6 +37,9 @@ STABLE_DIFFUSION = Family(
         "StableDiffusionControlNetPipeline",
         "StableDiffusionControlNetImg2ImgPipeline",
         "StableDiffusionControlNetInpaintPipeline",
+        "StableDiffusionAdapterPipeline",
+        "StableDiffusionDepth2ImgPipeline",
+        "StableDiffusionUpscalePipeline",
     ),
     denoiser="unet",
     sites={
@@ -64,6 +67,10 @@ SDXL = replace(
         "StableDiffusionXLControlNetPipeline",
         "StableDiffusionXLControlNetImg2ImgPipeline",
         "StableDiffusionXLControlNetInpaintPipeline",
+        "StableDiffusionXLControlNetUnionPipeline",
+        "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+        "StableDiffusionXLControlNetUnionInpaintPipeline",
+        "StableDiffusionXLAdapterPipeline",
     ),
     to_pixels=_decode_xl,
 )
@@ -71,10 +78,27 @@ LATENT_CONSISTENCY = replace(
     STABLE_DIFFUSION,
     name="latent_consistency",
     pipelines=("LatentConsistencyModelPipeline",),
-    also=(),
+    also=("LatentConsistencyModelImg2ImgPipeline",),
     rows="embedded",
 )
-KOLORS = replace(SDXL, name="kolors", pipelines=("KolorsPipeline",), also=(), latent_shape=None, to_pixels=None)
+KOLORS = replace(
+    SDXL,
+    name="kolors",
+    pipelines=("KolorsPipeline",),
+    also=("KolorsImg2ImgPipeline",),
+    latent_shape=None,
+    to_pixels=None,
+)
+KOLORS_PAG = replace(KOLORS, name="kolors_pag", pipelines=("KolorsPAGPipeline",), also=(), rows="perturbed")
+INSTRUCT_PIX2PIX = replace(  # the rows of the instruction, then of the picture alone, then unconditional ones
+    STABLE_DIFFUSION,
+    name="instruct_pix2pix",
+    pipelines=(),
+    also=("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"),
+    rows="conditional first of two or three",
+    latent_shape=None,
+    to_pixels=None,
+)
 PERTURBED = replace(
     STABLE_DIFFUSION,
     name="stable_diffusion_pag",
@@ -83,6 +107,7 @@ PERTURBED = replace(
         "StableDiffusionPAGImg2ImgPipeline",
         "StableDiffusionPAGInpaintPipeline",
         "StableDiffusionControlNetPAGPipeline",
+        "StableDiffusionControlNetPAGInpaintPipeline",
     ),
     rows="perturbed",
 )
@@ -94,6 +119,7 @@ PERTURBED_XL = replace(
         "StableDiffusionXLPAGImg2ImgPipeline",
         "StableDiffusionXLPAGInpaintPipeline",
         "StableDiffusionXLControlNetPAGPipeline",
+        "StableDiffusionXLControlNetPAGImg2ImgPipeline",
     ),
     rows="perturbed",
 )

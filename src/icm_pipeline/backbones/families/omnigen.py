@@ -1,0 +1,17 @@
+"""OmniGen: one sequence of text, pictures it names, the timestep and the image last; always guided, conditional first.
+
+With pictures there is a third row an image, of these alone.
+"""
+
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.latents import describe_patches
+
+OMNIGEN = Family(
+    name="omnigen",
+    pipelines=("OmniGenPipeline",),
+    sites={"self_attention": r"layers\.\d+\.self_attn", "feed_forward": r"layers\.\d+\.mlp"},
+    text=r"embed_tokens",
+    describe=describe_patches,
+    rows="conditional first of two or three",
+    tokens={r"layers\..*": "image last", ".*": "image only"},
+)
