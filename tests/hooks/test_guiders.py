@@ -18,10 +18,12 @@ from icm_pipeline import attach, record, steer
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.looking import looking
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.denoisers import TINY, build
 from tests.helpers.denoisers import make as make_tiny
 from tests.helpers.hooks import add_one, look, num_hooks
+from tests.helpers.looking import Chosen
 from tests.helpers.pipelines import built
 
 NUM_STEPS, NUM_IMAGES = 4, 4
@@ -204,6 +206,9 @@ def test_any_pipelines_guider_says_what_a_call_is_for(monkeypatch: pytest.Monkey
     with torch.no_grad(), hooked(attach(pipe), [layer], note) as clock:
         make_tiny(tiny, pipe, num_steps=2)
     assert (clock.num_calls, seen) == (5, [1, 1])  # two predictions, then three, the first of which is conditional
+    plan = Chosen(range(0, 1), [0])
+    with pytest.raises(BackboneError, match="guider"), looking(attach(pipe), [layer], [layer], plan):
+        pytest.fail("the context must not be entered")
 
 
 def test_a_window_that_the_run_does_not_take_is_an_error_when_the_context_ends() -> None:
@@ -265,9 +270,6 @@ def test_a_pipeline_of_blocks_of_ones_own_is_attached_to_by_its_family() -> None
 def test_what_a_modular_pipeline_cannot_do_is_refused() -> None:
     with pytest.raises(BackboneError, match=r"QwenImageLayeredModularPipeline .*not known"):
         attach(diffusers.QwenImageLayeredModularPipeline())
-    pipe = modular("sdxl")
-    vectors = SteeringVectors(
-        {LAYERS["sdxl"]: torch.ones(1, 2, 64)}, {LAYERS["sdxl"]: torch.ones(1)}, (0,), (1.0,), ("a", "b"), "random", "x"
-    )
-    with pytest.raises(ValueError), steer(pipe, vectors, shares={"a": 0.5, "b": 0.5}, alpha=1.0):
+    backbone, layers = attach(modular("flux")), [LAYERS["flux"]]
+    with pytest.raises(BackboneError, match="is modular"), looking(backbone, layers, layers, Chosen(range(1, 3), [0])):
         pytest.fail("the context must not be entered")

@@ -18,6 +18,12 @@ GUIDERS = ("guider", "ocr_guider")  # of a pipeline
 PREPARE_INPUTS = ("prepare_inputs", "prepare_inputs_from_block_state")  # of a guider: what each prediction is given
 
 
+def guiders_of(pipe: Any) -> list[Any]:
+    """Return the guiders that a pipeline may ask."""
+    found = (getattr(pipe, name, None) for name in GUIDERS)
+    return [guider for guider in found if guider is not None]
+
+
 def listen_to_guiders(pipe: Any, clock: StepClock, stack: ExitStack) -> None:
     """Tell the clock the names of each pass's predictions, in the order of their calls, while the stack lasts.
 
@@ -35,6 +41,6 @@ def listen_to_guiders(pipe: Any, clock: StepClock, stack: ExitStack) -> None:
         clock.tell_predictions(names)
         return batches
 
-    for guider in (getattr(pipe, name, None) for name in GUIDERS):
-        for method in PREPARE_INPUTS if guider is not None else ():
+    for guider in guiders_of(pipe):
+        for method in PREPARE_INPUTS:
             stack.enter_context(wrapped(guider, method, partial(preparing, guider)))

@@ -20,6 +20,7 @@ from icm_pipeline.backbones.base import Backbone, BackboneError, Site
 from icm_pipeline.backbones.guidance import MODULAR
 from icm_pipeline.backbones.modules import is_compiled, uncompiled, walk
 from icm_pipeline.hooks.clock import StepClock
+from icm_pipeline.hooks.guiders import guiders_of
 from icm_pipeline.hooks.hooked import Hook, hooked
 from icm_pipeline.hooks.reached import note_computed
 from icm_pipeline.hooks.recording import Recorder, Recording
@@ -64,10 +65,10 @@ def looking(
     first.
     """
     denoiser, scheduler = backbone.denoiser, backbone.pipe.scheduler
-    if backbone.family.rows == MODULAR:
+    if backbone.family.rows == MODULAR or guiders_of(backbone.pipe):
         raise BackboneError(
-            f"{backbone.name} is modular: its guider counts the loop's passes, of which look= repeats some, and its "
-            "prompts are not seen. Steer towards an option, or take the pipeline that is not modular."
+            f"{backbone.name} is modular or has a guider: guiders count the loop's passes, of which look= repeats "
+            "some, and go on from what they saw before. Steer towards an option, or take a pipeline without one."
         )
     if is_compiled(denoiser) or any(is_compiled(module) for _, module in walk(uncompiled(denoiser))):
         raise BackboneError(
