@@ -13,6 +13,8 @@ import accelerate
 import diffusers
 import torch
 
+from tests.helpers.looking import make
+
 WORKS, REFUSED = "works", "refused"
 NUM_STEPS = 4
 CPU = torch.device("cpu")
@@ -64,6 +66,15 @@ def _quanto(pipe: Any) -> None:
     from optimum.quanto import freeze, qint8, quantize
 
     quantize(pipe.unet, weights=qint8)
+    freeze(pipe.unet)
+
+
+def _quanto_activations(pipe: Any) -> None:
+    from optimum.quanto import Calibration, freeze, qint8, quantize
+
+    quantize(pipe.unet, weights=qint8, activations=qint8)
+    with Calibration():
+        make(pipe, num_steps=1)
     freeze(pipe.unet)
 
 
@@ -180,6 +191,9 @@ ACCELERATORS = (
                 "Activations stay plain tensors.", _torchao, package="torchao"),
     Accelerator("quanto", "`quantize(pipe.unet, weights=qint8)`", WORKS, WORKS,
                 "Activations stay plain tensors.", _quanto, package="optimum.quanto"),
+    Accelerator("quanto, activations too", "`quantize(pipe.unet, weights=qint8, activations=qint8)`", WORKS, WORKS,
+                "A layer that is shifted gives a plain tensor, which the next layer quantizes again.",
+                _quanto_activations, package="optimum.quanto"),
     Accelerator("bitsandbytes", "`BitsAndBytesConfig(load_in_4bit=True)`", WORKS, WORKS,
                 "Run on the CPU with 4-bit layers put in by hand.", _bitsandbytes, package="bitsandbytes"),
     Accelerator("model offload", "`pipe.enable_model_cpu_offload()`", WORKS, WORKS,

@@ -46,6 +46,7 @@ class Reference:
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         conditional = slice(len(output) - NUM_IMAGES, None)
+        output = output.dequantize() if hasattr(output, "qtype") else output
         self.means.append(output[conditional, self._tokens].mean(1))
         if self._shift is None or len(self.means) - 1 not in STEERED:
             return None
