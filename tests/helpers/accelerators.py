@@ -18,7 +18,7 @@ from tests.helpers.looking import make
 WORKS, REFUSED = "works", "refused"
 NUM_STEPS = 4
 CPU = torch.device("cpu")
-TITLES = ("what", "switched on by", "`steer`", "`record`", "`shares`", "what to know", "tested in")
+TITLES = ("what", "switched on by", "`steer`", "`record`", "`shares`", "what to know", "tested in tests/hooks")
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ ACCELERATORS = (
     Accelerator("IP-Adapter", "`pipe.load_ip_adapter(...)`", WORKS, WORKS,
                 "`attn2` gives text and picture together.", _ip_adapter),
     Accelerator("LoRA", "`pipe.load_lora_weights(...)`", WORKS, WORKS,
-                "Vectors of the plain model are of other activations.", _add_lora, package="peft"),
+                "Vectors that were fitted without it know other activations.", _add_lora, package="peft"),
     Accelerator("LoRA, fused", "`pipe.fuse_lora()`", WORKS, WORKS, "", _fused_lora, package="peft"),
     Accelerator("two LoRAs", '`pipe.set_adapters(["one", "two"], [0.7, 1.3])`', WORKS, WORKS, "", _two_loras,
                 package="peft"),
