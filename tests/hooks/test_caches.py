@@ -15,7 +15,11 @@ from icm_pipeline.backbones.base import BackboneError, Site
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.vectors import SteeringVectors
+from tests.helpers.denoisers import TINY
+from tests.helpers.denoisers import build as build_tiny
+from tests.helpers.denoisers import make as make_tiny
 from tests.helpers.hooks import add_one, look
 from tests.helpers.pipelines import build
 
@@ -147,6 +151,20 @@ def test_an_interrupted_run_leaves_nothing_in_a_cache(cached: Any) -> None:
     ):
         make(pipe)
     assert torch.equal(make(pipe), plain)
+
+
+def test_kept_keys_and_values_of_the_text_change_neither_shift_nor_recording() -> None:
+    tiny = TINY["nucleus_image"]
+    pipe = build_tiny(tiny)
+    backbone, made = attach(pipe), list[tuple[Tensor, Tensor]]()
+    layer = backbone.layers[-1]
+    for is_cached in (False, True):
+        recorder = Recorder([0, 1])
+        if is_cached:
+            pipe.transformer.enable_cache(diffusers.TextKVCacheConfig())
+        with torch.no_grad(), hooked(backbone, [layer], recorder), hooked(backbone, [layer], add_one):
+            made.append((make_tiny(tiny, pipe), recorder.recording().activations[layer]))
+    torch.testing.assert_close(made[1], made[0])
 
 
 def test_a_cache_applied_without_the_model_knowing_is_found(flux: Any) -> None:

@@ -70,6 +70,8 @@ class Call:
     """Whether the step's first call had the same latents."""
     skips_layers: bool = False
     """Whether some layers are left out of it."""
+    prediction: str | None = None
+    """What the pipeline's guider calls the prediction that it makes; None where there is no guider."""
 
     @property
     def rows_per_image(self) -> int:

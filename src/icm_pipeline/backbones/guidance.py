@@ -8,9 +8,18 @@ from typing import Any
 
 from icm_pipeline.backbones.base import BackboneError, Call
 
+CONDITIONAL = "pred_cond"  # what guiders of diffusers call the conditional prediction
+MODULAR = "one prediction a call"  # the layout of every modular pipeline
+
 
 def conditional_rows(layout: str, pipe: Any, call: Call) -> slice | None:
-    """Return the conditional rows of a call, None if it has none; raises BackboneError for what is not explained."""
+    """Return the conditional rows of a call, None if it has none; raises BackboneError for what is not explained.
+
+    Where a guider names the prediction, that counts, and not the layout.
+    """
+    if call.prediction is not None:
+        rows = _part(call, {1: 0})
+        return rows if call.prediction == CONDITIONAL else None
     return LAYOUTS[layout](pipe, call)
 
 
@@ -58,6 +67,16 @@ def two_calls(pipe: Any, call: Call) -> slice | None:
         _check_single(pipe, call)
     whole = _part(call, {1: 0})
     return whole if call.index == 0 else None
+
+
+def one_prediction(pipe: Any, call: Call) -> slice | None:
+    """A modular pipeline's call without a guider (FLUX): conditional, and with a row for each image."""
+    if getattr(pipe, "guider", None) is not None:
+        raise BackboneError(
+            f"The denoiser of {type(pipe).__name__} ran without its guider, so what the call is for is not known: set "
+            "the guider before the context, and let blocks of your own ask it for the inputs of every prediction."
+        )
+    return embedded(pipe, call)
 
 
 def perturbed(pipe: Any, call: Call) -> slice | None:
@@ -110,4 +129,5 @@ LAYOUTS: dict[str, Callable[[Any, Call], slice | None]] = {
     "two calls": two_calls,
     "embedded": embedded,
     "perturbed": perturbed,
+    MODULAR: one_prediction,
 }

@@ -44,6 +44,12 @@ def walk(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 waiting.append((prefix if name == "_orig_mod" else start + name, child))
 
 
+def splits_tokens(module: nn.Module) -> bool:
+    """Say whether context parallelism is on: every process has a part of the tokens."""
+    config = getattr(uncompiled(module), "_parallel_config", None)
+    return getattr(config, "context_parallel_config", None) is not None
+
+
 def merges_tokens(module: nn.Module) -> bool:
     """Say whether tomesd is on: its blocks give some layers fewer tokens, of which one may stand for several."""
     return any(type(part).__name__ == "ToMeBlock" for _, part in walk(uncompiled(module)))

@@ -46,6 +46,7 @@ from icm_pipeline.backbones.families.stable_diffusion import (
 from icm_pipeline.backbones.families.z_image import Z_IMAGE, Z_IMAGE_OMNI
 from icm_pipeline.backbones.formats import ORDERS
 from icm_pipeline.backbones.guidance import LAYOUTS
+from icm_pipeline.backbones.guidance import MODULAR as MODULAR_LAYOUT
 from icm_pipeline.backbones.loading import load_pipeline
 from icm_pipeline.backbones.schedulers import use_scheduler
 from icm_pipeline.backbones.sites import find_sites
@@ -61,6 +62,20 @@ FAMILIES = (
     PIXART_PAG, HUNYUAN_DIT_PAG, KOLORS_PAG, PRX, COSMOS2, BRIA_FIBO, OMNIGEN, STABLE_CASCADE_DECODER, Z_IMAGE_OMNI,
     FLUX2_KLEIN_KV, QWEN_IMAGE_EDIT, INSTRUCT_PIX2PIX,
 )  # fmt: skip
+# The modular pipelines, and whose denoisers they run; each of their calls is one prediction.
+MODULAR = {
+    "StableDiffusionXLModularPipeline": SDXL,
+    "StableDiffusion3ModularPipeline": SD3,
+    "FluxModularPipeline": FLUX,
+    "FluxKontextModularPipeline": FLUX_KONTEXT,
+    "Flux2ModularPipeline": FLUX2,
+    "Flux2KleinModularPipeline": FLUX2_KLEIN,
+    "Flux2KleinBaseModularPipeline": FLUX2_KLEIN,
+    "QwenImageModularPipeline": QWEN_IMAGE,
+    "ZImageModularPipeline": Z_IMAGE,
+    "Krea2ModularPipeline": KREA2,
+    "ErnieImageModularPipeline": ERNIE_IMAGE,
+}
 OWN: list[Family] = []  # what users and installed packages have registered
 GROUP = "icm_pipeline.families"
 _LOOKED_UP: set[str] = set()
@@ -121,6 +136,8 @@ def attach(
     if isinstance(pipe, Backbone):
         return pipe
     family = _family_of_class(type(pipe)) if family is None else _checked(family)
+    if any(base.__name__ == "ModularPipeline" for base in type(pipe).__mro__):
+        family = replace(family, rows=MODULAR_LAYOUT)
     denoiser = getattr(pipe, family.denoiser, None)
     if denoiser is None:
         raise BackboneError(f"This {type(pipe).__name__} has no {family.denoiser}: load it with one.")
@@ -165,8 +182,12 @@ def _family_of_class(pipeline_class: type) -> Family:
     own = {name: family for family in _families()[len(FAMILIES) :] for name in (*family.pipelines, *family.also)}
     if pipeline_class.__name__ in own:
         return own[pipeline_class.__name__]
-    known = f"Known pipelines: {', '.join([*ATTACHABLE, *own])}."
+    known = f"Known pipelines: {', '.join([*ATTACHABLE, *MODULAR, *own])}."
     for base in pipeline_class.__mro__:
+        if base.__name__ in MODULAR and getattr(diffusers, base.__name__) is base:
+            return MODULAR[base.__name__]
+        if base.__name__.endswith("ModularPipeline") and base.__module__.startswith("diffusers."):
+            break  # one that is not known, derived from one that is: another number of pictures, or another loop
         if base.__name__ in ATTACHABLE and getattr(diffusers, base.__name__) is base:
             if pipeline_class.__call__ is base.__call__:
                 return ATTACHABLE[base.__name__]

@@ -16,6 +16,7 @@ from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.modules import uncompiled, walk
 
 ATTENTION_ALONE = "pyramid_attention_broadcast"  # diffusers' names of hooks
+OF_TEXT = {"text_kv_cache_transformer", "text_kv_cache_block"}  # the text's keys and values, the same in every step
 BY_PATTERNS = "taylorseer_cache"  # on attention outputs too, unless the user names others
 # What else is known by a mark on the denoiser, or by the package of a forward in a module's place; how to take it off.
 MARKS = {
@@ -65,7 +66,7 @@ def _find(denoiser: nn.Module) -> Cache | None:
         own = vars(module)
         if "forward" in own:
             packages.add(_package_of(own["forward"]))
-        if names := _stateful_hooks(own):
+        if names := [name for name in _stateful_hooks(own) if name not in OF_TEXT]:
             found.append((module, names))
     for package in packages & PACKAGES.keys():
         return Cache(package, PACKAGES[package])

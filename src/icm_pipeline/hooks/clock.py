@@ -38,6 +38,10 @@ class StepClock:
         """The conditional rows of the call; None if it has none."""
         self.images: tuple[int, ...] | None = None
         """The images of the batch that the call has rows of; None for all."""
+        self.predictions: list[str] = []
+        """What a guider calls the predictions of this pass, in the order of their calls; empty where there is none."""
+        self.is_counted = False
+        """Whether the number of images is that of the rows of a call, as in a modular pipeline."""
         self.is_told = False
         """Whether the pipeline has told the number of images of the run that it is about to begin."""
         self.start([1.0])
@@ -53,6 +57,7 @@ class StepClock:
         self.num_steps = self.steps[-1] + 1
         self.reached.clear()
         self.ran.clear()
+        self.predictions.clear()
         self.calls_in_run = self.num_passes = 0
         self.is_open = True  # until its end is seen
         self.is_pipelines = False  # whether the pipeline itself makes the run
@@ -104,7 +109,29 @@ class StepClock:
     def advance(self, place: int) -> None:
         """Go on to the pass after one that the scheduler has stepped."""
         self.num_passes += 1
+        self.predictions.clear()
         self.stand_at(place + 1)
+
+    def count_rows(self, num_rows: int) -> int:
+        """Take the rows of a call for the images of this run, and return how many."""
+        self.num_images, self.is_counted = num_rows, True
+        return num_rows
+
+    def tell_predictions(self, names: Sequence[str]) -> None:
+        """Note what the next calls of this pass are for."""
+        self.predictions[self.calls_in_pass :] = names
+
+    @property
+    def prediction(self) -> str | None:
+        """What the call that is about to begin is for; raises BackboneError for one more than a guider has named."""
+        if not self.predictions:
+            return None
+        if self.calls_in_pass >= len(self.predictions):
+            raise BackboneError(
+                f"The denoiser ran {self.calls_in_pass + 1} times in a step that its guider divides into "
+                f"{len(self.predictions)} predictions, so what the last call is for is not known."
+            )
+        return self.predictions[self.calls_in_pass]
 
 
 def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[bool], None], stack: ExitStack) -> None:
@@ -119,7 +146,7 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[
         clock.start(*schedule_of(pipe.scheduler))
         clock.run += 1
         if not clock.is_told:  # what was told of a run before does not hold for this one
-            clock.num_images = expected
+            clock.num_images, clock.is_counted = expected, False
         return result
 
     def advancing(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -131,6 +158,8 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[
                 f"{clock.place}. Call set_timesteps before each run, and denoise several images in one batch or in "
                 "runs of their own."
             )
+        if clock.is_counted:
+            _check_rows(clock, args[2] if len(args) > 2 else kwargs.get("sample"))
         result = step(*args, **kwargs)
         clock.advance(place)
         return result
@@ -155,7 +184,17 @@ def drive(pipe: Any, clock: StepClock, expected: int | None, end_run: Callable[[
     for name in PREPARE:
         if hasattr(pipe, name):
             stack.enter_context(wrapped(pipe, name, preparing))
-    stack.enter_context(wrapped(pipe, "maybe_free_model_hooks", ending))  # what every call of a pipeline ends with
+    if hasattr(pipe, "maybe_free_model_hooks"):  # what every call of a pipeline ends with that is not modular
+        stack.enter_context(wrapped(pipe, "maybe_free_model_hooks", ending))
+
+
+def _check_rows(clock: StepClock, sample: Any) -> None:
+    """Raise BackboneError if the calls that a step was made of had another number of rows than it has images."""
+    if isinstance(sample, Tensor) and len(sample) != clock.num_images:
+        raise BackboneError(
+            f"The denoiser of a modular pipeline ran on {clock.num_images} rows, each taken for an image, and the "
+            f"scheduler steps {len(sample)} image(s): let a guider divide a step into predictions, or give num_images."
+        )
 
 
 def schedule_of(scheduler: Any) -> Schedule:

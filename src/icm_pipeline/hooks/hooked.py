@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Family, Site
 from icm_pipeline.backbones.formats import order_of
-from icm_pipeline.backbones.guidance import conditional_rows
-from icm_pipeline.backbones.modules import is_compiled, path_to, uncompiled
+from icm_pipeline.backbones.guidance import MODULAR, conditional_rows
+from icm_pipeline.backbones.modules import is_compiled, path_to, splits_tokens, uncompiled
 from icm_pipeline.hooks.caches import check_caches, reset_caches
 from icm_pipeline.hooks.clock import StepClock, drive
 from icm_pipeline.hooks.compiled import switched_on
 from icm_pipeline.hooks.gated import CaughtGates, away_from_zero
+from icm_pipeline.hooks.guiders import listen_to_guiders
 from icm_pipeline.hooks.owned import is_own
 from icm_pipeline.hooks.reached import check_every_step, note_computed
 from icm_pipeline.hooks.rows import computed_images
@@ -92,6 +93,7 @@ def hooked(
         def check() -> None:
             if hook is not None:
                 check_caches(backbone, ways, reused)
+                _check_whole(backbone)
 
         def between_runs(is_seen: bool) -> None:
             end_run(is_seen)
@@ -100,6 +102,7 @@ def hooked(
 
         check()
         drive(backbone.pipe, clock, num_images, between_runs, stack)
+        listen_to_guiders(backbone.pipe, clock, stack)
         _count_calls(backbone, clock, thread, stack)
         if hook is None:
             yield clock
@@ -120,6 +123,14 @@ def hooked(
         end_run(False)
 
 
+def _check_whole(backbone: Backbone) -> None:
+    if splits_tokens(backbone.denoiser):
+        raise BackboneError(
+            f"Context parallelism is enabled on the denoiser of {backbone.name}: each process has some tokens, and "
+            "which of them are the image's is not known. Run without enable_parallelism()."
+        )
+
+
 def _count_calls(backbone: Backbone, clock: StepClock, thread: int, stack: ExitStack) -> None:
     """Tell the clock, before each call of the denoiser, what the call is."""
     denoiser, pipe, family = backbone.denoiser, backbone.pipe, backbone.family
@@ -136,8 +147,11 @@ def _count_calls(backbone: Backbone, clock: StepClock, thread: int, stack: ExitS
                 begin = getattr(scheduler, "begin_index", None)
                 clock.stand_at(clock.place_of(family.timestep(pipe, inputs)) if begin is None else begin)
         latents, num_rows, num_text, num_image, skips_layers = family.describe(pipe, args, kwargs)
+        if num_images is None:
+            num_images = clock.count_rows(num_rows)
         images, repeats = computed_images(denoiser) or None, clock.repeats(latents)
-        call = Call(num_rows, num_images, clock.calls_in_pass, num_text, num_image, repeats, skips_layers)
+        index, prediction = clock.calls_in_pass, clock.prediction
+        call = Call(num_rows, num_images, index, num_text, num_image, repeats, skips_layers, prediction)
         if images is not None:
             call = replace(call, num_rows=call.rows_per_image * len(images), num_images=len(images))
         clock.begin_call(call, conditional_rows(family.rows, pipe, call), latents, images)
@@ -153,8 +167,11 @@ def _count_calls(backbone: Backbone, clock: StepClock, thread: int, stack: ExitS
         stack.callback(handle.remove)
 
 
-def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int:
-    """Return how many images a call of the denoiser makes; raises BackboneError if that or its step is not known."""
+def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int | None:
+    """Return how many images a call of the denoiser makes, None where each of its rows is one.
+
+    Raises BackboneError if that or its step is not known.
+    """
     name = backbone.name
     if backbone.pipe.scheduler is not scheduler:
         raise BackboneError(f"The scheduler of {name} was replaced inside the context: replace it before.")
@@ -168,7 +185,7 @@ def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int:
             f"The denoiser of {name} ran again after the last of {len(clock.steps)} timesteps: call the scheduler's "
             "set_timesteps before each run."
         )
-    if clock.num_images is None:
+    if clock.num_images is None and backbone.family.rows != MODULAR:
         raise BackboneError(
             f"The denoiser of {name} ran outside of the pipeline that was given, so how many images it makes is not "
             "known: give num_images, or the pipeline that runs."

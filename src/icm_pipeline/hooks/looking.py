@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site
+from icm_pipeline.backbones.guidance import MODULAR
 from icm_pipeline.backbones.modules import is_compiled, uncompiled, walk
 from icm_pipeline.hooks.clock import StepClock
+from icm_pipeline.hooks.guiders import guiders_of
 from icm_pipeline.hooks.hooked import Hook, hooked
 from icm_pipeline.hooks.reached import note_computed
 from icm_pipeline.hooks.recording import Recorder, Recording
 from icm_pipeline.hooks.repeats import Repeats, Schedule, repeated
 from icm_pipeline.hooks.rows import Rows, compute_only, computed_images, detached
 from icm_pipeline.hooks.snapshots import Draws, Snapshot, snapshot
-from icm_pipeline.hooks.wrapping import wrapped
+from icm_pipeline.hooks.wrapping import is_around, wrapped
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,23 @@ def looking(
     first.
     """
     denoiser, scheduler = backbone.denoiser, backbone.pipe.scheduler
+    if backbone.family.rows == MODULAR or guiders_of(backbone.pipe):
+        raise BackboneError(
+            f"{backbone.name} is modular or has a guider: guiders count the loop's passes, of which look= repeats "
+            "some, and go on from what they saw before. Steer towards an option, or take a pipeline without one."
+        )
     if is_compiled(denoiser) or any(is_compiled(module) for _, module in walk(uncompiled(denoiser))):
         raise BackboneError(
             f"The denoiser of {backbone.name} is compiled, and look= would compile it again for every number of images "
             "that it rewinds: use it before compiling."
         )
     with ExitStack() as stack:
-        run = _Looking(backbone, read, changed, plan)
+        run = _Looking(backbone, read, changed, plan, stack)
         run.repeats = stack.enter_context(repeated(scheduler, run.begin))
         run.clock = stack.enter_context(hooked(backbone, list(dict.fromkeys([*read, *changed])), run, num_images))
         stack.callback(compute_only, denoiser, None)
-        stack.enter_context(wrapped(denoiser, "forward", run.forward))
+        run.put_around()
         stack.enter_context(wrapped(scheduler, "step", run.step))
-        if isinstance(controlnet := getattr(backbone.pipe, "controlnet", None), torch.nn.Module):
-            stack.enter_context(wrapped(controlnet, "forward", run.control))
         yield run.clock
 
 
@@ -86,9 +91,12 @@ class _Looking:
     clock: StepClock
     repeats: Repeats
 
-    def __init__(self, backbone: Backbone, read: Sequence[str], changed: Sequence[str], plan: Plan) -> None:
-        self._backbone, self._plan = backbone, plan
+    def __init__(
+        self, backbone: Backbone, read: Sequence[str], changed: Sequence[str], plan: Plan, stack: ExitStack
+    ) -> None:
+        self._backbone, self._plan, self._stack = backbone, plan, stack
         self._read, self._changed = frozenset(read), frozenset(changed)
+        self._put: dict[Any, Callable[..., Any]] = {}  # around the forward of a module
         self._forget()
 
     def _forget(self) -> None:
@@ -103,9 +111,17 @@ class _Looking:
         """Begin a run: return the steps that it takes twice."""
         compute_only(self._backbone.denoiser, None)
         self._forget()
+        self.put_around()
         steps = self._plan.span(schedule)
         self._recorder = Recorder([steps.stop - 1])
         return steps
+
+    def put_around(self) -> None:
+        """Stand around the denoiser and the ControlNet, again where offloading between two calls has put us off."""
+        controlnet = getattr(self._backbone.pipe, "controlnet", None)
+        for module, around in ((self._backbone.denoiser, self.forward), (controlnet, self.control)):
+            if isinstance(module, torch.nn.Module) and not is_around(module, "forward", self._put.get(module)):
+                self._put[module] = self._stack.enter_context(wrapped(module, "forward", around))
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         if self._choice is not None:

@@ -33,7 +33,8 @@ def check_every_step(backbone: Backbone, layers: Sequence[str], clock: StepClock
             first = next(layer for layer in layers if layer in missed)
             raise BackboneError(
                 f"{len(missed)} of {len(every)} layers did not run in step {clock.step} of {backbone.name}, {first} "
-                "among them. Does a cache skip it, or was the denoiser or a part of it replaced or compiled meanwhile?"
+                "among them. Does a cache skip it, do fused projections stand in for it, or was the denoiser or a part "
+                "of it replaced or compiled meanwhile?"
             )
         clock.reached.clear()
         return step(*args, **kwargs)
