@@ -26,6 +26,10 @@ def run() -> None:
             from icm_pipeline.cli.housekeeping import run_command
 
             sys.exit(run_command(words))
+        if words[:1] == ["export"]:
+            from icm_pipeline.cli.export import run_export
+
+            sys.exit(run_export(words[1:]))
         if words[:1] == ["models"]:
             from icm_pipeline.cli.models import run_models
 

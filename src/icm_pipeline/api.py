@@ -14,15 +14,15 @@ from icm_pipeline.hooks.looking import looking
 from icm_pipeline.hooks.prompts import prompts_seen
 from icm_pipeline.hooks.recording import Recorded
 from icm_pipeline.methods.balance import Balance
+from icm_pipeline.methods.chosen import OneAttribute, check_layers, chosen_vectors
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.methods.joint import Attributes, LookAndSteerJointly
 from icm_pipeline.methods.looking import LookAndSteer
 from icm_pipeline.methods.shift import Shift
-from icm_pipeline.methods.strength import Strength, checked_alpha, is_sequence, plain_numbers
-from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
+from icm_pipeline.methods.strength import Strength, is_sequence, plain_numbers
+from icm_pipeline.methods.vectors import SteeringVectors
 
 log = logging.getLogger(__name__)
-OneAttribute = SteeringVectors | str | Path
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def steer(
         raise ValueError("Give option=, to steer every image, or shares= (with look=), to steer those that need it.")
     aim, how = (option, shares, "auto" if look is None else look), (alpha_unit, window, norm_preserving)
     if isinstance(vectors, SteeringVectors | str | Path):
-        chosen, strength = _chosen(vectors, option, layers, alpha, *how)
+        chosen, strength = chosen_vectors(vectors, option, layers, alpha, *how)
         changed, steering = _of_one(replace(chosen, tuned={}) if alpha is not None else chosen, strength, *aim)
     else:
         changed, steering = _of_several(_chosen_of_several(vectors, layers, alpha, *how), *aim)
@@ -155,54 +155,9 @@ def fold(
             "A bias shifts every row of a call, the unconditional half of guidance too, and steer() only the "
             "conditional half. Give both_halves=True if the pipeline runs without guidance or both halves are meant."
         )
-    chosen, strength = _chosen(vectors, option, layers, alpha, alpha_unit, window, norm_preserving)
+    chosen, strength = chosen_vectors(vectors, option, layers, alpha, alpha_unit, window, norm_preserving)
     shifts = constant_shifts(chosen, chosen.option_index(option), strength)
     return Folded(attach(pipe).with_layers(chosen.layers), shifts)
-
-
-def _check_layers(layers: Sequence[str] | None) -> None:
-    """Raise ValueError for a string where a list of names belongs: it would be taken letter by letter."""
-    if isinstance(layers, str):
-        raise ValueError(f"layers={layers!r}: give a list, [{layers!r}].")
-
-
-def _chosen(
-    vectors: OneAttribute,
-    option: str | Sequence[str] | None,
-    layers: Sequence[str] | None,
-    alpha: float | Sequence[float] | None,
-    alpha_unit: str | None,
-    window: tuple[int, int | None] | None,
-    norm_preserving: bool | None,
-) -> tuple[SteeringVectors, Strength]:
-    """Return the vectors of the layers and how strongly to steer: as it was done last, except for what is given."""
-    chosen = vectors if isinstance(vectors, SteeringVectors) else load_vectors(vectors)
-    _check_layers(layers)
-    chosen = chosen if layers is None else chosen.of_layers(layers)
-    used, alpha = chosen.strength, None if alpha is None else checked_alpha(alpha)
-    if used is None:
-        if alpha is None:
-            raise ValueError("These vectors were not used to steer yet, so they know no alpha: give alpha=.")
-        used = Strength(alpha)
-    if alpha_unit not in (None, "relative", "activation"):
-        raise ValueError(f"alpha_unit={alpha_unit!r} is not known; choose relative or activation.")
-    if alpha is None and alpha_unit not in (None, used.alpha_unit):
-        known = f"{used.alpha:g}" if isinstance(used.alpha, (int, float)) else used.alpha
-        raise ValueError(
-            f"alpha={known} was in units of {used.alpha_unit}: give an alpha= for alpha_unit={alpha_unit!r}."
-        )
-    if alpha is None and chosen.tuned and option is not None:
-        alpha = chosen.alpha_of(option) if isinstance(option, str) else [chosen.alpha_of(name) for name in option]
-    given = {"alpha": alpha, "alpha_unit": alpha_unit, "norm_preserving": norm_preserving}
-    strength = replace(used, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    if window is not None:
-        first, last = window
-        if first < 0 or (last is not None and last < first):
-            raise ValueError(
-                f"window={window} holds no step: give the first and the last step, None for the run's last."
-            )
-        strength = replace(strength, first_step=first, last_step=last, num_steps=None)
-    return chosen, strength
 
 
 def _chosen_of_several(
@@ -215,7 +170,7 @@ def _chosen_of_several(
     alphas = list(plain) if is_sequence(plain) else [plain] * len(vectors)
     if len(alphas) != len(vectors):
         raise ValueError(f"{len(alphas)} alphas were given for {len(vectors)} attributes: give one, or one for each.")
-    found = [_chosen(each, None, None, one, *how) for each, one in zip(vectors, alphas, strict=True)]
+    found = [chosen_vectors(each, None, None, one, *how) for each, one in zip(vectors, alphas, strict=True)]
     return found if alpha is None else [(replace(each, tuned={}), strength) for each, strength in found]
 
 
@@ -237,7 +192,7 @@ def record(
     Raises ValueError for a layer, a step or a pipeline that is not known.
     """
     backbone, seen = attach(pipe), Recorded(steps)
-    _check_layers(layers)
+    check_layers(layers)
     if layers is not None and not layers:
         raise ValueError(f"layers=[] records nothing; give some of {', '.join(backbone.layers)}.")
     if steps is not None and (not steps or len(set(steps)) != len(steps) or min(steps) < 0):

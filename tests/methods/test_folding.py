@@ -1,9 +1,7 @@
 """Folding: a bias equals the hooks it stands for, and what no bias can stand for is refused with the reason."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,85 +11,21 @@ import torch
 from torch import Tensor
 
 import icm_pipeline
-from icm_pipeline.backbones.registry import attach
 from icm_pipeline.methods.folding import FoldingError
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
+from tests.helpers import denoisers
+from tests.helpers.folding import FOLDABLE, NUM_STEPS, close, constant_vectors, every_row_shifted, make, quiet
 from tests.helpers.pipelines import build
 
 ATTENTION = "mid_block.attentions.0.transformer_blocks.0.attn1"
 FEED_FORWARD = "mid_block.attentions.0.transformer_blocks.0.ff"
-# A foldable layer of each kind of output format, in every family that has one.
-FOLDABLE = {
-    "sd": [ATTENTION, "mid_block.attentions.0.transformer_blocks.0.attn2", FEED_FORWARD],
-    "sdxl": [ATTENTION, FEED_FORWARD],
-    "sana": ["transformer_blocks.0.attn1", "transformer_blocks.0.attn2"],
-    "pixart": ["transformer_blocks.0.attn1", "transformer_blocks.0.ff"],
-    "sd3": ["transformer_blocks.0.attn", "transformer_blocks.0.attn2", "transformer_blocks.0.ff"],
-    "flux": ["transformer_blocks.0.attn", "transformer_blocks.0.ff"],
-}
 REFUSED = {
     "flux": ("single_transformer_blocks.0.attn", "text tokens"),
     "z_image": ("layers.0.attention", "text tokens"),
     "sana": ("transformer_blocks.0.ff", "no linear map"),
 }
-NUM_STEPS = 3
 GIVEN = {"alpha": 2.0, "alpha_unit": "activation", "both_halves": True}
-
-
-def quiet(family: str) -> Any:
-    """Return a family's random pipeline as `from_pretrained` would: without dropout, without a progress bar."""
-    pipe = build(family)
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def make(pipe: Any, guidance_scale: float = 1.0) -> Tensor:
-    """Return the final latents of a plain call."""
-    more = {"height": 32, "width": 32} if type(pipe).__name__ == "SanaPipeline" else {"height": 16, "width": 16}
-    more |= dict(attach(pipe).family.options)
-    return pipe(
-        "a face", num_inference_steps=NUM_STEPS, guidance_scale=guidance_scale, output_type="latent",
-        generator=torch.Generator().manual_seed(0), **more,
-    ).images  # fmt: skip
-
-
-def constant_vectors(pipe: Any, layers: list[str]) -> SteeringVectors:
-    with icm_pipeline.record(pipe, layers=layers) as seen:
-        make(pipe)
-    recording = seen.recordings[0]
-    generator = torch.Generator().manual_seed(0)
-    directions = {
-        layer: torch.randn(1, 2, pooled.shape[-1], generator=generator).expand(NUM_STEPS, -1, -1)
-        for layer, pooled in recording.activations.items()
-    }
-    return SteeringVectors(
-        directions={layer: torch.nn.functional.normalize(values, dim=-1) for layer, values in directions.items()},
-        mean_norms={layer: pooled.norm(dim=-1).mean(0) for layer, pooled in recording.activations.items()},
-        steps=tuple(recording.steps), noise_levels=tuple(recording.noise_levels), options=("woman", "man"),
-        model="random", attribute="gender",
-    )  # fmt: skip
-
-
-@contextmanager
-def both_halves_shifted(pipe: Any, vectors: SteeringVectors, option: int, alpha: float) -> Iterator[None]:
-    """Shift every row by plain hooks, without the code under test."""
-
-    def add(shift: Tensor, module: Any, args: Any, output: Tensor) -> Tensor:
-        return output + shift
-
-    with ExitStack() as stack:
-        for layer, directions in vectors.directions.items():
-            hook = partial(add, alpha * directions[0, option])
-            stack.callback(pipe.unet.get_submodule(layer).register_forward_hook(hook).remove)
-        yield
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(b.abs().max()))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +62,7 @@ def test_a_layer_that_divides_its_output_is_folded_by_as_much_more() -> None:
 
 
 def test_with_guidance_a_bias_is_hooks_that_shift_both_halves(pipe: Any, vectors: SteeringVectors) -> None:
-    with both_halves_shifted(pipe, vectors, 1, 2.0):
+    with every_row_shifted(pipe.unet, {layer: 2.0 * v[0, 1] for layer, v in vectors.directions.items()}):
         shifted = make(pipe, 5.0)
     with icm_pipeline.steer(pipe, vectors, "man", alpha=2.0):
         conditional_only = make(pipe, 5.0)
@@ -224,6 +158,19 @@ def test_a_layer_without_a_projection_of_image_tokens_alone_is_refused(family: s
     )  # fmt: skip
     with pytest.raises(FoldingError, match=reason):
         icm_pipeline.fold(pipe, vectors, "man", **GIVEN)
+
+
+@pytest.mark.parametrize(("family", "refused"), [("cogview4", True), ("hunyuan_image", False)])
+def test_a_map_of_image_and_text_is_refused_though_they_come_out_as_a_pair(family: str, refused: bool) -> None:
+    pipe = denoisers.build(denoisers.TINY[family])
+    layer = "transformer_blocks.0.attn1" if refused else "transformer_blocks.0.attn"
+    width = pipe.transformer.get_submodule(layer).to_out[0].out_features
+    vectors = SteeringVectors(
+        directions={layer: torch.ones(1, 1, width)}, mean_norms={layer: torch.ones(1)}, steps=(0,), noise_levels=(1.0,),
+        options=("man",), model="random", attribute="gender",
+    )  # fmt: skip
+    with pytest.raises(FoldingError, match="text tokens") if refused else nullcontext():
+        icm_pipeline.fold(pipe, vectors, "man", **GIVEN).undo()
 
 
 def test_vectors_of_another_width_change_nothing(pipe: Any, vectors: SteeringVectors) -> None:

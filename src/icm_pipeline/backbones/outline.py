@@ -26,10 +26,15 @@ def outline_of(model: ModelConfig) -> OutlineConfig | None:
     It comes from the config.json files of a local folder, of an embedded model or of the hub's cache; for a hub id that
     is not there from the model's own YAML file, unless `sites` asks for other layers than those counted there.
     """
-    folder = local_folder(model.path) or _cached_folder(model.path, model.revision)
+    folder = folder_of(model.path, model.revision)
     if folder is not None:
         return read_outline(folder, model.sites)
     return None if model.sites else model.outline
+
+
+def folder_of(path: str, revision: str | None = None) -> Path | None:
+    """Return where a model lies on this disk, None for a hub id that is not in the hub's cache."""
+    return local_folder(path) or _cached_folder(path, revision)
 
 
 def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> OutlineConfig:
@@ -37,9 +42,8 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
 
     Raises BackboneError for a folder without a known pipeline, or a layer that does not say how wide it is.
     """
-    class_name = str(folder_index(folder, str(folder)).get("_class_name"))
-    family = family_of(class_name)
-    pipe = _hollow_pipeline(folder, class_name)
+    pipe = hollow_pipeline(folder)
+    family = family_of(type(pipe).__name__)
     denoiser: Any = getattr(pipe, family.denoiser)
     widths: dict[str, Counter[int]] = {}
     for site in find_sites(denoiser, sites or family.sites):
@@ -74,12 +78,13 @@ def _cached_folder(path: str, revision: str | None) -> Path | None:
     return folder if all((folder / part / "config.json").is_file() for part in parts) else None
 
 
-def _hollow_pipeline(folder: Path, class_name: str) -> Any:
-    """Return a folder's pipeline without weights, text encoders and tokenizers."""
+def hollow_pipeline(folder: Path) -> Any:
+    """Return a folder's pipeline without weights, text encoders and tokenizers; raises BackboneError."""
     import diffusers
     import torch
 
     index = folder_index(folder, str(folder))
+    family_of(class_name := str(index.get("_class_name")))
     parts: dict[str, Any] = {name: None for name, entry in index.items() if isinstance(entry, list)}
     if "safety_checker" in index:
         parts["requires_safety_checker"] = False

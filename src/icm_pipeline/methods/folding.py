@@ -6,13 +6,14 @@ half of guidance a row belongs to cannot be folded and is refused with the reaso
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, Call, Site
-from icm_pipeline.backbones.formats import order_of
+from icm_pipeline.backbones.formats import ORDERS, order_of
 from icm_pipeline.backbones.modules import path_to, uncompiled
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
@@ -51,6 +52,17 @@ class Folded:
         self.undo()
 
 
+@dataclass(frozen=True)
+class LastMap:
+    """The linear map that ends a site's module."""
+
+    name: str
+    """The module that it is, inside the denoiser."""
+    linear: nn.Linear
+    factor: float
+    """What the site's module divides its output by."""
+
+
 def constant_shifts(vectors: SteeringVectors, option: int, strength: Strength) -> dict[str, Tensor]:
     """Return the shift [d] of every layer, in float64; raises FoldingError if it changes within a run."""
     first, last = strength.first_step, strength.last_step
@@ -81,9 +93,42 @@ def _constant_shift(vectors: SteeringVectors, layer: str, option: int, relative:
     if (lengths - lengths[0]).abs().max() > SAME * lengths[0]:
         raise FoldingError(
             f"A relative alpha follows the mean activation of {layer}, which differs from step to step. Give "
-            "alpha_unit='activation' and an alpha in activation units, or use steer()."
+            "vectors.averaged(lengths=True), or alpha_unit='activation' and an alpha in activation units, or steer()."
         )
     return lengths[0] * directions[0]
+
+
+def moves_text(backbone: Backbone, site: Site) -> bool:
+    """Say whether a site's module projects other tokens than the image's with the map that ends it."""
+    order = order_of(backbone.family, site)
+    row, call = torch.zeros(1, 8, 1), Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
+    if order.read(row, site, call).shape != row.shape:
+        return True
+    module: Any = path_to(uncompiled(backbone.denoiser), site.module)[-1]  # CogView's splits what one map projected
+    return order is ORDERS["image, text"] and hasattr(module, "to_out") and getattr(module, "to_add_out", None) is None
+
+
+def last_map(backbone: Backbone, site: Site) -> LastMap:
+    """Return the linear map that ends a site's module; raises FoldingError where there is none of its own."""
+    if site.gated:
+        raise FoldingError(f"{site.layer} lies behind a gate that depends on the step. Use steer().")
+    module: Any = uncompiled(path_to(uncompiled(backbone.denoiser), site.module)[-1])
+    for name in ("to_out", "net"):
+        chain = getattr(module, name, None)
+        if isinstance(chain, nn.ModuleList):
+            *_, (place, last) = [(i, part) for i, part in enumerate(chain) if not isinstance(part, nn.Dropout)]
+            factor = float(getattr(module, "rescale_output_factor", 1.0))
+            return LastMap(f"{site.module}.{name}.{place}", without_lora(site.layer, last), factor)
+    raise FoldingError(f"{site.layer} ends in no linear map of its own, so there is no bias to fold into.")
+
+
+def check_width(layer: str, shift: Tensor, projection: nn.Linear) -> None:
+    """Raise FoldingError for vectors that are not as wide as what a linear map gives."""
+    if len(shift) != projection.out_features:
+        raise FoldingError(
+            f"The vectors of {layer} are {len(shift)} wide and its bias {projection.out_features}: they were made on "
+            "another model."
+        )
 
 
 def _shifted(backbone: Backbone, site: Site, shift: Tensor) -> tuple[nn.Linear, Tensor]:
@@ -91,36 +136,23 @@ def _shifted(backbone: Backbone, site: Site, shift: Tensor) -> tuple[nn.Linear, 
 
     Raises FoldingError where there is none or where its bias would do more or less than a shift of image tokens.
     """
-    if site.gated:
-        raise FoldingError(f"{site.layer} lies behind a gate that depends on the step. Use steer().")
-    row, call = torch.zeros(1, 8, 1), Call(num_rows=1, num_images=1, index=0, num_text_tokens=3, num_image_tokens=5)
-    if order_of(backbone.family, site).read(row, site, call).shape != row.shape:
+    if not site.gated and moves_text(backbone, site):
         raise FoldingError(f"{site.layer} projects text tokens with the image tokens' map, so a bias shifts both.")
-    way = path_to(uncompiled(backbone.denoiser), site.module)
-    module: Any = uncompiled(way[-1])
-    chain = getattr(module, "to_out", None) or getattr(module, "net", None)
-    if not isinstance(chain, nn.ModuleList):
-        raise FoldingError(f"{site.layer} ends in no linear map of its own, so there is no bias to fold into.")
-    *_, last = [part for part in chain if not isinstance(part, nn.Dropout)]
-    projection = _without_lora(site.layer, last)
-    bias = projection.bias
-    if any(_is_read_elsewhere(part, bias) for part in (*way, last, projection)):
+    found = last_map(backbone, site)
+    projection, bias = found.linear, found.linear.bias
+    way = [*path_to(uncompiled(backbone.denoiser), found.name), projection]
+    if any(_is_read_elsewhere(part, bias) for part in way):
         raise FoldingError(
             f"The weights of {site.layer} are offloaded in groups and read from disk in every call, so what is written "
             "into its bias is lost. Fold before the offloading is enabled, or use steer()."
         )
     if bias is None or bias.is_meta:
         raise FoldingError(f"The last map of {site.layer} has no bias, or none that is loaded (offload): use steer().")
-    if bias.shape != shift.shape:
-        raise FoldingError(
-            f"The vectors of {site.layer} are {len(shift)} wide and its bias {len(bias)}: they were made on another "
-            "model."
-        )
-    factor = float(getattr(module, "rescale_output_factor", 1.0))  # what the module divides its output by
-    return projection, bias.detach().double() + factor * shift.to(bias.device)
+    check_width(site.layer, shift, projection)
+    return projection, bias.detach().double() + found.factor * shift.to(bias.device)
 
 
-def _without_lora(layer: str, projection: nn.Module) -> nn.Linear:
+def without_lora(layer: str, projection: nn.Module) -> nn.Linear:
     """Return the linear map, of a LoRA's layer the one that it adds to; raises FoldingError for anything else."""
     while hasattr(projection, "lora_A") and isinstance(projection.base_layer, nn.Module):
         projection = projection.base_layer

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,9 @@ from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.tuning import Tried, Tuned
 from icm_pipeline.methods.vectors_card import About
 from icm_pipeline.store.files import written_whole
+
+if TYPE_CHECKING:
+    from icm_pipeline.methods.lora_file import LoraFile
 
 FORMAT = 1
 YOUNGER = ("readers", "words", "tuned")  # fields that stand in a file only if there are any
@@ -84,13 +87,17 @@ class SteeringVectors:
             raise ValueError(f"No alpha was searched for {option!r}; there is one for {found}: give alpha=.")
         return self.tuned[option].alpha
 
-    def averaged(self) -> "SteeringVectors":
-        """Return one direction per layer and option, the normalised mean over steps, used at every step."""
+    def averaged(self, lengths: bool = False) -> "SteeringVectors":
+        """Return one direction per layer and option, the normalised mean over steps, used at every step.
+
+        lengths: whether the layers' mean lengths are averaged too, so that a relative alpha is the same at every step.
+        """
         directions = {
             layer: torch.nn.functional.normalize(values.mean(0, keepdim=True), dim=-1).expand_as(values).contiguous()
             for layer, values in self.directions.items()
         }
-        return replace(self, directions=directions)
+        norms = {layer: values.mean().expand_as(values).contiguous() for layer, values in self.mean_norms.items()}
+        return replace(self, directions=directions, mean_norms=norms if lengths else self.mean_norms)
 
     def of_layers(self, layers: Sequence[str]) -> "SteeringVectors":
         """Return the vectors of some layers; raises ValueError listing all if one is missing or `layers` is empty."""
@@ -112,6 +119,35 @@ class SteeringVectors:
         if not 0 < k <= len(self.scores):
             raise ValueError(f"k={k}: choose from 1 to {len(self.scores)}, the number of layers with a score.")
         return self.of_layers(sorted(self.scores, key=lambda layer: -self.scores[layer])[:k])
+
+    def export_lora(
+        self, path: str | Path, option: str, *, alpha: float | None = None, alpha_unit: str | None = None,
+        window: tuple[int, int | None] | None = None, layers: Sequence[str] | None = None, pipe: Any = None,
+        flavour: str = "diffusers",
+    ) -> "LoraFile":  # fmt: skip
+        """Write the shift towards an option as a LoRA file, which needs no code of ours; return what it shifts.
+
+        option, alpha, alpha_unit, window, layers: as in `steer`, and constant: `averaged` first, and a window of all
+        steps. pipe: the pipeline it is for; None takes the model that the vectors were made with, from this disk and
+        without loading it. flavour: `diffusers`, whose `load_lora_weights` reads it and `set_adapters` scales it; or
+        `comfyui`, for UNets and FLUX.
+
+        A LoRA shifts the unconditional half of guidance too, which `steer` does not, and takes an alpha of its own:
+        docs/lora.md. FLUX's single blocks end in a map of text and image tokens, so that it moves the text's too.
+
+        Example:
+            vectors.averaged(lengths=True).export_lora("woman.safetensors", "woman", alpha=8.0, window=(0, None))
+            pipe.load_lora_weights("woman.safetensors", adapter_name="woman")
+            pipe.set_adapters(["woman"], [0.5])
+
+        Raises FoldingError, a ValueError, with the reason where no LoRA can stand for the shift; nothing is written
+        then.
+        """
+        from icm_pipeline.methods.chosen import chosen_vectors
+        from icm_pipeline.methods.lora_file import export_lora
+
+        chosen, strength = chosen_vectors(self, option, layers, alpha, alpha_unit, window, None)
+        return export_lora(chosen, option, strength, path, flavour, pipe)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file that says in its metadata what it holds."""

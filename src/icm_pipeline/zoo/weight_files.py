@@ -91,6 +91,16 @@ def read_tensors(path: Path, named: str = "", device: str = "cpu", script: bool 
     return {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
 
 
+def read_tensor(folder: Path, name: str) -> "Tensor":
+    """Return one tensor from whichever of a folder's safetensors files holds it; raises ValueError where none does."""
+    for path in sorted(folder.glob("*.safetensors")):
+        check_weights(path)
+        with safe_open(path, "pt") as file:
+            if name in file.keys():  # noqa: SIM118 (no mapping)
+                return file.get_tensor(name)
+    raise ValueError(f"No safetensors file in {folder} holds {name}.")
+
+
 def is_script_archive(path: Path) -> bool:
     """Say whether a file is a TorchScript archive: a zip file with code inside."""
     if not path.is_file() or not is_zipfile(path):
