@@ -8,8 +8,9 @@ import torch
 from diffusers.hooks import LayerSkipConfig, SmoothedEnergyGuidanceConfig
 from torch import Tensor
 
-from tests.helpers.denoisers import TINY, build
+from tests.helpers.denoisers import TINY
 from tests.helpers.pipelines import built
+from tests.helpers.tiny import build
 
 NUM_STEPS, NUM_IMAGES = 4, 4
 CLASSES = {

@@ -18,10 +18,10 @@ from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.denoisers import TINY
-from tests.helpers.denoisers import build as build_tiny
-from tests.helpers.denoisers import make as make_tiny
 from tests.helpers.hooks import add_one, look
 from tests.helpers.pipelines import build
+from tests.helpers.tiny import build as build_tiny
+from tests.helpers.tiny import make as make_tiny
 
 LAYER = "single_transformer_blocks.1.attn"
 INSIDE = "single_transformer_blocks.1.attn.to_q"  # of a module whose output is cached

@@ -19,11 +19,12 @@ from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.looking import looking
 from icm_pipeline.methods.vectors import SteeringVectors
-from tests.helpers.denoisers import TINY, build
-from tests.helpers.denoisers import make as make_tiny
+from tests.helpers.denoisers import TINY
 from tests.helpers.hooks import num_hooks
 from tests.helpers.looking import Chosen
 from tests.helpers.modular import GUIDERS, LAYERS, NUM_STEPS, make, modular, perturbing
+from tests.helpers.tiny import build
+from tests.helpers.tiny import make as make_tiny
 
 STEERED = (1, 2)
 NUM_CALLS = {  # of the four steps; perturbed predictions are never made in the first

@@ -12,10 +12,11 @@ from icm_pipeline.backbones.base import Backbone, BackboneError, Site
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.looking import looking
-from tests.helpers.denoisers import TINY, texts_of
+from tests.helpers.denoisers import TINY
 from tests.helpers.hooks import add_one, look
 from tests.helpers.looking import Chosen
 from tests.helpers.modular import LAYERS, NUM_IMAGES, NUM_STEPS, WITHOUT_ENCODERS, make, modular, without_encoders
+from tests.helpers.tiny import texts_of
 
 
 @pytest.mark.parametrize("name", WITHOUT_ENCODERS)
