@@ -40,6 +40,10 @@ def run() -> None:
             sys.exit(run_push(words[1:]))
         from icm_pipeline.cli.job import run as run_job
 
+        if words[:1] == ["explore"]:
+            from icm_pipeline.cli.exploring import words_or_end
+
+            words = words_or_end(words[1:])
         sys.argv[1:] = flags_first(words)
         run_job()
 

@@ -86,6 +86,10 @@ def run_job(settings: Settings, job: HydraJob, sweep: RunningSweep) -> Outcome:
         sweep.plan = sweep.plan or Plan()
         sweep.plan.add(settings, job.overrides)
         return Outcome()
+    if settings.stage == "explore":
+        from icm_pipeline.explore.opening import explore
+
+        return Outcome(files=tuple(explore(settings, job.overrides, sweep.models)))
     of_sweep = settings.sweep or job.sweep_folder
     tracker = make_tracker(settings, job.folder, Path(of_sweep).resolve() if of_sweep else None)
     try:

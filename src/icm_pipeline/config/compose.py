@@ -33,14 +33,14 @@ def config_words(hydra: Any) -> list[str]:
     return words
 
 
-def quoted(path: Path) -> str:
-    """Return a path as Hydra's grammar reads it, whatever its characters.
+def quoted(text: Path | str) -> str:
+    """Return a path, or another text, as Hydra's grammar reads it, whatever its characters.
 
     Backslashes stand for themselves but before a quote or a reference, where they are doubled.
     """
-    text = re.sub(r"(\\*)('|\$\{)", r"\1\1\\\2", str(path))
-    at_the_end = len(text) - len(text.rstrip("\\"))
-    return f"'{text}{at_the_end * chr(92)}'"
+    doubled = re.sub(r"(\\*)('|\$\{)", r"\1\1\\\2", str(text))
+    at_the_end = len(doubled) - len(doubled.rstrip("\\"))
+    return f"'{doubled}{at_the_end * chr(92)}'"
 
 
 def register_resolvers() -> None:
@@ -120,3 +120,14 @@ def to_settings(cfg: Any) -> Settings:
     _fill_shares(settings)
     check(settings)
     return settings
+
+
+def saved_settings(folder: Path) -> Settings:
+    """Return the settings of a run, from the configuration that Hydra saved in its folder; raises ConfigError."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        return to_settings(OmegaConf.load(folder / ".hydra" / "config.yaml"))
+    except (OSError, YAMLError) as error:
+        raise ConfigError(f"The configuration of the run in {folder} cannot be read: {error}") from error

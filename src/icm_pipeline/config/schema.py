@@ -12,6 +12,7 @@ from icm_pipeline.config import choices
 from icm_pipeline.config.auditing import AuditConfig
 from icm_pipeline.config.benching import BenchConfig
 from icm_pipeline.config.bounds import COUNT, number, one_of
+from icm_pipeline.config.exploring import ExploreConfig
 from icm_pipeline.config.localizing import LocalizersConfig
 from icm_pipeline.config.models import ComputeConfig, ModelConfig
 
@@ -261,6 +262,7 @@ class Settings:
     pretrain: PretrainConfig
     localizers: LocalizersConfig = field(default_factory=LocalizersConfig, kw_only=True)  # younger than saved ones
     bench: BenchConfig = field(default_factory=BenchConfig, kw_only=True)  # saved configurations may be from before it
+    explore: ExploreConfig = field(default_factory=ExploreConfig, kw_only=True)  # younger, too
 
     @property
     def searched(self) -> str | None:

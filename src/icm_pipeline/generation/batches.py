@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import Sample
 from icm_pipeline.hooks.recording import Recording
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Batch:
 
 
 def fitting(
-    runs: Iterable[list[Job]], make: Callable[[list[Job]], Batch], size: int, grow: bool = False
-) -> Iterator[Batch]:
+    runs: Iterable[list[Job]], make: Callable[[list[Job]], Made], size: int, grow: bool = False
+) -> Iterator[Made]:
     """Make the jobs of every run in batches of `size`, none across two runs, and yield each batch once it is made.
 
     The size is halved, for good, whenever a batch does not fit into memory; with `grow` it is doubled after every full

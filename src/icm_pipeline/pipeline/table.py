@@ -264,6 +264,7 @@ STAGES: dict[str, Stage] = {
 COMMANDS = {
     "all": "every stage that is not done, in order",
     "plan": "say what all would do, keep and take",
+    "explore": "look at it in a browser: steer with a slider, see what the probes read (extra explore)",
     "pretrain": "train the embedded models",
 }
 

@@ -1,0 +1,66 @@
+"""`icm explore`: its words, as those of a job of stage=explore."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from icm_pipeline.cli.errors import USER_ERRORS
+from icm_pipeline.config.compose import quoted
+from icm_pipeline.config.exploring import ExploreConfig
+from icm_pipeline.config.help_page import choices_of
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.pipeline.table import kinds_of_stages
+from icm_pipeline.store.manifest import MANIFEST, Manifest, read_manifest
+from icm_pipeline.store.shelf import read_shelf
+
+OWN = {each.name for each in fields(ExploreConfig)} - {each.name for each in fields(Settings)}
+
+
+def job_words(words: Sequence[str]) -> list[str]:
+    """Return the words of a job that explores: `vectors=x` for explore.vectors=x, a word alone for what to open.
+
+    Of an artifact its model, attribute and method are set, unless other words set them. Raises ValueError for two words
+    alone, ArtifactError for an artifact that is not there.
+    """
+    alone = [word for word in words if "=" not in word and not word.startswith("-")]
+    settings = [f"explore.{word}" if word.partition("=")[0] in OWN else word for word in words if word not in alone]
+    if len(alone) > 1:
+        raise ValueError(f"icm explore opens one thing, not {' and '.join(alone)}.")
+    given = {word.partition("=")[0] for word in settings}
+    asked = [word.partition("=")[2] for word in settings if word.startswith("explore.of=")]
+    opened = alone or [word.strip("'") for word in asked]
+    told = [] if not opened else [word for word in _told(opened[0], settings) if word.partition("=")[0] not in given]
+    return ["stage=explore", *(f"explore.of={quoted(word)}" for word in alone), *told, *settings]
+
+
+def _told(place: str, settings: Sequence[str]) -> list[str]:
+    """Return the words for the model, the attribute and the method of an artifact; none for the folder of runs."""
+    folder = Path(place).expanduser()
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        return []
+    outputs = [word.removeprefix("paths.outputs=").strip("'") for word in settings if word.startswith("paths.outputs=")]
+    manifest = (
+        read_manifest(folder)
+        if folder.is_dir()
+        else read_shelf(Path(outputs[0] if outputs else "outputs"), kinds_of_stages()).find(place).manifest
+    )
+    return [*_model(manifest), *_choice("attribute", manifest.attribute)]
+
+
+def _model(manifest: Manifest) -> list[str]:
+    known = _choice("model", manifest.model)
+    path = manifest.config.get("model.path")
+    return known or ["model=local", f"model.name={manifest.model}", *([f"model.path={quoted(path)}"] if path else [])]
+
+
+def _choice(group: str, name: str) -> list[str]:
+    return [f"{group}={name}"] if name in choices_of(group) else []
+
+
+def words_or_end(words: Sequence[str]) -> list[str]:
+    """Return the words of the job, or end the program with what is wrong with the command."""
+    try:
+        return job_words(words)
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,268 @@
+"""The page: controls, and what each of them changes. What is made and shown of a setting is said elsewhere."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from icm_pipeline.explore.making import Tell
+from icm_pipeline.explore.material import Material
+from icm_pipeline.explore.rendering import map_html, reading_rows, shown_html, strip_html
+from icm_pipeline.explore.setting import (
+    LARGEST_IMAGE_SEED,
+    MOST_IMAGES,
+    REACH,
+    Setting,
+    at_position,
+    command_of,
+    first_setting,
+    own_setting,
+    position_of,
+    toggled,
+    ways_of,
+    with_end_at,
+)
+from icm_pipeline.explore.studio import Studio
+
+VECTORS_ROUTE = "vectors.safetensors"
+MADE_BY_TURNS = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+MOST_WAITING = 16  # requests of all users; one more is told to come again
+ON_CLICK = """
+element.addEventListener('click', (event) => {
+  const place = event.target.closest('[data-layer], [data-step]');
+  if (place) trigger('click', {layer: place.dataset.layer || '', step: place.dataset.step || ''});
+});
+"""
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
+
+
+class Page:
+    """The components of the page and their events."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._first = next(iter(studio.materials.values()))
+        setting = first_setting(self._first)
+        with gr.Blocks(title="icm explore", analytics_enabled=False, fill_width=True) as self.blocks:
+            gr.Markdown(f"## Steer {self._first.settings.model.name}: see the choice, and change it")
+            with gr.Row():
+                with gr.Column(scale=3, min_width=320):
+                    self._lay_pictures(setting)
+                with gr.Column(scale=2, min_width=320):
+                    self._lay_means(setting)
+            self._bind()
+        self.blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=4)
+
+    def _lay_pictures(self, setting: Setting) -> None:
+        material, options = self._first, list(self._first.options)
+        left, right = _ends(material, setting)
+        with gr.Row():
+            self.prompt = gr.Dropdown(
+                material.prompts, value=setting.prompt, label="Prompt", allow_custom_value=True, scale=3, min_width=220
+            )
+            self.attribute = gr.Dropdown(
+                list(self._studio.materials), value=material.name, label="Attribute", min_width=110
+            )
+            self.seed = gr.Number(
+                setting.seed, label="First seed", precision=0, minimum=0, maximum=LARGEST_IMAGE_SEED, min_width=90
+            )
+            self.num_images = gr.Slider(
+                1, MOST_IMAGES, setting.num_images, step=1, label="Images", min_width=110, buttons=[]
+            )
+        self.shown = gr.HTML(apply_default_css=False, elem_id="icm-shown")
+        self.position = gr.Slider(
+            **_slider(material, left, right), value=position_of(setting, left), elem_id="icm-position", buttons=[]
+        )
+        with gr.Row(visible=len(options) > 2) as self.ends:
+            self.left = gr.Dropdown(options, value=left, label="To the left", min_width=110)
+            self.right = gr.Dropdown(options, value=right, label="To the right", min_width=110)
+        self.make_strip = gr.Button("Show the first picture along the slider", size="sm")
+        self.strip = gr.HTML(apply_default_css=False, elem_id="icm-strip")
+
+    def _lay_means(self, setting: Setting) -> None:
+        material = self._first
+        self.way = gr.Radio(_choices(ways_of(material)), value=setting.way, label="Who is steered, and how")
+        self.balanced = gr.Checkbox(setting.balanced, label="equal shares of all options, not one for all images")
+        self.map = gr.HTML(
+            map_html(material, setting), apply_default_css=False, js_on_load=ON_CLICK, elem_id="icm-map-box"
+        )
+        self.layers = gr.Dropdown(
+            material.layers, value=list(setting.layers), multiselect=True, label="Steered layers", elem_id="icm-layers"
+        )
+        with gr.Row():
+            last = material.num_steps - 1
+            self.first_step = gr.Slider(
+                0, last, setting.first_step, step=1, label="First steered step", min_width=130, buttons=[]
+            )
+            self.last_step = gr.Slider(
+                0, last, setting.last_step, step=1, label="Last steered step", min_width=130, buttons=[]
+            )
+        self.chart = gr.LinePlot(
+            x="step",
+            y="probability",
+            color="pictures",
+            y_lim=[0, 1],
+            height=220,
+            label="The choice being made",
+            visible=True,
+        )
+        self.note = gr.HTML(apply_default_css=False)
+        self.command = gr.Textbox(
+            label="Makes these pictures again", lines=2, max_lines=4, buttons=["copy"], interactive=False
+        )
+        self.save = gr.HTML(apply_default_css=False, elem_id="icm-save")
+
+    def _bind(self) -> None:
+        asked = [
+            self.attribute, self.prompt, self.seed, self.num_images, self.way, self.balanced, self.left, self.right,
+            self.position, self.layers, self.first_step, self.last_step,
+        ]  # fmt: skip
+        results = [self.shown, self.chart, self.map, self.note, self.command, self.save]
+        how: dict[str, Any] = {**MADE_BY_TURNS, "trigger_mode": "always_last", "show_progress_on": [self.shown]}
+        changes = [each.change for each in asked[1:]] + [self.position.release, self.blocks.load]
+        gr.on(changes, self._show, asked, results, **how)
+        described = [
+            self.prompt, self.way, self.left, self.right, self.ends, self.position, self.layers, self.first_step,
+            self.last_step, self.strip,
+        ]  # fmt: skip
+        self.attribute.change(self._describe, self.attribute, described, api_visibility="private").then(
+            self._show, asked, results, **how
+        )
+        gr.on(
+            [self.left.change, self.right.change], self._name_ends, [self.attribute, self.left, self.right],
+            self.position, api_visibility="private",
+        )  # fmt: skip
+        self.map.click(
+            _clicked, [self.layers, self.first_step, self.last_step], [self.layers, self.first_step, self.last_step],
+            api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
+        self.make_strip.click(
+            self._show_strip, asked, self.strip, **{**how, "trigger_mode": "once", "show_progress_on": [self.strip]}
+        )
+
+    def _show(self, *asked: Any, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008
+        material, setting, _ = self._read(*asked)
+        with _told():
+            for shown in self._studio.show(material, setting, _teller(progress)):
+                yield (
+                    shown_html(shown, material),
+                    _frame(reading_rows(shown, material)),
+                    map_html(material, setting),
+                    _note(material, setting),
+                    command_of(setting, material),
+                    _save_link(material, setting),
+                )
+
+    def _show_strip(self, *asked: Any, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
+        material, setting, ends = self._read(*asked)
+        with _told():
+            return strip_html(self._studio.strip(material, setting, *ends, _teller(progress)), material)
+
+    def _read(self, *asked: Any) -> tuple[Material, Setting, tuple[str, str]]:
+        """Return what the controls ask for; raises gr.Error for what no control sends."""
+        name, prompt, seed, num_images, way, balanced, left, right, position, layers, first, last = asked
+        try:
+            material, window = self._studio.materials[name], sorted((int(first), int(last)))
+            setting = Setting(
+                str(prompt or "").strip(), int(seed), int(num_images), str(way), left, 0.0, tuple(layers), *window,
+                bool(balanced),
+            )  # fmt: skip
+            return material, at_position(setting, float(position), left, right), (left, right)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise gr.Error(f"A control has no value that can be used ({error}).", print_exception=False) from error
+
+    def _describe(self, name: str) -> list[Any]:
+        """Return what the controls become for another attribute."""
+        material = self._studio.materials[name]
+        setting = own_setting(material)
+        left, right = _ends(material, setting)
+        options = list(material.options)
+        return [
+            gr.update(choices=material.prompts),
+            gr.update(choices=_choices(ways_of(material)), value=setting.way),
+            gr.update(choices=options, value=left),
+            gr.update(choices=options, value=right),
+            gr.update(visible=len(options) > 2),
+            gr.update(**_slider(material, left, right), value=position_of(setting, left)),
+            gr.update(choices=material.layers, value=list(setting.layers)),
+            gr.update(maximum=material.num_steps - 1, value=setting.first_step),
+            gr.update(maximum=material.num_steps - 1, value=setting.last_step),
+            "",
+        ]
+
+    def _name_ends(self, name: str, left: str, right: str) -> Any:
+        return gr.update(label=_slider(self._studio.materials[name], left, right)["label"])
+
+
+def _clicked(event: gr.EventData, layers: Sequence[str], first: int, last: int) -> tuple[list[str], int, int]:
+    """Return the layers and the window after a click in the map: on a layer or a cell of it, or on a step."""
+    if event.layer:
+        return list(toggled(layers, event.layer)), first, last
+    return list(layers), *with_end_at((first, last), int(event.step))
+
+
+def _ends(material: Material, setting: Setting) -> tuple[str, str]:
+    """Return the options at the slider's two ends."""
+    options = material.options
+    if len(options) == 2:
+        return options[0], options[1]
+    place = options.index(setting.option)
+    return setting.option, options[(place + 1) % len(options)]
+
+
+def _slider(material: Material, left: str, right: str) -> dict[str, Any]:
+    most = REACH * material.alpha
+    return {"minimum": -most, "maximum": most, "step": most / 16, "label": f"{left}  \u2190  none  \u2192  {right}"}
+
+
+def _choices(ways: dict[str, str]) -> list[tuple[str, str]]:
+    return [(words, name) for name, words in ways.items()]
+
+
+def _frame(rows: list[dict[str, Any]]) -> Any:
+    import pandas
+
+    return pandas.DataFrame(rows, columns=["step", "probability", "pictures"])
+
+
+def _note(material: Material, setting: Setting) -> str:
+    """Return what the chart reads, and what the controls do not do."""
+    told = []
+    if material.reading is not None:
+        told.append(
+            f"The chart: how probable {setting.option} is by the probes of {material.reading.layer}, step by step."
+        )
+    else:
+        told.append("There is no chart, as a file of vectors holds no probes.")
+    if setting.way in material.rivals:
+        told.append("Layers and steps are those of this method's own run; the slider scales how strong it was there.")
+    if material.judge_problem:
+        told.append(f"Nobody says what the pictures show: {material.judge_problem}")
+    return f'<p class="icm-note">{escape(" ".join(told))}</p>'
+
+
+def _save_link(material: Material, setting: Setting) -> str:
+    asked = quote(json.dumps({"name": material.name, **asdict(setting)}))
+    link = f'<a href="{VECTORS_ROUTE}?setting={asked}" download="{VECTORS_ROUTE}">Save the vectors of this setting</a>'
+    return f'<p class="icm-note">{link}: icm_pipeline.steer takes the file.</p>'
+
+
+def _teller(progress: gr.Progress) -> Tell:
+    def tell(done: int, total: int) -> None:
+        progress((done, total), desc="denoising", unit="steps")
+
+    return tell
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Show an error that a user can mend."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        raise gr.Error(str(error), print_exception=False) from error

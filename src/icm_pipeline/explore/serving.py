@@ -1,0 +1,87 @@
+"""Serving the page: to this machine alone unless told otherwise, with nothing of a disk and nothing from elsewhere."""
+
+import json
+import logging
+import socket
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI, HTTPException, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from icm_pipeline.explore.page import VECTORS_ROUTE, Page
+from icm_pipeline.explore.setting import Setting, checked, saved_vectors
+from icm_pipeline.explore.studio import Studio
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Gradio's routes that take files, give files, or fetch from elsewhere: the page needs none of them.
+CLOSED = (
+    "/upload", "/file", "/proxy", "/stream", "/deep_link", "/custom_component", "/process_recording", "/run", "/vibe", "/undo",
+)  # fmt: skip
+STYLE = Path(__file__).resolve().parent / "page.css"
+FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none that is fetched
+log = logging.getLogger(__name__)
+
+
+class WithoutFiles:
+    """Answers 404 for what reads or writes files."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = str(scope.get("path", "")).removeprefix("/gradio_api")
+        if path.startswith(CLOSED):
+            await Response(status_code=404)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def application(studio: Studio, host: str) -> FastAPI:
+    """Return the page as an application of a server."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get(f"/{VECTORS_ROUTE}")
+    def vectors(setting: str) -> Response:
+        return Response(vectors_of(studio, setting), media_type="application/octet-stream")
+
+    app.add_middleware(WithoutFiles)
+    if host in LOOPBACK:  # else a page elsewhere could have a browser ask under a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
+    return gr.mount_gradio_app(
+        app, Page(studio).blocks, "/", server_name=host, theme=gr.themes.Base(**FONTS), css_paths=STYLE,
+        footer_links=[], ssr_mode=False, enable_monitoring=False, pwa=False, show_error=True, max_file_size=0,
+    )  # fmt: skip
+
+
+def vectors_of(studio: Studio, asked: str) -> bytes:
+    """Return the file of a setting's vectors; raises HTTPException for a setting that cannot be."""
+    try:
+        told: dict[str, Any] = json.loads(asked)
+        material = studio.materials[told.pop("name")]
+        setting = checked(Setting(**{**told, "layers": tuple(told["layers"])}), material)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HTTPException(422, f"This is no setting: {error}") from error
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / VECTORS_ROUTE
+        saved_vectors(setting, material).save(path)
+        return path.read_bytes()
+
+
+def serve(studio: Studio, host: str, port: int) -> None:
+    """Serve the page until the process is interrupted; raises ValueError for a port that is taken."""
+    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"explore.host={host} explore.port={port} cannot be listened on ({error}).") from error
+    app = application(studio, host)
+    shown = f"[{host}]" if ":" in host else host
+    log.info("explore: open http://%s:%d in a browser; Ctrl-C ends it", shown, port)
+    uvicorn.run(app, host=host, port=port, log_level="warning")
