@@ -15,7 +15,7 @@ from icm_pipeline.labelers.base import require
 from icm_pipeline.methods.vectors import FILE_NAME
 
 # Of explore's own settings those that say what is opened; the others are the page's to say.
-OPENING = ("of", "vectors", "host", "port")
+OPENING = ("of", "vectors")
 log = logging.getLogger(__name__)
 
 

@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from icm_pipeline.explore.chart import chart_html
 from icm_pipeline.explore.making import Tell
 from icm_pipeline.explore.material import Material
-from icm_pipeline.explore.rendering import map_html, reading_rows, shown_html, strip_html
+from icm_pipeline.explore.rendering import map_html, shown_html, strip_html
 from icm_pipeline.explore.setting import (
     LARGEST_IMAGE_SEED,
     MOST_IMAGES,
@@ -28,6 +29,7 @@ from icm_pipeline.explore.setting import (
     with_end_at,
 )
 from icm_pipeline.explore.studio import Studio
+from icm_pipeline.report.figures.style import short_names
 
 VECTORS_ROUTE = "vectors.safetensors"
 MADE_BY_TURNS = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
@@ -66,13 +68,13 @@ class Page:
                 material.prompts, value=setting.prompt, label="Prompt", allow_custom_value=True, scale=3, min_width=220
             )
             self.attribute = gr.Dropdown(
-                list(self._studio.materials), value=material.name, label="Attribute", min_width=110
+                list(self._studio.materials), value=material.name, label="Attribute", min_width=140
             )
             self.seed = gr.Number(
                 setting.seed, label="First seed", precision=0, minimum=0, maximum=LARGEST_IMAGE_SEED, min_width=90
             )
-            self.num_images = gr.Slider(
-                1, MOST_IMAGES, setting.num_images, step=1, label="Images", min_width=110, buttons=[]
+            self.num_images = gr.Number(
+                setting.num_images, label="Images", precision=0, minimum=1, maximum=MOST_IMAGES, min_width=70
             )
         self.shown = gr.HTML(apply_default_css=False, elem_id="icm-shown")
         self.position = gr.Slider(
@@ -83,6 +85,8 @@ class Page:
             self.right = gr.Dropdown(options, value=right, label="To the right", min_width=110)
         self.make_strip = gr.Button("Show the first picture along the slider", size="sm")
         self.strip = gr.HTML(apply_default_css=False, elem_id="icm-strip")
+        self.chart = gr.HTML(apply_default_css=False, elem_id="icm-chart")
+        self.note = gr.HTML(apply_default_css=False)
 
     def _lay_means(self, setting: Setting) -> None:
         material = self._first
@@ -92,7 +96,11 @@ class Page:
             map_html(material, setting), apply_default_css=False, js_on_load=ON_CLICK, elem_id="icm-map-box"
         )
         self.layers = gr.Dropdown(
-            material.layers, value=list(setting.layers), multiselect=True, label="Steered layers", elem_id="icm-layers"
+            _layer_choices(material),
+            value=list(setting.layers),
+            multiselect=True,
+            label="Steered layers",
+            elem_id="icm-layers",
         )
         with gr.Row():
             last = material.num_steps - 1
@@ -102,18 +110,8 @@ class Page:
             self.last_step = gr.Slider(
                 0, last, setting.last_step, step=1, label="Last steered step", min_width=130, buttons=[]
             )
-        self.chart = gr.LinePlot(
-            x="step",
-            y="probability",
-            color="pictures",
-            y_lim=[0, 1],
-            height=220,
-            label="The choice being made",
-            visible=True,
-        )
-        self.note = gr.HTML(apply_default_css=False)
         self.command = gr.Textbox(
-            label="Makes these pictures again", lines=2, max_lines=4, buttons=["copy"], interactive=False
+            label="Makes these pictures again", lines=3, max_lines=9, buttons=["copy"], interactive=False
         )
         self.save = gr.HTML(apply_default_css=False, elem_id="icm-save")
 
@@ -151,7 +149,7 @@ class Page:
             for shown in self._studio.show(material, setting, _teller(progress)):
                 yield (
                     shown_html(shown, material),
-                    _frame(reading_rows(shown, material)),
+                    chart_html(shown, material),
                     map_html(material, setting),
                     _note(material, setting),
                     command_of(setting, material),
@@ -189,7 +187,7 @@ class Page:
             gr.update(choices=options, value=right),
             gr.update(visible=len(options) > 2),
             gr.update(**_slider(material, left, right), value=position_of(setting, left)),
-            gr.update(choices=material.layers, value=list(setting.layers)),
+            gr.update(choices=_layer_choices(material), value=list(setting.layers)),
             gr.update(maximum=material.num_steps - 1, value=setting.first_step),
             gr.update(maximum=material.num_steps - 1, value=setting.last_step),
             "",
@@ -220,24 +218,18 @@ def _slider(material: Material, left: str, right: str) -> dict[str, Any]:
     return {"minimum": -most, "maximum": most, "step": most / 16, "label": f"{left}  \u2190  none  \u2192  {right}"}
 
 
+def _layer_choices(material: Material) -> list[tuple[str, str]]:
+    return list(zip(short_names(material.layers), material.layers, strict=True))
+
+
 def _choices(ways: dict[str, str]) -> list[tuple[str, str]]:
     return [(words, name) for name, words in ways.items()]
 
 
-def _frame(rows: list[dict[str, Any]]) -> Any:
-    import pandas
-
-    return pandas.DataFrame(rows, columns=["step", "probability", "pictures"])
-
-
 def _note(material: Material, setting: Setting) -> str:
-    """Return what the chart reads, and what the controls do not do."""
+    """Return what there is not, and what the controls do not do."""
     told = []
-    if material.reading is not None:
-        told.append(
-            f"The chart: how probable {setting.option} is by the probes of {material.reading.layer}, step by step."
-        )
-    else:
+    if material.reading is None:
         told.append("There is no chart, as a file of vectors holds no probes.")
     if setting.way in material.rivals:
         told.append("Layers and steps are those of this method's own run; the slider scales how strong it was there.")

@@ -21,7 +21,8 @@ def shown_html(shown: Shown, material: Material) -> str:
     """Return the pictures of a setting: an original, the steered one and their difference in a row for each seed."""
     steered: Sequence[Picture | None] = shown.steered or [None] * len(shown.originals)
     rows = [_row(before, after, material) for before, after in zip(shown.originals, steered, strict=True)]
-    return f'<div class="icm-rows">{"".join(rows)}</div>'
+    many = " icm-many" if len(rows) > 2 else ""
+    return f'<div class="icm-rows{many}">{"".join(rows)}</div>'
 
 
 def strip_html(pictures: Sequence[Picture], material: Material) -> str:
@@ -36,11 +37,7 @@ def strip_html(pictures: Sequence[Picture], material: Material) -> str:
 def map_html(material: Material, setting: Setting) -> str:
     """Return the map of where the choice can be read: a button for each layer, step and cell, chosen ones marked."""
     num_steps, columns = material.num_steps, _columns(material)
-    head = "".join(
-        f'<th><button class="{_inside(step, setting)}" data-step="{step}" aria-label="step {step}" '
-        f'title="click: move the nearer end of the window here">{step if _is_told(step, num_steps) else ""}</button></th>'
-        for step in range(num_steps)
-    )
+    head = "".join(_step_button(step, setting, num_steps) for step in range(num_steps))
     body, kind_before = [], ""
     names = dict(zip(material.layers, short_names(material.layers), strict=True))
     for layer in material.layers:
@@ -51,17 +48,6 @@ def map_html(material: Material, setting: Setting) -> str:
         body.append(_map_row(layer, names[layer], columns[layer], setting, material))
     table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     return f'<div class="icm-map" role="group" aria-label="layers and steps">{table}</div><p>{_legend(material)}</p>'
-
-
-def reading_rows(shown: Shown, material: Material) -> list[dict[str, Any]]:
-    """Return the points of the chart: the mean probability of the setting's option at each step, of both sets."""
-    option = material.options.index(shown.setting.option)
-    rows = []
-    for name, pictures in (("original", shown.originals), ("steered", shown.steered or [])):
-        readings = [picture.reading for picture in pictures if picture.reading is not None]
-        means: Floats | list[float] = np.mean(readings, axis=0)[:, option] if readings else []
-        rows += [{"step": step, "probability": float(mean), "pictures": name} for step, mean in enumerate(means)]
-    return rows
 
 
 def _row(before: Picture, after: Picture | None, material: Material) -> str:
@@ -131,8 +117,13 @@ def _inside(step: int, setting: Setting) -> str:
     return "icm-inside" if setting.first_step <= step <= setting.last_step else ""
 
 
-def _is_told(step: int, num_steps: int) -> bool:
-    return step % max(1, num_steps // 5) == 0
+def _step_button(step: int, setting: Setting, num_steps: int) -> str:
+    told = f"{step}" if step % max(1, num_steps // 5) == 0 else ""
+    hint = "click: move the nearer end of the window here"
+    return (
+        f'<th><button class="{_inside(step, setting)}" data-step="{step}" aria-label="step {step}" title="{hint}">'
+        f"{told}</button></th>"
+    )
 
 
 def _legend(material: Material) -> str:

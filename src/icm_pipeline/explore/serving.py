@@ -21,7 +21,8 @@ from icm_pipeline.explore.studio import Studio
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Gradio's routes that take files, give files, or fetch from elsewhere: the page needs none of them.
 CLOSED = (
-    "/upload", "/file", "/proxy", "/stream", "/deep_link", "/custom_component", "/process_recording", "/run", "/vibe", "/undo",
+    "/upload", "/file", "/proxy", "/stream", "/deep_link", "/custom_component", "/process_recording", "/run", "/vibe",
+    "/undo",
 )  # fmt: skip
 STYLE = Path(__file__).resolve().parent / "page.css"
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none that is fetched

@@ -1,0 +1,84 @@
+"""The chart of the choice being made: what the probes read of originals and of steered pictures, step by step."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from icm_pipeline.explore.material import Material
+from icm_pipeline.explore.studio import Picture, Shown
+from icm_pipeline.report.figures.style import short_name
+
+WIDTH, HEIGHT = 520, 190
+LEFT, RIGHT, TOP, BOTTOM = 34, 66, 10, 34  # of the plotted area; names of the lines stand at its right
+LABEL_APART = 14
+
+
+def readings_of(pictures: Sequence[Picture], option: int) -> list[float]:
+    """Return the mean probability of an option at each step; empty without readings."""
+    found = [picture.reading[:, option] for picture in pictures if picture.reading is not None]
+    return [float(value) for value in np.mean(found, axis=0)] if found else []
+
+
+def chart_html(shown: Shown, material: Material) -> str:
+    """Return the chart of the setting's option as SVG; nothing without readings."""
+    option = material.options.index(shown.setting.option)
+    lines = {"original": readings_of(shown.originals, option), "steered": readings_of(shown.steered or [], option)}
+    lines = {name: values for name, values in lines.items() if values}
+    if not lines:
+        return ""
+    num_steps = max(map(len, lines.values()))
+    ends = _spread({name: _y(values[-1]) for name, values in lines.items()})
+    drawn = "".join(
+        f'<polyline class="icm-{name}" points="{_points(values, num_steps)}"/>'
+        f'<text class="icm-{name}" x="{WIDTH - RIGHT + 6}" y="{ends[name] + 4:.1f}">{name}</text>'
+        for name, values in lines.items()
+    )
+    layer = short_name(material.reading.layer) if material.reading is not None else ""
+    title = escape(f"P({shown.setting.option}) by the probes of {layer}, at each denoising step")
+    return (
+        f'<figure class="icm-chart"><figcaption>The choice being made: {title}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
+        f"{_window(shown, num_steps)}{_axes(num_steps)}{drawn}</svg></figure>"
+    )
+
+
+def _x(step: float, num_steps: int) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * step / max(1, num_steps - 1)
+
+
+def _y(probability: float) -> float:
+    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - probability)
+
+
+def _points(values: Sequence[float], num_steps: int) -> str:
+    return " ".join(f"{_x(step, num_steps):.1f},{_y(value):.1f}" for step, value in enumerate(values))
+
+
+def _window(shown: Shown, num_steps: int) -> str:
+    """Return the steered steps as a band."""
+    first, last = (_x(step, num_steps) for step in (shown.setting.first_step, shown.setting.last_step))
+    return f'<rect class="icm-window" x="{first:.1f}" y="{TOP}" width="{last - first:.1f}" height="{_y(0) - TOP}"/>'
+
+
+def _axes(num_steps: int) -> str:
+    drawn = "".join(
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{_y(value):.1f}" y2="{_y(value):.1f}"/>'
+        f'<text x="{LEFT - 6}" y="{_y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
+        for value in (0, 0.5, 1)
+    )
+    told = range(0, num_steps, max(1, num_steps // 5))
+    steps = "".join(
+        f'<text x="{_x(step, num_steps):.1f}" y="{_y(0) + 14:.1f}" text-anchor="middle">{step}</text>' for step in told
+    )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    return f'{drawn}{steps}<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">step (shaded: steered)</text>'
+
+
+def _spread(places: dict[str, float]) -> dict[str, float]:
+    """Return where the lines' names stand, apart from each other."""
+    if len(places) < 2:
+        return places
+    upper, lower = sorted(places, key=lambda name: places[name])
+    missing = max(0.0, LABEL_APART - (places[lower] - places[upper])) / 2
+    return {upper: places[upper] - missing, lower: places[lower] + missing}
