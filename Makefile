@@ -56,7 +56,7 @@ test-cluster: $(DEV_STAMP)  ## run the launchers on SLURM daemons (root, Debian'
 	$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 test-browser: $(DEV_STAMP)  ## use the pages in a real browser (Debian's chromium, or playwright's own)
-	@$(PYTHON) tools/install.py $(VENV) --group browser
+	@$(PYTHON) tools/install.py $(VENV) --extras explore --group browser
 	$(BIN)/python -m pytest -m browser -rs
 
 lint: $(DEV_STAMP)  ## format the code and mend what ruff can

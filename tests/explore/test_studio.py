@@ -171,7 +171,8 @@ def test_a_rival_changes_pictures_as_its_run_did_and_not_at_all_without_strength
     shown = made(studio, material, replace(setting, way="prompt"))
     assert [picture.steered_to for picture in shown.steered or []] == ["woman", "woman"]
     assert pixels(shown.steered) != pixels(shown.originals)
-    assert made(studio, material, replace(setting, way="prompt", alpha=0.0)).steered == shown.originals
+    without = made(studio, material, replace(setting, way="prompt", alpha=0.0))
+    assert pixels(without.steered) == pixels(shown.originals)
 
 
 def test_the_strip_goes_from_one_option_through_the_original_to_the_other(
