@@ -104,10 +104,11 @@ def test_progress_tells_every_step_of_both_runs(studio: Studio, gender: Material
     assert told == [(step, 4) for step in (1, 2, 3, 4)] * 2
 
 
-def test_originals_come_before_steered_pictures(studio: Studio, gender: Material, setting: Setting) -> None:
+def test_new_originals_come_before_steered_pictures(studio: Studio, gender: Material, setting: Setting) -> None:
     first, second = studio.show(gender, setting)
     assert first.steered is None
     assert second.originals == first.originals
+    assert len(list(studio.show(gender, replace(setting, alpha=6.0)))) == 1
 
 
 def test_no_alpha_steers_nothing(studio: Studio, gender: Material, setting: Setting, counted: list[int]) -> None:

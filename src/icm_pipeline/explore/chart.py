@@ -7,10 +7,10 @@ import numpy as np
 
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.studio import Picture, Shown
-from icm_pipeline.report.figures.style import short_name
+from icm_pipeline.report.figures.style import short_names
 
 WIDTH, HEIGHT = 520, 190
-LEFT, RIGHT, TOP, BOTTOM = 34, 66, 10, 34  # of the plotted area; names of the lines stand at its right
+LEFT, RIGHT, TOP, BOTTOM = 34, 76, 10, 34  # of the plotted area; names of the lines stand at its right
 LABEL_APART = 14
 
 
@@ -34,7 +34,8 @@ def chart_html(shown: Shown, material: Material) -> str:
         f'<text class="icm-{name}" x="{WIDTH - RIGHT + 6}" y="{ends[name] + 4:.1f}">{name}</text>'
         for name, values in lines.items()
     )
-    layer = short_name(material.reading.layer) if material.reading is not None else ""
+    names = dict(zip(material.layers, short_names(material.layers), strict=True))
+    layer = "" if material.reading is None else names.get(material.reading.layer, material.reading.layer)
     title = escape(f"P({shown.setting.option}) by the probes of {layer}, at each denoising step")
     return (
         f'<figure class="icm-chart"><figcaption>The choice being made: {title}</figcaption>'

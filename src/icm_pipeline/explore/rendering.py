@@ -1,6 +1,7 @@
 """HTML of the page's own parts: pictures with what the judge sees, the strip along alpha, and the map to click in."""
 
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -105,12 +106,17 @@ def _map_row(layer: str, name: str, values: Sequence[float], setting: Setting, m
     return f'<tr class="{"icm-chosen" if is_chosen else ""}"><th>{button}</th>{cells}</tr>'
 
 
-def _colour(accuracy: float, chance: float) -> str:
-    """Return the colour of an accuracy, darkest at chance."""
+@cache
+def _palette() -> list[str]:
+    """Return the colours from chance to 1."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return to_hex(colormaps["viridis"](max(0.0, (accuracy - chance) / max(1e-9, 1 - chance))))
+    return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, 256))]
+
+
+def _colour(accuracy: float, chance: float) -> str:
+    return _palette()[round(255 * min(1.0, max(0.0, (accuracy - chance) / max(1e-9, 1 - chance))))]
 
 
 def _inside(step: int, setting: Setting) -> str:

@@ -104,12 +104,14 @@ class Studio:
         self._labelers: dict[str, Labeler] = {}
 
     def show(self, material: Material, setting: Setting, tell: Tell = lambda done, total: None) -> Iterator[Shown]:
-        """Yield the originals of a setting, then with them the steered pictures; raises ValueError."""
+        """Yield the originals of a setting if they are new, then with them the steered pictures; raises ValueError."""
         checked(setting, material)
         with self._lock:
+            are_new = any((setting.prompt, seed) not in self._originals for seed in setting.seeds)
             runs = self._plain(material, setting.prompt, setting.seeds, tell)
             originals = [self._picture(material, seed, run) for seed, run in zip(setting.seeds, runs, strict=True)]
-        yield Shown(setting, originals)
+        if are_new:
+            yield Shown(setting, originals)
         with self._lock:
             steered = self._changed(material, setting, runs, originals, tell)
         yield Shown(setting, originals, steered)
