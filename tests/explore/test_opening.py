@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icm_pipeline.cli.job import run_job
+from icm_pipeline.cli.running import HydraJob, RunningSweep
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.explore.opening import explore, words_to_open
 from icm_pipeline.methods.vectors import load_vectors
@@ -15,7 +17,8 @@ from tests.explore.conftest import SMALL
 
 def test_words_that_open_it_are_kept_and_those_of_the_setting_are_not() -> None:
     words = ["stage=explore", "model=tiny", "explore.of='x y'", "explore.prompt=a face", "explore.alpha=3", "alpha=2"]
-    assert words_to_open(words) == ("model=tiny", "of='x y'", "alpha=2")
+    assert words_to_open(words) == ("model=tiny", "x y", "alpha=2")
+    assert words_to_open(["explore.of='x=y'"]) == ("of='x=y'",)
 
 
 def test_pictures_and_vectors_of_a_setting_are_saved_and_the_same_again(
@@ -44,3 +47,14 @@ def test_a_page_without_the_extra_is_refused_with_its_name(
     monkeypatch.setattr("icm_pipeline.labelers.base.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"icm_pipeline\[explore\]"):
         explore(settings_with(*SMALL), [])
+
+
+def test_a_job_of_stage_explore_tells_the_files_that_it_saved(
+    settings_with: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = settings_with(*SMALL, "explore.num_images=1", f"explore.save={tmp_path / 'saved'}")
+    outcome = run_job(settings, HydraJob(tmp_path, [], [], None), RunningSweep())
+    assert [path.name for path in outcome.files] == [
+        "original-0.png", "steered-0.png", "difference-0.png", "vectors.safetensors",
+    ]  # fmt: skip
+    assert all(path.is_file() for path in outcome.files)

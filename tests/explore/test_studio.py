@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from icm_pipeline import steer
+from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.explore import studio as studio_module
 from icm_pipeline.explore.material import Material, Rival
@@ -216,3 +217,21 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first() -> Non
     assert kept["a"] == 1
     kept["c"] = 3
     assert [name in kept for name in "abc"] == [True, False, True]
+
+
+def test_a_rival_that_cannot_be_recorded_is_shown_without_readings(
+    shipped: list[Material], models: ModelCache, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = studio_module.changed_runs
+
+    def refusing(*asked: Any) -> Any:
+        if asked[-2]:
+            raise BackboneError("rows of its own")
+        return run(*asked)
+
+    monkeypatch.setattr(studio_module, "changed_runs", refusing)
+    how = replace(shipped[0].settings.method, name="prompt", params={"text": "option"}, strength=None)
+    material = replace(shipped[0], rivals={"prompt": Rival(replace(shipped[0].settings, method=how), {})})
+    shown = made(Studio([material], models), material, replace(setting, way="prompt"))
+    assert [picture.reading for picture in shown.steered or []] == [None, None]
+    assert pixels(shown.steered) != pixels(shown.originals)

@@ -1,6 +1,7 @@
 """stage=explore: open the page, or make the pictures of one setting without it."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def words_to_open(overrides: Sequence[str]) -> tuple[str, ...]:
         name = word.partition("=")[0].lstrip("+")
         group, _, inner = name.partition(".")
         if name != "stage" and (group != "explore" or inner in OPENING):
-            kept.append(word.removeprefix("explore."))
+            alone = re.fullmatch(r"explore\.of='?([^'=\\]+)'?", word)
+            kept.append(alone[1] if alone else word.removeprefix("explore."))
     return tuple(kept)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.explore.making import Run, Tell, changed_runs, plain_runs
 from icm_pipeline.explore.material import Material
@@ -240,11 +240,16 @@ class Studio:
         inputs = scaled(rival, setting.alpha / material.alpha, option_of)
         first = rival.settings.method.first_step if method.from_first_step else 0
 
-        def make(batch: list[Job]) -> list[Run]:
+        def make(batch: list[Job], layers: Sequence[str] = self._layers) -> list[Run]:
             generated = [replace(job, prompt=method.prompt_of(job, inputs)) for job in batch]
             before = [original_of[job.seed] for job in batch]
-            steering = method.applied(backbone, inputs, batch)
-            return changed_runs(backbone, generated, steering, before, first, self._layers, tell)
+            try:
+                steering = method.applied(backbone, inputs, batch)
+                return changed_runs(backbone, generated, steering, before, first, layers, tell)
+            except BackboneError:  # a method that runs the denoiser on rows of its own, as SEGA: nothing is recorded
+                if not layers:
+                    raise
+                return make(batch, [])
 
         made = self._batched(material, jobs, make, len(jobs) if method.whole_prompts else None)
         return [(run, material.options[option]) for (_, run), option in zip(made, options, strict=True)]
