@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline.cli.exploring import job_words
+from icm_pipeline.config.exploring import LARGEST_IMAGE_SEED
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.setting import (
-    LARGEST_IMAGE_SEED,
     Setting,
     at_position,
     checked,

@@ -88,13 +88,13 @@ def changed_runs(
 
     Of a layer that is changed what it gives unchanged is recorded.
     """
-    prefixes = [original.before(first_step) for original in originals]
+    prefixes = [prefix for original in originals if (prefix := original.before(first_step)) is not None]
     with ExitStack() as hooks:
         clock = hooks.enter_context(hooked(backbone, [], None, len(jobs)))
         recorder = _recorded(backbone, layers, range(first_step, _num_steps(backbone)), len(jobs), hooks)
         hooks.enter_context(_told(backbone, clock, tell))
         hooks.enter_context(steering)
-        if all(prefix is not None for prefix in prefixes):
+        if len(prefixes) == len(jobs):
             hooks.enter_context(replayed(backbone, prefixes))
         latents = denoise(backbone, jobs)
     images, seen = [sample.image for sample in decode(backbone, jobs, latents)], _seen(recorder, len(jobs))

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from icm_pipeline.config.exploring import LARGEST_IMAGE_SEED
 from icm_pipeline.explore.chart import chart_html
 from icm_pipeline.explore.making import Tell
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.rendering import map_html, shown_html, strip_html
 from icm_pipeline.explore.setting import (
-    LARGEST_IMAGE_SEED,
     MOST_IMAGES,
     REACH,
     Setting,
@@ -165,9 +165,9 @@ class Page:
         """Return what the controls ask for; raises gr.Error for what no control sends."""
         name, prompt, seed, num_images, way, balanced, left, right, position, layers, first, last = asked
         try:
-            material, window = self._studio.materials[name], sorted((int(first), int(last)))
+            material, (start, end) = self._studio.materials[name], sorted((int(first), int(last)))
             setting = Setting(
-                str(prompt or "").strip(), int(seed), int(num_images), str(way), left, 0.0, tuple(layers), *window,
+                str(prompt or "").strip(), int(seed), int(num_images), str(way), left, 0.0, tuple(layers), start, end,
                 bool(balanced),
             )  # fmt: skip
             return material, at_position(setting, float(position), left, right), (left, right)

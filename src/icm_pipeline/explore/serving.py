@@ -47,10 +47,10 @@ def application(studio: Studio, host: str) -> FastAPI:
     """Return the page as an application of a server."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get(f"/{VECTORS_ROUTE}")
     def vectors(setting: str) -> Response:
         return Response(vectors_of(studio, setting), media_type="application/octet-stream")
 
+    app.add_api_route(f"/{VECTORS_ROUTE}", vectors)
     app.add_middleware(WithoutFiles)
     if host in LOOPBACK:  # else a page elsewhere could have a browser ask under a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])

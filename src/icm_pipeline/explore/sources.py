@@ -150,7 +150,7 @@ def _grouped(made: Sequence[Made]) -> list[Material]:
         base = next((each for each in of_subject if "probe" in each.artifacts), None)
         if base is None:
             continue
-        rivals = {}
+        rivals = dict[str, Rival]()
         for each in of_subject:
             method = method_named(each.settings.method.name)
             if method.name not in ("icm", "none") and set(method.parents) <= set(each.artifacts):
