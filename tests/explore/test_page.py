@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import threading
 import time
@@ -18,11 +17,11 @@ from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.pictures import data_uri
 from icm_pipeline.explore.setting import Setting, first_setting
 from icm_pipeline.explore.studio import Studio
+from tests.helpers.browser import SIZES, opened_browser
 
 pytestmark = pytest.mark.browser
 PATIENCE = 120_000  # milliseconds, on a busy machine
 STEERED = "#icm-shown .icm-row:first-child figure:nth-child(2) img"
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +48,8 @@ def address(shipped: list[Material]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with opened_browser() as found:
+        yield found
 
 
 class Visit:

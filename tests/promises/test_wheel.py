@@ -22,6 +22,8 @@ def test_a_wheel_runs_from_any_folder(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
         entry = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "icm_pipeline/report/html/templates/report.js" in archive.namelist()
+        explorer = {"page.css", "shipped/tiny-gender/vectors.safetensors"}
+        assert {f"icm_pipeline/explore/{name}" for name in explorer} <= set(archive.namelist())
         assert "icm = icm_pipeline.__main__:run" in archive.read(entry).decode()
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-P", "-m", "icm_pipeline", "stage=originals", *SMALL]
