@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from icm_pipeline.explore.readings import PROBES
 from icm_pipeline.explore.shipped import SHIPPED
+from icm_pipeline.methods.publishing import FILE_NAME
 from icm_pipeline.methods.readers import FILE_NAME as READERS
 from icm_pipeline.methods.readers import load_readers
 from icm_pipeline.methods.strength import Strength
-from icm_pipeline.methods.vectors import FILE_NAME, load_vectors
+from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.results.scores import Scores, Selection
 
 HALVED = ("direction/", "reader/")

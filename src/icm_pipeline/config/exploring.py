@@ -17,7 +17,7 @@ class ExploreConfig:
     of: str | None = None
     """An artifact, by its folder or key, or the folder of a run or a sweep; None for what this configuration made."""
     vectors: str | None = None
-    """A file of steering vectors for the model, in a run's place."""
+    """A file of steering vectors for the model, or a repository of the hub with one, in a run's place."""
     prompt: str | None = None
     image_seed: int = field(default=0, metadata=number(at_least=0, at_most=LARGEST_IMAGE_SEED))
     """The first image's; the next one's is one more."""

@@ -13,7 +13,7 @@ from icm_pipeline.explore.setting import first_setting, saved_vectors
 from icm_pipeline.explore.sources import opened
 from icm_pipeline.explore.studio import Picture, Shown, Studio
 from icm_pipeline.labelers.base import require
-from icm_pipeline.methods.vectors import FILE_NAME
+from icm_pipeline.methods.publishing import FILE_NAME
 
 # Of explore's own settings those that say what is opened; the others are the page's to say.
 OPENING = ("of", "vectors")

@@ -12,7 +12,8 @@ from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.readings import PROBES, read_layer
-from icm_pipeline.methods.vectors import FILE_NAME, load_vectors
+from icm_pipeline.methods.publishing import FILE_NAME
+from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.results.records import from_json
 from icm_pipeline.results.scores import Scores, Selection
 

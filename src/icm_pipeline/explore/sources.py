@@ -54,7 +54,7 @@ def opened(settings: Settings, words: Sequence[str] = ()) -> list[Material]:
     """
     asked = settings.explore
     if asked.vectors is not None:
-        found = [_of_file(settings, Path(asked.vectors))]
+        found = [_of_file(settings, asked.vectors)]
     elif asked.of is not None:
         found = _grouped(_made_at(settings, asked.of))
     else:
@@ -72,7 +72,7 @@ def opened(settings: Settings, words: Sequence[str] = ()) -> list[Material]:
     return [_judged(replace(each, words=(*each.words, *words))) for each in found if each.settings.model == model]
 
 
-def _of_file(settings: Settings, path: Path) -> Material:
+def _of_file(settings: Settings, path: str) -> Material:
     """Return the material of a file of vectors; its attribute is the configured one, or a drift's of the same name."""
     vectors = load_vectors(path)
     known = [settings.attribute, *settings.evaluate.drift.values()]
