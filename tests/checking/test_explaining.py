@@ -14,7 +14,8 @@ from icm_pipeline.checking.properties import check
 from tests.helpers.denoisers import TINY, build
 from tests.helpers.pipelines import built
 
-MEASURED = ["auraflow", "chroma", "cogview4", "krea2", "lumina2", "qwen_image"]
+MEASURED = ["flux", "cogview4", "lumina2"]
+MORE = ["sd", "sd3", "auraflow", "krea2", "qwen_image", "hidream"]
 
 
 def caller_of(name: str) -> Caller:
@@ -27,7 +28,7 @@ def sites_of(family: Family, denoiser: nn.Module) -> set[str]:
     return {name for name, _ in walk(denoiser) for pattern in family.sites.values() if re.fullmatch(pattern, name)}
 
 
-@pytest.mark.parametrize("name", ["sd", "flux", "sd3", *MEASURED])
+@pytest.mark.parametrize("name", [*MEASURED, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_what_is_measured_is_what_the_family_says(name: str) -> None:
     caller = caller_of(name)
     known, found = attach(caller.pipe).family, explain(caller)
@@ -48,10 +49,10 @@ def test_the_file_is_the_family_that_was_measured(monkeypatch: pytest.MonkeyPatc
     (family,) = own
     assert (family.name, family.pipelines, family.rows) == ("mine", ("MinePipeline",), "two calls")
     assert [finding for finding in check(attach(caller.pipe, family=family), caller) if finding.problem] == []
-    assert len(source.splitlines()) <= 24
+    assert len(source.splitlines()) <= 26
 
 
-def test_what_cannot_be_explained_is_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_explained_is_a_question() -> None:
     """Z-Image gives its denoiser a list of latents."""
     found = explain(caller_of("z_image"))
     assert any(question.startswith("describe: the latents are a list") for question in found.open_questions)

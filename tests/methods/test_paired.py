@@ -114,7 +114,7 @@ def test_it_runs_through_the_stages_without_a_label_and_keeps_its_vectors(run: R
     assert json.loads((folder / "cost.json").read_text())["images"] == 4
     assert {path.name for path in folder.iterdir()} == {"cost.json", "vectors.safetensors", "manifest.json"}
     parents = json.loads((steered / "manifest.json").read_text())["parents"]
-    assert set(parents) == {"fit", "originals"} or set(parents) == {"fit"}
+    assert set(parents) == {"fit"}
 
 
 def test_what_the_pairs_are_counts_for_the_fits_key_and_the_layers_for_the_images(

@@ -23,6 +23,7 @@ QUIET = {
     "use_resolution_binning": False, "enable_prompt_rewrite": False, "use_pe": False, "_auto_resize": False,
     "complex_human_instruction": None, "output_type": "latent",
 }  # fmt: skip
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 GUIDED, PLAIN = 3.0, {"true_cfg_scale": 1.0, "guidance_scale": 0.0, "pag_scale": 0.0}
 
 
@@ -38,8 +39,16 @@ class Caller:
     """Arguments that give texts as embeddings, with the shape of one; none where the pipeline reads prompts."""
 
     @property
-    def takes(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(type(self.pipe).__call__).parameters
+    def takes(self) -> dict[str, inspect.Parameter]:
+        """The arguments of a call by name; of a class that takes **kwargs, those of the class it derives from too."""
+        found: dict[str, inspect.Parameter] = {}
+        for base in type(self.pipe).__mro__:
+            if "__call__" in vars(base):
+                named = inspect.signature(base.__call__).parameters
+                found |= {name: each for name, each in named.items() if name not in found and each.kind in NAMED}
+                if all(each.kind is not each.VAR_KEYWORD for each in named.values()):
+                    break
+        return {name: each for name, each in found.items() if name != "self"}
 
     @property
     def guides(self) -> str:
@@ -57,9 +66,9 @@ class Caller:
             "generator": [torch.Generator().manual_seed(seed) for seed in range(len(words))],
             "return_dict": False,
         }
-        given = {name: value for name, value in given.items() if name in self.takes}
-        needed = [each.name for each in list(self.takes.values())[1:] if each.default is each.empty]
-        if missing := [name for name in needed if name not in given and name not in ("args", "kwargs")]:
+        takes = self.takes
+        given = {name: value for name, value in given.items() if name in takes}
+        if missing := [each.name for each in takes.values() if each.default is each.empty and each.name not in given]:
             raise BackboneError(
                 f"A {type(self.pipe).__name__} wants {', '.join(missing)} besides a prompt, which this check does not "
                 "have: only pipelines that make an image of a prompt alone are measured."
@@ -67,10 +76,13 @@ class Caller:
         try:
             with torch.no_grad():
                 return tensor_of(self.pipe(**given)[0])
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+        except BackboneError:
+            raise
+        except Exception as error:
+            picture = " It takes a picture (image=), and is called here with prompts alone." if "image" in takes else ""
             raise BackboneError(
                 f"A call of {type(self.pipe).__name__} ended in {type(error).__name__}: {error}. Its arguments were "
-                f"{', '.join(given)}; another --size may do."
+                f"{', '.join(given)}; another --size may do.{picture}"
             ) from error
 
     def _texts(self, words: list[str], negative: str, guided: bool) -> dict[str, Any]:

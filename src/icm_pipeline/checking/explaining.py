@@ -1,8 +1,8 @@
 """The layout of a pipeline that no family knows, measured: a family to start from, as a Python file.
 
-Rows are found by changing the prompts alone, then the negative prompt alone; where in an output the image's tokens are
-by their number and, in one sequence with the text, by what the result does not depend on; the timestep by comparing it
-with the scheduler's. What a site is called is guessed from the classes and names of modules.
+Rows are found by changing the prompts alone; where in an output the image's tokens are by their number and, in one
+sequence with the text, by what the result does not depend on; the timestep by comparing it with the scheduler's. What a
+site is called is guessed from the classes and names of modules.
 """
 
 import re
@@ -112,6 +112,8 @@ def explain(caller: Caller) -> Explained:
     _explain_rows(found, by_step(calls, others, caller.num_steps), [len(call.rows) for call in calls])
     _explain_latents(found, calls[0], hasattr(denoiser.config, "patch_size"))
     _explain_timestep(found, pipe, calls, caller.num_steps)
+    if found.open_questions:
+        return found
     said = found.describe(pipe, calls[0].args, calls[0].kwargs)
     _explain_sites(found, caller, note.first, said.num_image_tokens, num_text_tokens(calls[0]))
     return found

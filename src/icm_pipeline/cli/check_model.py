@@ -33,8 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--explain", action="store_true", help="measure the layout of a class that is known, too")
     parser.add_argument("--steps", type=int, default=2, help="denoising steps of a run (default: 2)")
     parser.add_argument("--size", type=int, help="pixels of a side (default: 16 times the autoencoder's factor)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--device", default="cpu", help="of a folder's pipeline (default: cpu)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of a folder's pipeline (default: float32)")
     add_module(parser)
     return parser
 
@@ -73,6 +73,8 @@ def _pipeline(arguments: argparse.Namespace, modules: Sequence[ModuleType]) -> t
     if Path(arguments.model).is_dir():
         own = {name: value for module in modules for name, value in vars(module).items() if isinstance(value, type)}
         return open_folder(Path(arguments.model), own, arguments.device, arguments.dtype), {}
+    if (arguments.device, arguments.dtype) != ("cpu", "float32"):
+        raise BackboneError("A class is built on the CPU in float32: --device and --dtype are for folders.")
     return random_pipeline(arguments.model)
 
 
