@@ -129,8 +129,11 @@ def by_layer(outputs: Path, model: str, num_pairs: int, kind: str) -> Iterator[t
 
 def pushed_alone(outputs: Path, model: str) -> Effects | None:
     """Return what pushing each layer alone does, if an audit has found out."""
-    artifact = run_of(outputs, "experiment=audit", "tracker=none", f"model={model}").find("causal")
-    return Effects.read(artifact) if artifact else None
+    for size in ("full", "quick"):
+        run = run_of(outputs, "experiment=audit", "tracker=none", f"model={model}", f"audit.size={size}")
+        if artifact := run.find("causal"):
+            return Effects.read(artifact)
+    return None
 
 
 def agreement(outputs: Path, model: str, num_pairs: int, kind: str) -> tuple[str, ...]:

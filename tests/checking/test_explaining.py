@@ -15,7 +15,7 @@ from tests.helpers.denoisers import TINY, build
 from tests.helpers.pipelines import built
 
 MEASURED = ["flux", "cogview4", "lumina2"]
-MORE = ["sd", "sd3", "auraflow", "krea2", "qwen_image", "hidream"]
+MORE = ["sd", "sd3", "auraflow", "krea2", "qwen_image"]
 
 
 def caller_of(name: str) -> Caller:

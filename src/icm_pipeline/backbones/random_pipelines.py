@@ -43,11 +43,7 @@ def random_pipeline(class_name: str) -> tuple[Any, dict[str, tuple[int, ...]]]:
 
     Raises BackboneError, with the reason, for a class that is none of diffusers' or that cannot be built so.
     """
-    pipeline_class = getattr(diffusers, class_name, None)
-    if not (isinstance(pipeline_class, type) and issubclass(pipeline_class, diffusers.DiffusionPipeline)):
-        raise BackboneError(f"{class_name} is neither a folder nor a pipeline of diffusers {diffusers.__version__}.")
-    if hasattr(pipeline_class, "_backends"):  # what diffusers has in the place of a class that lacks a library
-        raise BackboneError(f"{class_name} needs {', '.join(pipeline_class._backends)}, which is not installed.")
+    pipeline_class = _pipeline_class(class_name)
     try:
         hints = get_type_hints(pipeline_class.__init__)
         name = next(name for name in DENOISERS if name in hints)
@@ -72,7 +68,16 @@ def random_pipeline(class_name: str) -> tuple[Any, dict[str, tuple[int, ...]]]:
     return pipe, _texts(pipeline_class, denoiser.config)
 
 
-def _denoiser(model_class: Any) -> nn.Module:
+def _pipeline_class(class_name: str) -> Any:
+    found: Any = getattr(diffusers, class_name, None)
+    if hasattr(found, "_backends"):  # what diffusers has in the place of a class that lacks a library
+        raise BackboneError(f"{class_name} needs {', '.join(found._backends)}, which is not installed.")
+    if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise BackboneError(f"{class_name} is neither a folder nor a pipeline of diffusers {diffusers.__version__}.")
+    return found
+
+
+def _denoiser(model_class: Any) -> Any:
     """Build a denoiser whose zero-initialised outputs and gates hide nothing of what happens before them."""
     config = dict(SMALL_UNET) if model_class.__name__ == "UNet2DConditionModel" else _small(model_class)
     with torch.device("meta"):
@@ -84,7 +89,7 @@ def _denoiser(model_class: Any) -> nn.Module:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        denoiser: nn.Module = model_class(**config)
+        denoiser = model_class(**config)
         for parameter in denoiser.parameters():
             if not parameter.any():
                 nn.init.normal_(parameter, std=0.1)
@@ -123,7 +128,7 @@ def _texts(pipeline_class: Any, config: Mapping[str, Any]) -> dict[str, tuple[in
             f"How wide the texts of a {pipeline_class.__name__} are is not known: save one with save_pretrained, and "
             "check its folder."
         )
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
         pooled = config.get("pooled_projection_dim", width)
         shapes[name] = (LENGTH,) if "mask" in name else (pooled,) if "pooled" in name else (LENGTH, width)
