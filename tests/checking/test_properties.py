@@ -85,6 +85,11 @@ def test_what_stays_behind_is_found_out(chroma: Caller, monkeypatch: pytest.Monk
     assert "1 hooks stay" in found["looking at every layer changes nothing, to the bit, and no hook stays"]
 
 
+def test_a_call_that_fails_is_told_with_its_arguments(chroma: Caller) -> None:
+    with pytest.raises(BackboneError, match=r"ended in TypeError: .*'nothing'.* another --size or --call may do"):
+        replace(chroma, more={"nothing": 1}).make()
+
+
 def test_a_pipeline_that_wants_a_picture_is_named() -> None:
     pipe = FluxImg2ImgPipeline(**built("flux").components)
     with pytest.raises(BackboneError, match=r"It takes a picture \(image=\)"):

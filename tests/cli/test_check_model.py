@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline.backbones import registry
-from icm_pipeline.cli.check_model import run_check
+from icm_pipeline.cli.check_model import argument_of, run_check
 from icm_pipeline.cli.models import run_models
 from tests.helpers.pipelines import build
 
@@ -84,6 +84,11 @@ def test_a_class_alone_is_built_tiny(capsys: pytest.CaptureFixture[str]) -> None
     told = capsys.readouterr().out
     assert 'tokens={\n            r"transformer_blocks\\.\\d+\\.attn": "pair",' in told
     assert "All kept" in told
+
+
+def test_a_further_argument_is_a_number_where_it_is_one() -> None:
+    found = dict(map(argument_of, ["length=32", "text=a=b", "shift=0.5", "on=True"]))
+    assert found == {"length": 32, "text": "a=b", "shift": 0.5, "on": True}
 
 
 @pytest.mark.parametrize(

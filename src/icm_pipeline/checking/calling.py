@@ -37,6 +37,8 @@ class Caller:
     """Pixels of a side; None for a few times what the pipeline's latents are cut into."""
     texts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Arguments that give texts as embeddings, with the shape of one; none where the pipeline reads prompts."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of every call."""
 
     @property
     def takes(self) -> dict[str, inspect.Parameter]:
@@ -67,7 +69,7 @@ class Caller:
             "return_dict": False,
         }
         takes = self.takes
-        given = {name: value for name, value in given.items() if name in takes}
+        given = {name: value for name, value in given.items() if name in takes} | dict(self.more)
         if missing := [each.name for each in takes.values() if each.default is each.empty and each.name not in given]:
             raise BackboneError(
                 f"A {type(self.pipe).__name__} wants {', '.join(missing)} besides a prompt, which this check does not "
@@ -82,7 +84,7 @@ class Caller:
             picture = " It takes a picture (image=), and is called here with prompts alone." if "image" in takes else ""
             raise BackboneError(
                 f"A call of {type(self.pipe).__name__} ended in {type(error).__name__}: {error}. Its arguments were "
-                f"{', '.join(given)}; another --size may do.{picture}"
+                f"{', '.join(given)}; another --size or --call may do.{picture}"
             ) from error
 
     def _texts(self, words: list[str], negative: str, guided: bool) -> dict[str, Any]:

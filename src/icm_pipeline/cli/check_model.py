@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from ast import literal_eval
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,8 @@ from typing import Any
 
 from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.cli.models import add_module, import_own
-from icm_pipeline.config.choices import DTYPES
+from icm_pipeline.config.choices import DTYPES, EMBEDDED
+from icm_pipeline.zoo.paths import local_folder
 
 
 def run_check(words: Sequence[str]) -> int:
@@ -35,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, help="pixels of a side (default: 16 times the autoencoder's factor)")
     parser.add_argument("--device", default="cpu", help="of a folder's pipeline (default: cpu)")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of a folder's pipeline (default: float32)")
+    parser.add_argument(
+        "--call", action="append", default=[], metavar="NAME=VALUE", help="a further argument of the pipeline's call"
+    )
     add_module(parser)
     return parser
 
@@ -45,7 +50,7 @@ def _check(arguments: argparse.Namespace, modules: Sequence[ModuleType]) -> int:
     from icm_pipeline.checking.explaining import explain
 
     pipe, texts = _pipeline(arguments, modules)
-    caller = Caller(pipe, arguments.steps, arguments.size, texts)
+    caller = Caller(pipe, arguments.steps, arguments.size, texts, dict(map(argument_of, arguments.call)))
     name = type(pipe).__name__
     if not arguments.explain:
         try:
@@ -65,14 +70,25 @@ def _check(arguments: argparse.Namespace, modules: Sequence[ModuleType]) -> int:
     return _promises(attach(pipe, family=found.family()), caller)
 
 
+def argument_of(word: str) -> tuple[str, Any]:
+    """Return a name and its value, a text where it is no number, list or the like."""
+    name, _, value = word.partition("=")
+    try:
+        return name, literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
 def _pipeline(arguments: argparse.Namespace, modules: Sequence[ModuleType]) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """Return the pipeline of a folder, or a tiny one of a class with the arguments that give it texts."""
     from icm_pipeline.backbones.loading import open_folder
     from icm_pipeline.backbones.random_pipelines import random_pipeline
 
-    if Path(arguments.model).is_dir():
+    is_embedded = arguments.model.startswith(EMBEDDED)
+    folder = local_folder(arguments.model) if is_embedded else Path(arguments.model)
+    if folder is not None and folder.is_dir():
         own = {name: value for module in modules for name, value in vars(module).items() if isinstance(value, type)}
-        return open_folder(Path(arguments.model), own, arguments.device, arguments.dtype), {}
+        return open_folder(folder, own, arguments.device, arguments.dtype), {}
     if (arguments.device, arguments.dtype) != ("cpu", "float32"):
         raise BackboneError("A class is built on the CPU in float32: --device and --dtype are for folders.")
     return random_pipeline(arguments.model)
