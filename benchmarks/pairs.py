@@ -62,19 +62,19 @@ def run_of(outputs: Path, *words: str) -> Pipeline:
 
 
 def ways(outputs: Path, model: str, num_images: int, num_pairs: int) -> Iterator[Way]:
-    """Yield the probes' way, the pairs' in layers of their own, and the pairs' in the probes' layers."""
+    """Yield the probes' way, the pairs' in the probes' layers, and the pairs' in layers of their own."""
     run = partial(run_of, outputs, *FRESH, f"model={model}", f"evaluate.images_per_prompt={num_images}")
     probes, pairs = run("method=icm"), ("method=pairs", f"method.params.pairs={num_pairs}")
     evaluated = Evaluation.read(made(probes, "evaluate"))
     selected = Selection.read(made(probes, "select")).layers
     yield Way("probes", selected, evaluated)
+    same = run(*pairs, f"method.params.names=[{','.join(selected)}]")
+    yield Way("pairs, in the probes' layers", selected, Evaluation.read(made(same, "evaluate")))
     strengths = ",".join(str(round(times * float(probes.settings.alpha), 6)) for times in STRENGTHS)
     own = run(*BENCH, *pairs, f"method.strengths=[{strengths}]")
     fitted = load_vectors(made(own, "fit").path(VECTORS))
     layers = chosen(fitted, own.settings.method.params).layers
     yield Way("pairs, in layers of their own", layers, Evaluation.read(made(own, "evaluate")))
-    same = run(*pairs, f"method.params.names=[{','.join(selected)}]")
-    yield Way("pairs, in the probes' layers", selected, Evaluation.read(made(same, "evaluate")))
 
 
 def row_of(way: Way, shared: int) -> tuple[str, ...]:

@@ -87,22 +87,23 @@ def fit_vectors(
     recorded steps. words: those of a prompt that name an option, {option: [words]}: `steer(..., shares=)` leaves the
     images of such a prompt alone. direction="pairs" fits no probe: images come in sets, one after the other, with each
     option once, of prompts that name it and are alike otherwise, and of one seed; labels are what the prompts name, and
-    a score is how alike the sets differ, from -1 to 1.
+    a score is how alike the sets differ, from -1 to 1, to be compared within a kind of layer: cross-attentions, which
+    read the prompt, agree most and have least to do with an implicit choice.
 
     Example:
         with record(pipe) as seen:
             images = [pipe("a face of a doctor").images[0] for _ in range(100)]
         vectors = fit_vectors(seen.recordings, my_labels(images), ["woman", "man"]).best(3)
 
-        with record(pipe) as seen:  # nothing is decoded, nothing is judged
-            for seed, prompt in enumerate(["a face of a {} teacher", "a photo of a {} chef", ...]):
-                for option in ("woman", "man"):
+        with record(pipe, self_attentions) as seen:  # nothing is decoded, nothing is judged
+            for seed, prompt in enumerate(["a face of a {} teacher", "a photo of a {} chef"]):
+                for name in ("female", "male"):
                     generator = torch.Generator().manual_seed(seed)
-                    pipe(prompt.format(named[option]), generator=generator, output_type="latent")
-        vectors = fit_vectors(seen.recordings, ["woman", "man"] * 20, ["woman", "man"], direction="pairs").best(3)
+                    pipe(prompt.format(name), generator=generator, output_type="latent")
+        vectors = fit_vectors(seen.recordings, ["woman", "man"] * 2, ["woman", "man"], direction="pairs").best(3)
 
     Raises ValueError for labels that do not fit the recordings or the options, recordings of different layers or steps,
-    and an option that the training or the held-out images do not show.
+    an option that the training or the held-out images do not show, and images that are no sets where pairs are asked.
     """
     if direction not in (*DIRECTIONS, PAIRS):
         raise ValueError(f"direction={direction!r} is not known; choose from {', '.join((*DIRECTIONS, PAIRS))}.")
