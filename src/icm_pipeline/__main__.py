@@ -38,6 +38,10 @@ def run() -> None:
             from icm_pipeline.cli.publishing import run_push
 
             sys.exit(run_push(words[1:]))
+        if words[:1] == ["check-model"]:
+            from icm_pipeline.cli.check_model import run_check
+
+            sys.exit(run_check(words[1:]))
         from icm_pipeline.cli.job import run as run_job
 
         if words[:1] == ["explore"]:

@@ -1,12 +1,18 @@
 """`icm models`: every family, as docs/families.md has it, and each proved by a tiny pipeline of its own."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import diffusers
 import pytest
 
+from icm_pipeline.backbones import registry
+from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.registry import ATTACHABLE, FAMILIES
+from icm_pipeline.cli import models
 from icm_pipeline.cli.models import markdown_table, run_models
 from tests.helpers.denoisers import TINY
 from tests.helpers.pipelines import BUILDERS
@@ -45,3 +51,18 @@ def test_one_family_is_told_with_its_patterns(capsys: pytest.CaptureFixture[str]
 def test_a_family_that_is_not_known_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_models(["fluks"]) == 1
     assert "Did you mean flux?" in capsys.readouterr().err
+
+
+def test_families_of_installed_packages_are_listed_by_their_entry_points(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own: list[Family] = []
+    entry = SimpleNamespace(name="packaged", load=lambda: replace(FLUX, name="packaged", pipelines=("Mine",), also=()))
+    monkeypatch.setattr(registry, "OWN", own)
+    monkeypatch.setattr(models, "OWN", own)
+    monkeypatch.setattr(registry, "_LOOKED_UP", set())
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    assert run_models([]) == 0
+    assert "packaged" in capsys.readouterr().out
+    assert run_models(["--markdown"]) == 0
+    assert "packaged" not in capsys.readouterr().out  # docs list what is shipped

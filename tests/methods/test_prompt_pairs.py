@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.text_attention import cross_attentions
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.methods import prompt_pairs
-from icm_pipeline.methods.prompt_pairs import cross_attentions, prompt_jobs, recorded
+from icm_pipeline.methods.prompt_pairs import prompt_jobs, recorded
 from icm_pipeline.methods.wordings import option_prompts
 from icm_pipeline.progress import working
 
@@ -77,7 +78,7 @@ def test_recording_goes_on_behind_the_batches_that_are_done(
 
     def record(folder: Path) -> dict[str, Tensor]:
         with working("fit", len(jobs), "image") as work:
-            found, levels = recorded(backbone, jobs, settings, folder, work)
+            found, levels = recorded(backbone, cross_attentions(backbone), jobs, settings, folder, work)
         assert len(levels) == 4
         return found
 
@@ -103,7 +104,7 @@ def test_recording_goes_on_with_another_batch_size_to_the_same_result(
 
     def record(folder: str) -> dict[str, Tensor]:
         with working("fit", len(jobs), "image") as work:
-            return recorded(backbone, jobs, settings, tmp_path / folder, work)[0]
+            return recorded(backbone, cross_attentions(backbone), jobs, settings, tmp_path / folder, work)[0]
 
     def counting(backbone: Backbone, batch: list[Job]) -> Tensor:
         if made == [2]:

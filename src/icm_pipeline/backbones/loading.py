@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -30,7 +31,7 @@ def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping
     denoisers: the known classes of pipelines, each with the name of its denoiser.
     """
     path, variant = model.path, model.variant
-    _check_dtype(compute)
+    _check_dtype(compute.device, compute.dtype)
     folder = local_folder(path)
     if folder is None:
         with _hub_errors(path):
@@ -51,16 +52,41 @@ def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping
             with _hub_errors(path):
                 pipe = pipeline_class.from_pretrained(path, revision=model.revision, **options)
         else:
-            check_parts(folder, index, variant)
-            try:
-                pipe = pipeline_class.from_pretrained(folder, local_files_only=True, **options)
-            except (OSError, ValueError, SafetensorError) as error:
-                raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
+            pipe = _from_folder(pipeline_class, folder, index, options)
     _check_whole(pipe, path)
     denoiser = denoisers[class_name]
     _check_loaded_dtype(getattr(pipe, denoiser), compute.dtype)
     pipe.set_progress_bar_config(disable=True)
     return place(pipe, denoiser, compute)
+
+
+def open_folder(folder: Path, classes: Mapping[str, Any], device: str, dtype: str) -> Any:
+    """Return the pipeline that a folder holds, known or not, on its device; raises BackboneError.
+
+    classes: a user's own pipelines by name, beside those of diffusers.
+    """
+    _check_dtype(device, dtype)
+    index = folder_index(folder, str(folder))
+    class_name = str(index.get("_class_name"))
+    pipeline_class = classes.get(class_name) or getattr(diffusers, class_name, None)
+    if pipeline_class is None:
+        raise BackboneError(f"{folder} holds a {class_name}, which diffusers does not have: give --module with it.")
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "variant": None}
+    if "safety_checker" in index:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    with _quiet_loading(False):
+        pipe = _from_folder(pipeline_class, folder, index, options)
+    _check_whole(pipe, str(folder))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def _from_folder(pipeline_class: Any, folder: Path, index: dict[str, Any], options: Mapping[str, Any]) -> Any:
+    check_parts(folder, index, options["variant"])
+    try:
+        return pipeline_class.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BackboneError(f"The pipeline in {folder} could not be loaded: {error}") from error
 
 
 def place(pipe: Any, denoiser: str, compute: ComputeConfig) -> Any:
@@ -84,20 +110,20 @@ def place(pipe: Any, denoiser: str, compute: ComputeConfig) -> Any:
     return pipe
 
 
-def _check_dtype(compute: ComputeConfig) -> None:
+def _check_dtype(device: str, dtype: str) -> None:
     """Raise BackboneError if the device cannot compute in the dtype."""
     try:
-        x = torch.ones(1, 8, 8, 8, device=compute.device, dtype=DTYPES[compute.dtype])
+        x = torch.ones(1, 8, 8, 8, device=device, dtype=DTYPES[dtype])
         convolved = torch.nn.functional.conv2d(x, x.new_ones(8, 8, 3, 3), padding=1)
         torch.nn.functional.layer_norm(convolved @ x, (8,))
     except AssertionError as error:  # what a torch without CUDA raises
         raise BackboneError(
-            f"compute.device={compute.device} cannot be used here ({error}). Set compute.device=cpu."
+            f"compute.device={device} cannot be used here ({error}). Set compute.device=cpu."
         ) from error
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(
-            f"compute.dtype={compute.dtype} does not work on {compute.device} ({reason}). Set compute.dtype=float32."
+            f"compute.dtype={dtype} does not work on {device} ({reason}). Set compute.dtype=float32."
         ) from error
 
 

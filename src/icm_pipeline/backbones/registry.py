@@ -101,7 +101,7 @@ def register_family(family: Family) -> Family:
     an order that is not known and patterns that are none.
     """
     _checked(family)
-    taken = {each.name for each in _families()} | ATTACHABLE.keys()
+    taken = {each.name for each in known_families()} | ATTACHABLE.keys()
     clashes = [name for name in (family.name, *family.pipelines, *family.also) if name in taken]
     if clashes:
         raise BackboneError(f"{', '.join(clashes)} is known already: give your family, and its class, another name.")
@@ -150,7 +150,7 @@ def attach(
 def _checked(family: Family | str) -> Family:
     """Return a family by name, or one of a user's own; raises BackboneError for a name that is not known."""
     if isinstance(family, str):
-        known = {each.name: each for each in _families()}
+        known = {each.name: each for each in known_families()}
         if family not in known:
             raise BackboneError(f"family={family!r} is not known here. Known: {', '.join(known)}.")
         return known[family]
@@ -162,7 +162,7 @@ def _checked(family: Family | str) -> Family:
     return family
 
 
-def _families() -> tuple[Family, ...]:
+def known_families() -> tuple[Family, ...]:
     """Return all that are known, with those that installed packages and the user have registered."""
     for entry in entry_points(group=GROUP):
         if entry.name not in _LOOKED_UP:
@@ -179,7 +179,7 @@ def _family_of_class(pipeline_class: type) -> Family:
     """
     import diffusers
 
-    own = {name: family for family in _families()[len(FAMILIES) :] for name in (*family.pipelines, *family.also)}
+    own = {name: family for family in known_families()[len(FAMILIES) :] for name in (*family.pipelines, *family.also)}
     if pipeline_class.__name__ in own:
         return own[pipeline_class.__name__]
     known = f"Known pipelines: {', '.join([*ATTACHABLE, *MODULAR, *own])}."

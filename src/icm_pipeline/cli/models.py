@@ -1,15 +1,20 @@
-"""`icm models`: the families that are known, with their pipelines, sites, guidance and formats."""
+"""`icm models`: the families that are known, with their pipelines, sites, guidance and formats.
+
+Those of installed packages are known by their entry points, a user's own by the module that registers them.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.registry import FAMILIES
+from icm_pipeline.backbones.base import BackboneError, Family
+from icm_pipeline.backbones.registry import FAMILIES, OWN, known_families
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.text import did_you_mean
 
@@ -21,8 +26,14 @@ def run_models(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("icm models", description="List the families of pipelines that are known.")
     parser.add_argument("family", nargs="?", help="one of them, with the patterns of its sites")
     parser.add_argument("--markdown", action="store_true", help="as a table of Markdown, which docs/families.md has")
+    add_module(parser)
     arguments = parser.parse_args(words)
-    known = {family.name: family for family in FAMILIES}
+    try:
+        import_own(arguments.module)
+    except BackboneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    known = {family.name: family for family in known_families()}
     if arguments.family is not None and arguments.family not in known:
         near = did_you_mean(arguments.family, list(known))
         print(f"error: {arguments.family!r} is no family.{near} `icm models` lists them.", file=sys.stderr)
@@ -38,7 +49,33 @@ def run_models(words: Sequence[str]) -> int:
     for family in FAMILIES:
         table.add_row(*row_of(family))
     console.print(table)
+    if OWN:
+        own = Table(*TITLES, box=box.SIMPLE_HEAD, caption="registered; `icm check-model` tries them")
+        for family in OWN:
+            own.add_row(*row_of(family))
+        console.print(own)
     return 0
+
+
+def add_module(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a module, also of this folder, that registers families",
+    )
+
+
+def import_own(names: Sequence[str]) -> list[ModuleType]:
+    """Import the modules that register a user's families; raises BackboneError for what cannot be imported."""
+    sys.path.insert(0, "")
+    try:
+        return [import_module(name) for name in names]
+    except ImportError as error:
+        raise BackboneError(f"--module {' '.join(names)} cannot be imported: {error}.") from error
+    finally:
+        sys.path.remove("")
 
 
 def row_of(family: Family) -> tuple[str, ...]:

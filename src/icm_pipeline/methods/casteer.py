@@ -58,16 +58,17 @@ def removed(tokens: "Tensor", numbers: Any, options: "Tensor", beta: float) -> "
 
 
 def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
+    from icm_pipeline.backbones.text_attention import cross_attentions
     from icm_pipeline.methods.prompt_pairs import RECORDED, directions_of, forget_recorded, prompt_jobs, recorded
     from icm_pipeline.progress import working
 
-    made = prompt_jobs(inputs.settings, inputs.settings.method.params["pairs"])
-    jobs = [job for job, label in zip(made.jobs, made.labels, strict=True) if label >= 0]
-    with working("fit", len(jobs), "image") as work:
-        outputs, levels = recorded(backbone, jobs, inputs.settings, folder / RECORDED, work)
-    directions_of(outputs, levels, made.labels[made.labels >= 0]).save(folder)
+    made = prompt_jobs(inputs.settings, inputs.settings.method.params["pairs"]).named()
+    layers = cross_attentions(backbone)
+    with working("fit", len(made.jobs), "image") as work:
+        outputs, levels = recorded(backbone, layers, made.jobs, inputs.settings, folder / RECORDED, work)
+    directions_of(outputs, levels, made.labels).save(folder)
     forget_recorded(folder)
-    return len(jobs)
+    return len(made.jobs)
 
 
 def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> AbstractContextManager[Any]:

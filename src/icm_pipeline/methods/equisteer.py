@@ -88,6 +88,7 @@ class Gated:
 def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
     import torch
 
+    from icm_pipeline.backbones.text_attention import cross_attentions
     from icm_pipeline.methods.learnt import Learnt
     from icm_pipeline.methods.prompt_pairs import RECORDED, directions_of, forget_recorded, prompt_jobs, recorded
     from icm_pipeline.methods.readers import nearest_level
@@ -96,17 +97,16 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 
     settings = inputs.settings
     made = prompt_jobs(settings, settings.method.params["pairs"])
-    jobs, labels = made.jobs, made.labels
-    named = [job for job, label in zip(jobs, labels, strict=True) if label >= 0]
-    with working("fit", len(named) + len(jobs), "image") as work:
-        outputs, levels = recorded(backbone, named, settings, folder / RECORDED / "outputs", work)
-        found = directions_of(outputs, levels, labels[labels >= 0])
+    jobs, labels, named, layers = made.jobs, made.labels, made.named(), cross_attentions(backbone)
+    with working("fit", len(named.jobs) + len(jobs), "image") as work:
+        outputs, levels = recorded(backbone, layers, named.jobs, settings, folder / RECORDED / "outputs", work)
+        found = directions_of(outputs, levels, named.labels)
 
         def seen(tokens: "Tensor", site: "Site", clock: "StepClock") -> "Tensor":
             directions = found.numbers[site.layer]["direction"][nearest_level(levels, clock.noise_level)]
             return largest(tokens, directions.to(tokens.device))[:, None]
 
-        maxima, _ = recorded(backbone, jobs, settings, folder / RECORDED / "maxima", work, seen)
+        maxima, _ = recorded(backbone, layers, jobs, settings, folder / RECORDED / "maxima", work, seen)
     numbers = dict[str, dict[str, torch.Tensor]]()
     for layer, own in found.numbers.items():
         span = torch.linalg.svd(own["direction"], full_matrices=False).Vh[:, :-1]
@@ -117,7 +117,7 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
     write_json(folder / GATE, {"layer": max(told, key=told.__getitem__), "auroc": told})
     Learnt(numbers, levels).save(folder)
     forget_recorded(folder)
-    return len(named) + len(jobs)
+    return len(named.jobs) + len(jobs)
 
 
 def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> AbstractContextManager[Any]:

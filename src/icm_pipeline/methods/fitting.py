@@ -1,5 +1,7 @@
 """From recordings and labels to steering vectors: the probe's direction, the difference of means, or the pattern.
 
+Or, from recordings of prompts that name their option, directions between pairs, see `paired`: no judge, no picture.
+
 References:
     Attention, May I Have Your Decision? Localizing Generative Choices in Diffusion Models, 2026,
     https://arxiv.org/abs/2604.06052
@@ -23,6 +25,7 @@ from icm_pipeline.hooks.recording import RecordedAt, Recording
 from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read
 from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.localization.probes import LayerProbes, fit_layers, split_samples
+from icm_pipeline.methods.paired import PAIRS, fit_sets, sets_of
 from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.vectors import SteeringVectors
 
@@ -82,18 +85,28 @@ def fit_vectors(
     for one that counts for none; test_share: of the images, held out for the scores. A score is the mean accuracy over
     steps on the held-out images. With FEWEST images of each option the vectors carry readers of the first half of the
     recorded steps. words: those of a prompt that name an option, {option: [words]}: `steer(..., shares=)` leaves the
-    images of such a prompt alone.
+    images of such a prompt alone. direction="pairs" fits no probe: images come in sets, one after the other, with each
+    option once, of prompts that name it and are alike otherwise, and of one seed; labels are what the prompts name, and
+    a score is how alike the sets differ, from -1 to 1, to be compared within a kind of layer: cross-attentions, which
+    read the prompt, agree most and have least to do with an implicit choice.
 
     Example:
         with record(pipe) as seen:
             images = [pipe("a face of a doctor").images[0] for _ in range(100)]
         vectors = fit_vectors(seen.recordings, my_labels(images), ["woman", "man"]).best(3)
 
+        with record(pipe, self_attentions) as seen:  # nothing is decoded, nothing is judged
+            for seed, prompt in enumerate(["a face of a {} teacher", "a photo of a {} chef"]):
+                for name in ("female", "male"):
+                    generator = torch.Generator().manual_seed(seed)
+                    pipe(prompt.format(name), generator=generator, output_type="latent")
+        vectors = fit_vectors(seen.recordings, ["woman", "man"] * 2, ["woman", "man"], direction="pairs").best(3)
+
     Raises ValueError for labels that do not fit the recordings or the options, recordings of different layers or steps,
-    and an option that the training or the held-out images do not show.
+    an option that the training or the held-out images do not show, and images that are no sets where pairs are asked.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction={direction!r} is not known; choose from {', '.join(DIRECTIONS)}.")
+    if direction not in (*DIRECTIONS, PAIRS):
+        raise ValueError(f"direction={direction!r} is not known; choose from {', '.join((*DIRECTIONS, PAIRS))}.")
     unknown = sorted({str(label) for label in labels if label is not None and label not in options})
     if unknown or len(set(options)) != len(options) or len(options) < 2:
         raise ValueError(
@@ -111,6 +124,8 @@ def fit_vectors(
     num_images = sum(len(next(iter(recording.activations.values()))) for recording in recordings)
     if len(labels) != num_images:
         raise ValueError(f"{len(labels)} labels were given for {num_images} recorded images.")
+    if direction == PAIRS:
+        return _vectors_of_sets(recordings, sets_of(labels, options), options, model, attribute, words)
     numbers = np.array([-1 if label is None else list(options).index(label) for label in labels])
     seen = np.flatnonzero(numbers >= 0)
     missing = [name for index, name in enumerate(options) if not (numbers == index).any()]
@@ -127,6 +142,24 @@ def fit_vectors(
     warn_of_unfinished(fitted, max_iter)
     vectors = vectors_of_probes(fitted, direction, first, options, model, attribute, words=words)
     return replace(vectors, readers=_readers(activations, first, numbers[seen], seed, device))
+
+
+def _vectors_of_sets(
+    recordings: Sequence[Recording], sets: Ints, options: Sequence[str], model: str, attribute: str,
+    words: Mapping[str, Sequence[str]] | None,
+) -> SteeringVectors:  # fmt: skip
+    """Return the vectors of sets of images [m, K]."""
+    first = recordings[0]
+    fitted = {
+        layer: fit_sets(torch.cat([recording.activations[layer] for recording in recordings])[torch.from_numpy(sets)])
+        for layer in first.activations
+    }
+    return SteeringVectors(
+        {layer: found.directions for layer, found in fitted.items()},
+        {layer: found.mean_norm for layer, found in fitted.items()},
+        tuple(first.steps), tuple(first.noise_levels), tuple(options), model, attribute,
+        scores={layer: found.score for layer, found in fitted.items()}, kinds=dict(first.kinds), words=words or {},
+    )  # fmt: skip
 
 
 def _readers(

@@ -17,6 +17,7 @@ from icm_pipeline.methods.base import Method, MethodInputs
 
 if TYPE_CHECKING:
     from icm_pipeline.backbones.base import Backbone
+    from icm_pipeline.methods.vectors import SteeringVectors
 
 VECTORS = "vectors.safetensors"  # of the steered layers, with alpha and window: all that steering elsewhere takes
 
@@ -30,13 +31,18 @@ def _applied(backbone: "Backbone", inputs: MethodInputs, jobs: list[Job]) -> Abs
 
 
 def _keep(inputs: MethodInputs, folder: Path) -> None:
+    keep_used(inputs.vectors, inputs, folder)
+
+
+def keep_used(vectors: "SteeringVectors", inputs: MethodInputs, folder: Path) -> None:
+    """Write vectors with how they were used, and with the readers that there are."""
     from icm_pipeline.methods.readers import FILE_NAME, load_readers
 
     used = replace(inputs.strength, num_steps=inputs.settings.model.num_steps)
     foretold = inputs.artifacts.get("foretell")
     readers = load_readers(foretold.path(FILE_NAME)) if foretold else ()
     words = inputs.settings.attribute.words if "assign" in inputs.artifacts else {}
-    kept = replace(inputs.vectors, strength=used, readers=readers, words=words, tuned=inputs.tuned)
+    kept = replace(vectors, strength=used, readers=readers, words=words, tuned=inputs.tuned)
     kept.save(folder / VECTORS)
 
 

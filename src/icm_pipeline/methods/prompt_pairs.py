@@ -1,4 +1,4 @@
-"""Prompts that differ in the option they name, and what the cross-attentions give for them, step by step.
+"""Prompts that differ in the option they name, and what layers give for them, step by step.
 
 "a face of a female teacher", "a face of a male teacher" and, naming none, "a face of a teacher" share a seed. No
 subject of an evaluation prompt is among them.
@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Site
-from icm_pipeline.backbones.text_attention import cross_attentions
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job, first_seed
@@ -46,6 +45,11 @@ class PromptJobs:
     labels: "Ints"
     """The option that each names [n], -1 for none."""
 
+    def named(self) -> "PromptJobs":
+        """Return those that name an option."""
+        names = self.labels >= 0
+        return PromptJobs([job for job, is_named in zip(self.jobs, names, strict=True) if is_named], self.labels[names])
+
 
 def prompt_jobs(settings: Settings, num_pairs: int) -> PromptJobs:
     """Return so many sets of prompts, or as many as there are: of each option and of none, with the same seed.
@@ -62,14 +66,15 @@ def prompt_jobs(settings: Settings, num_pairs: int) -> PromptJobs:
 
 
 def recorded(
-    backbone: Backbone, jobs: Sequence[Job], settings: Settings, folder: Path, work: Work, seen: Seen | None = None
-) -> tuple[dict[str, Tensor], list[float]]:
-    """Return what the cross-attentions give for jobs at every step, {layer: [n, T, m]}, and the steps' noise levels.
+    backbone: Backbone, layers: Sequence[str], jobs: Sequence[Job], settings: Settings, folder: Path, work: Work,
+    seen: Seen | None = None,
+) -> tuple[dict[str, Tensor], list[float]]:  # fmt: skip
+    """Return what layers give for jobs at every step, {layer: [n, T, m]}, and the steps' noise levels.
 
     seen: what is recorded of tokens; None for their mean, m = d. Batches that are in the folder are not made again,
     however large they are: each file is named by its first job.
     """
-    layers, parts, start = cross_attentions(backbone), list[dict[str, Tensor]](), 0
+    parts, start = list[dict[str, Tensor]](), 0
 
     def make(batch: list[Job]) -> Batch:
         recorder = Recorder(list(range(settings.model.num_steps)))

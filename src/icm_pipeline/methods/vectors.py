@@ -46,7 +46,7 @@ class SteeringVectors:
     model: str
     attribute: str
     scores: dict[str, float] = field(default_factory=dict)
-    """{layer: mean accuracy of its probes}."""
+    """{layer: mean accuracy of its probes}; of pairs of prompts, how alike they differ."""
     kinds: dict[str, str] = field(default_factory=dict)
     """{layer: site kind}."""
     strength: Strength | None = None

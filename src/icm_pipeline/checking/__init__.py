@@ -1,0 +1,1 @@
+"""Whether a pipeline is what its family says: measured on the pipeline itself, by prompts, hooks and shifts."""

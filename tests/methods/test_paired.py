@@ -1,0 +1,130 @@
+"""Vectors from pairs of prompts: the planted difference is found without a judge, whatever else the prompts say."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from icm_pipeline import load_vectors
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.schema import Settings
+from icm_pipeline.hooks.recording import Recording
+from icm_pipeline.methods.fitting import fit_vectors
+from icm_pipeline.methods.pairs import chosen
+from icm_pipeline.methods.vectors import SteeringVectors
+from icm_pipeline.pipeline.keys import Keys
+from tests.helpers.running import Run, pixels
+
+OPTIONS = ("woman", "man")
+FEW = ("method=pairs", "method.params.pairs=2", "method.params.k=2")
+KINDS = {"telling": "self_attention", "noise": "self_attention", "other": "feed_forward"}
+
+
+def planted(num_sets: int, options: tuple[str, ...] = OPTIONS, seed: int = 0) -> tuple[list[Recording], list[str]]:
+    """Return a recording of each image; every prompt has a large part of its own, and each set an order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    recordings, labels = [], []
+    for number in range(num_sets):
+        contexts = {layer: 10 * torch.randn(1, 3, 6, generator=generator) for layer in KINDS}
+        for place in range(len(options)):
+            option = (place + number) % len(options)
+            seen = {
+                layer: shared + 0.3 * torch.randn(1, 3, 6, generator=generator) for layer, shared in contexts.items()
+            }
+            seen["telling"][..., option] += 1
+            recordings.append(Recording(KINDS, [0, 2, 4], [1.0, 0.7, 0.3], seen))
+            labels.append(options[option])
+    return recordings, labels
+
+
+def test_the_planted_difference_is_found_behind_larger_ones_of_the_prompts() -> None:
+    recordings, labels = planted(40)
+    vectors = fit_vectors(recordings, labels, OPTIONS, direction="pairs", model="mine", attribute="gender")
+    woman, man = vectors.directions["telling"].unbind(1)
+    torch.testing.assert_close(woman, -man)
+    assert (woman[:, 0] > 0.65).all() and (woman[:, 1] < -0.65).all()  # 1 and -1, of unit length
+    assert vectors.best(1).layers == ["telling"]
+    assert vectors.scores["telling"] > 0.7
+    assert abs(vectors.scores["noise"]) < 0.1  # held out: a direction of noise is not its own witness
+    assert (vectors.steps, vectors.options, vectors.kinds) == ((0, 2, 4), OPTIONS, KINDS)
+    assert vectors.readers == ()
+
+
+def test_of_three_options_each_points_away_from_the_mean() -> None:
+    options = ("young", "grown", "old")
+    recordings, labels = planted(60, options)
+    directions = fit_vectors(recordings, labels, options, direction="pairs").directions["telling"]
+    expected = torch.nn.functional.normalize(torch.eye(3, 6) - torch.eye(3, 6).mean(0), dim=-1)
+    torch.testing.assert_close(directions, expected.expand_as(directions), rtol=0, atol=0.2)
+
+
+def test_the_order_within_a_set_and_the_batches_do_not_matter() -> None:
+    recordings, labels = planted(6)
+    straight = fit_vectors(recordings, labels, OPTIONS, direction="pairs")
+    swapped = [index ^ 1 for index in range(len(labels))]
+    turned = fit_vectors([recordings[i] for i in swapped], [labels[i] for i in swapped], OPTIONS, direction="pairs")
+    one = Recording(
+        KINDS, [0, 2, 4], [1.0, 0.7, 0.3],
+        {layer: torch.cat([each.activations[layer] for each in recordings]) for layer in KINDS},
+    )  # fmt: skip
+    together = fit_vectors([one], labels, OPTIONS, direction="pairs")
+    for other in (turned, together):
+        for layer in KINDS:
+            torch.testing.assert_close(other.directions[layer], straight.directions[layer])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["woman", "woman", "man", "man"], r"labels\[0:2\] are woman, woman: .*each of woman, man once"),
+        (["woman", "man", "woman", None], r"labels\[2:4\] are woman, None"),
+        (["woman", "man", "woman"], r"labels\[2:3\] are woman"),
+        (["woman", "man"], "less than two sets"),
+    ],
+)
+def test_images_that_are_no_sets_are_refused(labels: list[Any], message: str) -> None:
+    recordings, _ = planted(2)
+    with pytest.raises(ValueError, match=message):
+        fit_vectors(recordings[: len(labels)], labels, OPTIONS, direction="pairs")
+
+
+def test_the_method_takes_the_k_best_layers_of_a_kind_or_those_named() -> None:
+    recordings, labels = planted(10)
+    vectors = fit_vectors(recordings, labels, OPTIONS, direction="pairs", model="mine")
+
+    def layers(**params: Any) -> list[str]:
+        return chosen(vectors, {"kind": "self_attention", "k": 1, "names": [], **params}).layers
+
+    assert layers() == ["telling"]
+    assert layers(kind="feed_forward") == ["other"]
+    assert layers(names=["noise", "other"]) == ["noise", "other"]
+    with pytest.raises(ConfigError, match=r"k=3: mine has 2 layers of the kind self_attention"):
+        layers(k=3)
+
+
+def test_it_runs_through_the_stages_without_a_label_and_keeps_its_vectors(run: Run, outputs: Any) -> None:
+    steered = run("steer", *FEW, "alpha=2")
+    assert pixels(steered) != pixels(run("originals"))
+    kept = load_vectors(steered / "vectors.safetensors")
+    assert isinstance(kept, SteeringVectors)
+    assert (len(kept.layers), kept.strength and kept.strength.alpha) == (2, 2.0)
+    folder = run("fit", *FEW)
+    assert json.loads((folder / "cost.json").read_text())["images"] == 4
+    assert {path.name for path in folder.iterdir()} == {"cost.json", "vectors.safetensors", "manifest.json"}
+    parents = json.loads((steered / "manifest.json").read_text())["parents"]
+    assert set(parents) == {"fit"}
+
+
+def test_what_the_pairs_are_counts_for_the_fits_key_and_the_layers_for_the_images(
+    settings_with: Callable[..., Settings],
+) -> None:
+    def key(stage: str, *words: str) -> str:
+        params = ("kind=self_attention", "k=2", "names=[]", "pairs=2")
+        fixed = [f"method.params.{each}" for each in params]
+        return Keys(settings_with("method.name=pairs", *fixed, *words)).key(stage)
+
+    assert key("fit") == key("fit", "alpha=3", "method.params.k=1")
+    assert key("fit") != key("fit", "method.params.pairs=3")
+    assert key("steer") != key("steer", "method.params.k=1")
