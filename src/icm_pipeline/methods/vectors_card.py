@@ -124,7 +124,8 @@ def _window(strength: "Strength | None") -> str:
 
 def _layers(vectors: "SteeringVectors") -> str:
     rows = {f"`{layer}`": _score(vectors, layer) for layer in vectors.layers}
-    return _listed("Layers, and how well their probes read the option on held-out images", "layer", "accuracy", rows)
+    title = "Layers, and how well their probes read the option on held-out images, or how alike pairs of prompts differ"
+    return _listed(title, "layer", "score", rows)
 
 
 def _score(vectors: "SteeringVectors", layer: str) -> str:
