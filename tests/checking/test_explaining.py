@@ -11,8 +11,9 @@ from icm_pipeline.backbones.registry import attach
 from icm_pipeline.checking.calling import Caller
 from icm_pipeline.checking.explaining import Explained, explain, pattern_of
 from icm_pipeline.checking.properties import check
-from tests.helpers.denoisers import TINY, build
+from tests.helpers.denoisers import TINY
 from tests.helpers.pipelines import built
+from tests.helpers.tiny import build
 
 MEASURED = ["flux", "cogview4", "lumina2"]
 MORE = ["sd", "sd3", "auraflow", "krea2", "qwen_image"]

@@ -12,8 +12,9 @@ from icm_pipeline.backbones.families.stable_diffusion import STABLE_DIFFUSION
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.checking.calling import Caller
 from icm_pipeline.checking.properties import PROMISES, check
-from tests.helpers.denoisers import LENGTH, TINY, WIDTH, build
+from tests.helpers.denoisers import TINY
 from tests.helpers.pipelines import built
+from tests.helpers.tiny import LENGTH, WIDTH, build
 
 EMBEDS = {"prompt_embeds": (LENGTH, WIDTH), "prompt_attention_mask": (LENGTH,)}
 

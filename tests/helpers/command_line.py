@@ -93,7 +93,10 @@ def _main(words: list[str], folder: Path, out: Path, err: Path, environment: dic
 
 
 def artifact_hashes(outputs: Path) -> dict[str, str]:
-    """Return {artifact/file: hash} of every file that an artifact below a folder lists."""
+    """Return {artifact/file: hash} of every file that an artifact below a folder lists.
+
+    All but report.html, which tells when the artifacts were made, and where.
+    """
     import json
 
     hashes = {}
@@ -101,5 +104,6 @@ def artifact_hashes(outputs: Path) -> dict[str, str]:
         if path.parent.suffix in (".partial", ".old"):
             continue
         for name, entry in json.loads(path.read_text())["files"].items():
-            hashes[f"{path.parent.relative_to(outputs)}/{name}"] = entry["sha256"]
+            if name != "report.html":
+                hashes[f"{path.parent.relative_to(outputs)}/{name}"] = entry["sha256"]
     return hashes

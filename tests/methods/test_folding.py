@@ -14,7 +14,8 @@ import icm_pipeline
 from icm_pipeline.methods.folding import FoldingError
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
-from tests.helpers import denoisers
+from tests.helpers import tiny
+from tests.helpers.denoisers import TINY
 from tests.helpers.folding import FOLDABLE, NUM_STEPS, close, constant_vectors, every_row_shifted, make, quiet
 from tests.helpers.pipelines import build
 
@@ -162,7 +163,7 @@ def test_a_layer_without_a_projection_of_image_tokens_alone_is_refused(family: s
 
 @pytest.mark.parametrize(("family", "refused"), [("cogview4", True), ("hunyuan_image", False)])
 def test_a_map_of_image_and_text_is_refused_though_they_come_out_as_a_pair(family: str, refused: bool) -> None:
-    pipe = denoisers.build(denoisers.TINY[family])
+    pipe = tiny.build(TINY[family])
     layer = "transformer_blocks.0.attn1" if refused else "transformer_blocks.0.attn"
     width = pipe.transformer.get_submodule(layer).to_out[0].out_features
     vectors = SteeringVectors(

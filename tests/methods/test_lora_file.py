@@ -20,7 +20,7 @@ from icm_pipeline.methods.folding import FoldingError
 from icm_pipeline.methods.lora_file import METADATA, LoraFile
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
-from tests.helpers import denoisers
+from tests.helpers import tiny
 from tests.helpers.denoisers import TINY
 from tests.helpers.folding import (
     FOLDABLE,
@@ -148,21 +148,21 @@ def test_a_layer_without_a_bias_gets_one_of_its_own(tmp_path: Path) -> None:
     close(make(pipe), wanted)
 
 
-LOADERS = [name for name, tiny in TINY.items() if hasattr(getattr(diffusers, tiny.pipeline), "load_lora_weights")]
+LOADERS = [name for name, each in TINY.items() if hasattr(getattr(diffusers, each.pipeline), "load_lora_weights")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_the_loader_of_every_family_shifts_what_the_file_names(name: str, tmp_path: Path) -> None:
     try:
-        pipe = denoisers.build(TINY[name])
+        pipe = tiny.build(TINY[name])
     except ImportError as error:
         pytest.skip(str(error))
     backbone, files = attach(pipe), dict[str, Path]()
     for kind in dict.fromkeys(site.kind for site in backbone.sites):
         layer = [site.layer for site in backbone.sites if site.kind == kind][-1]
         with icm_pipeline.record(pipe, layers=[layer], num_images=4) as seen:
-            plain = denoisers.make(TINY[name], pipe)
+            plain = tiny.make(TINY[name], pipe)
         width = seen.recordings[0].activations[layer].shape[-1]
         vectors = SteeringVectors(
             directions={layer: torch.full((1, 2, width), width**-0.5)}, mean_norms={layer: torch.ones(1)}, steps=(0,),
@@ -177,12 +177,12 @@ def test_the_loader_of_every_family_shifts_what_the_file_names(name: str, tmp_pa
             name: load_file(written.path)[f"{backbone.family.denoiser}.{name}.lora_B.bias"] for name in written.modules
         }
         with every_row_shifted(backbone.denoiser, shifts):
-            wanted = denoisers.make(TINY[name], pipe)
+            wanted = tiny.make(TINY[name], pipe)
         pipe.load_lora_weights(written.path)
-        close(denoisers.make(TINY[name], pipe), wanted)
+        close(tiny.make(TINY[name], pipe), wanted)
         pipe.unload_lora_weights()
         assert not torch.equal(wanted, plain)
-        assert torch.equal(denoisers.make(TINY[name], pipe), plain)
+        assert torch.equal(tiny.make(TINY[name], pipe), plain)
     if not files:
         pytest.skip("no layer that a file reaches")
 

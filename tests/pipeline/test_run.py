@@ -111,6 +111,8 @@ CHANGES_NOTHING = [
     *under("probe", "device", "min_per_option"),
     *under("evaluate.clip", "kind", "batch_size", "device", "faces", "detector", "groups"),
     *under("tracker", "name", "mode", "project", "entity", "group"),
+    *under("explore", "of", "vectors", "prompt", "image_seed", "num_images", "way", "option", "alpha", "balanced",
+           "layers", "first_step", "last_step", "save", "host", "port"),
     *under("pretrain", "part", "folder", "install", "device", "num_portraits", "num_held_out", "num_quality_images",
            "steps", "batch_sizes", "learning_rates", "compile", "from_shipped"),
 ]  # fmt: skip

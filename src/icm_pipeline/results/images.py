@@ -24,7 +24,7 @@ class SteeredImage:
     was: str | None
     """The option that it showed before, where that decided whether it was steered; empty if unknown."""
     before: Floats
-    """A probability per option of its original [K]."""
+    """A probability per option of its original [K]; NaN if it has none."""
     options: tuple[str, ...]
 
     @property
@@ -48,7 +48,7 @@ def read_steered(evaluation: Artifact) -> dict[str, SteeredImage]:
     return {
         row["id"]: SteeredImage(
             row["prompt"], row["steered_to"], np.array([float(row[name]) for name in columns]), row.get(WAS),
-            np.array([float(row[f"original_{option}"]) for option in options]), options,
+            np.array([float(row.get(f"original_{option}") or "nan") for option in options]), options,
         )
         for row in rows
     }  # fmt: skip
