@@ -97,6 +97,11 @@ def artifact_hashes(outputs: Path) -> dict[str, str]:
 
     All but report.html, which tells when the artifacts were made, and where.
     """
+    return {name: digest for name, digest in listed_files(outputs).items() if not name.endswith("/report.html")}
+
+
+def listed_files(outputs: Path) -> dict[str, str]:
+    """Return {artifact/file: hash} of every file that an artifact below a folder lists."""
     import json
 
     hashes = {}
@@ -104,6 +109,5 @@ def artifact_hashes(outputs: Path) -> dict[str, str]:
         if path.parent.suffix in (".partial", ".old"):
             continue
         for name, entry in json.loads(path.read_text())["files"].items():
-            if name != "report.html":
-                hashes[f"{path.parent.relative_to(outputs)}/{name}"] = entry["sha256"]
+            hashes[f"{path.parent.relative_to(outputs)}/{name}"] = entry["sha256"]
     return hashes

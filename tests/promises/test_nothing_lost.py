@@ -23,7 +23,7 @@ from icm_pipeline.store.manifest import Manifest
 from icm_pipeline.store.partial import partial_of
 from icm_pipeline.store.shards import Share
 from icm_pipeline.tracking.base import NoTracker
-from tests.helpers.command_line import artifact_hashes
+from tests.helpers.command_line import artifact_hashes, listed_files
 from tests.helpers.image_sets import make_both, make_set
 from tests.helpers.settings import TINY
 
@@ -71,7 +71,7 @@ CACHES = (".judged", ".prefixes")
 def leftovers(outputs: Path) -> list[Path]:
     """Return everything beside whole artifacts and caches, and everything in artifacts that no manifest lists."""
     files = [path for path in outputs.glob("artifacts/**/*") if path.is_file() and not {*CACHES} & {*path.parts}]
-    listed = {f"{outputs}/{name}" for name in artifact_hashes(outputs)}
+    listed = {f"{outputs}/{name}" for name in listed_files(outputs)}
     beside = [path for path in files if str(path) not in listed and path.name != "manifest.json"]
     folders = [path for path in outputs.glob("artifacts/*/*") if path.name not in CACHES]
     return beside + [path for path in folders if not (path / "manifest.json").exists()]
