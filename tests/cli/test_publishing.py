@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
 from PIL import Image
 
 from icm_pipeline.cli.publishing import run_push
-from icm_pipeline.machine.hub import hub_answers
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.results.verdicts import Claim, Finding, Verdicts
-from tests.helpers.hub import TOKEN, StandIn, stand_in
+from tests.helpers.hub import StandIn, own_hub
 from tests.helpers.results import evaluation, write_artifact
 
 ME = "me/gender-of-tiny"
@@ -20,15 +18,8 @@ ME = "me/gender-of-tiny"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with stand_in() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        hub_answers.cache_clear()
+    with own_hub(tmp_path, monkeypatch) as hub:
         yield hub
-        hub_answers.cache_clear()
 
 
 @pytest.fixture

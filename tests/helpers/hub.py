@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+from icm_pipeline.machine.hub import hub_answers
 
 TOKEN, READ_ONLY = "hf_of_me", "hf_that_reads"
 LARGE = (".safetensors", ".png")  # kept in large file storage, as on the hub
@@ -142,3 +148,20 @@ def stand_in() -> Iterator[StandIn]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def own_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Be on a hub of this machine, whose token is in the environment; nobody's own token or cache is looked for."""
+    with stand_in() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no token"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        hub_answers.cache_clear()
+        yield hub
+        hub_answers.cache_clear()

@@ -15,12 +15,11 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save
 
-from icm_pipeline.machine.hub import hub_answers
 from icm_pipeline.methods.publishing import FILE_NAME, HubError
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors, load_vectors
 from icm_pipeline.methods.vectors_card import About, card
-from tests.helpers.hub import READ_ONLY, TOKEN, StandIn, stand_in
+from tests.helpers.hub import READ_ONLY, TOKEN, StandIn, own_hub, stand_in
 
 ME = "me/gender-of-sd15"
 
@@ -38,19 +37,8 @@ def vectors() -> SteeringVectors:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """A hub of this machine, whose token is in the environment; nobody's own token is looked for."""
-    with stand_in() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        hub_answers.cache_clear()
+    with own_hub(tmp_path, monkeypatch) as hub:
         yield hub
-        hub_answers.cache_clear()
 
 
 def test_what_is_published_is_fetched_again(hub: StandIn, vectors: SteeringVectors) -> None:
