@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    FluxTransformer2DModel,
-)
+from diffusers import FluxTransformer2DModel
+from torch import nn
 
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.sites import find_sites
@@ -30,7 +29,7 @@ def test_a_full_size_model_has_the_sites_of_its_architecture(name: str) -> None:
 
 def _width(attention: Any) -> int:
     projection = getattr(attention, "to_out", None)
-    return int(projection[0].out_features if projection is not None else attention.out_dim)
+    return int(projection[0].out_features if isinstance(projection, nn.ModuleList) else attention.out_dim)
 
 
 def test_flux_runs_its_double_blocks_before_its_single_ones() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.outline import outline_of, read_outline
@@ -41,7 +41,16 @@ SHIPPED = {
     "cogview3plus": ("cogview3plus", "CogView3PlusPipeline", 8, 16),
     "lumina2": ("lumina2", "Lumina2Pipeline", 8, 16),
     "lcm": ("sd15", "LatentConsistencyModelPipeline", 8, 4),
+    "qwen_image": ("qwen_image", "QwenImagePipeline", 8, 16),
+    "ovis_image": ("ovis_image", "OvisImagePipeline", 8, 16),
+    "cogview4": ("cogview4", "CogView4Pipeline", 8, 16),
+    "flux2_dev": ("flux2", "Flux2Pipeline", 8, 32),
+    "flux2_klein": ("flux2_klein", "Flux2KleinPipeline", 8, 32),
 }
+
+OWN_AUTOENCODERS: dict[str, Any] = {
+    "qwen_image": AutoencoderKLQwenImage, "flux2": AutoencoderKLFlux2, "flux2_klein": AutoencoderKLFlux2
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -88,6 +97,9 @@ def _write_published(folder: Path, architecture: str, pipeline: str, factor: int
             encoder_block_types="ResBlock", decoder_block_types="ResBlock", encoder_qkv_multiscales=((),) * 6,
             decoder_qkv_multiscales=((),) * 6,
         )  # fmt: skip
+    if architecture in OWN_AUTOENCODERS:
+        with torch.device("meta"):
+            vae = OWN_AUTOENCODERS[architecture]()
     denoiser.save_config(folder / part)
     vae.save_config(folder / "vae")
     index = {

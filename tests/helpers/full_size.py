@@ -8,9 +8,13 @@ from diffusers import (
     AuraFlowTransformer2DModel,
     ChromaTransformer2DModel,
     CogView3PlusTransformer2DModel,
+    CogView4Transformer2DModel,
+    Flux2Transformer2DModel,
     FluxTransformer2DModel,
     Lumina2Transformer2DModel,
+    OvisImageTransformer2DModel,
     PixArtTransformer2DModel,
+    QwenImageTransformer2DModel,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
@@ -20,10 +24,13 @@ from diffusers import (
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.families.auraflow import AURAFLOW
 from icm_pipeline.backbones.families.chroma import CHROMA
-from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS
+from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4
 from icm_pipeline.backbones.families.flux import FLUX
+from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
 from icm_pipeline.backbones.families.lumina2 import LUMINA2
+from icm_pipeline.backbones.families.ovis_image import OVIS_IMAGE
 from icm_pipeline.backbones.families.pixart import PIXART
+from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
 from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.backbones.families.sd3 import SD3
 from icm_pipeline.backbones.families.stable_diffusion import SDXL, STABLE_DIFFUSION
@@ -74,6 +81,16 @@ def sd35_medium() -> SD3Transformer2DModel:
     return sd3(dual_attention_layers=tuple(range(13)), qk_norm="rms_norm")
 
 
+def cogview4() -> CogView4Transformer2DModel:
+    return CogView4Transformer2DModel(num_layers=28, num_attention_heads=32, attention_head_dim=128)
+
+
+def flux2_klein() -> Flux2Transformer2DModel:
+    return Flux2Transformer2DModel(
+        num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=7680, guidance_embeds=False
+    )
+
+
 CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]]] = {
     # family, denoiser, sites by kind, self-attention layers by width
     "sd15": (
@@ -99,4 +116,9 @@ CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]
     ),
     "lumina2": (LUMINA2, Lumina2Transformer2DModel, {"self_attention": 26, "feed_forward": 26}, {2304: 26}),
     "z_image": (Z_IMAGE, ZImageTransformer2DModel, {"self_attention": 30, "feed_forward": 30}, {3840: 30}),
+    "qwen_image": (QWEN_IMAGE, QwenImageTransformer2DModel, {"self_attention": 60, "feed_forward": 60}, {3072: 60}),
+    "ovis_image": (OVIS_IMAGE, OvisImageTransformer2DModel, {"self_attention": 33, "feed_forward": 6}, {3072: 33}),
+    "cogview4": (COGVIEW4, cogview4, {"self_attention": 28}, {4096: 28}),
+    "flux2": (FLUX2, Flux2Transformer2DModel, {"self_attention": 56, "feed_forward": 8}, {6144: 56}),
+    "flux2_klein": (FLUX2_KLEIN, flux2_klein, {"self_attention": 25, "feed_forward": 5}, {3072: 25}),
 }  # fmt: skip

@@ -55,7 +55,7 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
     return OutlineConfig(
         widths={kind: [[width, count] for width, count in sorted(counts.items())] for kind, counts in widths.items()},
         size=size,
-        channels=channels * outputs // inputs if inputs and outputs else channels,
+        channels=max(channels, channels * outputs // inputs) if inputs and outputs else channels,
         factor=pipe.vae_scale_factor,
         rows=1 + hasattr(type(pipe), "do_perturbed_attention_guidance"),
         guided_above=_guided_above(pipe, config),

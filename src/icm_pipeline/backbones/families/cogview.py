@@ -17,6 +17,10 @@ COGVIEW4 = Family(
     describe=describe_patches,
     rows="two calls",
     tokens={r"transformer_blocks\.\d+\.attn1\..*": "text first", ".*": "image, text"},
+    tokenizer="",  # which pads in front
+    default_size=lambda pipe: pipe.transformer.config.sample_size * pipe.vae_scale_factor,
+    latent_shape=latent_shape,
+    to_pixels=decode_scaled,
 )
 COGVIEW3PLUS = replace(
     COGVIEW4,
@@ -27,9 +31,7 @@ COGVIEW3PLUS = replace(
     text=r"(patch_embed\.text_proj|.*\.norm1\.norm_c|.*\.norm2_context)(\..*)?",
     rows="unconditional first",
     tokens={r"transformer_blocks\.\d+\.(attn1\..*|ff(\..*)?)": "text first", ".*": "image, text"},
-    default_size=lambda pipe: pipe.transformer.config.sample_size * pipe.vae_scale_factor,
-    latent_shape=latent_shape,
-    to_pixels=decode_scaled,
+    tokenizer="tokenizer",
 )
 GLM_IMAGE = replace(
     COGVIEW4,
@@ -38,4 +40,6 @@ GLM_IMAGE = replace(
     also=(),
     timestep=lambda pipe, inputs: inputs["timestep"] + 1,
     text=rf"glyph_projector(\..*)?|{COGVIEW4.text}",
+    latent_shape=None,
+    to_pixels=None,
 )

@@ -24,12 +24,12 @@ def _check_run(inputs: Mapping[str, Any]) -> None:
         raise BackboneError("FLUX's denoiser was called with tokens of a reference picture (Kontext): not known here.")
 
 
-def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
+def packed_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
     factor = pipe.vae_scale_factor
     return pipe.transformer.config.in_channels // 4, height // factor, width // factor
 
 
-def _pack(pipe: Any, latents: Tensor) -> Tensor:
+def pack(pipe: Any, latents: Tensor) -> Tensor:
     return pipe._pack_latents(latents, *latents.shape)
 
 
@@ -62,8 +62,8 @@ FLUX = Family(
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
     rows="two calls",
     tokens=DOUBLE_THEN_SINGLE,
-    latent_shape=_latent_shape,
-    pack=_pack,
+    latent_shape=packed_shape,
+    pack=pack,
     to_pixels=_to_pixels,
     shared_inputs=("img_ids", "txt_ids"),
     gate=NORM_GATE,

@@ -8,8 +8,9 @@ from dataclasses import replace
 from icm_pipeline.backbones.families.flux import FLUX, FLUX_KONTEXT
 
 OVIS_IMAGE = replace(
-    FLUX, name="ovis_image", pipelines=("OvisImagePipeline",), also=(), gate=None, latent_shape=None, to_pixels=None
-)
+    FLUX, name="ovis_image", pipelines=("OvisImagePipeline",), also=(), gate=None,
+    tokenizer="",  # behind a chat template
+)  # fmt: skip
 LONGCAT_IMAGE = replace(
     FLUX_KONTEXT,
     name="longcat_image",

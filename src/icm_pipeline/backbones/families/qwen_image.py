@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from icm_pipeline.backbones.base import Described, Family
+from icm_pipeline.backbones.families.flux import pack, packed_shape
 from icm_pipeline.backbones.latents import describe_packed
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
@@ -16,6 +19,14 @@ from icm_pipeline.backbones.sites import JOINT_TEXT
 def _describe_edit(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
     """Describe a call that is told the shapes of its pictures, the image's own first."""
     return describe_packed(pipe, args, kwargs)._replace(num_image_tokens=math.prod(kwargs["img_shapes"][0][0]))
+
+
+def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Decode packed latents, which were scaled channel by channel, as the first frame of a film."""
+    unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor).to(pipe.vae.dtype)
+    config = pipe.vae.config
+    mean, std = (unpacked.new_tensor(each).view(1, -1, 1, 1, 1) for each in (config.latents_mean, config.latents_std))
+    return pipe.vae.decode(unpacked / (1.0 / std) + mean, return_dict=False)[0][:, :, 0]
 
 
 QWEN_IMAGE = Family(
@@ -29,10 +40,14 @@ QWEN_IMAGE = Family(
     ),
     sites={"self_attention": r"transformer_blocks\.\d+\.attn", "feed_forward": r"transformer_blocks\.\d+\.img_mlp"},
     text=JOINT_TEXT,
+    tokenizer="",  # behind a chat template
     describe=describe_packed,
     timestep=lambda pipe, inputs: inputs["timestep"] * 1000,
     rows="two calls",
     tokens="pair",
+    latent_shape=packed_shape,
+    pack=pack,
+    to_pixels=_to_pixels,
 )
 QWEN_IMAGE_EDIT = replace(
     QWEN_IMAGE,
@@ -41,4 +56,6 @@ QWEN_IMAGE_EDIT = replace(
     also=("QwenImageEditPipeline", "QwenImageEditInpaintPipeline", "QwenImageEditPlusPipeline"),
     describe=_describe_edit,
     tokens="pair, references last",
+    latent_shape=None,
+    to_pixels=None,
 )
