@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline import record
+from icm_pipeline.backbones.base import Backbone, BackboneError, Site
 from icm_pipeline.backbones.registry import FAMILIES, attach
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
@@ -98,3 +99,23 @@ def first_shown(backbone: Backbone, name: str, run: Callable[..., None], num_ima
         return shown[0]
 
     return first
+
+
+@pytest.mark.parametrize("layer", ["noise_refiner.0", "noise_refiner.0.attention", "t_embedder"])
+def test_a_layer_that_the_controlnet_runs_as_well_is_refused(layer: str) -> None:
+    pipe = of_class(built("z_image"), "ZImageControlNetPipeline")
+    with pytest.raises(BackboneError, match="this pipeline's controlnet too"), record(pipe, layers=[layer]):
+        pytest.fail("the context must not be entered")
+    with pytest.raises(BackboneError, match="this pipeline's controlnet too"):
+        attach(pipe, sites={"self_attention": layer})
+
+
+def test_the_same_layer_is_read_where_the_transformer_alone_has_it() -> None:
+    pipe, layer = build("z_image"), "noise_refiner.0.attention"
+    with record(pipe, layers=[layer]) as seen:
+        pipe("a face", num_inference_steps=2, height=16, width=16, output_type="latent")
+    assert seen.recordings[0].activations[layer].shape == (1, 2, 32)
+    controlled = of_class(built("z_image"), "ZImageControlNetPipeline")
+    with record(controlled, layers=["layers.0"]) as seen:
+        make(controlled)
+    assert seen.recordings[0].activations["layers.0"].shape == (1, 2, 32)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from icm_pipeline.backbones.modules import path_to, uncompiled
+from icm_pipeline.backbones.modules import has_module, path_to, uncompiled
 
 OTHER = "other"  # the kind of a site that no pattern of the family names
 GATED = "@gate"  # ends the layer's name of a site that lies behind its AdaLN gate
@@ -220,15 +220,27 @@ class Backbone:
     def with_layers(self, layers: Sequence[str]) -> "Backbone":
         """Return the backbone with more sites, modules of the denoiser by name.
 
-        Raises BackboneError for one that does not exist or gives text.
+        Raises BackboneError for one that does not exist, gives text or is another part's too.
         """
         new = [self.family.site(layer) for layer in dict.fromkeys(layers) if layer not in self._site_of]
         for site in new:
-            try:
-                path_to(uncompiled(self.denoiser), site.module)
-            except AttributeError:
-                self.site(site.layer)
+            self.check_own(site)
         return replace(self, sites=(*self.sites, *new)) if new else self
+
+    def check_own(self, site: Site) -> None:
+        """Raise BackboneError for a module that the denoiser lacks, or that another part runs too (a ControlNet)."""
+        try:
+            module = path_to(uncompiled(self.denoiser), site.module)[-1]
+        except AttributeError:
+            self.site(site.layer)  # lists what exists
+            raise
+        for name, part in vars(self.pipe).items():
+            if isinstance(part, nn.Module) and has_module(part, module) and not has_module(part, self.denoiser):
+                raise BackboneError(
+                    f"{site.layer} is a part of this pipeline's {name} too, which runs it apart from the "
+                    f"{self.family.denoiser}, so whose tokens a hook would see is not known. Name another layer: `icm "
+                    f"models {self.family.name}` says which there are."
+                )
 
     @cached_property
     def _site_of(self) -> dict[str, Site]:

@@ -25,6 +25,11 @@ def path_to(module: nn.Module, name: str) -> list[nn.Module]:
     return way
 
 
+def has_module(whole: nn.Module, part: nn.Module) -> bool:
+    """Say whether a module is another one, or inside of it."""
+    return any(inside is part for inside in whole.modules())
+
+
 def walk(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield every module inside one once, with its name; the names of compiled parts are without `_orig_mod`.
 

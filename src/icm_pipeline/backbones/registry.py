@@ -142,9 +142,11 @@ def attach(
     if denoiser is None:
         raise BackboneError(f"This {type(pipe).__name__} has no {family.denoiser}: load it with one.")
     found = find_sites(denoiser, sites or family.sites)
+    backbone = Backbone(name or type(pipe).__name__, pipe, family, found)
     for site in found if sites else ():
         family.site(site.module)  # refuses text
-    return Backbone(name or type(pipe).__name__, pipe, family, found)
+        backbone.check_own(site)
+    return backbone
 
 
 def _checked(family: Family | str) -> Family:
