@@ -31,6 +31,12 @@ STEERED = (1, 2)  # of four steps
 CHANGED, OTHERS = [1, 3], [0, 2]  # images after a look
 RUN = [each for each in ACCELERATORS if each.enable is not None]
 STEERABLE = [each for each in RUN if each.steer == WORKS]
+SUBJECTS = [pytest.param((each, {}), id=each.name) for each in STEERABLE]
+SUBJECTS += [
+    pytest.param((each, {"guidance_scale": 1.0}), id=f"{each.name}, guidance off", marks=pytest.mark.slow)
+    for each in STEERABLE
+    if each.pipeline == "sd"
+]
 
 
 def names(accelerators: list[Accelerator]) -> list[str]:
@@ -89,10 +95,11 @@ def enabled(accelerator: Accelerator) -> tuple[Any, Mapping[str, Any]]:
     return pipe, {**short, **(more if isinstance(more, Mapping) else {})}
 
 
-@pytest.fixture(scope="module", params=STEERABLE, ids=names(STEERABLE))
+@pytest.fixture(scope="module", params=SUBJECTS)
 def subject(request: pytest.FixtureRequest) -> Subject:
-    accelerator = request.param
+    accelerator, guidance = request.param
     pipe, more = enabled(accelerator)
+    more = {**more, **guidance}
     name = accelerator.pipeline
     layer = attach(pipe).denoiser.get_submodule(LAYERS[name])
     width = 32 if name == "flux" else layer.to_out[0].out_features
