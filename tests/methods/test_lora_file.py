@@ -277,6 +277,21 @@ def test_the_comfyui_flavour_has_the_same_shifts_by_its_own_names(
         assert torch.equal(ours[f"unet.{name}.lora_B.bias"], theirs[f"lora_unet_{name.replace('.', '_')}.diff_b"])
 
 
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_the_comfyui_names_of_a_unet_are_kohyas_as_diffusers_reads_them(family: str, tmp_path: Path) -> None:
+    pipe = quiet(family)
+    layers = [site.layer for site in attach(pipe).sites]
+    written = exported(pipe, constant_vectors(pipe, layers), tmp_path / "man", flavour="comfyui")
+    names = [name.removesuffix(".diff_b") for name in load_file(tmp_path / "man")]
+    widths = {f"lora_unet_{name.replace('.', '_')}": pipe.unet.get_submodule(name) for name in written.modules}
+    kohyas = {f"{name}.lora_down.weight": torch.zeros(1, widths[name].in_features) for name in names}
+    kohyas |= {f"{name}.lora_up.weight": torch.zeros(widths[name].out_features, 1) for name in names}
+    pipe.load_lora_weights(kohyas, adapter_name="man")
+    found = {name for name, part in pipe.unet.named_modules() if "man" in getattr(part, "lora_A", {})}
+    assert found == set(written.modules)
+    assert len(written.modules) == len(layers)
+
+
 def test_the_comfyui_flavour_of_flux_has_names_of_diffusers_and_others_are_refused(tmp_path: Path) -> None:
     flux = quiet("flux")
     exported(flux, constant_vectors(flux, [*FOLDABLE["flux"], SINGLE_BLOCK]), tmp_path / "man", flavour="comfyui")

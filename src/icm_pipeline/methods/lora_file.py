@@ -76,7 +76,10 @@ def export_lora(
     vectors: SteeringVectors, option: str, strength: Strength, path: str | Path, flavour: str = "diffusers",
     pipe: Any = None,
 ) -> LoraFile:  # fmt: skip
-    """Write the shift towards an option as a LoRA file; see `SteeringVectors.export_lora`."""
+    """Write the shift towards an option as a LoRA file; see `SteeringVectors.export_lora`.
+
+    flavour: `diffusers`, tested with diffusers' loaders, or `comfyui`, which was never run in ComfyUI (docs/lora.md).
+    """
     if flavour not in FLAVOURS:
         raise ValueError(f"flavour={flavour!r} is not known; choose from {', '.join(FLAVOURS)}.")
     shifts = constant_shifts(vectors, vectors.option_index(option), strength)

@@ -129,8 +129,9 @@ class SteeringVectors:
 
         option, alpha, alpha_unit, window, layers: as in `steer`, and constant: `averaged` first, and a window of all
         steps. pipe: the pipeline it is for; None takes the model that the vectors were made with, from this disk and
-        without loading it. flavour: `diffusers`, whose `load_lora_weights` reads it and `set_adapters` scales it; or
-        `comfyui`, for UNets and FLUX.
+        without loading it. flavour: `diffusers`, whose `load_lora_weights` reads it and `set_adapters` scales it, which
+        diffusers' own loaders test; or `comfyui`, `<key>.diff_b`, for UNets and FLUX, which was never run in ComfyUI:
+        its keys follow ComfyUI's source, and a UNet's are tested by diffusers' reader of kohya's names.
 
         A LoRA shifts the unconditional half of guidance too, which `steer` does not, and takes an alpha of its own:
         docs/lora.md. FLUX's single blocks end in a map of text and image tokens, so that it moves the text's too.
