@@ -210,19 +210,19 @@ def compare(run: Artifact, args: argparse.Namespace) -> None:
         if args.weights_only:
             return
         images = {"LoRA file": asked.made(backbone, weighted(weight))}
-    alpha, few = weight * used.alpha, asked_of(settings, rows[: args.folded])
+    alpha = weight * used.alpha
     try:
-        folded = few.made(
+        images["fold"] = asked.made(
             backbone,
             lambda option: fold(backbone.pipe, constant, option, alpha=alpha, window=(0, None), both_halves=True),
         )
-        pairs = zip(folded, images["LoRA file"][: len(folded)], strict=True)
+        pairs = zip(images["fold"], images["LoRA file"], strict=True)
         apart = np.array([np.abs(np.asarray(one, int) - np.asarray(other, int)) for one, other in pairs])
         print(f"fold differs from the LoRA file by {apart.max()} of 255, in {(apart > 0).mean():.1e} of all values")
     except FoldingError as error:
         print(f"fold: {error}")
     images["steer"] = list(Pictures(rows))
-    report(images, asked, run, {"steer": used.alpha, "LoRA file": alpha}, title, about, args.figures)
+    report(images, asked, run, {"steer": used.alpha, "fold": alpha, "LoRA file": alpha}, title, about, args.figures)
 
 
 def report(
@@ -240,7 +240,7 @@ def report(
         ways[name] = Way(shown, obeyed, mapped_cosine(clip.embed_images(pictures), embedded))
     fd = float(np.mean([*discrepancy_by_prompt(asked.shown(plain), [job.prompt for job in asked.jobs]).values()]))
     print(f"| {title} | alpha | FD | obeyed | CLIP-I |\n|---|---|---|---|---|\n| plain | | {fd:.3f} | | |")
-    for name in ("steer", "LoRA file"):
+    for name in (each for each in alphas if each in ways):  # fold refuses some layers
         row = row_of(ways[name], asked)
         print(f"| {name} | {alphas[name]:.3g} | {' | '.join(row)} |")
         note(figures, **about, way=name, alpha=alphas[name], row=row)
@@ -255,7 +255,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="the first so many of the run (default: all)")
     parser.add_argument("--tuning", type=int, default=48, help="images that weights are tried on")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0])
-    parser.add_argument("--folded", type=int, default=32, help="images that are made by fold as well")
     parser.add_argument("--guidance", type=float, help="in place of the model's own, with --weights-only")
     parser.add_argument("--weights-only", action="store_true", help="stop when the weight is found")
     parser.add_argument("--figures", type=Path, help="a file that the figures are appended to, as JSON")
