@@ -34,8 +34,8 @@ from icm_pipeline.tracking.base import NoTracker
 
 MODELS = ("tiny", "tiny_sdxl", "tiny_sana", "tiny_flux")
 FRESH = ("experiment=fresh", "tracker=none", "compute.num_threads=1")
-BENCH = ("bench.included=true", "bench.size=quick", "bench.sizes.quick.tuning_images=4")
-STRENGTHS = (0.5, 0.75, 1.0, 1.5)  # times the model's own alpha
+BENCH = ("bench.included=true", "bench.size=quick", "bench.sizes.quick.tuning_images=6")
+STRENGTHS = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5)  # times the model's own alpha
 
 
 @dataclass(frozen=True)
