@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from icm_pipeline.cli.callbacks import NoteSweep, _check_varied
+from icm_pipeline.cli.callbacks import NoteSweep, _check_explore, _check_varied
 from icm_pipeline.cli.job import main
 from icm_pipeline.cli.running import RunningSweep, this_command
 from icm_pipeline.config.compose import register_resolvers
@@ -133,3 +133,26 @@ def test_a_bench_of_a_size_that_there_is_not_is_refused_before_its_sweep(multiru
     multirun("bench.size=quick")
     with pytest.raises(SystemExit, match=r"^error: bench\.size=medium is not known\. Choose one of: full, quick"):
         multirun("bench.size=medium")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_refused"),
+    [
+        (["stage=explore"], True),
+        (["stage=select,explore", "seed=1"], True),
+        (["stage=explore", "explore.save=pictures,null"], True),
+        (["stage=explore", "explore.save=one,two"], False),
+        (["stage=explore", "explore.save=pictures", "explore.alpha=1,2"], False),
+        (["stage=select,all"], False),
+    ],
+)
+def test_a_page_is_no_job_of_a_sweep_and_pictures_are(
+    multirun: Callable[..., Any], words: list[str], is_refused: bool
+) -> None:
+    config = GlobalHydra.instance().config_loader().load_configuration("config", words, RunMode.MULTIRUN)
+    if not is_refused:
+        _check_explore(config)
+        return
+    with pytest.raises(SystemExit, match=r"^error: stage=explore opens a page .* icm explore multirun/"):
+        NoteSweep().on_multirun_start(config)
+    assert not list(Path().rglob("multirun"))

@@ -41,6 +41,7 @@ class NoteSweep(Callback):
         _check_secrets(config)
         if config.stage == "plan":
             _plan_here(config)
+        _check_explore(config)
         _check_force(config)
         _check_bench_size(config)
         _check_varied(config)
@@ -97,6 +98,28 @@ def _check_force(config: Any) -> None:
             "error: force=true makes what jobs share once for each job where they run at once. Run one job with "
             "force=true first and the sweep without it, or leave out hydra/launcher."
         )
+
+
+def _check_explore(config: Any) -> None:
+    """End the program if a job would open a page: it serves until it is stopped, and the next one never begins."""
+    stages, saved = _values(config, "stage"), _values(config, "explore.save")
+    if "explore" in stages and not all(saved):
+        sys.exit(
+            "error: stage=explore opens a page until it is stopped, which no job of a sweep can. Run the sweep without "
+            "it and open its folder: icm explore multirun/<date>/<time>; or give every job explore.save=<folder>, "
+            "which writes pictures in a page's place."
+        )
+
+
+def _values(config: Any, name: str) -> list[Any]:
+    """Return what a multirun gives a setting: one value, or those that it varies."""
+    task = list(config.hydra.overrides.task)
+    task += [f"{key}={value}" for key, value in _varied(config, {word.partition("=")[0] for word in task}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader()) if task else None
+    words = parser.parse_overrides(task) if parser else []
+    varied = [word for word in words if word.get_key_element() == name and word.is_sweep_override()]
+    found = [None if value == "null" else value for word in varied for value in word.sweep_string_iterator()]
+    return found or [OmegaConf.select(config, name)]
 
 
 def _check_bench_size(config: Any) -> None:
