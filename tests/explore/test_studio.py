@@ -13,9 +13,10 @@ from icm_pipeline import steer
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.explore import studio as studio_module
+from icm_pipeline.explore.kept import Kept
 from icm_pipeline.explore.material import Material, Rival
 from icm_pipeline.explore.setting import LEAST_CHANGE, LOOK, Setting, first_setting
-from icm_pipeline.explore.studio import Kept, Picture, Shown, Studio
+from icm_pipeline.explore.studio import Picture, Shown, Studio
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import decode, denoise
 

@@ -11,12 +11,14 @@ from urllib.parse import quote
 import gradio as gr
 
 from icm_pipeline.config.exploring import LARGEST_IMAGE_SEED
+from icm_pipeline.explore.ahead import Ahead, next_places
 from icm_pipeline.explore.chart import chart_html
 from icm_pipeline.explore.making import Tell
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.rendering import map_html, shown_html, strip_html
 from icm_pipeline.explore.setting import (
     MOST_IMAGES,
+    NOTCHES,
     REACH,
     Setting,
     at_position,
@@ -47,7 +49,7 @@ class Page:
     """The components of the page and their events."""
 
     def __init__(self, studio: Studio) -> None:
-        self._studio = studio
+        self._studio, self._ahead = studio, Ahead(studio)
         self._first = next(iter(studio.materials.values()))
         setting = first_setting(self._first)
         with gr.Blocks(title="icm explore", analytics_enabled=False, fill_width=True) as self.blocks:
@@ -144,7 +146,7 @@ class Page:
         )
 
     def _show(self, *asked: Any, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008
-        material, setting, _ = self._read(*asked)
+        material, setting, ends = self._read(*asked)
         with _told():
             for shown in self._studio.show(material, setting, _teller(progress)):
                 yield (
@@ -155,6 +157,7 @@ class Page:
                     command_of(setting, material),
                     _save_link(material, setting),
                 )
+        self._ahead.tell(material, next_places(setting, material, *ends))
 
     def _show_strip(self, *asked: Any, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
         material, setting, ends = self._read(*asked)
@@ -215,7 +218,12 @@ def _ends(material: Material, setting: Setting) -> tuple[str, str]:
 
 def _slider(material: Material, left: str, right: str) -> dict[str, Any]:
     most = REACH * material.alpha
-    return {"minimum": -most, "maximum": most, "step": most / 16, "label": f"{left}  \u2190  none  \u2192  {right}"}
+    return {
+        "minimum": -most,
+        "maximum": most,
+        "step": most / NOTCHES,
+        "label": f"{left}  \u2190  none  \u2192  {right}",
+    }
 
 
 def _layer_choices(material: Material) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ PUBLISHED, LEAST_CHANGE, LOOK = "published", "least_change", "look"
 MOST_IMAGES = 8
 LONGEST_PROMPT = 500  # characters
 REACH = 2.0  # the ends of the slider, in the run's own alphas
+NOTCHES = 16  # of the slider, from none to an end
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,21 @@ Whoever asks is served alone, as hooks stand on the model. Originals are kept wi
 steered image costs the steps from its first steered one on, and one that was made lately nothing.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
 from icm_pipeline.arrays import Floats
 from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.loaded import ModelCache
+from icm_pipeline.explore.kept import Kept
 from icm_pipeline.explore.making import Run, Tell, changed_runs, plain_runs
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.setting import LEAST_CHANGE, LOOK, PUBLISHED, Setting, checked
 from icm_pipeline.explore.steering import changed_to, noted, scaled, steering_of
+from icm_pipeline.explore.turns import Turns
 from icm_pipeline.generation.batches import fitting
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.labelers.base import Labeler
@@ -30,8 +30,6 @@ from icm_pipeline.metrics.outcomes import hard_labels
 
 MOST_ORIGINALS, MOST_STEERED = 48, 192  # images that are kept
 STRIP = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # of the run's own alpha
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,27 +55,6 @@ class Shown:
     steered: list[Picture] | None = None
 
 
-class Kept(Generic[T]):
-    """What was made lately, the least recently used forgotten first."""
-
-    def __init__(self, most: int) -> None:
-        self._found: OrderedDict[Hashable, T] = OrderedDict()
-        self._most = most
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._found
-
-    def __getitem__(self, key: Hashable) -> T:
-        self._found.move_to_end(key)
-        return self._found[key]
-
-    def __setitem__(self, key: Hashable, value: T) -> None:
-        self._found[key] = value
-        self._found.move_to_end(key)
-        while len(self._found) > self._most:
-            self._found.popitem(last=False)
-
-
 @dataclass(frozen=True)
 class _Shift:
     """One steered image: everything that it depends on beside the vectors."""
@@ -96,7 +73,7 @@ class Studio:
 
     def __init__(self, materials: Sequence[Material], models: ModelCache | None = None) -> None:
         self.materials = {material.name: material for material in materials}
-        self._models, self._lock = models or ModelCache(), threading.Lock()
+        self._models, self._lock = models or ModelCache(), Turns()
         self._layers = list(dict.fromkeys(each.reading.layer for each in materials if each.reading is not None))
         self._originals: Kept[Run] = Kept(MOST_ORIGINALS)
         self._steered: Kept[Any] = Kept(MOST_STEERED)
@@ -108,13 +85,22 @@ class Studio:
         checked(setting, material)
         with self._lock:
             are_new = any((setting.prompt, seed) not in self._originals for seed in setting.seeds)
-            runs = self._plain(material, setting.prompt, setting.seeds, tell)
-            originals = [self._picture(material, seed, run) for seed, run in zip(setting.seeds, runs, strict=True)]
+            runs, originals = self._originals_of(material, setting, tell)
         if are_new:
             yield Shown(setting, originals)
         with self._lock:
             steered = self._changed(material, setting, runs, originals, tell)
         yield Shown(setting, originals, steered)
+
+    def make_ahead(self, material: Material, setting: Setting) -> None:
+        """Make the pictures of a setting that nobody asked for; raises GaveWayError as soon as anybody asks."""
+        with self._lock.spare():
+            self._lock.give_way()
+            runs, originals = self._originals_of(material, setting, self._give_way)
+            self._changed(material, setting, runs, originals, self._give_way)
+
+    def _give_way(self, done: int, total: int) -> None:
+        self._lock.give_way()
 
     def strip(self, material: Material, setting: Setting, left: str, right: str, tell: Tell) -> list[Picture]:
         """Return the first picture of a setting along alpha, from one option through none to the other."""
@@ -130,6 +116,10 @@ class Studio:
                 else self._picture(material, setting.seed, original)
                 for option, alpha in wanted
             ]
+
+    def _originals_of(self, material: Material, setting: Setting, tell: Tell) -> tuple[list[Run], list[Picture]]:
+        runs = self._plain(material, setting.prompt, setting.seeds, tell)
+        return runs, [self._picture(material, seed, run) for seed, run in zip(setting.seeds, runs, strict=True)]
 
     def _plain(self, material: Material, prompt: str, seeds: Sequence[int], tell: Tell) -> list[Run]:
         """Return the original of each seed, made unless it was lately."""

@@ -1,0 +1,43 @@
+"""The slider's next places, made while nobody asks, so that going there costs nothing."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+
+from icm_pipeline.explore.material import Material
+from icm_pipeline.explore.setting import NOTCHES, REACH, Setting, at_position, position_of
+from icm_pipeline.explore.studio import Studio
+from icm_pipeline.explore.turns import GaveWayError
+
+MOST_NOTCHES = 3  # to each side of where the slider stands
+
+
+def next_places(setting: Setting, material: Material, left: str, right: str) -> list[Setting]:
+    """Return a setting with the slider at the places around its own, the nearest first."""
+    most, at = REACH * material.alpha, position_of(setting, left)
+    wanted = [
+        round(at + side * number * most / NOTCHES, 6) for number in range(1, MOST_NOTCHES + 1) for side in (1, -1)
+    ]
+    return [at_position(setting, place, left, right) for place in wanted if 0 < abs(place) <= most]
+
+
+class Ahead:
+    """A thread that makes settings nobody asked for yet, of those that were told last."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio, self._told = studio, SimpleQueue[tuple[Material, Sequence[Setting]]]()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def tell(self, material: Material, settings: Sequence[Setting]) -> None:
+        """Say what is to be made next."""
+        self._told.put((material, settings))
+
+    def _work(self) -> None:
+        while True:
+            material, settings = self._told.get()
+            # What cannot be made is told to the user who asks for it.
+            with suppress(GaveWayError, ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError):
+                for setting in settings:
+                    if self._told.empty():
+                        self._studio.make_ahead(material, setting)
