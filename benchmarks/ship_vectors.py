@@ -3,7 +3,8 @@
     python benchmarks/ship_vectors.py PROBE SELECT FORETELL ALPHA LAST_STEP
 
 takes the folders of three artifacts of one run, and how that steered. Directions and readers are kept in half
-precision, the probes of the selected layers alone: together they are a third of what they are in a run.
+precision, of two opposite directions the second alone, and the probes of the selected layer that tells best: together
+a sixth of what they are in a run.
 """
 
 import argparse
@@ -11,8 +12,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from icm_pipeline.explore.readings import PROBES
 from icm_pipeline.explore.shipped import SHIPPED
@@ -44,8 +47,9 @@ def main() -> None:
         content = json.loads((source / name).read_text("utf-8"), parse_float=lambda text: round(float(text), 4))
         (folder / name).write_text(json.dumps(content, separators=(",", ":")) + "\n", "utf-8")
     layers = json.loads((given.select / Selection.FILE).read_text("utf-8"))["layers"]
+    best = max(layers, key=vectors.scores.__getitem__)
     probes = load_file(given.probe / PROBES)
-    save_file({name: values for name, values in probes.items() if name.split("/")[1] in layers}, folder / PROBES)
+    save_file({name: values for name, values in probes.items() if name.split("/")[1] == best}, folder / PROBES)
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size:>9} {path}")
 
@@ -54,8 +58,14 @@ def _halve(path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    halved = {name: values.half() if name.startswith(HALVED) else values for name, values in tensors.items()}
+    halved = {name: _kept(values).half() if name.startswith(HALVED) else values for name, values in tensors.items()}
     save_file(halved, path, metadata=metadata)
+
+
+def _kept(values: Tensor) -> Tensor:
+    """Return directions [T, options, d]; of two options the second's alone where the first's are their opposite."""
+    is_pair = values.ndim == 3 and values.shape[1] == 2 and torch.equal(values[:, 0], -values[:, 1])
+    return values[:, 1:].contiguous() if is_pair else values
 
 
 if __name__ == "__main__":

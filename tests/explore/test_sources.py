@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from icm_pipeline.backbones.loaded import ModelCache
@@ -124,8 +125,8 @@ def test_vectors_for_options_that_no_attribute_has_are_explored_without_a_judge(
 
 
 def test_a_model_without_probes_has_nothing_to_explore(settings_with: SettingsWith, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing to explore yet"):
-        opened(settings_with(f"paths.outputs={tmp_path}"))
+    with pytest.raises(ValueError, match=r"nothing to explore yet.* with icm stage=select model=sd15, or give"):
+        opened(settings_with(f"paths.outputs={tmp_path}"), ["model=sd15"])
 
 
 def test_shipped_scores_are_of_the_shipped_layers(shipped: list[Material]) -> None:
@@ -135,3 +136,19 @@ def test_shipped_scores_are_of_the_shipped_layers(shipped: list[Material]) -> No
         assert set(material.scores.layers) == set(material.vectors.layers) > set(material.chosen)
         assert material.reading is not None
         assert material.reading.layer in material.chosen
+
+
+@pytest.mark.parametrize(("model", "alpha", "last_step"), [("sdxl", 4.6, 19), ("sana", 4.5, 14), ("flux", 2.2, 19)])
+def test_the_other_embedded_models_are_explored_with_their_own_vectors(
+    settings_with: SettingsWith, tmp_path: Path, model: str, alpha: float, last_step: int
+) -> None:
+    words = (f"model.path=embedded:tiny_{model}", f"model.name=tiny_{model}", f"paths.outputs={tmp_path}")
+    (material,) = opened(settings_with(*words, "judge.path=embedded:tiny-classifier"))
+    assert (material.name, material.options, material.judge_problem) == ("gender", ("woman", "man"), "")
+    assert (material.vectors.model, material.alpha, material.window) == (f"tiny_{model}", alpha, (0, last_step))
+    assert material.reading is not None
+    assert material.reading.layer in material.chosen
+    for directions in material.vectors.directions.values():
+        woman, man = directions.unbind(1)
+        assert torch.equal(woman, -man)
+        assert torch.allclose(man.norm(dim=-1), torch.ones(20), atol=1e-3)

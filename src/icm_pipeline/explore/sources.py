@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -61,9 +62,11 @@ def opened(settings: Settings, words: Sequence[str] = ()) -> list[Material]:
         own = _grouped([_made_by(settings)])
         found = own + shipped_materials(settings, [material.attribute.name for material in own])
     if not found:
+        command = shlex.join(["icm", "stage=select", *words])
         raise ValueError(
             f"There is nothing to explore yet: {settings.model.name} has no probes for {settings.attribute.name} in "
-            f"{settings.paths.outputs}. Make them with stage=select, or give vectors=<file>, an artifact or a run."
+            f"{settings.paths.outputs}. Make them with {command}, or give vectors=<file>, an artifact "
+            "or a run."
         )
     model = found[0].settings.model
     left_out = [material.name for material in found if material.settings.model != model]
