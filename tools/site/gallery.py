@@ -59,8 +59,13 @@ def draw(model: str, steered: Artifact, originals: Artifact) -> Path:
     before = {row.image_id: row for row in read_table(originals)}
     shown = _first(read_table(steered))
     plot_twins(path, shown, [before[row.image_id] for row in shown], f"{model}: above as drawn, below steered")
-    with Image.open(path) as drawn:
-        reduced = drawn.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    return with_fewer_colours(path, path)
+
+
+def with_fewer_colours(drawn: Path, path: Path) -> Path:
+    """Write a drawn figure with a palette of COLOURS."""
+    with Image.open(drawn) as figure:
+        reduced = figure.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     reduced.save(path, optimize=True)
     return path
 
