@@ -62,10 +62,12 @@ def draw(model: str, steered: Artifact, originals: Artifact) -> Path:
     return with_fewer_colours(path, path)
 
 
-def with_fewer_colours(drawn: Path, path: Path) -> Path:
-    """Write a drawn figure with a palette of COLOURS."""
+def with_fewer_colours(drawn: Path, path: Path, colours: int = COLOURS, scale: float = 1.0) -> Path:
+    """Write a drawn figure with a palette, and with fewer pixels; return the path."""
     with Image.open(drawn) as figure:
-        reduced = figure.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        size = round(scale * figure.width), round(scale * figure.height)
+        resized = figure.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    reduced = resized.quantize(colours, dither=Image.Dither.NONE)
     reduced.save(path, optimize=True)
     return path
 

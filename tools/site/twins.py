@@ -1,4 +1,4 @@
-"""Make docs/twins.png of the report that a plain run left, with fewer colours: python -m tools.site.twins [outputs]."""
+"""Make docs/twins.png of the report of a plain run, smaller: python -m tools.site.twins [outputs]."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,8 @@ from icm_pipeline.pipeline.table import kinds_of_stages
 from icm_pipeline.store.shelf import read_shelf
 from tools.site.gallery import newest, with_fewer_colours
 from tools.site.pages import DOCS
+
+COLOURS, SCALE = 256, 0.8  # smooth hair at a fifth of the bytes
 
 
 def main() -> int:
@@ -17,7 +19,7 @@ def main() -> int:
     if not own:
         print("There is no report of ICM's quotas of gender on tiny: run make demo.", file=sys.stderr)
         return 1
-    path = with_fewer_colours(own[0].path("twins.png"), DOCS / "twins.png")
+    path = with_fewer_colours(own[0].path("twins.png"), DOCS / "twins.png", COLOURS, SCALE)
     print(f"{path}: {path.stat().st_size / 1e3:.0f} kB, from {own[0].folder.name}")
     return 0
 
