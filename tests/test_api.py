@@ -1,4 +1,4 @@
-"""steer and record around a pipeline that its user loaded: the quick start's example, and what is refused."""
+"""steer and record around a pipeline that its user loaded: the examples of two pages, and what is refused."""
 
 import itertools
 import math
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import icm_pipeline
-from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.pipelines import build
@@ -302,21 +301,22 @@ def test_a_pipeline_of_an_unknown_class_is_refused_with_the_known_ones(vectors: 
         pytest.fail("the context must not be entered")
 
 
-def test_the_example_of_the_quick_start_runs(
-    pipe: Any, vectors: SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_example_of_the_quick_start_runs_as_it_is_pasted_after_a_demo(
+    vectors: SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Path(__file__).parents[1] / "docs" / "quick_start.md"
     example = re.search(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     assert example is not None
-    pipe.save_pretrained(tmp_path / "my-model")
-    weights = {SELF: torch.zeros(len(vectors.options), vectors.directions[SELF].shape[-1])}
-    reader = Reader(2, vectors.noise_levels[0], weights, torch.zeros(len(vectors.options)), accuracy=1.0)
-    replace(vectors, readers=(reader,)).save(tmp_path / "vectors.safetensors")
+    folder = tmp_path / "outputs" / "artifacts" / "steer" / "tiny-gender-0123456789abcdef"
+    folder.mkdir(parents=True)
+    wide = {SELF: torch.nn.functional.normalize(torch.ones(4, 2, 96), dim=-1)}  # as the embedded model's layer is
+    replace(vectors, directions=wide, model="tiny").save(folder / "vectors.safetensors")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(example[1], names)
-    assert len(names["images"]) == 4
-    assert {layer: x.shape[:2] for layer, x in names["pooled"].items()} == {SELF: (1, 20)}
+    assert (tmp_path / "woman.png").exists()
+    assert len(names["images"]) == 2
+    assert {layer: x.shape for layer, x in names["pooled"].items()} == {SELF: (1, 20, 96)}
 
 
 def test_the_program_of_the_page_on_python_runs(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
