@@ -21,6 +21,11 @@ def number_text(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def installing(extra: str) -> str:
+    """Return how an extra comes into an environment by pip, and by uv, whose environments have no pip."""
+    return f"pip install 'icm_pipeline[{extra}]' (with uv, in a checkout: uv pip install -e '.[{extra}]')"
+
+
 def without_shared(names: Sequence[str]) -> tuple[list[str], str]:
     """Return names without the words that all of them begin with, and those words; each keeps its last word."""
     words = [name.split(" ") for name in names]

@@ -144,7 +144,8 @@ def test_a_launcher_or_sweeper_that_is_not_installed_is_named_with_its_extra(
         pytest.skip(f"{package} is installed")
     result = run(tmp_path / "outputs", *words)
     assert result.returncode == 1
-    assert f"pip install icm_pipeline[{extra}]" in result.stderr
+    assert f"pip install 'icm_pipeline[{extra}]'" in result.stderr
+    assert f"uv pip install -e '.[{extra}]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

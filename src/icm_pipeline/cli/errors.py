@@ -17,7 +17,7 @@ from icm_pipeline.config.mistakes import explain
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.results.sweeps import STOPPED, write_result
 from icm_pipeline.store.artifacts import ArtifactError
-from icm_pipeline.text import did_you_mean
+from icm_pipeline.text import did_you_mean, installing
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def end_with(error: Exception) -> None:
         sys.exit(f"error: {error}. Set paths.outputs, of a sweep hydra.sweep.dir too, to a folder that can be written.")
     if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError)):
         missing = [extra for plugin, extra in PLUGIN_EXTRAS.items() if plugin in str(error)]
-        install = f"\nThis launcher or sweeper needs: pip install icm_pipeline[{missing[0]}]" if missing else ""
+        install = f"\nThis launcher or sweeper needs: {installing(missing[0])}" if missing else ""
         sys.exit(f"error: {_about_param(error, sys.argv[1:]) or explain(error)}{install}")
     raise error
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from icm_pipeline.arrays import Floats
 from icm_pipeline.progress import working
+from icm_pipeline.text import installing
 
 Questions = dict[str, dict[str, list[str]]]  # attribute -> option -> texts that describe it
 
@@ -39,7 +40,7 @@ def require(package: str, extra: str, wanted: str) -> None:
     """Raise ModuleNotFoundError saying what to install if a package is not there; imports nothing."""
     if find_spec(package) is None:
         raise ModuleNotFoundError(
-            f"{wanted} needs the package {package!r}, which is not installed: pip install 'icm_pipeline[{extra}]'"
+            f"{wanted} needs the package {package!r}, which is not installed: {installing(extra)}"
         )
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from icm_pipeline.arrays import Floats
 from icm_pipeline.config.schema import LabelerConfig
 from icm_pipeline.labelers.base import Labeler, Questions, image_batches, package_folder, require
+from icm_pipeline.text import installing
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _model_file(name: str) -> Path:
         folder = package_folder(package)
         if folder is not None and (folder / "models" / name).is_file():
             return folder / "models" / name
-    raise ModuleNotFoundError(f"Finding faces needs dlib's {name}: pip install 'icm_pipeline[faces]'")
+    raise ModuleNotFoundError(f"Finding faces needs dlib's {name}: {installing('faces')}")
 
 
 def chosen_faces(faces: list[Found], choice: str, area: Callable[[Found], float]) -> list[Found]:

@@ -27,6 +27,7 @@ from icm_pipeline.generation.jobs import Job
 from icm_pipeline.methods.base import Fit, Method, MethodInputs
 from icm_pipeline.methods.concepts import trained_by
 from icm_pipeline.methods.slider import takes_lists
+from icm_pipeline.text import installing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ def check_peft() -> None:
     from importlib.util import find_spec
 
     if find_spec("peft") is None:
-        raise ConfigError("method=lora needs PEFT: pip install 'icm_pipeline[bench]'.")
+        raise ConfigError(f"method=lora needs PEFT: {installing('bench')}.")
 
 
 @contextmanager

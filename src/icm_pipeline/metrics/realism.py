@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from icm_pipeline.arrays import Floats
+from icm_pipeline.text import installing
 
 NUM_SUBSETS, SUBSET_SIZE = 100, 1000  # of KID, as published; smaller sets are taken whole
 
@@ -51,8 +52,7 @@ def require_library() -> None:
     """Raise ModuleNotFoundError saying what to install if torch-fidelity is not there."""
     if find_spec("torch_fidelity") is None:
         raise ModuleNotFoundError(
-            "FID, KID and Inception features need torch-fidelity: pip install icm_pipeline[fid], or set "
-            "evaluate.reference=null."
+            f"FID, KID and Inception features need torch-fidelity: {installing('fid')}, or set evaluate.reference=null."
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from icm_pipeline.pretrain.world import BACKGROUND_COLORS, SKIN_COLORS, Person
+from icm_pipeline.text import installing
 
 PORTRAIT_SIZE = 64  # pixels, square
 VIEW_BOX = "26 18 228 228"  # of the 280 x 280 avataaars canvas: head and shoulders fill the frame
@@ -29,7 +30,7 @@ def _style() -> Any:
         from dicebear import Style
     except ImportError as error:
         raise ModuleNotFoundError(
-            "Drawing portraits needs the rendering libraries: install icm_pipeline[pretrain]."
+            f"Drawing portraits needs the rendering libraries: {installing('pretrain')}."
         ) from error
     return Style(json.loads(files("dicebear_styles").joinpath("avataaars.json").read_text("utf-8")))
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.text import installing
 from icm_pipeline.tracking.base import Tracker
 
 
@@ -52,7 +53,7 @@ class TensorBoardTracker(Tracker):
         try:
             import torch.utils.tensorboard  # noqa: F401
         except ImportError as error:
-            advice = "pip install icm_pipeline[tensorboard], or set tracker=csv."
+            advice = f"{installing('tensorboard')}, or set tracker=csv."
             raise ValueError(f"tracker=tensorboard needs TensorBoard: {advice}") from error
         self._folder, self._config = folder, config
         self._writer: Any = None
