@@ -159,6 +159,7 @@ def test_the_card_says_what_is_known(vectors: SteeringVectors) -> None:
         "| judge of the images they were fitted to | clip ViT-L-14 |",
         "| `mid.attn1` | 0.900 (self-attention) |", "| FD of steered images | 0.04 |",
         "| A probe \\| tells it. | supported: 0.99 |", "](pictures/0.png)", f'load_vectors("{ME}")',
+        'pipe("a face of a doctor", num_inference_steps=20).images',
     ):  # fmt: skip
         assert row in body, row
 
@@ -169,6 +170,7 @@ def test_the_card_says_what_is_not_known(vectors: SteeringVectors) -> None:
         "| alpha | not chosen yet |", "| judge of the images they were fitted to | not known |",
         "| made with | not known |",
         "none was given: ask before you use them", "No audit of these vectors is known.", "alpha=1.0, alpha_unit",
+        'pipe("a face of a doctor").images',
     ):  # fmt: skip
         assert row in text, row
     assert "license:" not in text

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from icm_pipeline.methods.vectors import SteeringVectors
 
 EMBEDDED = "embedded:"
+# What a pipeline's call takes of the settings that vectors were made with.
+CALLED_WITH = {"num_steps": "num_inference_steps", "guidance_scale": "guidance_scale"}
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ def _model(vectors: "SteeringVectors") -> str:
 
 def _usage(vectors: "SteeringVectors", repo_id: str) -> str:
     alpha = "" if vectors.strength is not None else ', alpha=1.0, alpha_unit="relative"'
+    made = {name: vectors.made_with.get(name) for name in CALLED_WITH}
+    call = "".join(f", {CALLED_WITH[name]}={value}" for name, value in made.items() if value is not None)
     return (
         "```python\nfrom icm_pipeline import load_vectors, steer\n\n"
         f"vectors = load_vectors({json.dumps(repo_id)})\n"
         f"with steer(pipe, vectors, option={json.dumps(vectors.options[0])}{alpha}):  # pipe: this model of diffusers\n"
-        '    images = pipe("a face of a doctor").images\n```'
+        f'    images = pipe("a face of a doctor"{call}).images\n```'
     )
 
 
