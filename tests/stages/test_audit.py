@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,9 @@ from icm_pipeline.evaluation.claims.base import AuditInputs
 from icm_pipeline.pipeline.keys import Keys
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.table import STAGES, stages_of
+from icm_pipeline.report.audit_page import READ, claim_cells
 from icm_pipeline.results.records import from_json
-from icm_pipeline.results.verdicts import Finding, Found, Table, Verdicts
+from icm_pipeline.results.verdicts import Claim, Finding, Found, Table, Verdicts
 from icm_pipeline.stages import audit
 
 Compose = Callable[..., Settings]
@@ -101,8 +103,17 @@ def test_the_page_and_the_table_show_every_claim(context: StageContext, asked: l
     assert (context.folder / "claims.png").stat().st_size > 1000
     with (context.folder / "claims.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert [float(row["p adjusted"]) for row in rows] == pytest.approx([0.04, 0.002])
     assert [row["verdict"] for row in rows] == ["supported", "supported"]
     assert rows[1]["control"] == "chance gives 0.5"
+
+
+def test_the_page_rounds_p_and_names_a_margin() -> None:
+    usual = finding("kinds.it_works", 0.04)
+    allowed = replace(usual, null=-0.05, least=-0.05)
+    for found, p, cells in ((allowed, 2e-97, ("-0.05 (margin)", "< 0.001")), (usual, 0.0412, ("0.1", "0.041"))):
+        row = dict(zip(READ, claim_cells(Claim(found, p, "supported", COMMAND)), strict=True))
+        assert (row["counts from"], row["p (Holm)"]) == cells
 
 
 def test_all_stages_audit_only_if_they_are_asked_to(settings_with: Compose) -> None:

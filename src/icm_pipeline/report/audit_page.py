@@ -22,10 +22,12 @@ COLUMNS = [
     "command",
 ]  # fmt: skip
 READ = ["claim", "effect (95 %)", "counts from", "control", "n", "p (Holm)", "verdict"]
+LEAST_P = 0.001  # below, its digits are those of a model of chance; the table of all claims keeps them
 VERDICTS = """
 An effect speaks for its claim the larger it is. **Refuted**: the whole interval lies below what would count.
 **Supported**: the effect counts, its interval lies above that of a wrong claim, and p stays below 0.05 after Holm's
-adjustment for all claims here. An interval ends where its unit does: no share and no accuracy is above 1.
+adjustment for all claims here. An interval ends where its unit does: no share and no accuracy is above 1. A margin is
+what a claim of "no more than" allows: from -0.05 on means by less than 0.05 more.
 """
 # Figures by group and table: title, and what draws the table.
 FIGURES: dict[tuple[str, str], tuple[str, Callable[[Path, Table], Path]]] = {
@@ -91,8 +93,10 @@ def claim_cells(claim: Claim) -> list[str]:
     found = claim.finding
     low, high = found.interval_95
     return [
-        found.says, f"{found.effect:z.3f} ({low:z.3f} to {high:z.3f}) {found.unit}", f"{found.least:g}", found.control,
-        f"{found.num} {found.of}", f"{claim.p_adjusted:.3g}", claim.verdict,
+        found.says, f"{found.effect:z.3f} ({low:z.3f} to {high:z.3f}) {found.unit}",
+        f"{found.least:g}" + (" (margin)" if found.null == found.least < 0 else ""), found.control,
+        f"{found.num} {found.of}", "< 0.001" if claim.p_adjusted < LEAST_P else f"{claim.p_adjusted:.3f}",
+        claim.verdict,
     ]  # fmt: skip
 
 
