@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.methods.fitting import fit_vectors
+from icm_pipeline.methods.learnt import directions_and_norm
 from icm_pipeline.methods.pairs import chosen
 from icm_pipeline.methods.vectors import SteeringVectors
 from icm_pipeline.pipeline.keys import Keys
@@ -50,6 +53,29 @@ def test_the_planted_difference_is_found_behind_larger_ones_of_the_prompts() -> 
     assert abs(vectors.scores["noise"]) < 0.1  # held out: a direction of noise is not its own witness
     assert (vectors.steps, vectors.options, vectors.kinds) == ((0, 2, 4), OPTIONS, KINDS)
     assert vectors.readers == ()
+
+
+def test_a_difference_of_rounding_is_no_direction_and_no_evidence() -> None:
+    recordings, labels = planted(6)
+    for number, recording in enumerate(recordings):
+        seen = recording.activations["telling"]
+        seen[:, 0] = recordings[number // 2 * 2].activations["telling"][:, 0] * (1 + 9e-8 * (number % 2))
+        recording.activations["other"] *= 1e-3  # small numbers are no rounding
+    vectors = fit_vectors(recordings, labels, OPTIONS, direction="pairs")
+    assert vectors.directions["telling"].norm(dim=-1).round().tolist() == [[0, 0], [1, 1], [1, 1]]
+    assert vectors.directions["other"].norm(dim=-1).round().tolist() == [[1, 1]] * 3
+    later = [replace(each, activations={"telling": each.activations["telling"][:, 1:]}) for each in recordings]
+    later = [replace(each, steps=[2, 4], noise_levels=[0.7, 0.3]) for each in later]
+    expected = fit_vectors(later, labels, OPTIONS, direction="pairs").scores["telling"] * 2 / 3
+    assert vectors.scores["telling"] == pytest.approx(expected)
+
+
+def test_labelled_images_that_differ_by_rounding_give_no_direction_either() -> None:
+    activations = torch.randn(1, 3, 6, generator=torch.Generator().manual_seed(0)).repeat(4, 1, 1)
+    activations[::2, 0] *= 1 + 2e-7
+    activations[::2, 1:] += 1e-3
+    found = directions_and_norm(activations, np.array([0, 1, 0, 1]))["direction"]
+    assert found.norm(dim=-1).round().tolist() == [[0, 0], [1, 1], [1, 1]]
 
 
 def test_of_three_options_each_points_away_from_the_mean() -> None:

@@ -18,6 +18,7 @@ from icm_pipeline.backbones.base import Site
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.methods.base import MethodInputs, ProbeData
+from icm_pipeline.methods.paired import beyond_rounding
 from icm_pipeline.methods.readers import nearest_level
 from icm_pipeline.progress import working
 from icm_pipeline.store.files import written_whole
@@ -81,10 +82,10 @@ def option_means(activations: Tensor, labels: Ints) -> Tensor:
 
 
 def directions_and_norm(activations: Tensor, labels: Ints) -> dict[str, Tensor]:
-    """Return what `push` takes: from the mean over options to each, of unit length, and the mean length."""
+    """Return what `push` takes: from the mean over options to each, of unit length or 0, and the mean length."""
     means = option_means(activations, labels)
-    towards = means - means.mean(1, keepdim=True)
     norm = torch.linalg.vector_norm(activations, dim=2).mean(0)
+    towards = beyond_rounding(means - means.mean(1, keepdim=True), norm[:, None])
     return {"direction": torch.nn.functional.normalize(towards, dim=-1), "norm": norm}
 
 

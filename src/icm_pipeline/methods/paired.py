@@ -4,6 +4,9 @@ Of a set of prompts, "a face of a female teacher" and "a face of a male teacher"
 option. The direction to an option is the mean over sets of its activation less its set's mean, at each step; a layer's
 score is how alike the sets are: the mean cosine of a set's difference and what the other sets say.
 
+A layer that no prompt has reached yet, as a UNet's first self-attention in the first step, gives a set one activation:
+what differs is rounding, no direction, and 0 stands for it, in the score too.
+
 References:
     CASteer: Cross-Attention Steering for Controllable Concept Erasure, 2026, https://arxiv.org/abs/2503.09630, section
     3.2
@@ -12,7 +15,7 @@ Departures: at the sites that probes read, any of them, not at cross-attentions 
 not from prompts without the concept; the score, which neither has, as both steer every layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +25,7 @@ from torch import Tensor
 from icm_pipeline.arrays import Ints
 
 PAIRS = "pairs"
+ROUNDING = 1e-5  # of an activation's mean length: differences up to this are float32's noise (9e-8 was measured)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class PairedLayer:
     """What sets of prompts say of one layer."""
 
     directions: Tensor
-    """[T, K, d], of unit length."""
+    """[T, K, d], of unit length, or 0 where the sets do not differ."""
     mean_norm: Tensor
     """[T], the mean length of an activation."""
     score: float
@@ -58,9 +62,24 @@ def sets_of(labels: Sequence[str | None], options: Sequence[str]) -> Ints:
 
 def fit_sets(activations: Tensor) -> PairedLayer:
     """Fit a layer's directions to the activations of sets [m, K, T, d]."""
-    differences = (activations - activations.mean(1, keepdim=True)).double()
+    norm = torch.linalg.vector_norm(activations, dim=-1).mean((0, 1))
+    differences = beyond_rounding((activations - activations.mean(1, keepdim=True)).double(), norm)
     total, count = differences.sum(0), len(differences)
     alike = torch.nn.functional.cosine_similarity(differences, total - differences, dim=-1)
-    directions = torch.nn.functional.normalize(total / count, dim=-1).transpose(0, 1)
-    norm = torch.linalg.vector_norm(activations, dim=-1).mean((0, 1))
+    directions = torch.nn.functional.normalize(beyond_rounding(total / count, norm), dim=-1).transpose(0, 1)
     return PairedLayer(directions.float().contiguous(), norm, float(alike.mean()))
+
+
+def beyond_rounding(differences: Tensor, lengths: Tensor) -> Tensor:
+    """Return differences [..., d], 0 in place of those that are rounding beside the activations' mean lengths [...]."""
+    is_rounding = torch.linalg.vector_norm(differences, dim=-1) <= ROUNDING * lengths
+    return differences.masked_fill(is_rounding[..., None], 0)
+
+
+def check_differ(directions: Iterable[Tensor]) -> None:
+    """Raise ValueError if the directions of all layers [T, K, d] are 0."""
+    if not any(each.any() for each in directions):
+        raise ValueError(
+            "The prompts of every set gave the same activations in all layers and steps, so that nothing tells the "
+            "options apart. Do the prompts name them, among the tokens that the text encoder reads (CLIP's: 77)?"
+        )
