@@ -302,3 +302,14 @@ def test_a_shift_follows_tokens_of_another_precision(vectors: SteeringVectors) -
         moved = shift(tokens_of(1, dtype), SITE, at(0))
         assert moved is not None
         assert moved.dtype == dtype
+
+
+@pytest.mark.parametrize(("dtype", "alpha"), [(torch.float16, 1e6), (torch.float32, 1e39), (torch.float32, math.nan)])
+def test_a_shift_that_is_not_finite_is_refused_and_one_that_fits_the_precision_is_not(
+    vectors: SteeringVectors, dtype: torch.dtype, alpha: float
+) -> None:
+    broken = {LAYER: vectors.directions[LAYER] * (math.nan if math.isnan(alpha) else 1.0)}
+    shift = Shift(replace(vectors, directions=broken), [0], Strength(1.0 if math.isnan(alpha) else alpha))
+    with pytest.raises(ValueError, match=f"NaN or infinite in {str(dtype)[6:]}"):
+        shift(tokens_of(1, dtype), SITE, at(0))
+    assert Shift(vectors, [0], Strength(1e3))(tokens_of(1, dtype), SITE, at(0)) is not None

@@ -26,7 +26,8 @@ class Shift:
     options: an option's index for each of a batch's images, or one for all. Steps outside of the strength's window are
     left alone. A layer's shifts at all steps go to the device once, when the layer is first reached in its window;
     every step takes its own by an index. Raises ValueError for a run that takes no step inside the window, for another
-    number of options or alphas than of images, and for vectors of another width than the layer's.
+    number of options or alphas than of images, for vectors of another width than the layer's, and for a shift that is
+    not finite.
     """
 
     def __init__(self, vectors: SteeringVectors, options: Sequence[int] | int, strength: Strength) -> None:
@@ -101,7 +102,13 @@ class Shift:
         if self._strength.alpha_unit == "relative":
             lengths = lengths * self._vectors.mean_norms[layer].double()[:, None]
         computed = lengths.to(directions.dtype)[..., None] * directions  # on the CPU
-        return computed[:, :, None].to(tokens.dtype).to(tokens.device, non_blocking=True)
+        shifts = computed[:, :, None].to(tokens.dtype)
+        if not shifts.isfinite().all():
+            raise ValueError(
+                f"The shift of {layer} is NaN or infinite in {str(tokens.dtype).removeprefix('torch.')}: give a "
+                "smaller alpha, other vectors, or compute in float32."
+            )
+        return shifts.to(tokens.device, non_blocking=True)
 
 
 def _of_images(values: Tensor, images: tuple[int, ...] | None) -> Tensor:
