@@ -1,6 +1,7 @@
 """A LoRA file: what diffusers' own loader makes of it is the fold, and what no LoRA can hold is refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,21 @@ def test_what_differs_from_step_to_step_is_refused_until_it_is_averaged(
     assert not list(tmp_path.iterdir())
     exported(pipe, per_step.averaged(lengths=True), path, alpha_unit="relative")
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("factor", "alpha", "reason"),
+    [(1.0, 1e39, "infinite in float32"), (math.nan, 2.0, "NaN or infinite"), (0.0, 2.0, "direction of .* to man is 0")],
+)
+def test_a_shift_that_is_not_finite_or_nothing_is_neither_written_nor_folded(
+    pipe: Any, vectors: SteeringVectors, factor: float, alpha: float, reason: str, tmp_path: Path
+) -> None:
+    changed = replace(vectors, directions={layer: factor * values for layer, values in vectors.directions.items()})
+    with pytest.raises(FoldingError, match=reason):
+        exported(pipe, changed, tmp_path / "man.safetensors", alpha=alpha)
+    with pytest.raises(FoldingError, match=reason):
+        icm_pipeline.fold(pipe, changed, "man", both_halves=True, **{**GIVEN, "alpha": alpha})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.methods.fitting import fit_vectors
 from icm_pipeline.methods.learnt import directions_and_norm
 from icm_pipeline.methods.pairs import chosen
+from icm_pipeline.methods.prompt_pairs import directions_of
 from icm_pipeline.methods.vectors import SteeringVectors
 from icm_pipeline.pipeline.keys import Keys
 from tests.helpers.running import Run, pixels
@@ -68,6 +69,20 @@ def test_a_difference_of_rounding_is_no_direction_and_no_evidence() -> None:
     later = [replace(each, steps=[2, 4], noise_levels=[0.7, 0.3]) for each in later]
     expected = fit_vectors(later, labels, OPTIONS, direction="pairs").scores["telling"] * 2 / 3
     assert vectors.scores["telling"] == pytest.approx(expected)
+
+
+def test_prompts_that_change_no_layer_are_refused_and_one_layer_that_changes_is_enough() -> None:
+    recordings, labels = planted(3)
+    for number, recording in enumerate(recordings):
+        recording.activations.update(recordings[number // 2 * 2].activations)
+    with pytest.raises(ValueError, match="gave the same activations .* tokens that the text encoder reads"):
+        fit_vectors(recordings, labels, OPTIONS, direction="pairs")
+    cut_off = {layer: torch.cat([each.activations[layer] for each in recordings]) for layer in KINDS}
+    numbers = np.array([OPTIONS.index(label) for label in labels])
+    with pytest.raises(ValueError, match="gave the same activations"):
+        directions_of(cut_off, [1.0, 0.7, 0.3], numbers)
+    cut_off["other"] = planted(6)[0][0].activations["other"] + torch.from_numpy(numbers)[:, None, None]
+    assert not directions_of(cut_off, [1.0, 0.7, 0.3], numbers).numbers["noise"]["direction"].any()
 
 
 def test_labelled_images_that_differ_by_rounding_give_no_direction_either() -> None:

@@ -25,7 +25,7 @@ from icm_pipeline.hooks.recording import RecordedAt, Recording
 from icm_pipeline.localization.foretelling import Foretelling, fit_foretellings, layers_to_read
 from icm_pipeline.localization.pooled import Pooled
 from icm_pipeline.localization.probes import LayerProbes, fit_layers, split_samples
-from icm_pipeline.methods.paired import PAIRS, fit_sets, sets_of
+from icm_pipeline.methods.paired import PAIRS, check_differ, fit_sets, sets_of
 from icm_pipeline.methods.readers import Reader
 from icm_pipeline.methods.vectors import SteeringVectors
 
@@ -103,7 +103,8 @@ def fit_vectors(
         vectors = fit_vectors(seen.recordings, ["woman", "man"] * 2, ["woman", "man"], direction="pairs").best(3)
 
     Raises ValueError for labels that do not fit the recordings or the options, recordings of different layers or steps,
-    an option that the training or the held-out images do not show, and images that are no sets where pairs are asked.
+    an option that the training or the held-out images do not show, and where pairs are asked images that are no sets
+    and prompts that change no layer.
     """
     if direction not in (*DIRECTIONS, PAIRS):
         raise ValueError(f"direction={direction!r} is not known; choose from {', '.join((*DIRECTIONS, PAIRS))}.")
@@ -154,6 +155,7 @@ def _vectors_of_sets(
         layer: fit_sets(torch.cat([recording.activations[layer] for recording in recordings])[torch.from_numpy(sets)])
         for layer in first.activations
     }
+    check_differ(found.directions for found in fitted.values())
     return SteeringVectors(
         {layer: found.directions for layer, found in fitted.items()},
         {layer: found.mean_norm for layer, found in fitted.items()},

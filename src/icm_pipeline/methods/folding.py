@@ -64,7 +64,10 @@ class LastMap:
 
 
 def constant_shifts(vectors: SteeringVectors, option: int, strength: Strength) -> dict[str, Tensor]:
-    """Return the shift [d] of every layer, in float64; raises FoldingError if it changes within a run."""
+    """Return the shift [d] of every layer, in float64.
+
+    Raises FoldingError if it changes within a run, is not finite, or is 0 where alpha is not.
+    """
     first, last = strength.first_step, strength.last_step
     to_the_end = last is None or (strength.num_steps is not None and last >= strength.num_steps - 1)
     if first > 0 or not to_the_end:
@@ -77,7 +80,23 @@ def constant_shifts(vectors: SteeringVectors, option: int, strength: Strength) -
     if isinstance(strength.alpha, Sequence):
         raise FoldingError("An alpha for each image depends on the image, which a bias does not. Use steer().")
     relative = strength.alpha_unit == "relative"
-    return {layer: strength.alpha * _constant_shift(vectors, layer, option, relative) for layer in vectors.layers}
+    shifts = {layer: strength.alpha * _constant_shift(vectors, layer, option, relative) for layer in vectors.layers}
+    for layer, shift in shifts.items():
+        check_finite(layer, shift)
+        if strength.alpha and not shift.any():
+            raise FoldingError(
+                f"The direction of {layer} to {vectors.options[option]} is 0, so that nothing would be shifted: leave "
+                "the layer out (layers=), or fit the vectors to prompts or images that differ."
+            )
+    return shifts
+
+
+def check_finite(layer: str, shift: Tensor) -> None:
+    """Raise FoldingError for a shift that float32 cannot hold."""
+    if not shift.float().isfinite().all():
+        raise FoldingError(
+            f"The shift of {layer} is NaN or infinite in float32: give a smaller alpha, or other vectors."
+        )
 
 
 def _constant_shift(vectors: SteeringVectors, layer: str, option: int, relative: bool) -> Tensor:

@@ -31,6 +31,7 @@ from icm_pipeline.backbones.registry import attach
 from icm_pipeline.methods.folding import (
     FoldingError,
     LastMap,
+    check_finite,
     check_width,
     constant_shifts,
     last_map,
@@ -89,6 +90,7 @@ def export_lora(
     maps = [_shifted(backbone, backbone.site(layer), shift, folder) for layer, shift in shifts.items()]
     tensors = dict[str, Tensor]()
     for each in maps:
+        check_finite(each.name, each.shift)
         tensors |= _of_diffusers(backbone, each) if flavour == "diffusers" else _of_comfyui(backbone, each)
     moving_text = tuple(each.name for each in maps if each.moves_text)
     about = {

@@ -24,6 +24,7 @@ from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
 from icm_pipeline.methods.learnt import Learnt, directions_and_norm
+from icm_pipeline.methods.paired import check_differ
 from icm_pipeline.methods.wordings import wordings_of
 from icm_pipeline.progress import Work
 from icm_pipeline.store.files import written_whole
@@ -113,9 +114,13 @@ def _joined(made: Sequence[Batch]) -> dict[str, Tensor]:
 
 
 def directions_of(outputs: Mapping[str, Tensor], levels: Sequence[float], labels: "Ints") -> Learnt:
-    """Return each layer's unit vectors, from the mean over options to each [T, K, d], and mean length [T]."""
+    """Return each layer's unit vectors, from the mean over options to each [T, K, d], and mean length [T].
+
+    Raises ValueError for prompts that change no layer.
+    """
     named = torch.from_numpy(labels >= 0)
     found = {layer: directions_and_norm(rows[named], labels[labels >= 0]) for layer, rows in outputs.items()}
+    check_differ(numbers["direction"] for numbers in found.values())
     return Learnt(found, levels)
 
 
