@@ -310,17 +310,19 @@ def test_the_comfyui_names_of_a_unet_are_kohyas_as_diffusers_reads_them(family: 
 
 def test_the_comfyui_flavour_of_flux_has_names_of_diffusers_and_others_are_refused(tmp_path: Path) -> None:
     flux = quiet("flux")
-    exported(flux, constant_vectors(flux, [*FOLDABLE["flux"], SINGLE_BLOCK]), tmp_path / "man", flavour="comfyui")
-    assert load_file(tmp_path / "man").keys() == {
+    exported(
+        flux, constant_vectors(flux, [*FOLDABLE["flux"], SINGLE_BLOCK]), tmp_path / "man.safetensors", flavour="comfyui"
+    )
+    assert load_file(tmp_path / "man.safetensors").keys() == {
         "transformer.transformer_blocks.0.attn.to_out.0.diff_b",
         "transformer.transformer_blocks.0.ff.net.2.diff_b",
         "transformer.single_transformer_blocks.0.proj_out.diff_b",
     }
     sana = quiet("sana")
     with pytest.raises(FoldingError, match="ComfyUI calls the layers of sana"):
-        exported(sana, constant_vectors(sana, FOLDABLE["sana"]), tmp_path / "other", flavour="comfyui")
+        exported(sana, constant_vectors(sana, FOLDABLE["sana"]), tmp_path / "other.safetensors", flavour="comfyui")
     with pytest.raises(ValueError, match="flavour='kohya'"):
-        exported(sana, constant_vectors(sana, FOLDABLE["sana"]), tmp_path / "other", flavour="kohya")
+        exported(sana, constant_vectors(sana, FOLDABLE["sana"]), tmp_path / "other.safetensors", flavour="kohya")
 
 
 def test_a_write_that_fails_leaves_the_file_that_was_there(
@@ -339,6 +341,30 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(
         exported(pipe, vectors, path, alpha=3.0)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_but_a_lora_of_ours_is_written_over_and_a_target_that_cannot_be_is_named(
+    pipe: Any, vectors: SteeringVectors, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "vectors.safetensors"
+    replace(vectors, made_with={"path": "nobody/nothing"}).save(kept)
+    (tmp_path / "text.safetensors").write_text("somebody's")
+    before = kept.read_bytes()
+    assert run_export([str(kept), str(kept), "--option", "man", "--alpha", "2"]) == 1
+    assert f"{kept} is there already and is no LoRA file of ours" in capsys.readouterr().err
+    for target, reason in (
+        ("text.safetensors", "is there already"),
+        (".", "is a folder: name a file in it"),
+        ("man", r"does not end in \.safetensors"),
+        ("missing/man.safetensors", f"there is no folder {tmp_path / 'missing'}"),
+    ):
+        with pytest.raises(ValueError, match=f"{tmp_path / target} .*{reason}"):
+            exported(pipe, vectors, tmp_path / target)
+    assert kept.read_bytes() == before
+    assert (tmp_path / "text.safetensors").read_text() == "somebody's"
+    for alpha in (1.0, 2.0):
+        exported(pipe, vectors, tmp_path / "man.safetensors", alpha=alpha)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_averaged_lengths_are_one_for_all_steps_and_directions_alone_keep_theirs(vectors: SteeringVectors) -> None:

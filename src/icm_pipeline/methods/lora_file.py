@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -83,6 +84,7 @@ def export_lora(
     """
     if flavour not in FLAVOURS:
         raise ValueError(f"flavour={flavour!r} is not known; choose from {', '.join(FLAVOURS)}.")
+    _check_target(Path(path))
     shifts = constant_shifts(vectors, vectors.option_index(option), strength)
     folder = _folder_of(vectors.made_with) if pipe is None else None
     backbone = attach(hollow_pipeline(folder) if folder else pipe).with_layers(vectors.layers)
@@ -97,11 +99,37 @@ def export_lora(
         "attribute": vectors.attribute, "option": option, "model": vectors.model, "alpha": strength.alpha,
         "alpha_unit": strength.alpha_unit, "layers": vectors.layers, "moving_text": moving_text,
     }  # fmt: skip
-    with written_whole(Path(path)) as partial:
-        save_file(tensors, partial, metadata={"format": "pt", METADATA: json.dumps(about)})
+    try:
+        with written_whole(Path(path)) as partial:
+            save_file(tensors, partial, metadata={"format": "pt", METADATA: json.dumps(about)})
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}.") from error
     if moving_text:
         log.warning("%s moves text tokens too, which steer() leaves alone, in %s.", path, ", ".join(moving_text))
     return LoraFile(Path(path), flavour, tuple(each.name for each in maps), moving_text)
+
+
+def _check_target(path: Path) -> None:
+    """Raise ValueError for a name that no loader takes or no file can have, and for a file that is no LoRA of ours."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, as {path / 'woman.safetensors'}.")
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path} does not end in .safetensors, by which loaders know the file: give {path}.safetensors."
+        )
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
+    if path.exists() and not _is_ours(path):
+        raise ValueError(f"{path} is there already and is no LoRA file of ours, so it is kept: give another name.")
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a file's metadata tells that it was written here."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return METADATA in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def _folder_of(made_with: Mapping[str, Any]) -> Path:

@@ -141,8 +141,8 @@ class SteeringVectors:
             pipe.load_lora_weights("woman.safetensors", adapter_name="woman")
             pipe.set_adapters(["woman"], [0.5])
 
-        Raises FoldingError, a ValueError, with the reason where no LoRA can stand for the shift; nothing is written
-        then.
+        Raises FoldingError, a ValueError, with the reason where no LoRA can stand for the shift, and ValueError for a
+        path that does not end in .safetensors or is another file already; nothing is written then.
         """
         from icm_pipeline.methods.chosen import chosen_vectors
         from icm_pipeline.methods.lora_file import export_lora
