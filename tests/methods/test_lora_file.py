@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import icm_pipeline
+from icm_pipeline.backbones import registry
+from icm_pipeline.backbones.families.stable_diffusion import STABLE_DIFFUSION
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.cli.export import run_export
 from icm_pipeline.methods import lora_file
@@ -217,11 +219,61 @@ def test_without_a_pipeline_the_model_that_the_vectors_know_gives_the_same_file(
         torch.testing.assert_close(one[name], other[name], rtol=1e-6, atol=1e-6)
 
 
+class OwnPipeline(diffusers.StableDiffusionPipeline):
+    def __call__(self) -> None: ...
+
+
+def test_the_command_takes_the_folder_of_every_class_that_can_be_attached_to(
+    pipe: Any, vectors: SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    vectors.save(tmp_path / "vectors.safetensors")
+    index = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": [None, None]}
+    pipe.unet.save_config(tmp_path / "unet")
+
+    def export(name: str) -> int:
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name, **index}))
+        words = [tmp_path / "vectors.safetensors", tmp_path / f"{name}.safetensors", "--model", tmp_path]
+        return run_export([*map(str, words), "--option", "man", "--alpha", "2"])
+
+    assert export("StableDiffusionImg2ImgPipeline") == 0
+    assert export("OwnPipeline") == 1
+    assert "__call__ of its own" in capsys.readouterr().err
+    own = replace(STABLE_DIFFUSION, name="own", pipelines=("OwnPipeline",), also=())
+    monkeypatch.setattr(registry, "OWN", [own])
+    assert export("OwnPipeline") == 0
+    assert export("NobodysPipeline") == 1
+    assert "neither diffusers nor an imported module defines" in capsys.readouterr().err
+    exported(pipe, vectors, tmp_path / "loaded.safetensors")
+    wanted = load_file(tmp_path / "loaded.safetensors")
+    for name in ("StableDiffusionImg2ImgPipeline", "OwnPipeline"):
+        found = load_file(tmp_path / f"{name}.safetensors")
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[each], wanted[each]) for each in wanted)
+
+
+@pytest.mark.parametrize("name", ["qwen_image", "flux2", "flux_kontext"])
+def test_the_folder_of_a_class_that_is_only_attached_to_gives_the_same_file(name: str, tmp_path: Path) -> None:
+    pipe = tiny.build(TINY[name])
+    layer = next(site.layer for site in attach(pipe).sites if site.layer.endswith("0.attn"))
+    width = pipe.transformer.get_submodule(layer).to_out[0].out_features
+    vectors = SteeringVectors(
+        directions={layer: torch.full((1, 2, width), width**-0.5)}, mean_norms={layer: torch.ones(1)}, steps=(0,),
+        noise_levels=(1.0,), options=("woman", "man"), model="random", attribute="gender",
+    )  # fmt: skip
+    pipe.transformer.save_config(tmp_path / "transformer")
+    index = {"_class_name": type(pipe).__name__, "transformer": ["diffusers", type(pipe.transformer).__name__]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    exported(pipe, vectors, tmp_path / "loaded.safetensors")
+    exported(None, replace(vectors, made_with={"path": str(tmp_path)}), tmp_path / "hollow.safetensors")
+    one, other = (load_file(tmp_path / f"{each}.safetensors") for each in ("loaded", "hollow"))
+    assert one.keys() == other.keys() and all(torch.equal(one[each], other[each]) for each in one)
+
+
 @pytest.mark.parametrize("made_with", [{}, {"path": "nobody/nothing"}])
 def test_vectors_of_a_model_that_is_not_here_want_a_pipeline(
     vectors: SteeringVectors, made_with: dict[str, str], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="give pipe="):
+    with pytest.raises(ValueError, match="give pipe=, or to `icm export` --model FOLDER"):
         exported(None, replace(vectors, made_with=made_with), tmp_path / "man.safetensors")
 
 

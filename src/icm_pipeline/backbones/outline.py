@@ -5,6 +5,7 @@ and take no memory.
 """
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.parts import INDEX, folder_index
-from icm_pipeline.backbones.registry import family_of
+from icm_pipeline.backbones.registry import family_of, family_of_class
 from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.config.models import ModelConfig, OutlineConfig
 from icm_pipeline.zoo.paths import local_folder
@@ -81,7 +82,6 @@ def _cached_folder(path: str, revision: str | None) -> Path | None:
 def hollow_pipeline(folder: Path) -> Any:
     """Return a folder's pipeline without weights, text encoders and tokenizers; raises BackboneError."""
     import diffusers
-    import torch
 
     index = folder_index(folder, str(folder))
     family_of(class_name := str(index.get("_class_name")))
@@ -89,16 +89,60 @@ def hollow_pipeline(folder: Path) -> Any:
     if "safety_checker" in index:
         parts["requires_safety_checker"] = False
     for name in parts:
-        if name not in ("unet", "transformer", "vae", "scheduler") or index[name][1] is None:
-            continue
-        part_class = getattr(diffusers, index[name][1])
-        try:
-            config = part_class.load_config(folder / name)
-        except (OSError, ValueError) as error:
-            raise BackboneError(f"The pipeline in {folder} is not complete: {error}") from error
-        with torch.device("cpu" if name == "scheduler" else "meta"):
-            parts[name] = part_class.from_config(config)
+        if name in ("unet", "transformer", "vae", "scheduler") and index[name][1] is not None:
+            parts[name] = _hollow_part(folder, name, getattr(diffusers, index[name][1]))
     return getattr(diffusers, class_name)(**parts)
+
+
+def hollow_denoiser(folder: Path) -> Any:
+    """Return a folder's pipeline with its denoiser and nothing else, without weights; raises BackboneError.
+
+    It is of any class that can be attached to: for `attach`, and never called.
+    """
+    index = folder_index(folder, str(folder))
+    class_name = str(index.get("_class_name"))
+    pipeline_class = _class_named(class_name, "diffusers") or _imported_pipeline(class_name)
+    if pipeline_class is None:
+        raise BackboneError(f"{folder} holds a {class_name}, which neither diffusers nor an imported module defines.")
+    name = family_of_class(pipeline_class).denoiser
+    library, part_name = index.get(name) or (None, None)
+    part_class = _class_named(str(part_name), str(library))
+    if part_class is None:
+        raise BackboneError(
+            f"The {name} of the pipeline in {folder} is {part_name} of {library}, which is not imported."
+        )
+    pipe = object.__new__(pipeline_class)
+    setattr(pipe, name, _hollow_part(folder, name, part_class))
+    return pipe
+
+
+def _class_named(name: str, library: str) -> Any:
+    """Return a class of a module that is imported, None if there is none."""
+    import diffusers  # noqa: F401
+
+    return getattr(sys.modules.get(library), name, None)
+
+
+def _imported_pipeline(name: str) -> Any:
+    """Return the class of a user's own that derives from diffusers' pipelines, None if none of the name is imported."""
+    import diffusers
+
+    found = [diffusers.DiffusionPipeline]
+    for each in found:  # grows
+        found += each.__subclasses__()
+    return next((each for each in found if each.__name__ == name), None)
+
+
+def _hollow_part(folder: Path, name: str, part_class: Any) -> Any:
+    """Return a part built from its config.json on the meta device, a scheduler on the CPU; raises BackboneError."""
+    import torch
+
+    try:
+        config = part_class.load_config(folder / name)
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"The pipeline in {folder} is not complete: {error}") from error
+    with torch.device("cpu" if name == "scheduler" else "meta"):
+        return part_class.from_config(config)
 
 
 def _width(module: nn.Module, layer: str) -> int:

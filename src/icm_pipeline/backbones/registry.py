@@ -135,7 +135,7 @@ def attach(
     """
     if isinstance(pipe, Backbone):
         return pipe
-    family = _family_of_class(type(pipe)) if family is None else _checked(family)
+    family = family_of_class(type(pipe)) if family is None else _checked(family)
     if any(base.__name__ == "ModularPipeline" for base in type(pipe).__mro__):
         family = replace(family, rows=MODULAR_LAYOUT)
     denoiser = getattr(pipe, family.denoiser, None)
@@ -174,7 +174,7 @@ def known_families() -> tuple[Family, ...]:
     return (*FAMILIES, *OWN)
 
 
-def _family_of_class(pipeline_class: type) -> Family:
+def family_of_class(pipeline_class: type) -> Family:
     """Return the family of the known class that a class is or derives from.
 
     Raises BackboneError for a class that only resembles one, as one of the same name.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icm_pipeline.cli.models import add_module, import_own
 from icm_pipeline.pipeline.table import kinds_of_stages
 from icm_pipeline.store.artifacts import ArtifactError
 from icm_pipeline.store.shelf import read_shelf
@@ -22,6 +23,7 @@ def run_export(words: Sequence[str]) -> int:
     """Write the file and return the exit code; what cannot be done is told in one line and returns 1."""
     arguments = _parser().parse_args(words)
     try:
+        import_own(arguments.module)
         vectors = _vectors(arguments)
         window = (0, None) if arguments.constant else None
         if arguments.constant:
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--flavour", default="diffusers", help="diffusers (default) or comfyui")
     parser.add_argument("--model", help="the folder of the pipeline (default: the one that the vectors were made with)")
+    add_module(parser)
     parser.add_argument("--outputs", default="outputs", metavar="FOLDER", help="where artifacts lie (default: outputs)")
     return parser
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone, Site
 from icm_pipeline.backbones.modules import path_to, uncompiled
-from icm_pipeline.backbones.outline import folder_of, hollow_pipeline
+from icm_pipeline.backbones.outline import folder_of, hollow_denoiser
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.methods.folding import (
     FoldingError,
@@ -50,6 +50,7 @@ SINGLE_BLOCK = r"single_transformer_blocks\.\d+\.attn"
 COMFYUI_UNETS = ("stable_diffusion", "sdxl", "stable_diffusion_pag", "sdxl_pag", "latent_consistency")
 COMFYUI_FLUX = ("flux", "flux_kontext")
 FLAVOURS = ("diffusers", "comfyui")
+GIVE = "give pipe=, or to `icm export` --model FOLDER"
 log = logging.getLogger(__name__)
 
 
@@ -87,7 +88,7 @@ def export_lora(
     _check_target(Path(path))
     shifts = constant_shifts(vectors, vectors.option_index(option), strength)
     folder = _folder_of(vectors.made_with) if pipe is None else None
-    backbone = attach(hollow_pipeline(folder) if folder else pipe).with_layers(vectors.layers)
+    backbone = attach(hollow_denoiser(folder) if folder else pipe).with_layers(vectors.layers)
     _check_loader(backbone, flavour)
     maps = [_shifted(backbone, backbone.site(layer), shift, folder) for layer, shift in shifts.items()]
     tensors = dict[str, Tensor]()
@@ -136,10 +137,10 @@ def _folder_of(made_with: Mapping[str, Any]) -> Path:
     """Return where the model lies that vectors were made with; raises ValueError where that is not known."""
     path = made_with.get("path")
     if path is None:
-        raise ValueError("These vectors do not say which model they were made with: give pipe=.")
+        raise ValueError(f"These vectors do not say which model they were made with: {GIVE}.")
     folder = folder_of(path, made_with.get("revision"))
     if folder is None or not folder.is_dir():
-        raise ValueError(f"The model that these vectors were made with, {path}, is not on this disk: give pipe=.")
+        raise ValueError(f"The model that these vectors were made with, {path}, is not on this disk: {GIVE}.")
     return folder
 
 
