@@ -444,3 +444,22 @@ def test_the_command_writes_the_file_and_says_what_would_make_it_constant(
     torch.testing.assert_close(shift.norm(), 2.0 * vectors.mean_norms[layer].mean())
     assert run_export([*words, "--constant", "--option", "child"]) == 1
     assert "woman, man" in capsys.readouterr().err
+
+
+def test_vectors_that_were_used_with_tokens_lengths_kept_are_exported_without(
+    pipe: Any, vectors: SteeringVectors, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = replace(vectors, strength=Strength(2.0, "activation", norm_preserving=True))
+    with pytest.raises(FoldingError, match="Give norm_preserving=False"):
+        exported(pipe, used, tmp_path / "man.safetensors")
+    exported(pipe, used, tmp_path / "man.safetensors", norm_preserving=False)
+    pipe.unet.save_config(tmp_path / "unet")
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    replace(used, made_with={"path": str(tmp_path)}).save(tmp_path / "vectors.safetensors")
+    words = [str(tmp_path / "vectors.safetensors"), str(tmp_path / "command.safetensors"), "--option", "man"]
+    assert run_export(words) == 1
+    assert "--no-norm-preserving" in capsys.readouterr().err
+    assert run_export([*words, "--no-norm-preserving"]) == 0
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("man", "command"))
+    assert one.keys() == other.keys() and all(torch.equal(one[each], other[each]) for each in one)

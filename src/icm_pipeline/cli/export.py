@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from icm_pipeline.methods.vectors import SteeringVectors
 
 VECTORS = "vectors.safetensors"
+CONSTANT = " Here --constant averages over the steps and takes all of them."
+# What of an error tells that a flag of the command mends it.
+HINTS = {
+    "from step to step": CONSTANT,
+    "at every step": CONSTANT,
+    "norm_preserving=False": " Here --no-norm-preserving does.",
+}
 
 
 def run_export(words: Sequence[str]) -> int:
@@ -30,11 +37,10 @@ def run_export(words: Sequence[str]) -> int:
             vectors = vectors.averaged(lengths=True)
         written = vectors.export_lora(
             arguments.file, arguments.option, alpha=arguments.alpha, alpha_unit=arguments.alpha_unit, window=window,
-            layers=arguments.layers, flavour=arguments.flavour,
+            layers=arguments.layers, flavour=arguments.flavour, norm_preserving=arguments.norm_preserving,
         )  # fmt: skip
     except (ArtifactError, ValueError, OSError) as error:
-        changes = "from step to step" in str(error) or "at every step" in str(error)
-        hint = " Here --constant averages over the steps and takes all of them." if changes else ""
+        hint = next((hint for words, hint in HINTS.items() if words in str(error)), "")
         print(f"error: {error}{hint}", file=sys.stderr)
         return 1
     size = size_text(written.path.stat().st_size)
@@ -54,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--constant", action="store_true",
         help="average directions and lengths over the steps, and shift at every step: all that a LoRA can hold",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-norm-preserving", dest="norm_preserving", action="store_false", default=None,
+        help="let tokens change their lengths (default: as used last, and keeping them is nothing that a LoRA can)",
     )  # fmt: skip
     parser.add_argument("--flavour", default="diffusers", help="diffusers (default) or comfyui")
     parser.add_argument("--model", help="the folder of the pipeline (default: the one that the vectors were made with)")

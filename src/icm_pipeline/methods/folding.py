@@ -76,7 +76,10 @@ def constant_shifts(vectors: SteeringVectors, option: int, strength: Strength) -
             "Give window=(0, None), or use steer()."
         )
     if strength.norm_preserving:
-        raise FoldingError("Keeping every token's length depends on the token, which a bias does not. Use steer().")
+        raise FoldingError(
+            "Keeping every token's length depends on the token, which a bias does not. Give norm_preserving=False, "
+            "which lets lengths change, or use steer()."
+        )
     if isinstance(strength.alpha, Sequence):
         raise FoldingError("An alpha for each image depends on the image, which a bias does not. Use steer().")
     relative = strength.alpha_unit == "relative"

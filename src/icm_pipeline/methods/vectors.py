@@ -123,15 +123,16 @@ class SteeringVectors:
     def export_lora(
         self, path: str | Path, option: str, *, alpha: float | None = None, alpha_unit: str | None = None,
         window: tuple[int, int | None] | None = None, layers: Sequence[str] | None = None, pipe: Any = None,
-        flavour: str = "diffusers",
+        flavour: str = "diffusers", norm_preserving: bool | None = None,
     ) -> "LoraFile":  # fmt: skip
         """Write the shift towards an option as a LoRA file, which needs no code of ours; return what it shifts.
 
-        option, alpha, alpha_unit, window, layers: as in `steer`, and constant: `averaged` first, and a window of all
-        steps. pipe: the pipeline it is for; None takes the model that the vectors were made with, from this disk and
-        without loading it. flavour: `diffusers`, whose `load_lora_weights` reads it and `set_adapters` scales it, which
-        diffusers' own loaders test; or `comfyui`, `<key>.diff_b`, for UNets and FLUX, which was never run in ComfyUI:
-        its keys follow ComfyUI's source, and a UNet's are tested by diffusers' reader of kohya's names.
+        option, alpha, alpha_unit, window, layers, norm_preserving: as in `steer`, and constant: `averaged` first, a
+        window of all steps, and norm_preserving=False where they were used with it last. pipe: the pipeline it is for;
+        None takes the model that the vectors were made with, from this disk and without loading it. flavour:
+        `diffusers`, whose `load_lora_weights` reads it and `set_adapters` scales it, which diffusers' own loaders test;
+        or `comfyui`, `<key>.diff_b`, for UNets and FLUX, which was never run in ComfyUI: its keys follow ComfyUI's
+        source, and a UNet's are tested by diffusers' reader of kohya's names.
 
         A LoRA shifts the unconditional half of guidance too, which `steer` does not, and takes an alpha of its own:
         docs/lora.md. FLUX's single blocks end in a map of text and image tokens, so that it moves the text's too.
@@ -147,7 +148,7 @@ class SteeringVectors:
         from icm_pipeline.methods.chosen import chosen_vectors
         from icm_pipeline.methods.lora_file import export_lora
 
-        chosen, strength = chosen_vectors(self, option, layers, alpha, alpha_unit, window, None)
+        chosen, strength = chosen_vectors(self, option, layers, alpha, alpha_unit, window, norm_preserving)
         return export_lora(chosen, option, strength, path, flavour, pipe)
 
     def save(self, path: str | Path) -> None:
