@@ -140,6 +140,21 @@ def test_a_single_block_of_flux_is_shifted_behind_its_projection_text_tokens_too
     assert not torch.allclose(images_alone, wanted, atol=1e-4)
 
 
+def test_a_lora_that_is_live_on_the_map_behind_a_single_block_is_refused_until_it_is_off(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    pipe = quiet("flux")
+    vectors = constant_vectors(pipe, [SINGLE_BLOCK])
+    exported(pipe, vectors, tmp_path / "before.safetensors")
+    target = "single_transformer_blocks.0.proj_out"
+    pipe.transformer.add_adapter(peft.LoraConfig(r=2, target_modules=[target], init_lora_weights=False), "other")
+    with pytest.raises(FoldingError, match=rf"A LoRA is live on {target}.*disable_lora\(\)"):
+        exported(pipe, vectors, tmp_path / "live.safetensors")
+    pipe.disable_lora()
+    exported(pipe, vectors, tmp_path / "off.safetensors")
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("before", "off"))
+    assert one.keys() == other.keys() and all(torch.equal(one[each], other[each]) for each in one)
+
+
 def test_a_layer_without_a_bias_gets_one_of_its_own(tmp_path: Path) -> None:
     pipe = quiet("z_image")
     vectors = constant_vectors(pipe, ["layers.0.attention"])

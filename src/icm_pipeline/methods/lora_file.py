@@ -166,6 +166,11 @@ def _shifted(backbone: Backbone, site: Site, shift: Tensor, folder: Path | None)
     if re.fullmatch(SINGLE_BLOCK, site.layer) and after is not None and getattr(way[-1], "to_out", None) is None:
         name = f"{site.module.rpartition('.')[0]}.proj_out"
         projection = without_lora(site.layer, after)
+        if hasattr(after, "lora_A") and not (after.merged or after.disable_adapters):
+            raise FoldingError(
+                f"A LoRA is live on {name}, through whose weight the shift goes, so that the file would be exact neither "
+                "with it nor without: call pipe.disable_lora() or pipe.fuse_lora() first."
+            )
         check_width(site.layer, shift, projection)
         weight = _weight(backbone, LastMap(name, projection, 1.0), folder)
         return Shifted(name, projection, weight[:, : len(shift)] @ shift.to(weight.device), True)
