@@ -1,7 +1,8 @@
 """Prompts that differ in the option they name, and what layers give for them, step by step.
 
-"a face of a female teacher", "a face of a male teacher" and, naming none, "a face of a teacher" share a seed. No
-subject of an evaluation prompt is among them.
+"a face of a female teacher", "a face of a male teacher" and, naming none, "a face of a teacher" share a seed.
+Directions are from the mean over the options, so that prompts that name none take no part in them; EquiSteer's
+thresholds are of those. No subject of an evaluation prompt is among them.
 """
 
 import shutil
@@ -53,7 +54,7 @@ class PromptJobs:
 
 
 def prompt_jobs(settings: Settings, num_pairs: int) -> PromptJobs:
-    """Return so many sets of prompts, or as many as there are: of each option and of none, with the same seed.
+    """Return so many sets of prompts, or as many as there are: of none and of each option, with the same seed.
 
     Raises ValueError where a prompt cannot name every option, or every subject is evaluated.
     """
