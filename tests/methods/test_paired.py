@@ -75,7 +75,7 @@ def test_prompts_that_change_no_layer_are_refused_and_one_layer_that_changes_is_
     recordings, labels = planted(3)
     for number, recording in enumerate(recordings):
         recording.activations.update(recordings[number // 2 * 2].activations)
-    with pytest.raises(ValueError, match="gave the same activations .* tokens that the text encoder reads"):
+    with pytest.raises(ValueError, match=r"gave the same activations .* tokens that the text encoder reads"):
         fit_vectors(recordings, labels, OPTIONS, direction="pairs")
     cut_off = {layer: torch.cat([each.activations[layer] for each in recordings]) for layer in KINDS}
     numbers = np.array([OPTIONS.index(label) for label in labels])
