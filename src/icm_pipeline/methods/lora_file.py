@@ -168,8 +168,8 @@ def _shifted(backbone: Backbone, site: Site, shift: Tensor, folder: Path | None)
         projection = without_lora(site.layer, after)
         if hasattr(after, "lora_A") and not (after.merged or after.disable_adapters):
             raise FoldingError(
-                f"A LoRA is live on {name}, through whose weight the shift goes, so that the file would not be exact with "
-                "it: call pipe.disable_lora() or pipe.fuse_lora() first."
+                f"A LoRA is live on {name}, through whose weight the shift goes, so that the file would not be exact "
+                "with it: call pipe.disable_lora() or pipe.fuse_lora() first."
             )
         check_width(site.layer, shift, projection)
         weight = _weight(backbone, LastMap(name, projection, 1.0), folder)

@@ -35,7 +35,7 @@ class SteeringVectors:
     """What steering needs to know of a model's layers."""
 
     directions: dict[str, Tensor]
-    """{layer: [T, options, d]}, of unit length, float32."""
+    """{layer: [T, options, d]}, of unit length, or 0 where prompt pairs do not differ, float32."""
     mean_norms: dict[str, Tensor]
     """{layer: [T]}, the mean length of a pooled activation: the unit of a relative alpha."""
     steps: tuple[int, ...]
