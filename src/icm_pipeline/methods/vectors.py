@@ -130,9 +130,6 @@ class SteeringVectors:
         option, alpha, alpha_unit, window, layers, norm_preserving: as in `steer`, and constant: `averaged` first, a
         window of all steps, and norm_preserving=False where they were used with it last. pipe: the pipeline it is for;
         None takes the model that the vectors were made with, from this disk and without loading it. flavour:
-        option, alpha, alpha_unit, window, layers, norm_preserving: as in `steer`, and constant: `averaged` first, a
-        window of all steps, and norm_preserving=False where they were used with it last. pipe: the pipeline it is for;
-        None takes the model that the vectors were made with, from this disk and without loading it. flavour:
         `diffusers`, whose `load_lora_weights` reads it and `set_adapters` scales it, which diffusers' own loaders test;
         or `comfyui`, `<key>.diff_b`, for UNets and FLUX, which was never run in ComfyUI: its keys follow ComfyUI's
         source, and a UNet's are tested by diffusers' reader of kohya's names.
