@@ -364,8 +364,8 @@ def test_the_comfyui_flavour_has_the_same_shifts_by_its_own_names(
 def test_the_comfyui_names_of_a_unet_are_kohyas_as_diffusers_reads_them(family: str, tmp_path: Path) -> None:
     pipe = quiet(family)
     layers = [site.layer for site in attach(pipe).sites]
-    written = exported(pipe, constant_vectors(pipe, layers), tmp_path / "man", flavour="comfyui")
-    names = [name.removesuffix(".diff_b") for name in load_file(tmp_path / "man")]
+    written = exported(pipe, constant_vectors(pipe, layers), tmp_path / "man.safetensors", flavour="comfyui")
+    names = [name.removesuffix(".diff_b") for name in load_file(tmp_path / "man.safetensors")]
     widths = {f"lora_unet_{name.replace('.', '_')}": pipe.unet.get_submodule(name) for name in written.modules}
     kohyas = {f"{name}.lora_down.weight": torch.zeros(1, widths[name].in_features) for name in names}
     kohyas |= {f"{name}.lora_up.weight": torch.zeros(widths[name].out_features, 1) for name in names}
