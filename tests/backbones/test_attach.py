@@ -138,7 +138,7 @@ def test_a_package_gives_a_family_by_an_entry_point(
     pipe: Any, registered: list[Family], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = replace(FLUX, name="packaged", pipelines=("Mine",), also=())
-    entry = SimpleNamespace(name="packaged", load=lambda: family)
+    entry = SimpleNamespace(name="packaged", value="packaged:F", load=lambda: family)
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == "icm_pipeline.families" else [])
     assert attach(mine(pipe)).family is family
     assert attach(mine(pipe)).family is family

@@ -171,6 +171,22 @@ class Family:
             raise BackboneError(f"No gate is known behind {module}: use the layer itself.")
         return Site(layer, f"gated_{kind}")
 
+    def timestep_of(self, pipe: Any, inputs: Mapping[str, Any]) -> Any:
+        """Return `timestep` of a denoiser call's inputs by name; raises BackboneError for an input that there is not."""
+        try:
+            return self.timestep(pipe, inputs)
+        except KeyError as error:
+            raise BackboneError(
+                f"{self.name} reads the timestep from {error}, and the denoiser is given: {', '.join(inputs)}."
+            ) from error
+
+    def described(self, pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+        """Return what `describe` says of a denoiser call; raises BackboneError for anything else than a Described."""
+        said = self.describe(pipe, args, kwargs)
+        if not isinstance(said, Described):
+            raise BackboneError(f"The describe of {self.name} gave a {type(said).__name__}: return a Described.")
+        return said
+
 
 @dataclass(frozen=True)
 class Sampling:

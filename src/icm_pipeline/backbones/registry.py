@@ -1,10 +1,12 @@
 """Which family knows which pipeline, by its class."""
 
 import inspect
-import re
+import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Family, Sampling
@@ -44,8 +46,7 @@ from icm_pipeline.backbones.families.stable_diffusion import (
     STABLE_DIFFUSION,
 )
 from icm_pipeline.backbones.families.z_image import Z_IMAGE, Z_IMAGE_OMNI
-from icm_pipeline.backbones.formats import ORDERS
-from icm_pipeline.backbones.guidance import LAYOUTS
+from icm_pipeline.backbones.family_checks import check_family
 from icm_pipeline.backbones.guidance import MODULAR as MODULAR_LAYOUT
 from icm_pipeline.backbones.loading import load_pipeline
 from icm_pipeline.backbones.schedulers import use_scheduler
@@ -78,12 +79,15 @@ MODULAR = {
 }
 OWN: list[Family] = []  # what users and installed packages have registered
 GROUP = "icm_pipeline.families"
-_LOOKED_UP: set[str] = set()
+_MODULE_OF: dict[str, str] = {}  # what registered each of them, by the family's name
+_LOOKED_UP: set[tuple[str, str]] = set()
 # What is loaded from a path, and what can be attached to.
 PIPELINES: dict[str, Family] = {
     pipeline: family for family in FAMILIES if family.to_pixels for pipeline in family.pipelines
 }
 ATTACHABLE = {pipeline: family for family in FAMILIES for pipeline in (*family.pipelines, *family.also)}
+
+log = logging.getLogger(__name__)
 
 
 def family_of(pipeline_class: str) -> Family:
@@ -93,24 +97,36 @@ def family_of(pipeline_class: str) -> Family:
     return PIPELINES[pipeline_class]
 
 
-def register_family(family: Family) -> Family:
+def register_family(family: Family, *, replace: bool = False) -> Family:
     """Make a family of one's own known to `attach`, `steer` and `record`, by its classes' names, and return it.
 
+    The module or notebook that registered a family may register it again, in its place; replace: so may any other.
     Installed packages can give families too: entry points of the group `icm_pipeline.families`, each a Family or a
-    module that registers some. Raises BackboneError for a name or a class that is known already, a layout or
-    an order that is not known and patterns that are none.
+    module that registers some. Raises BackboneError for a name or a class that is known already, and for what is no
+    family: names, functions, patterns, a layout or an order that cannot be.
     """
-    _checked(family)
-    taken = {each.name for each in known_families()} | ATTACHABLE.keys()
-    clashes = [name for name in (family.name, *family.pipelines, *family.also) if name in taken]
-    if clashes:
+    return _register(family, sys._getframe(1).f_globals.get("__name__", ""), replace)
+
+
+def _register(family: Family, module: str, replacing: bool = False) -> Family:
+    """Register a family that a module gives; raises BackboneError."""
+    check_family(family)
+    names = (family.name, *family.pipelines, *family.also)
+    if len(names) == 1:
+        raise BackboneError(f"{family.name} has no pipelines: name the classes that it is for, as ('MyPipeline',).")
+    known = known_families()
+    before = next((each for each in OWN if each.name == family.name), None)
+    if before is not None and not replacing and _MODULE_OF.get(family.name) != module:
+        raise BackboneError(
+            f"{family.name} is known already, from {_MODULE_OF.get(family.name)}: give your family another name, or "
+            "replace=True to put it in that one's place."
+        )
+    others = [each for each in known if each is not before]
+    taken = {name for each in others for name in (each.name, *each.pipelines, *each.also)} | MODULAR.keys()
+    if clashes := [name for name in names if name in taken]:
         raise BackboneError(f"{', '.join(clashes)} is known already: give your family, and its class, another name.")
-    for pattern in (*family.sites.values(), family.text):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise BackboneError(f"{family.name} has {pattern!r}, which is no pattern: {error}.") from error
-    OWN.append(family)
+    OWN[:] = [each for each in OWN if each.name != family.name] + [family]
+    _MODULE_OF[family.name] = module
     return family
 
 
@@ -156,22 +172,38 @@ def _checked(family: Family | str) -> Family:
         if family not in known:
             raise BackboneError(f"family={family!r} is not known here. Known: {', '.join(known)}.")
         return known[family]
-    if family.rows not in LAYOUTS:
-        raise BackboneError(f"{family.name} has the rows {family.rows!r}; choose from: {', '.join(LAYOUTS)}.")
-    for order in [family.tokens] if isinstance(family.tokens, str) else family.tokens.values():
-        if order not in ORDERS:
-            raise BackboneError(f"{family.name} has the tokens {order!r}; choose from: {', '.join(ORDERS)}.")
+    check_family(family)
     return family
 
 
 def known_families() -> tuple[Family, ...]:
-    """Return all that are known, with those that installed packages and the user have registered."""
-    for entry in entry_points(group=GROUP):
-        if entry.name not in _LOOKED_UP:
-            _LOOKED_UP.add(entry.name)
-            if isinstance(found := entry.load(), Family):
-                register_family(found)
+    """Return all that are known, with those that installed packages and the user have registered.
+
+    An entry point that gives none costs a warning, once, and no other family.
+    """
+    new = [entry for entry in entry_points(group=GROUP) if (entry.name, entry.value) not in _LOOKED_UP]
+    _LOOKED_UP.update((entry.name, entry.value) for entry in new)
+    for entry in new:
+        try:
+            _take(entry)
+        except Exception as error:  # somebody else's package, which may raise anything when it is imported
+            package = entry.dist.name if entry.dist else entry.value
+            reason = str(error) if isinstance(error, BackboneError) else f"{type(error).__name__}: {error}"
+            log.warning(
+                "The package %s gives no family of pipelines by its entry point %s = %s: %s",
+                package, entry.name, entry.value, reason,
+            )  # fmt: skip
     return (*FAMILIES, *OWN)
+
+
+def _take(entry: EntryPoint) -> None:
+    """Register what an entry point gives; raises BackboneError for what is neither a family nor a module."""
+    found = entry.load()
+    if isinstance(found, ModuleType) or any(each is found for each in OWN):  # which have registered theirs themselves
+        return
+    if not isinstance(found, Family):
+        raise BackboneError(f"it is a {type(found).__name__}; give a Family, or a module that registers some.")
+    _register(found, entry.value)
 
 
 def family_of_class(pipeline_class: type) -> Family:

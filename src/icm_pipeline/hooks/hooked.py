@@ -145,8 +145,8 @@ def _count_calls(backbone: Backbone, clock: StepClock, thread: int, stack: ExitS
             family.check_run(inputs)
             if clock.num_passes == 0:  # where a run begins the scheduler knows, or the timestep says
                 begin = getattr(scheduler, "begin_index", None)
-                clock.stand_at(clock.place_of(family.timestep(pipe, inputs)) if begin is None else begin)
-        latents, num_rows, num_text, num_image, skips_layers = family.describe(pipe, args, kwargs)
+                clock.stand_at(clock.place_of(family.timestep_of(pipe, inputs)) if begin is None else begin)
+        latents, num_rows, num_text, num_image, skips_layers = family.described(pipe, args, kwargs)
         if num_images is None:
             num_images = clock.count_rows(num_rows)
         images, repeats = computed_images(denoiser) or None, clock.repeats(latents)
