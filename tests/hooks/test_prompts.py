@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+import icm_pipeline
+from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.registry import attach
 from icm_pipeline.hooks.prompts import prompts_seen
+from icm_pipeline.methods.readers import Reader
+from icm_pipeline.methods.vectors import SteeringVectors
+from tests.helpers import tiny
+from tests.helpers.denoisers import TINY
 from tests.helpers.pipelines import BUILDERS, build
 from tests.helpers.with_picture import make, of_class
 
@@ -89,3 +96,41 @@ def test_words_for_another_text_encoder_count_too(name: str) -> None:
     with prompts_seen(pipe) as seen:
         run(pipe, name, "a face", prompt_2="a male nurse")
     assert seen.prompts == ["a face\na male nurse"]
+
+
+def steered_to_shares(name: str) -> tuple[str | None, ...]:
+    """Return the options of four images of two prompts, of which the second names an option."""
+    tiny_one, pipe = TINY[name], tiny.build(TINY[name])
+    layer, num_images = attach(pipe).layers[-1], tiny_one.num_images
+    with icm_pipeline.record(pipe, [layer], num_images=num_images) as seen:
+        tiny.make(tiny_one, pipe, num_steps=3)
+    width, levels = seen.recordings[0].activations[layer].shape[-1], seen.recordings[0].noise_levels
+    reader = Reader(0, levels[0], {layer: torch.zeros(2, width)}, torch.tensor([2.0, 0.0]), 0.95)
+    directions = torch.nn.functional.normalize(torch.ones(3, 2, width), dim=-1)
+    vectors = SteeringVectors(
+        {layer: directions}, {layer: torch.ones(3)}, (0, 1, 2), tuple(levels), ("cat", "dog"), name, "animal",
+        readers=(reader,), words={"dog": ["dog"]},
+    )  # fmt: skip
+    shares = icm_pipeline.steer(
+        pipe, vectors, shares={"cat": 0.5, "dog": 0.5}, look=1, alpha=1.0, alpha_unit="activation",
+        num_images=num_images,
+    )  # fmt: skip
+    with shares as looks:
+        tiny.make(tiny_one, pipe, num_steps=3)
+    return looks[0].options
+
+
+def test_a_class_that_tells_its_prompts_where_it_checks_them_is_steered_to_shares() -> None:
+    options = steered_to_shares("omnigen")
+    assert sorted(map(str, options[:2])) == ["cat", "dog"]
+    assert options[2:] == (None, None)
+
+
+@pytest.mark.parametrize("name", ["deepfloyd_if", "instruct_pix2pix"])
+def test_classes_with_methods_of_other_names_are_steered_to_shares(name: str) -> None:
+    assert sorted(map(str, steered_to_shares(name))) == ["cat", "cat", "dog", "dog"]
+
+
+def test_a_class_that_does_not_tell_its_images_prompts_is_refused_with_what_it_lacks() -> None:
+    with pytest.raises(BackboneError, match="ErnieImagePipeline has none of prepare_latents, prepare_intermediate"):
+        steered_to_shares("ernie_image")

@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.hooks.clock import PREPARE
 from icm_pipeline.hooks.wrapping import wrapped
 
-ARGUMENTS = ("prompt", "prompt_2", "prompt_3")  # of encode_prompt; one text encoder may be given words of its own
+ARGUMENTS = ("prompt", "prompt_2", "prompt_3")  # one text encoder may be given words of its own
 
 
 class SeenPrompts:
-    """The prompts of a pipeline's present call, as its `encode_prompt` and `prepare_latents` were told."""
+    """The prompts of a pipeline's present call, as its own methods were told."""
 
     def __init__(self) -> None:
         self.begin()
@@ -52,17 +54,27 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
     """Read the prompts of each call of a pipeline while the context lasts, with those of several images repeated.
 
     A call begins where the pipeline checks its inputs or, where it has no such method, encodes its prompts, the
-    negative ones along with them, or prepares latents again without having encoded any.
+    negative ones along with them, or prepares latents again without having encoded any. A pipeline without an
+    `encode_prompt` tells its prompts where it checks them. Raises BackboneError for one that tells neither.
 
     Example:
         with prompts_seen(pipe) as seen:
             pipe(["a face", "a dog"], num_images_per_prompt=2)
         seen.prompts  # ["a face", "a face", "a dog", "a dog"]
     """
-    seen, checks = SeenPrompts(), hasattr(pipe, "check_inputs")
+    seen, checks, encodes = SeenPrompts(), hasattr(pipe, "check_inputs"), hasattr(pipe, "encode_prompt")
+    prepares = next((name for name in PREPARE if hasattr(pipe, name)), None)
+    if prepares is None or not (encodes or checks):
+        lacks = f"none of {', '.join(PREPARE)}" if prepares is None else "no encode_prompt or check_inputs"
+        raise BackboneError(
+            f"A {type(pipe).__name__} has {lacks}, so which prompt each of its images has is not known, and shares "
+            "leave alone whom a prompt names. Steer towards an option."
+        )
 
     def checking(check_inputs: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         seen.begin()
+        if not encodes:
+            seen.tell(_texts(inspect.signature(check_inputs).bind(*args, **kwargs).arguments))
         return check_inputs(*args, **kwargs)
 
     def encoding(encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -81,8 +93,9 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
     with ExitStack() as stack:
         if checks:
             stack.enter_context(wrapped(pipe, "check_inputs", checking))
-        stack.enter_context(wrapped(pipe, "encode_prompt", encoding))
-        stack.enter_context(wrapped(pipe, "prepare_latents", preparing))
+        if encodes:
+            stack.enter_context(wrapped(pipe, "encode_prompt", encoding))
+        stack.enter_context(wrapped(pipe, prepares, preparing))
         yield seen
 
 
