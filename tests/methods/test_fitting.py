@@ -119,3 +119,14 @@ def test_of_few_images_or_late_steps_there_are_no_readers() -> None:
     assert fit_vectors([recording], labels, OPTIONS).readers == ()
     recording, labels = planted(80, 0)
     assert fit_vectors([replace(recording, steps=[10, 12, 14])], labels, OPTIONS).readers == ()
+
+
+def test_of_few_images_of_an_option_there_is_a_warning_and_of_enough_there_is_none(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    recording, labels = planted(60, 0)
+    fit_vectors([recording], labels, OPTIONS)
+    assert not [each for each in recwarn if each.category is UserWarning]
+    few = [label if label == "woman" or labels[:index].count("man") < 6 else None for index, label in enumerate(labels)]
+    with pytest.warns(UserWarning, match=r"6 image\(s\) show the rarest option: with fewer than 10 of each"):
+        fit_vectors([recording], few, OPTIONS)

@@ -158,11 +158,21 @@ def test_a_file_of_other_tensors_is_refused(tmp_path: Path) -> None:
         load_vectors(tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("content", [None, b"not a safetensors file"])
-def test_a_file_that_is_missing_or_broken_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_an_artifacts_folder_stands_for_the_vectors_in_it(vectors: SteeringVectors, tmp_path: Path) -> None:
+    vectors.save(tmp_path / "vectors.safetensors")
+    assert load_vectors(tmp_path).layers == vectors.layers
+
+
+def test_a_path_without_vectors_is_told_with_where_they_lie(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder without vectors\.safetensors\.$"):
+        load_vectors(tmp_path)
+    with pytest.raises(ValueError, match=r"There is no file .*misspelt\.safetensors; stage=steer leaves outputs/"):
+        load_vectors(tmp_path / "misspelt.safetensors")
+
+
+def test_a_file_that_is_broken_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "v.safetensors"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(b"not a safetensors file")
     with pytest.raises(ValueError, match="cannot be read as steering vectors"):
         load_vectors(path)
 

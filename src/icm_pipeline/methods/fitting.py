@@ -11,6 +11,7 @@ References:
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -84,11 +85,11 @@ def fit_vectors(
     recordings: of all images, in order, with the same layers and steps; labels: the option that each image shows, None
     for one that counts for none; test_share: of the images, held out for the scores. A score is the mean accuracy over
     steps on the held-out images. With FEWEST images of each option the vectors carry readers of the first half of the
-    recorded steps. words: those of a prompt that name an option, {option: [words]}: `steer(..., shares=)` leaves the
-    images of such a prompt alone. direction="pairs" fits no probe: images come in sets, one after the other, with each
-    option once, of prompts that name it and are alike otherwise, and of one seed; labels are what the prompts name, and
-    a score is how alike the sets differ, from -1 to 1, to be compared within a kind of layer: cross-attentions, which
-    read the prompt, agree most and have least to do with an implicit choice.
+    recorded steps; with fewer a UserWarning says so. words: those of a prompt that name an option, {option: [words]}:
+    `steer(..., shares=)` leaves the images of such a prompt alone. direction="pairs" fits no probe: images come in
+    sets, one after the other, with each option once, of prompts that name it and are alike otherwise, and of one seed;
+    labels are what the prompts name, and a score is how alike the sets differ, from -1 to 1, to be compared within a
+    kind of layer: cross-attentions, which read the prompt, agree most and have least to do with an implicit choice.
 
     Example:
         with record(pipe) as seen:
@@ -132,6 +133,12 @@ def fit_vectors(
     missing = [name for index, name in enumerate(options) if not (numbers == index).any()]
     if missing:
         raise ValueError(f"No image shows {', '.join(missing)}: record more images, or leave the option out.")
+    if (fewest := np.bincount(numbers[seen]).min()) < FEWEST:
+        warnings.warn(
+            f"{fewest} image(s) show the rarest option: with fewer than {FEWEST} of each, directions and scores are "
+            "mostly chance, and a run would refuse them (probe.min_per_option). Record more.",
+            stacklevel=2,
+        )
     split = split_samples(numbers[seen], test_share, np.random.default_rng(seed), names=list(options))
 
     def activations(layer: str) -> Pooled:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from icm_pipeline.methods.publishing import Picture, fetched, is_hub_id, publish
+from icm_pipeline.methods.publishing import FILE_NAME, Picture, fetched, is_hub_id, publish
 from icm_pipeline.methods.readers import METADATA, Reader, nearest_level, packed, unpacked
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.tuning import Tried, Tuned
@@ -210,8 +210,8 @@ class SteeringVectors:
 def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision: str | None = None) -> SteeringVectors:
     """Read the vectors of some layers, None for all.
 
-    path: a file; or `user/name`, a repository of the hub whose vectors.safetensors is fetched, where no file or folder
-    has that name; revision: of the repository.
+    path: a file, or the folder of an artifact with vectors.safetensors; or `user/name`, a repository of the hub whose
+    vectors.safetensors is fetched, where no file or folder has that name; revision: of the repository.
 
     Example:
         vectors = load_vectors("outputs/artifacts/steer/tiny-gender-0123456789abcdef/vectors.safetensors")
@@ -219,7 +219,7 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
 
     Raises ValueError for another file or a missing layer, and where the hub has no such repository or no vectors in it.
     """
-    file_here = fetched(str(path), revision) if is_hub_id(path) else Path(path)
+    file_here = fetched(str(path), revision) if is_hub_id(path) else _file_at(Path(path))
     try:
         with safe_open(file_here, framework="pt") as file:
             details = _details(file.metadata(), path)
@@ -241,6 +241,17 @@ def load_vectors(path: str | Path, layers: Sequence[str] | None = None, revision
         )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as steering vectors: {error!r}") from error
+
+
+def _file_at(path: Path) -> Path:
+    """Return a path's file of vectors, of a folder the one in it; raises ValueError where there is none."""
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            raise ValueError(f"{path} is a folder without {FILE_NAME}.")
+        return path / FILE_NAME
+    if not path.exists():
+        raise ValueError(f"There is no file {path}; stage=steer leaves outputs/artifacts/steer/*/{FILE_NAME}.")
+    return path
 
 
 def _words(listed: Any) -> dict[str, list[str]]:
