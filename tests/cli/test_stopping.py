@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from icm_pipeline.cli import stopping
 from tests.helpers.command_line import command, words_of
 from tests.helpers.command_line import started as job_started
 
@@ -55,6 +56,16 @@ def test_a_signal_ends_the_process_and_says_how_to_go_on(number: signal.Signals,
     assert f"stopped by {number.name}" in errors
     assert "stage=all 'attribute.options.man=[a man]'" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("words", [["check-model", "FluxPipeline"], ["models"], ["gc"]])
+def test_a_command_that_keeps_nothing_only_says_that_it_was_stopped(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stopping._tell(signal.SIGINT, words)
+    assert capfd.readouterr().err == "\nstopped by SIGINT\n"
+    stopping._tell(signal.SIGINT, [])
+    assert "what is done is kept. To go on: " in capfd.readouterr().err
 
 
 def test_a_second_signal_ends_a_job_that_swallows_the_first() -> None:

@@ -26,6 +26,7 @@ def test_every_group_is_explained_with_its_choices() -> None:
         assert choices_of(group)
         assert all(name in text for name in choices_of(group))
     assert max(map(len, text.splitlines())) <= 120
+    assert "where --multirun jobs run (also: basic, joblib); hydra/launcher=" in text
 
 
 @pytest.mark.parametrize("group", [group for group in GROUPS if not group.startswith("hydra/")])

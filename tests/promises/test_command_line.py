@@ -19,6 +19,7 @@ BAD = {
     "an unknown attribute": (["attribute=mood"], ["mood", "gender"]),
     "a word for a number": (["layers.k=two"], ["layers.k=two must be a whole number"]),
     "a word that sets nothing": (["alpha"], ["'alpha' sets nothing: write <name>=<value>"]),
+    "a misspelt command": (["shw"], ["'shw' sets nothing: write <name>=<value>. Did you mean icm show?"]),
     "a misspelt group": (["layer.k=2"], ["there is no layer.k. Did you mean layers?"]),
     "a setting of another case": (["probe.c=1"], ["Did you mean probe.C?"]),
     "an alpha that is not finite": (["alpha=nan"], ["alpha=nan", "finite"]),

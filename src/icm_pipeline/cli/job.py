@@ -27,6 +27,8 @@ from icm_pipeline.results.sweeps import read_sweep, write_result
 from icm_pipeline.tracking.base import Tracker
 from icm_pipeline.tracking.registry import make_tracker
 
+log = logging.getLogger(__name__)
+
 
 def run() -> None:
     """Run what the command line asks for; whatever a user can mend ends in one message and exit code 1."""
@@ -70,9 +72,18 @@ def main(sweep: RunningSweep, cfg: Any) -> float | tuple[float, float] | None:
     )
     with clear_errors(job):
         os.chdir(known.runtime.cwd)  # a cluster's worker may start elsewhere than the command did
-        outcome = run_job(to_settings(cfg), job, sweep)
+        settings = to_settings(cfg)
+        if not job.words:
+            tell_what_begins(settings)
+        outcome = run_job(settings, job, sweep)
         tell(outcome)
         return outcome.objective(job.takes_two)
+
+
+def tell_what_begins(settings: Settings) -> None:
+    """Say what a command of no words does: minutes of work, where somebody may have wanted to see what there is."""
+    log.info("stage=%s on %s into %s; --help lists the commands", settings.stage, settings.model.name,
+             settings.paths.outputs)  # fmt: skip
 
 
 def run_job(settings: Settings, job: HydraJob, sweep: RunningSweep) -> Outcome:

@@ -13,12 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from icm_pipeline.config.choices import COMMANDS
+
+FINISHING = tuple(command for command in COMMANDS if command != "explore")  # keep nothing of what they have begun
 SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
 @contextmanager
 def stopping_cleanly(words: Sequence[str]) -> Iterator[None]:
-    """Within, a signal ends the process with exit code 128 + its number and the command line to go on with."""
+    """Within, a signal ends the process with exit code 128 + its number and the command line to go on with.
+
+    Commands that keep nothing of what they have begun only say that they were stopped.
+    """
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -47,5 +53,6 @@ def stopping_cleanly(words: Sequence[str]) -> Iterator[None]:
 def _tell(number: int, words: Sequence[str]) -> None:
     program = "icm" if Path(sys.argv[0]).name == "icm" else "python -m icm_pipeline"
     name, cursor = signal.Signals(number).name, SHOW_CURSOR if os.isatty(2) else ""
-    text = f"{cursor}\nstopped by {name}; what is done is kept. To go on: {program} {shlex.join(words)}".rstrip() + "\n"
+    again = f"; what is done is kept. To go on: {program} {shlex.join(words)}".rstrip()
+    text = f"{cursor}\nstopped by {name}{'' if words and words[0] in FINISHING else again}\n"
     os.write(2, text.encode())  # not through a buffer that the signal may have found in use

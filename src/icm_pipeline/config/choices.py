@@ -5,6 +5,7 @@ KIND_NAMES = {
     "block": "blocks", "gated_self_attention": "gated self-attention", "gated_feed_forward": "gated feed-forward",
     "bottleneck": "bottleneck", "mixed": "mixed",
 }  # fmt: skip
+COMMANDS = ("show", "ls", "gc", "verify", "models", "check-model", "export", "push", "explore")  # of `icm`, no runs
 SITE_KINDS = tuple(kind for kind in KIND_NAMES if kind != "mixed")
 RULES = ("top", "worst", "random", "all", "named", "causal")
 SOLVERS = ("batched", "scikit_learn")

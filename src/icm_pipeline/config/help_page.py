@@ -20,7 +20,7 @@ GROUPS = {
     "evaluate": ("what is measured, on which images", "evaluate=people evaluate.images_per_prompt=50"),
     "tracker": ("where figures and pictures go", "tracker=csv"),
     "hydra/launcher": (
-        "where --multirun jobs run: basic, joblib or",
+        "where --multirun jobs run (also: basic, joblib)",
         "hydra/launcher=slurm_gpu hydra.launcher.mem_gb=80",
     ),
     "pretrain": ("training the embedded models", "stage=pretrain pretrain.part=clip"),

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from icm_pipeline.config.choices import COMMANDS
 from icm_pipeline.config.errors import ConfigError, unknown_setting
 from icm_pipeline.config.help_page import NO_CHOICES, choices_of
 from icm_pipeline.config.schema import Settings
@@ -49,7 +50,8 @@ def explain(error: Exception) -> str:
     if "override_grammar" in text:  # the page of Hydra's that its parser refers to
         word = getattr(error, "override", None)
         if word and "=" not in word:
-            return f"{word!r} sets nothing: write <name>=<value>. --help lists the names and their choices."
+            near = did_you_mean(word, list(COMMANDS), "icm ")
+            return f"{word!r} sets nothing: write <name>=<value>.{near} --help lists the names and their choices."
         return f"{text}\nOn the command line such a value goes into two pairs of quotes: 'images=\"/photos/été (1)\"'."
     if no_file := NO_FILE.search(text):
         return _about_choice(no_file[1], no_file[2], text)
