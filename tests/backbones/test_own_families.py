@@ -1,4 +1,4 @@
-"""A family that somebody wrote: a package's broken one costs a warning, and what cannot be is refused in one sentence."""
+"""A family that somebody wrote: a package's broken one costs a warning, and what cannot be is refused in a sentence."""
 
 from collections.abc import Callable
 from dataclasses import replace

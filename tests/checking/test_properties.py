@@ -12,6 +12,7 @@ from icm_pipeline.backbones.families.stable_diffusion import STABLE_DIFFUSION
 from icm_pipeline.backbones.registry import attach
 from icm_pipeline.checking.calling import Caller
 from icm_pipeline.checking.properties import PROMISES, check
+from icm_pipeline.checking.subject import span
 from tests.helpers.denoisers import TINY
 from tests.helpers.pipelines import built
 from tests.helpers.tiny import LENGTH, WIDTH, build
@@ -95,3 +96,7 @@ def test_a_pipeline_that_wants_a_picture_is_named() -> None:
     pipe = FluxImg2ImgPipeline(**built("flux").components)
     with pytest.raises(BackboneError, match=r"It takes a picture \(image=\)"):
         list(check(attach(pipe), Caller(pipe, size=32)))
+
+
+def test_rows_are_told_in_words() -> None:
+    assert [span(rows) for rows in ([4, 5, 6, 7], [2], [], [0, 2])] == ["rows 4 to 7", "row 2", "no row", "rows [0, 2]"]

@@ -172,7 +172,7 @@ class Family:
         return Site(layer, f"gated_{kind}")
 
     def timestep_of(self, pipe: Any, inputs: Mapping[str, Any]) -> Any:
-        """Return `timestep` of a denoiser call's inputs by name; raises BackboneError for an input that there is not."""
+        """Return `timestep` of a denoiser call's inputs by name; raises BackboneError for one that is not there."""
         try:
             return self.timestep(pipe, inputs)
         except KeyError as error:

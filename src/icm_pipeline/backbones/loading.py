@@ -111,15 +111,18 @@ def place(pipe: Any, denoiser: str, compute: ComputeConfig) -> Any:
 
 
 def _check_dtype(device: str, dtype: str) -> None:
-    """Raise BackboneError if the device cannot compute in the dtype."""
+    """Raise BackboneError if the device is not there or cannot compute in the dtype."""
+    try:
+        torch.ones(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # the first is what a torch without CUDA raises
+        reason = str(error).splitlines()[0].removesuffix(".")
+        raise BackboneError(
+            f"compute.device={device} cannot be used here ({reason}). Set compute.device=cpu."
+        ) from error
     try:
         x = torch.ones(1, 8, 8, 8, device=device, dtype=DTYPES[dtype])
         convolved = torch.nn.functional.conv2d(x, x.new_ones(8, 8, 3, 3), padding=1)
         torch.nn.functional.layer_norm(convolved @ x, (8,))
-    except AssertionError as error:  # what a torch without CUDA raises
-        raise BackboneError(
-            f"compute.device={device} cannot be used here ({error}). Set compute.device=cpu."
-        ) from error
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(

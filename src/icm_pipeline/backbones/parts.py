@@ -36,9 +36,12 @@ def folder_index(folder: Path, path: str) -> dict[str, Any]:
     if not (folder / INDEX).is_file():
         raise BackboneError(f"model.path={path} is not a diffusers pipeline folder: it has no {INDEX}.")
     try:
-        return json.loads((folder / INDEX).read_text("utf-8"))
+        index = json.loads((folder / INDEX).read_text("utf-8"))
     except ValueError as error:
         raise BackboneError(f"{folder / INDEX} is not JSON: {error}") from error
+    if not isinstance(index, dict):
+        raise BackboneError(f"{folder / INDEX} holds a {type(index).__name__}, and no pipeline's parts by name.")
+    return index
 
 
 def check_parts(folder: Path, index: dict[str, Any], variant: str | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.text import did_you_mean
 
 SMALL = {  # values of a denoiser's configuration, where it has them
     **dict.fromkeys(("num_layers", "num_single_layers", "num_refiner_layers", "num_mmdit_layers"), 2),
@@ -72,8 +73,19 @@ def _pipeline_class(class_name: str) -> Any:
     found: Any = getattr(diffusers, class_name, None)
     if hasattr(found, "_backends"):  # what diffusers has in the place of a class that lacks a library
         raise BackboneError(f"{class_name} needs {', '.join(found._backends)}, which is not installed.")
+    names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
+    if inspect.isclass(found) and issubclass(found, diffusers.ModularPipeline):
+        plain = class_name.replace("Modular", "")
+        instead = f" {plain} has the same denoiser, and can be." if plain in names else ""
+        raise BackboneError(
+            f"{class_name} is modular: its user puts its blocks together, so it is not built here.{instead} Of your "
+            "own attach(pipe) says whether it is known."
+        )
     if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
-        raise BackboneError(f"{class_name} is neither a folder nor a pipeline of diffusers {diffusers.__version__}.")
+        raise BackboneError(
+            f"{class_name} is neither a folder nor a pipeline of diffusers {diffusers.__version__}."
+            f"{did_you_mean(class_name, names)}"
+        )
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.text import did_you_mean
 
 PROMPTS, OTHERS = ("a face", "a dog"), ("a wolf", "a hat")
 NEGATIVE = "bad"
@@ -58,7 +59,7 @@ class Caller:
         return next((name for name in ("true_cfg_scale", "guidance_scale") if name in self.takes), "")
 
     def make(self, prompts: Sequence[str] = PROMPTS, negative: str = NEGATIVE, guided: bool = True) -> Tensor:
-        """Return the latents; raises BackboneError for a pipeline that cannot be called with prompts."""
+        """Return the latents; raises BackboneError for a pipeline that cannot be called with prompts, or not so."""
         words = [prompt for prompt in prompts for _ in range(NUM_IMAGES // len(prompts))]
         given = {**self._texts(words, negative, guided), **QUIET, "num_inference_steps": self.num_steps}
         side = self.size or 16 * getattr(self.pipe, "vae_scale_factor", 4)
@@ -69,6 +70,12 @@ class Caller:
             "return_dict": False,
         }
         takes = self.takes
+        for name in self.more:  # which the **kwargs of a pipeline would swallow
+            if name not in takes:
+                raise BackboneError(
+                    f"{name} is no argument of {type(self.pipe).__name__}.{did_you_mean(name, list(takes))} "
+                    f"It takes: {', '.join(takes)}."
+                )
         given = {name: value for name, value in given.items() if name in takes} | dict(self.more)
         if missing := [each.name for each in takes.values() if each.default is each.empty and each.name not in given]:
             raise BackboneError(

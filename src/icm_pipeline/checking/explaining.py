@@ -18,7 +18,7 @@ from icm_pipeline.backbones.latents import describe_grid, describe_packed, descr
 from icm_pipeline.backbones.modules import walk
 from icm_pipeline.backbones.sites import CROSS_TEXT, JOINT_TEXT
 from icm_pipeline.checking.calling import NUM_IMAGES, OTHERS, Caller, denoiser_of
-from icm_pipeline.checking.watching import Seen, after_each, by_step, num_text_tokens, parts_of, watched
+from icm_pipeline.checking.watching import Seen, after_each, by_step, first_of, num_text_tokens, parts_of, watched
 
 FEED_FORWARD = re.compile(r"FeedForward|MLP|Mlp|FFN|GLUMBConv|SwiGLU|MoE")
 TIMESTEPS: dict[str, Callable[[Any, Any], Any]] = {  # what a denoiser is given, as the scheduler counts
@@ -107,6 +107,7 @@ def explain(caller: Caller) -> Explained:
     denoiser = getattr(pipe, found.denoiser)
     with watched(denoiser) as calls, after_each(dict(walk(denoiser)), note := _Outputs(calls)):
         caller.make()
+    first_of(calls, denoiser)
     with watched(denoiser) as others:
         caller.make(OTHERS)
     _explain_rows(found, by_step(calls, others, caller.num_steps), [len(call.rows) for call in calls])

@@ -49,7 +49,7 @@ def _misplaced(subject: Subject, old: list[Tensor], new: list[Tensor], rows: lis
     """Return what differs between outputs other than image tokens of the conditional rows, shifted as expected."""
     changed = sorted({row for a, b in zip(old, new, strict=True) for row in changed_rows(list(a), list(b))})
     if changed != rows:
-        return f"rows {span(changed)} were changed, and {span(rows)} are conditional"
+        return f"{span(changed)} were changed, and {span(rows)} are conditional"
     for a, b in zip(old, new, strict=True):
         tokens = [part.flatten(2).transpose(1, 2) if part.dim() == 4 else part for part in (a, b)]
         where = (tokens[0] != tokens[1]).any(-1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Site
 from icm_pipeline.checking.calling import NUM_IMAGES, OTHERS, PROMPTS, Caller
-from icm_pipeline.checking.watching import by_step, num_text_tokens, watched
+from icm_pipeline.checking.watching import by_step, first_of, num_text_tokens, watched
 from icm_pipeline.hooks.clock import PREPARE, StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
@@ -21,8 +21,9 @@ class Subject:
         self.backbone, self.caller = backbone, caller
         with watched(backbone.denoiser) as calls:
             self.plain = caller.make()
-        said = backbone.family.describe(backbone.pipe, calls[0].args, calls[0].kwargs)
-        self.num_image_tokens, self.num_text_tokens = said.num_image_tokens, num_text_tokens(calls[0])
+        first_call = first_of(calls, backbone.denoiser)
+        said = backbone.family.described(backbone.pipe, first_call.args, first_call.kwargs)
+        self.num_image_tokens, self.num_text_tokens = said.num_image_tokens, num_text_tokens(first_call)
         """Of a UNet None."""
         with watched(backbone.denoiser) as others:
             caller.make(OTHERS)
@@ -77,4 +78,6 @@ def spans(calls: list[list[int]]) -> str:
 
 
 def span(rows: list[int]) -> str:
+    if len(rows) < 2:
+        return f"row {rows[0]}" if rows else "no row"
     return f"rows {rows[0]} to {rows[-1]}" if rows and rows == list(range(rows[0], rows[-1] + 1)) else f"rows {rows}"

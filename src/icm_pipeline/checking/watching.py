@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from icm_pipeline.backbones.base import BackboneError
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -64,6 +66,15 @@ def after_each(modules: Mapping[str, nn.Module], note: Callable[[str, Any], Any]
 
             stack.callback(module.register_forward_hook(hook).remove)
         yield
+
+
+def first_of(calls: Sequence[Seen], denoiser: nn.Module) -> Seen:
+    """Return the first call; raises BackboneError where there was none."""
+    if not calls:
+        raise BackboneError(
+            f"The pipeline made its pictures without a call of its {type(denoiser).__name__}: it is not what denoises."
+        )
+    return calls[0]
 
 
 def num_text_tokens(call: Seen) -> int | None:

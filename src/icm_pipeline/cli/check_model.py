@@ -49,6 +49,9 @@ def _check(arguments: argparse.Namespace, modules: Sequence[ModuleType]) -> int:
     from icm_pipeline.checking.calling import Caller
     from icm_pipeline.checking.explaining import explain
 
+    for option in ("steps", "size"):
+        if (value := getattr(arguments, option)) is not None and value < 1:
+            raise BackboneError(f"--{option} {value}: give 1 or more.")
     pipe, texts = _pipeline(arguments, modules)
     caller = Caller(pipe, arguments.steps, arguments.size, texts, dict(map(argument_of, arguments.call)))
     name = type(pipe).__name__

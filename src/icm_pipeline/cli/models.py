@@ -71,11 +71,17 @@ def import_own(names: Sequence[str]) -> list[ModuleType]:
     """Import the modules that register a user's families; raises BackboneError for what cannot be imported."""
     sys.path.insert(0, "")
     try:
-        return [import_module(name) for name in names]
-    except ImportError as error:
-        raise BackboneError(f"--module {' '.join(names)} cannot be imported: {error}.") from error
+        return list(map(_imported, names))
     finally:
         sys.path.remove("")
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except (Exception, SystemExit) as error:  # somebody else's code, which may raise anything
+        kind = "" if isinstance(error, (ImportError, BackboneError)) else f"{type(error).__name__}: "
+        raise BackboneError(f"--module {name} cannot be imported: {kind}{str(error).rstrip('.')}.") from error
 
 
 def row_of(family: Family) -> tuple[str, ...]:
