@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.help_page import choices_of
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.checks import check_stage
 from icm_pipeline.pipeline.table import COMMANDS, STAGES
@@ -55,6 +56,26 @@ def test_an_embedded_judge_is_refused_for_another_model_with_what_to_add(setting
 )
 def test_embedded_judges_of_their_own_world_or_by_folder_are_accepted(settings_with: Compose, words: list[str]) -> None:
     check_stage(settings_with(*SHIPPED_JUDGES, *words))
+
+
+BENCHES = [name for name in choices_of("experiment") if name.endswith("bench")]
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_no_shipped_bench_evaluates_by_the_network_that_chooses_strengths(compose_settings: Compose, name: str) -> None:
+    settings = compose_settings(f"experiment={name}")
+    assert settings.bench.included
+    labeler, judge = settings.labeler, settings.judge
+    assert (labeler.kind, labeler.model, labeler.path) != (judge.kind, judge.model, judge.path)
+    check_stage(settings)
+
+
+def test_a_bench_by_one_network_alone_is_refused_and_a_run_that_is_none_is_not(compose_settings: Compose) -> None:
+    words = ("experiment=sd15_bench", "labeler@judge=clip")
+    with pytest.raises(ConfigError, match=r"are one network \(kind=clip model=ViT-L-14-quickgelu path=no-tag\)"):
+        check_stage(compose_settings(*words))
+    check_stage(compose_settings(*words, "judge.model=ViT-H-14-quickgelu", "judge.path=dfn5b"))
+    check_stage(compose_settings(*words, "bench.included=false"))
 
 
 @pytest.mark.parametrize("stage", ["all", "evaluate"])

@@ -37,6 +37,7 @@ def check_stage(settings: Settings) -> None:
     makes_for_no_judge = name == "pretrain" or (stage is not None and stage.kind == "root" and not stage.asks(settings))
     if not makes_for_no_judge and settings.images is None and settings.sweep is None:
         _check_judges(settings)
+        _check_bench_judges(settings)
 
 
 def _check_alpha(settings: Settings) -> None:
@@ -120,4 +121,17 @@ def _check_judges(settings: Settings) -> None:
             f"any other), or add {' '.join(PHOTO_JUDGES[name] for name in wrong)} and an attribute of photographs "
             "(attribute=gender_photo). For a model that draws those portraits give the folders of the judges trained "
             "with it (labeler.path=/folder ...)."
+        )
+
+
+def _check_bench_judges(settings: Settings) -> None:
+    """Refuse a bench that evaluates by the very network that chooses strengths, counts shares and trains."""
+    networks = [(who.kind, who.model, who.path) for who in (settings.labeler, settings.judge)]
+    if settings.bench.included and networks[0] == networks[1]:
+        kind, model, path = networks[0]
+        raise ConfigError(
+            f"bench.included=true: the labeler, which chooses strengths and which some methods learn from, and the "
+            f"judge, which evaluates, are one network (kind={kind} model={model} path={path}), so that methods would "
+            "be measured by what they were fitted to. Give another judge: labeler@judge=fairface, or another CLIP "
+            "(judge.model=, judge.path=)."
         )
