@@ -156,11 +156,12 @@ def _check_words(attribute: AttributeConfig) -> None:
 
 
 def _check_named(attribute: AttributeConfig) -> None:
-    for option, subject in attribute.named.items():
-        if option not in attribute.options:
-            raise ConfigError(unknown_setting(f"attribute.named.{option}", option, list(attribute.options)))
-        if "{}" not in subject:
-            raise ConfigError(f"attribute.named.{option}={subject!r} has no {{}} where the subject goes.")
+    for name, subjects in {"named": attribute.named, "said": attribute.said}.items():
+        for option, subject in subjects.items():
+            if option not in attribute.options:
+                raise ConfigError(unknown_setting(f"attribute.{name}.{option}", option, list(attribute.options)))
+            if "{}" not in subject:
+                raise ConfigError(f"attribute.{name}.{option}={subject!r} has no {{}} where the subject goes.")
     if attribute.named and (missing := [option for option in attribute.options if option not in attribute.named]):
         raise ConfigError(
             f"attribute.named says how a prompt names {', '.join(attribute.named)} but not {', '.join(missing)}. Give "

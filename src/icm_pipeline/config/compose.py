@@ -54,6 +54,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("for_each_option", _for_each_option, replace=True)
     OmegaConf.register_new_resolver("choices", lambda group: ",".join(choices_of(group)), replace=True)
     OmegaConf.register_new_resolver("filled", _filled, replace=True)
+    OmegaConf.register_new_resolver("option_words", _option_words, replace=True)
 
 
 def _times(factor: float, value: float) -> float:
@@ -74,6 +75,17 @@ def _for_each_option(number: int, *, _root_: Any) -> int:
 def _filled(templates: Any, subjects: Any) -> list[str]:
     """Return every template with every subject, and its article."""
     return [with_article(template.replace("{}", subject)) for template in templates for subject in subjects]
+
+
+def _option_words(*, _root_: Any) -> dict[str, str] | None:
+    """Return what says each option in a prompt, {option: a subject with {} in it}; None if that is its name before it.
+
+    As attribute.said has it or else attribute.named: "a face of a light teacher" says nothing of skin.
+    """
+    attribute = _root_.attribute
+    names = {option: f"{option.replace('_', ' ')} {{}}" for option in attribute.options}
+    said = {option: attribute.said.get(option, attribute.named.get(option, text)) for option, text in names.items()}
+    return None if said == names else said
 
 
 def _as_float(value: Any) -> Any:

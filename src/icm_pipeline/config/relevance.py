@@ -38,6 +38,7 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
                 del value[name]
         if value["params"].get("rows") == "conditional":  # of h_distribution, younger too
             del value["params"]["rows"]
+        value["params"] = _params(value["params"])
         for name in (
             "wanted_share",
             "strength",
@@ -51,9 +52,17 @@ def relevant(settings: Settings, dotted: str, read_by_method: Collection[str]) -
         read = [name for name in value if {"method", f"method.{name}"} & set(read_by_method)]
         unread = {"draw_size"} if value["assignment"] != "batch" else set()
         return _only(value, [name for name in read if name not in unread and value[name] != {}])
+    if dotted == "method.params":
+        return _params(value)
     if dotted == "alpha" and ("alpha" not in read_by_method or settings.searched == "alpha"):
         return None
     return value
+
+
+def _params(params: dict[str, Any]) -> dict[str, Any]:
+    """Return a method's parameters without words for options, younger than keys, where it names none or by its name."""
+    unread = params.get("option_words") is None or params.get("text", "option") != "option"
+    return {name: value for name, value in params.items() if not (unread and name == "option_words")}
 
 
 def _target(settings: Settings) -> Any:

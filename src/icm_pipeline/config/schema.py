@@ -42,6 +42,8 @@ class AttributeConfig:
     """In probe templates they make the prompts that alpha=auto is tried on; empty for the probe subjects."""
     named: dict[str, str] = field(default_factory=dict, kw_only=True)
     """{option: a subject with {} in it, as `female {}`}: how a prompt names an option, for stage=named."""
+    said: dict[str, str] = field(default_factory=dict, kw_only=True)  # younger still
+    """The same, where method=prompt, uce and time name it otherwise than `named` does; as `woman {}`."""
 
 
 @dataclass

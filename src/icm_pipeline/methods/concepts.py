@@ -2,6 +2,7 @@
 
 import re
 
+from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 
 SUBJECT = re.compile(r"(?P<before>(?:.*\bof )?)(?P<article>an?|the) (?P<noun>.+)")
@@ -23,12 +24,23 @@ def trained_by(*params: str) -> tuple[str, ...]:
 
 
 def with_option(prompt: str, option: str) -> str:
-    """Return a prompt that names an option behind its subject's article, or at its end where there is none."""
+    """Return a prompt that names an option about its subject, or at its end where it has no subject with an article.
+
+    option: a word that stands before the subject, or a text with {} in its place, as "{} without glasses".
+    """
     found = SUBJECT.fullmatch(prompt)
     if found is None:
-        return f"{prompt}, {option}"
-    article = found["article"] if found["article"] == "the" else "an" if option[0] in "aeiou" else "a"
-    return f"{found['before']}{article} {option} {found['noun']}"
+        return f"{prompt}, {bare(option)}"
+    phrase = option.replace("{}", found["noun"]) if "{}" in option else f"{option} {found['noun']}"
+    if phrase.startswith(found["noun"]):
+        return f"{found['before']}{found['article']} {phrase}"
+    article = found["article"] if found["article"] == "the" else "an" if phrase[0] in "aeiouAEIOU" else "a"
+    return f"{found['before']}{article} {phrase}"
+
+
+def bare(option: str) -> str:
+    """Return what says an option without the subject, "without glasses" of "{} without glasses"."""
+    return " ".join(option.replace("{}", " ").split())
 
 
 def subject_of(prompt: str) -> str:
@@ -44,5 +56,17 @@ def concepts_of(settings: Settings) -> list[str]:
 
 
 def option_words(settings: Settings) -> list[str]:
-    """Return the options' names as words of a prompt."""
-    return [name.replace("_", " ") for name in settings.attribute.options]
+    """Return what says each option in a prompt, as `with_option` takes it.
+
+    That is method.params.option_words, which conf/ fills from attribute.said and attribute.named; where there are none
+    the options' names. Raises ConfigError for an option that they lack.
+    """
+    options, words = settings.attribute.options, settings.method.params.get("option_words")
+    if words is None:
+        return [name.replace("_", " ") for name in options]
+    if missing := [option for option in options if not words.get(option)]:
+        raise ConfigError(
+            f"method.params.option_words has no words for {', '.join(missing)}. Give them for every option of attribute"
+            f"={settings.attribute.name} ({', '.join(options)}), or null for the options' names."
+        )
+    return [words[option] for option in options]

@@ -1,7 +1,10 @@
 """Another prompt and nothing else: an appeal to fairness, or the drawn option itself, the upper row of a table.
 
 `text=none` generates the prompt as it is, `ethical` the prompt and an appeal, for which no option is drawn, `option`
-the prompt with the option's name behind the article of its subject: "a face of a doctor", "a face of a woman doctor".
+the prompt with the option said of its subject: "a face of a doctor", "a face of a woman doctor", "a face of a doctor
+without glasses". `option_words` says how: what the attribute has as `said` or else as `named`, as a mere name ("a light
+doctor", "a none doctor") need not name anything; null for the name. Of gender that is the name, as it always was, and
+no key changed; of an attribute whose words are other ones the key has them.
 
 References:
     How well can Text-to-Image Generative Models understand Ethical Natural Language Interventions?, 2022,
@@ -46,7 +49,7 @@ METHOD = Method(
     applied=lambda backbone, inputs, jobs: nullcontext(),
     words=lambda steering: [{"none": "the same prompt"}.get(text := steering.params["text"], f"{text} prompt")],
     reads=(*DRAWN, "attribute.options"),
-    params=("text", "appeal"),
+    params=("text", "appeal", "option_words"),
     draws=lambda settings: _text(settings) == "option",
     prompt_of=_prompt_of,
     asks_for="nothing",

@@ -81,7 +81,7 @@ METHOD = Method(
     applied=_applied,
     words=lambda steering: ["TIME", f"lambda {steering.params['ridge']:g}"],
     reads=("method.name", "method.params"),
-    params=("concepts", "templates", "images", "ridge", "keys"),
+    params=("concepts", "templates", "images", "ridge", "keys", "option_words"),
     draws=lambda settings: False,
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=("method.name", "method.params", *COUNTED_BY)),

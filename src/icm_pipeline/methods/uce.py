@@ -8,8 +8,8 @@ by round, and with `integrate` the m add up. No option is drawn for an image.
 References:
     Unified Concept Editing in Diffusion Models, 2024, https://arxiv.org/abs/2308.14761, equation 7 and section 4.3
 Departures: images have seeds of their own in every round, and those in which the labeler sees no option do not count;
-concepts stand with their article; an option's word is its name. The published run takes 10 images, tolerance 0.05 and
-at most 30 rounds.
+concepts stand with their article; an option's words are those of method=prompt without the subject. The published run
+takes 10 images, tolerance 0.05 and at most 30 rounds.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.methods.base import Fit, Method, MethodInputs
-from icm_pipeline.methods.concepts import COUNTED_BY, concepts_of, option_words
+from icm_pipeline.methods.concepts import COUNTED_BY, bare, concepts_of, option_words
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -81,7 +81,7 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 
     settings, params = inputs.settings, inputs.settings.method.params
     concepts, target, count = concepts_of(settings), np.array(target_shares(settings)), params["images"]
-    texts = _Texts(backbone, concepts, option_words(settings), params["keep"])
+    texts = _Texts(backbone, concepts, [bare(words) for words in option_words(settings)], params["keep"])
     rounds = json.loads((folder / ROUNDS).read_text("utf-8")) if (folder / ROUNDS).exists() else []
     push = np.array(rounds[-1]["push"]) if rounds else np.zeros((len(concepts), len(target)))
     labeler, per_round = load_labeler(settings.labeler), count * len(concepts)
@@ -109,7 +109,7 @@ METHOD = Method(
     applied=_applied,
     words=lambda steering: ["UCE", f"lambda {steering.params['ridge']:g}"],
     reads=("method.name", "method.params"),
-    params=("concepts", "keep", "images", "rounds", "tolerance", "ridge", "integrate"),
+    params=("concepts", "keep", "images", "rounds", "tolerance", "ridge", "integrate", "option_words"),
     draws=lambda settings: False,
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=("method.name", "method.params", *COUNTED_BY)),
