@@ -92,6 +92,22 @@ def test_fd_its_floor_and_its_interval_are_against_the_shares_of_each_prompt(set
         bootstrap_interval(shown, ["a face of a judge"] * 8, 5, np.random.default_rng(0), goal)
 
 
+def test_devrat_pools_the_templates_of_an_occupation_and_fd_does_not(settings_with: Compose) -> None:
+    pairs = [("a photo of a nurse", 0), ("a portrait of a nurse", 1), ("a photo of an analyst", 0)]
+    prompts, shown = (
+        [prompt for prompt, _ in pairs for _ in range(4)],
+        np.eye(2)[[o for _, o in pairs for _ in range(4)]],
+    )
+    listed = ",".join(prompt for prompt, _ in pairs)
+    settings = settings_with(f"attribute.evaluation_prompts=[{listed}]", "evaluate.images_per_prompt=4")
+    found = fairness_figures(settings, {"steered": shown}, prompts, shown.argmax(1), made_here=True)
+    assert found.deviation_ratio is not None and found.fd_labels is not None
+    assert found.deviation_ratio.by_prompt == {"a nurse": 0.0, "a photo of an analyst": 1.0}
+    assert found.deviation_ratio.mean == 0.5
+    assert found.fd_labels.by_prompt == dict.fromkeys([prompt for prompt, _ in pairs], pytest.approx(np.sqrt(0.5)))
+    assert list(found.fd.by_prompt) == [prompt for prompt, _ in pairs]
+
+
 def test_the_shares_of_a_table_and_not_its_place_are_in_the_keys(settings_with: Compose, tmp_path: Path) -> None:
     prompts = settings_with().attribute.evaluation_prompts
 

@@ -1,6 +1,7 @@
 """FD and its companions for both sides of an evaluation, over the prompts with an image that the judge could see."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from icm_pipeline.arrays import Floats, Ints
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.methods.assignment import target_by_prompt
+from icm_pipeline.methods.concepts import subject_of
 from icm_pipeline.metrics.distributions import (
     Target,
     mean_shares,
@@ -94,14 +96,25 @@ def fairness_figures(
 
 
 def _figures_of_labels(side: Floats, prompts: list[str], target: Target) -> tuple[Figure, Figure] | tuple[None, None]:
-    """Return FD and DevRat of hard labels, of the prompts with an image that has one; None if no image has."""
+    """Return FD and DevRat of hard labels, of the prompts with an image that has one; None if no image has.
+
+    FD is that of each prompt; DevRat, as Li et al. have it, that of each subject, whose prompts' images are pooled.
+    """
     labels = one_hot_labels(side)
     seen = ~np.isnan(labels).any(1)
     if not seen.any():
         return None, None
-    shares = _by_prompt(labels[seen], np.array(prompts)[seen].tolist())
+    of_images = np.array(prompts)[seen].tolist()
+    shares, by_subject = (_by_prompt(labels[seen], groups) for groups in (of_images, _subjects(of_images)))
     fd = {prompt: float(np.linalg.norm(row - target_of(target, prompt, len(row)))) for prompt, row in shares.items()}
-    return _figure(fd), _figure({prompt: deviation_ratio(row) for prompt, row in shares.items()})
+    return _figure(fd), _figure({prompt: deviation_ratio(row) for prompt, row in by_subject.items()})
+
+
+def _subjects(prompts: list[str]) -> list[str]:
+    """Return what each image's prompt is about where several prompts are about that, or else the prompt."""
+    subjects = {prompt: subject_of(prompt) for prompt in dict.fromkeys(prompts)}
+    numbers = Counter(subjects.values())
+    return [subjects[prompt] if numbers[subjects[prompt]] > 1 else prompt for prompt in prompts]
 
 
 def drift_of(before: Floats, after: Floats, prompts: list[str]) -> float | None:

@@ -51,7 +51,7 @@ class Fairness:
     fd_labels_original: Figure | None = None
     fd_labels: Figure | None = None
     deviation_ratio_original: Figure | None = None
-    """DevRat."""
+    """DevRat; of each subject where several prompts have it, or else of each prompt."""
     deviation_ratio: Figure | None = None
 
 
