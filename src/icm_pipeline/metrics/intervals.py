@@ -84,8 +84,19 @@ class _Resampled:
     """Of the deviations, in each resample, [R, P, K]."""
     num_images: Ints
     """Of every prompt, that were seen [P]."""
-    most: float
-    """The largest FD there is: that of a prompt whose images all show one option."""
+    farthest: Floats
+    """The largest FD there is of every prompt, that of images that all show one option [P]."""
+
+    @property
+    def most(self) -> float:
+        """The largest mean FD there is."""
+        return float(self.farthest.mean())
+
+    @property
+    def unknown(self) -> tuple[float, float]:
+        """How far below and above prompts of a single image could lie, of whose other images it says nothing."""
+        fds, alone = np.linalg.norm(self.deviations, axis=1), self.num_images == 1
+        return float((alone * fds).mean()), float((alone * (self.farthest - fds)).mean())
 
     @property
     def figure(self) -> float:
@@ -110,7 +121,8 @@ def _resample(
 ) -> list[_Resampled]:
     """Resample the seen images within every prompt and stratum, the same ones for all sides [n, K].
 
-    Errors among m images are multiplied by sqrt(m / (m - 1)), which makes their variance unbiased.
+    Errors among m images are multiplied by sqrt(m / (m - 1)), which makes their variance unbiased. Of one image alone
+    there is none to see: see `_pooled`. Those of `by` stay apart, as how many there are of each is drawn anew.
     """
     names, rows = list(dict.fromkeys(prompts)), np.array(prompts)
     wanted = np.zeros(len(rows), np.int64) if strata is None else strata
@@ -127,8 +139,9 @@ def _resample(
         num_images[index] = len(members)
         for side, rows_of in enumerate(sides):
             deviations[side][index] = rows_of[members].mean(0) - goals[index]
-        for stratum in np.unique(strata[members]):
-            group = members[strata[members] == stratum]
+        own = _pooled(strata[members]) if by is None else strata[members]
+        for stratum in np.unique(own):
+            group = members[own == stratum]
             drawn = rng.choice(group, (num_resamples, len(group)))
             weight = len(group) / len(members) * np.sqrt(len(group) / max(1, len(group) - 1))
             for side, rows_of in enumerate(sides):
@@ -137,8 +150,21 @@ def _resample(
             moved = shares_drawn(wanted[members], by.of(members), num_options, num_resamples, rng)
             for side, rows_of in enumerate(sides):
                 errors[side][:, index] += moved @ means_of_strata(rows_of[members], strata[members], num_options)
-    most = float(np.linalg.norm(np.eye(num_options) - goals[:, None], axis=2).max(1).mean())
-    return [_Resampled(*parts, num_images, most) for parts in zip(deviations, errors, strict=True)]
+    farthest = np.linalg.norm(np.eye(num_options) - goals[:, None], axis=2).max(1)
+    return [_Resampled(*parts, num_images, farthest) for parts in zip(deviations, errors, strict=True)]
+
+
+def _pooled(strata: Ints) -> Ints:
+    """Return a prompt's strata [n] with those of one image pooled, a single one with the smallest other.
+
+    What pooled strata differ by counts as chance then: their interval is rather long than none.
+    """
+    values, counts = np.unique(strata, return_counts=True)
+    single = values[counts == 1]
+    if len(single) == 1:
+        single = values[np.argsort(counts, kind="stable")[:2]]
+    pooled: Ints = np.where(np.isin(strata, single), single[0], strata) if len(single) else strata
+    return pooled
 
 
 def _interval(resampled: _Resampled, level: float, rng: np.random.Generator | None = None) -> tuple[float, float]:
@@ -147,14 +173,16 @@ def _interval(resampled: _Resampled, level: float, rng: np.random.Generator | No
     A norm is biased upwards near zero, so percentiles of resampled FDs lie too high where FD is small. The limits are
     instead the FDs of which the figure would be an upper and a lower quantile, found by scaling the deviations (test
     inversion); 0 if FD 0 could give the figure. The upper limit is at least the resamples' own quantile less their
-    bias, with rng that of `_with_failures` too, and at most the largest FD there is.
+    bias, with rng that of `_with_failures` too, and at most the largest FD there is. Of a prompt of a single image any
+    FD is inside.
     """
     tail, figure, values = (1 - level) / 2, resampled.figure, resampled.figures()
     shifted = float(np.quantile(values, 1 - tail) - values.mean()) + figure
     low, high = (figure * _scale(resampled, figure, share) for share in (1 - tail, tail))
     if rng is not None:
         high = max(high, _with_failures(resampled, figure, tail, rng))
-    return min(low, figure), max(min(max(high, shifted), resampled.most), figure)
+    below, above = resampled.unknown
+    return max(0.0, min(low, figure) - below), max(min(max(high, shifted) + above, resampled.most), figure)
 
 
 def _with_failures(resampled: _Resampled, figure: float, tail: float, rng: np.random.Generator) -> float:
