@@ -140,6 +140,8 @@ class Method:
     """Whether all images of a prompt must be made in one batch."""
     draws: Callable[[Settings], bool] = lambda settings: True
     """Whether an option is drawn for each image; where none is, nobody can say whether it was obeyed."""
+    changes_weights: bool = False
+    """Whether it makes of the model another one for all images, as a bench's kind says where no option is drawn."""
     why_not: Callable[["Family"], str] = lambda family: ""
     """Why it does not apply to a family of models; empty if it does."""
     prompt_of: Callable[[Job, MethodInputs], str] = lambda job, inputs: job.prompt

@@ -227,6 +227,7 @@ METHOD = Method(
     reads=("method.name", "method.params"),
     params=("scale", *FITTED),
     draws=_draws,
+    changes_weights=True,
     why_not=_why_not,
     fit=Fit(
         _fit,

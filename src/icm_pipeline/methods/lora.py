@@ -166,6 +166,7 @@ METHOD = Method(
     reads=("method.name", "method.params"),
     params=("scale", "where", "rank", "images", "updates", "batch", "learning_rate", "weight_decay"),
     draws=_draws,
+    changes_weights=True,
     why_not=takes_lists,
     fit=Fit(_fit, needs=("select",), reads=(*trained_by(
         "where", "rank", "images", "updates", "batch", "learning_rate", "weight_decay",

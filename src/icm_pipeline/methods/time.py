@@ -83,6 +83,7 @@ METHOD = Method(
     reads=("method.name", "method.params"),
     params=("concepts", "templates", "images", "ridge", "keys", "option_words"),
     draws=lambda settings: False,
+    changes_weights=True,
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=("method.name", "method.params", *COUNTED_BY)),
     asks_for="images of each concept once and a labeler; cross-attention",

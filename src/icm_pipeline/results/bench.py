@@ -103,13 +103,13 @@ def kind_of(method: Method, job: SweepJob) -> str:
     """Return which of KINDS a benched method is, as FD means something else of each.
 
     Drawn: each image is steered to an option. Batch-coupled: an image depends on the others of its prompt. Weights
-    changed, nothing drawn: FD is that of a model, or a prompt, which was changed for all images.
+    changed, nothing drawn: FD is that of another model, or of a prompt or activations changed alike for all images.
     """
     if method.whole_prompts:
         return "batch-coupled"
     if job.evaluation.obeyed is not None:
         return "drawn"
-    return "weights changed" if method.fit else "nothing drawn"
+    return "weights changed" if method.changes_weights else "nothing drawn"
 
 
 def is_bench(sweep: Sweep) -> bool:
