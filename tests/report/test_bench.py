@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from icm_pipeline.methods.registry import method_named
-from icm_pipeline.report.bench_page import bench_rows
+from icm_pipeline.report.bench_page import BenchRow, benches_of
 from icm_pipeline.report.figures.bench import plot_fronts
 from icm_pipeline.report.sweep_report import report_sweep
 from icm_pipeline.results.bench import ExplicitPrompts, StrengthChoice, TriedStrength, learning_seconds
@@ -17,7 +17,7 @@ from icm_pipeline.results.evaluation import Figure
 from icm_pipeline.results.steering import FitCost
 from icm_pipeline.results.sweeps import read_sweep, write_result
 from icm_pipeline.store.manifest import MANIFEST
-from tests.helpers.results import evaluation, steering, write_artifact
+from tests.helpers.results import discrepancy, evaluation, steering, write_artifact
 
 TRIED = [TriedStrength(1.0, 0.4, 0.97, 0.6), TriedStrength(3.0, 0.2, 0.92, 0.8), TriedStrength(9.0, 0.1, 0.7, 0.9)]
 CHOICE = StrengthChoice("alpha", 3.0, 0.9, True, 0.55, 64, 8, TRIED)
@@ -29,23 +29,26 @@ def add(tmp_path: Path) -> Callable[..., None]:
     """Give a function that adds one benched method to the sweep `tmp_path/sweep`; records: by stage."""
     outputs = tmp_path / "outputs" / "artifacts"
 
-    def added(choice: str, records: dict[str, Any], method: str = "", **figures: Any) -> None:
-        folders = {}
+    def added(
+        choice: str, records: dict[str, Any], method: str = "", words: tuple[str, ...] = (), originals: str = "o",
+        **figures: Any,
+    ) -> None:  # fmt: skip
+        folders, name = {}, "-".join([choice, originals, *(word.split("=")[1] for word in words)])
         found = evaluation(
             figures.pop("fd", 0.2), steering=steering(method=method or choice, params=figures.pop("params", None)),
             fd_labels=HALF, deviation_ratio=HALF, **figures,
         )  # fmt: skip
         for stage, record in {"evaluate": found, **records}.items():
-            folder = outputs / stage / choice
+            folder = outputs / stage / name
             folder.mkdir(parents=True)
             record.write(folder)
             if stage == "fit":
                 (folder / "learnt.safetensors").write_bytes(bytes(1500))
-            more = {"parents": {"originals": "o"}, "settings": {"config": {}}} if stage == "evaluate" else {}
+            more = {"parents": {"originals": originals}, "settings": {"config": {}}} if stage == "evaluate" else {}
             folders[stage] = str(write_artifact(folder, stage, **more))
-        job = tmp_path / "sweep" / choice
+        job = tmp_path / "sweep" / name
         job.mkdir(parents=True)
-        write_result(job, [f"method={choice}"], folders)
+        write_result(job, [f"method={choice}", *words], folders)
 
     return added
 
@@ -55,6 +58,53 @@ def reported(tmp_path: Path) -> tuple[list[dict[str, str]], str, set[str]]:
     folder = report_sweep(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
     with (folder / "bench.csv").open(newline="") as file:
         return list(csv.DictReader(file)), (folder / "bench.md").read_text(), {path.name for path in folder.iterdir()}
+
+
+def rows_of(tmp_path: Path) -> list[BenchRow]:
+    """Return the rows of a bench of one subject."""
+    (bench,) = benches_of(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
+    return bench.rows
+
+
+def test_attributes_and_models_have_a_table_and_fronts_of_their_own(tmp_path: Path, add: Callable[..., None]) -> None:
+    for attribute, originals in (("gender", "o"), ("age", "p")):
+        before, budget = discrepancy(0.3 if attribute == "age" else 0.6), 0.95 if attribute == "age" else 0.9
+        for name in ("icm", "leace"):
+            add(name, {"strength": replace(CHOICE, clip_i_budget=budget)}, originals=originals, attribute=attribute,
+                fd_original=before, words=(f"attribute={attribute}",))  # fmt: skip
+    rows, page, files = reported(tmp_path)
+    gender, age = sorted(page.split("# Bench of 2 methods: ")[1:], key=lambda part: not part.startswith("gender"))
+    assert gender.startswith("gender on tiny\n") and "FD 0.600 before" in gender and "CLIP-I 0.9 or more" in gender
+    assert age.startswith("age on tiny\n") and "FD 0.300 before" in age and "CLIP-I 0.95 or more" in age
+    assert all(part.count("| icm | drawn |") == 1 for part in (gender, age))
+    assert {"strengths.png", "strengths_2.png"} <= files
+    assert sorted((row["attribute"], row["method"]) for row in rows) == [
+        ("age", "icm"), ("age", "leace"), ("gender", "icm"), ("gender", "leace"),
+    ]  # fmt: skip
+
+
+def test_settings_of_one_method_are_told_in_a_column_and_each_has_its_front(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    for value in (1, 2):
+        add("icm", {"strength": CHOICE}, words=(f"method.params.x={value}",))
+    add("leace", {"strength": CHOICE})
+    (bench,) = benches_of(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
+    assert set(bench.fronts) == {"icm, method.params.x = 1", "icm, method.params.x = 2", "leace"}
+    rows, page, _ = reported(tmp_path)
+    assert sorted(row["setting"] for row in rows) == ["", "method.params.x = 1", "method.params.x = 2"]
+    assert "Bench of 2 methods: gender on tiny" in page
+    assert "| method | setting | kind |" in page and "| icm | method.params.x = 2 | drawn |" in page
+
+
+def test_sets_of_one_model_and_attribute_are_told_apart_by_what_was_varied(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    for seed in (0, 1):
+        add("icm", {"strength": CHOICE}, originals=f"o{seed}", words=(f"seed={seed}",))
+    rows, page, _ = reported(tmp_path)
+    assert "gender on tiny, seed = 0" in page and "gender on tiny, seed = 1" in page
+    assert {row["bench"] for row in rows} == {"seed = 0", "seed = 1"}
 
 
 def test_kinds_of_methods_are_told_apart_and_obeyed_is_empty_where_nothing_is_drawn(
@@ -77,6 +127,18 @@ def test_kinds_of_methods_are_told_apart_and_obeyed_is_empty_where_nothing_is_dr
     assert "| icm | drawn | alpha 3 | 0.200 | 0.100 to 0.400 | 0.250 | 0.250 | 75% | 0.900 | 50% | 75% (uns" in page
     assert "| leace | drawn | alpha 1 ! |" in page
     assert "| uce | weights changed | - | 0.100 |" in page and " - | 0.900 |" in page
+
+
+def test_what_learns_and_draws_nothing_has_changed_weights_only_if_it_says_so(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    cost = FitCost(90.0, 40, "cpu")
+    for name in ("leace", "uce", "time", "lora", "fair_finetuning"):
+        params = {"ridge": 0.5, "rank": 4, "where": "all", "scale": 1.0}
+        add(name, {"fit": cost, "strength": CHOICE}, obeyed=None, params=params)
+    kinds = {row.name: row.kind for row in rows_of(tmp_path)}
+    assert kinds.pop("leace") == "nothing drawn"
+    assert set(kinds.values()) == {"weights changed"}
 
 
 def test_what_a_method_cost_and_asks_for_is_in_the_table(tmp_path: Path, add: Callable[..., None]) -> None:
@@ -111,9 +173,9 @@ def test_what_probes_took_is_part_of_learning_where_they_choose_the_layers(
 ) -> None:
     cost = FitCost(30.0, 40, "cpu")
     add("leace", {"strength": CHOICE, "fit": cost, "probe": cost})
-    manifest = tmp_path / "outputs/artifacts/probe/leace" / MANIFEST
+    manifest = tmp_path / "outputs/artifacts/probe/leace-o" / MANIFEST
     manifest.write_text(manifest.read_text().replace('"seconds": 0.0', '"seconds": 12.0'))
-    (row,) = bench_rows(read_sweep(tmp_path / "sweep", tmp_path / "outputs"))
+    (row,) = rows_of(tmp_path)
     assert learning_seconds(row.method, row.job) == 42.0
     assert learning_seconds(method_named("uce"), row.job) == 30.0
 

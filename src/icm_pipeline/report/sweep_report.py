@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from icm_pipeline.report.bench_page import bench_rows, write_bench_page, write_bench_table
+from icm_pipeline.report.bench_page import benches_of, write_bench_page, write_bench_table
 from icm_pipeline.report.figures import sweep as plots
 from icm_pipeline.report.figures.bench import plot_fronts
 from icm_pipeline.report.html.sweep_page import write_html_sweep
@@ -49,13 +49,15 @@ def report_sweep(sweep: Sweep) -> Path:
 
 
 def _report_bench(folder: Path, sweep: Sweep) -> None:
-    """Write what a sweep over methods came to, as `bench.csv`, `bench.md` and the figure of the fronts."""
-    rows = bench_rows(sweep)
-    choices = {row.name: row.choice for row in rows if row.choice is not None and row.choice.chosen.fd is not None}
-    write_bench_table(folder / "bench.csv", rows)
-    write_bench_page(
-        folder / "bench.md", sweep, rows, plot_fronts(folder / "strengths.png", choices) if choices else None
-    )
+    """Write what a sweep over methods came to, as `bench.csv`, `bench.md` and figures of the fronts."""
+    benches = benches_of(sweep)
+    names = ["strengths.png", *(f"strengths_{number}.png" for number in range(2, len(benches) + 1))]
+    fronts = [
+        plot_fronts(folder / name, bench.fronts) if bench.fronts else None
+        for name, bench in zip(names, benches, strict=True)
+    ]
+    write_bench_table(folder / "bench.csv", benches)
+    write_bench_page(folder / "bench.md", sweep, benches, fronts)
 
 
 def _strips(folder: Path, sweep: Sweep, seeds: SameSeeds) -> dict[str, Path]:

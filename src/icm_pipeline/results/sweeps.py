@@ -5,7 +5,7 @@ Every job leaves a `JobResult` in its output folder, as `result.json`.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -77,9 +77,7 @@ class Sweep:
 
     def varied(self) -> list[str]:
         """Return the factors that differ between jobs."""
-        names = dict.fromkeys(name for job in self.jobs for name in job.factors)
-        values = {name: {json.dumps(job.factors.get(name), sort_keys=True) for job in self.jobs} for name in names}
-        return [name for name, found in values.items() if len(found) > 1]
+        return varied_among(self.jobs)
 
     def telling(self) -> list[str]:
         """Return the factors that name a job: the method alone if it tells all apart, as its file sets the others."""
@@ -91,6 +89,13 @@ class Sweep:
         return [
             not any(other.subject == job.subject and dominates(other, job) for other in self.jobs) for job in self.jobs
         ]
+
+
+def varied_among(jobs: Sequence[SweepJob]) -> list[str]:
+    """Return the factors that differ between some jobs."""
+    names = dict.fromkeys(name for job in jobs for name in job.factors)
+    values = {name: {json.dumps(job.factors.get(name), sort_keys=True) for job in jobs} for name in names}
+    return [name for name, found in values.items() if len(found) > 1]
 
 
 def dominates(one: SweepJob, other: SweepJob) -> bool:

@@ -7,7 +7,7 @@ from itertools import compress
 from pathlib import Path
 
 from icm_pipeline.images.table import ImageRow, read_table
-from icm_pipeline.report.bench_page import bench_rows, bench_tables
+from icm_pipeline.report.bench_page import bench_tables, benches_of
 from icm_pipeline.report.figures.sweep import drawn_axes, fate_in_words, is_line, sweep_series
 from icm_pipeline.report.html.charts import LONGEST_LABEL, Axis, Chart, Spot, chart, staircase
 from icm_pipeline.report.html.gallery import Gallery, Shown, one_of_each, spread
@@ -63,7 +63,8 @@ def write_html_sweep(path: Path, sweep: Sweep, seeds: SameSeeds) -> Path:
         front=_front(sweep),
         against=[_against(sweep, axis) for axis in drawn_axes(sweep)], strips=strips, same=same_in_all(sweep),
         titles=titles, cells=cells, left_out=sweep.left_out,
-        tables=bench_tables(bench_rows(sweep)) if is_bench(sweep) else (), commands=_commands(sweep),
+        tables=[table for bench in benches_of(sweep) for table in bench_tables(bench)] if is_bench(sweep) else (),
+        commands=_commands(sweep),
         best=best.name, provenance=made_by,
     )  # fmt: skip
 
