@@ -6,6 +6,7 @@ projection on the span of W Cov(x, z), has no covariance with the labels z, for 
 References:
     LEACE: Perfect linear concept erasure in closed form, 2023, https://arxiv.org/abs/2306.03819, theorem 4.3
     Shrinkage Algorithms for MMSE Covariance Estimation (OAS), 2010, https://arxiv.org/abs/0907.4698, equation 23
+Departure: where that equation has 1 - 2/p and n + 1 - 2/p, here are 1 and n + 1, as in scikit-learn's OAS; p is large.
 """
 
 import torch

@@ -86,5 +86,5 @@ METHOD = Method(
     changes_weights=True,
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=("method.name", "method.params", *COUNTED_BY)),
-    asks_for="images of each concept once and a labeler; cross-attention",
+    asks_for="images of each concept once (the evaluated subjects) and a labeler; cross-attention",
 )

@@ -114,6 +114,6 @@ METHOD = Method(
     changes_weights=True,
     why_not=no_cross_attention,
     fit=Fit(_fit, reads=("method.name", "method.params", *COUNTED_BY)),
-    asks_for="images of each concept in every round and a labeler; cross-attention",
+    asks_for="images of each concept in every round (the evaluated subjects) and a labeler; cross-attention",
     published={"rounds": 30},
 )
