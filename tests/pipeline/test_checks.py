@@ -70,6 +70,12 @@ def test_no_shipped_bench_evaluates_by_the_network_that_chooses_strengths(compos
     check_stage(settings)
 
 
+@pytest.mark.parametrize("words", [("experiment=bench",), ()])
+def test_a_size_that_no_bench_has_is_refused_by_its_name(compose_settings: Compose, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"^bench\.size=huge is not known\. Choose one of: full, quick\.$"):
+        compose_settings(*words, "bench.size=huge")
+
+
 def test_a_bench_by_one_network_alone_is_refused_and_a_run_that_is_none_is_not(compose_settings: Compose) -> None:
     words = ("experiment=sd15_bench", "labeler@judge=clip")
     with pytest.raises(ConfigError, match=r"are one network \(kind=clip model=ViT-L-14-quickgelu path=no-tag\)"):

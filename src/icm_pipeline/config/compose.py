@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.config.benching import SIZES
 from icm_pipeline.config.checks import check
 from icm_pipeline.config.conf_folder import conf_path
 from icm_pipeline.config.errors import ConfigError
@@ -113,6 +114,12 @@ def _fill_shares(settings: Settings) -> None:
         raise ConfigError(f"method.shares_table={method.shares_table} names no prompt of attribute.evaluation_prompts.")
 
 
+def _check_size(size: str | None) -> None:
+    """Raise ConfigError for a size that no bench has, before a reference to what it takes fails in other words."""
+    if size is not None and size not in SIZES:
+        raise ConfigError(f"bench.size={size} is not known. Choose one of: {', '.join(SIZES)}.")
+
+
 def to_settings(cfg: Any) -> Settings:
     """Resolve a composed configuration into checked `Settings`; raises ConfigError."""
     from omegaconf import OmegaConf
@@ -122,6 +129,7 @@ def to_settings(cfg: Any) -> Settings:
     try:
         if OmegaConf.get_type(cfg) is not Settings:  # a primary configuration of one's own, without the schema
             cfg = OmegaConf.merge(OmegaConf.structured(Settings), cfg)
+        _check_size(OmegaConf.select(cfg, "bench.size"))
         settings = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         missing = f"{error.full_key} has no value. Add it to its YAML file or give {error.full_key}=<value>."
