@@ -132,6 +132,12 @@ def test_the_shares_of_a_table_and_not_its_place_are_in_the_keys(settings_with: 
         (["subject", "woman", "man"], [["nurse", "1", "0"], ["nurse ", "0", "1"]], "subject 'nurse' more than once"),
         (["prompt", "woman", "man"], [["a nurse", "1", "0"]] * 2, "the prompt 'a nurse' more than once"),
         (["subject", "woman", "man", "woman"], [["nurse", "1", "0", "0"]], "the column 'woman' more than once"),
+        (["subject", "woman", "man", "other"], [["nurse", "1", "0", "0"]], "the column other, which is no option"),
+        (["subject", "woman", "man"], [["nurse", "0", "5", "0", "5"]], "than named columns: nurse, 0, 5, 0, 5"),
+        (["subject", "woman", "man", ""], [["nurse", "1", "0", "5"]], "more cells than named columns"),
+        (["subject", "woman", "man"], [["", "1", "0"]], "a row without its subject: , 1, 0"),
+        (["subject", "woman", "man"], [["nurse", "", "1"]], "share of woman for 'nurse' is '', no number"),
+        (["subject;woman;man"], [["nurse;0,5;0,5"]], "separated by semicolons"),
         (["subject", "woman", "man"], [["pilot", "1", "0"]], "names no prompt of attribute.evaluation_prompts"),
     ],
 )  # fmt: skip
@@ -159,7 +165,7 @@ def test_a_table_is_read_and_does_not_stand_beside_other_shares(settings_with: C
 
 
 def test_blanks_around_names_and_rows_of_blanks_do_not_count(settings_with: Compose, tmp_path: Path) -> None:
-    rows = [["", "", ""], [" nurse ", " 0.25", "0.75"], [], [" "]]
-    given = table(tmp_path / "t.csv", ["subject ", "woman", " man"], *rows)
+    rows = [["", "", ""], [" nurse ", " 0.25", "0.75", ""], [], [" "]]
+    given = table(tmp_path / "t.csv", ["subject ", "woman", " man", ""], *rows)
     settings = settings_with(given, "attribute.evaluation_prompts=[a face of a nurse]")
     assert dict(settings.method.shares_by_prompt) == {"a face of a nurse": [0.25, 0.75]}
