@@ -271,6 +271,8 @@ def test_without_a_bench_nothing_of_it_runs_and_with_one_the_strength_is_in_the_
         (["method.name=uce", "method.strength=params.ridge"], r"method\.params\.ridge changes what method=uce learns"),
         (["method.strengths=[]"], r"method\.strengths=\[\] must be the different values of alpha"),
         (["method.strengths=[1.0,1.0]"], "must be the different values"),
+        (["method.strengths=[1.0,nan]"], r"method\.strengths=\[1\.0, nan\] must be finite numbers"),
+        (["method.strengths=[inf]"], "must be finite numbers"),
         (["alpha=auto"], "alpha=auto searches each option's alpha, and the bench chooses one"),
         (["method.assignment=least_change"], "least_change steers by what images show"),
         (["audit.included=true"], "run one without the other"),

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from importlib.util import find_spec
+from math import isfinite
 from pkgutil import iter_modules
 
 from icm_pipeline import methods
@@ -62,6 +63,8 @@ def check_strength(settings: Settings) -> None:
         )
     if not values or len(set(values)) < len(values):
         raise ConfigError(f"method.strengths={values} must be the different values of {setting} to try, at least one.")
+    if not all(map(isfinite, values)):
+        raise ConfigError(f"method.strengths={values} must be finite numbers: nothing can be steered by the others.")
     if "alpha" in known and settings.alpha == AUTO:
         raise ConfigError(
             "alpha=auto searches each option's alpha, and the bench chooses one for all: leave alpha alone, or set "
