@@ -21,7 +21,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.report.localizers_page import withheld_table
 from icm_pipeline.results.effects import UNSTEERED, arm_of
 from icm_pipeline.results.localizers import Contributions, LayerContribution, Withheld
-from icm_pipeline.stages import withhold
+from icm_pipeline.stages import contribution, withhold
 from tests.helpers.models import NUM_STEPS
 from tests.helpers.results import as_artifact
 from tests.stages.test_causal import BrightnessLabeler
@@ -56,6 +56,15 @@ def folder(settings: Settings, models: ModelCache, tmp_path: Path, monkeypatch: 
     parents = {"contribution": as_artifact(tmp_path / "contribution")}
     withhold.run(StageContext(settings, parents, made, models=models))
     return made
+
+
+def test_too_many_layers_are_refused_before_contributions_are_made(
+    settings: Settings, models: ModelCache, tmp_path: Path
+) -> None:
+    settings.localizers.intervention, settings.localizers.windows = True, [99]
+    with pytest.raises(ValueError, match=r"localizers\.windows=\[99\]: 99 of \d+ cross-attention layers leave none"):
+        contribution.run(StageContext(settings, {}, tmp_path, models=models))
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_no_layer_is_told_the_name_images_are_those_of_the_prompt_without_it(

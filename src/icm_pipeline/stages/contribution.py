@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from scipy import stats
 
 from icm_pipeline.arrays import Floats
-from icm_pipeline.backbones.text_attention import text_attentions, tokens_of
+from icm_pipeline.backbones.text_attention import cross_attentions, no_injection, text_attentions, tokens_of
 from icm_pipeline.config.models import OutlineConfig
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
@@ -23,6 +23,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload, passes_per_run
 from icm_pipeline.results.localizers import Contributions, LayerContribution
 from icm_pipeline.stages.image_sets import planned, store
+from icm_pipeline.stages.withhold import sets_of
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.tracking.base import Tracker
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 
 def run(context: StageContext) -> None:
+    if context.settings.localizers.intervention:
+        _check_windows(context)
     jobs, options = named_jobs(context.settings, context.settings.localizers.images)
     images = planned(context, jobs, options)
     if not store(images, _made(context, images, options), "contribution"):
@@ -57,6 +60,14 @@ def contribution_in(norms: Floats) -> LayerContribution:
     error = float(stats.sem(of_images)) if len(of_images) > 1 else 0.0
     estimate = Estimate(float(of_images.mean()), error, max(2, len(of_images)))
     return LayerContribution(estimate.value, estimate.interval_95, [float(step) for step in norms.mean(0)])
+
+
+def _check_windows(context: StageContext) -> None:
+    """Raise ValueError for a number of layers that stage=withhold could not take, before anything is made for it."""
+    backbone = context.models.load(context.settings.model, context.settings.compute)
+    if not no_injection(backbone.family):
+        layers = cross_attentions(backbone)
+        sets_of(layers, dict.fromkeys(layers, 0.0), context.settings.localizers.windows)
 
 
 def _made(context: StageContext, images: ImageSet, options: list[str]) -> Iterator[Batch]:
