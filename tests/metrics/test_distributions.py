@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from icm_pipeline.metrics.distributions import mean_shares, parity_gap, total_variation, worst_share
+from icm_pipeline.methods.assignment import assign_options
+from icm_pipeline.metrics.distributions import mean_shares, parity_gap, quotas, total_variation, worst_share
 
 NAN = float("nan")
 
@@ -17,6 +18,16 @@ def test_the_parity_gap_and_the_worst_share_have_their_hand_values(
 ) -> None:
     assert parity_gap(np.array(shares)) == pytest.approx(gap)
     assert worst_share(np.array(shares)) == pytest.approx(worst)
+
+
+def test_what_is_left_over_of_quotas_goes_round_and_of_even_numbers_there_is_nothing() -> None:
+    prompts = [prompt for prompt in range(4) for _ in range(6)]
+    plain, rotated = (assign_options(prompts, [0.25] * 4, "quota", 1, 0, turn) for turn in (False, True))
+    assert np.bincount(plain).tolist() == [8, 8, 4, 4] and np.bincount(rotated).tolist() == [6, 6, 6, 6]
+    assert all(np.bincount(rotated[i : i + 6], minlength=4).max() == 2 for i in range(0, 24, 6))
+    even = (assign_options(prompts, [0.5] * 2, "quota", 1, 0, turn).tolist() for turn in (False, True))
+    assert next(even) == next(even)
+    assert quotas(7, [0.5, 0.3, 0.2], 2).tolist() == quotas(7, [0.5, 0.3, 0.2]).tolist()  # no equal remainders
 
 
 def test_shares_are_the_mean_of_what_was_seen() -> None:

@@ -44,11 +44,14 @@ def shares_of_jobs(settings: Settings, jobs: Sequence[Job]) -> Shares:
     return {job.prompt_index: own.get(job.prompt, of_all) for job in jobs} if own else of_all
 
 
-def assign_options(prompt_indices: list[int], shares: Shares, how: str, draw_size: int, seed: int) -> NDArray[np.int64]:
+def assign_options(
+    prompt_indices: list[int], shares: Shares, how: str, draw_size: int, seed: int, rotated: bool = False
+) -> NDArray[np.int64]:
     """Return an option index per image [n]; shares: of all prompts, or of each by its index.
 
     `image` draws each image's option from `shares`, `batch` draws one for every `draw_size` consecutive images
-    of one prompt, `quota` gives every prompt its exact share of each option (largest remainders) in random order.
+    of one prompt, `quota` gives every prompt its exact share of each option (largest remainders) in random order;
+    rotated: what is left over goes to the next options from prompt to prompt, and not to the first ones of each.
     Raises ValueError for another way, and for `least_change`, which asks what the images show.
     """
     rng = np.random.default_rng(seed)
@@ -59,12 +62,14 @@ def assign_options(prompt_indices: list[int], shares: Shares, how: str, draw_siz
         raise ValueError("method.assignment=least_change goes by what images show: call least_change_by_prompt.")
     if how not in ASSIGNMENTS:
         raise ValueError(f"method.assignment={how} is not known; choose from {', '.join(ASSIGNMENTS)}.")
-    options = np.empty(n, np.int64)
+    options, given = np.empty(n, np.int64), 0
     for prompt in sorted(set(prompt_indices)):
         members = np.flatnonzero(np.array(prompt_indices) == prompt)
         own = shares[prompt] if isinstance(shares, Mapping) else shares
         if how == "quota":
-            options[members] = rng.permutation(np.repeat(np.arange(len(own)), quotas(len(members), own)))
+            counts = quotas(len(members), own, given % len(own) if rotated else 0)
+            given += len(members) - int(np.floor(len(members) * np.asarray(own)).sum())
+            options[members] = rng.permutation(np.repeat(np.arange(len(own)), counts))
         else:
             size = draw_size if how == "batch" else 1
             drawn = rng.choice(len(own), -(-len(members) // size), p=own)

@@ -53,10 +53,10 @@ def total_variation(before: Floats, after: Floats) -> float:
     return float(np.abs(before - after).sum() / 2)
 
 
-def quotas(count: int, shares: Sequence[float] | Floats) -> Ints:
-    """Divide `count` items by shares, rounding by largest remainders; of equal remainders the first is rounded up."""
+def quotas(count: int, shares: Sequence[float] | Floats, first: int = 0) -> Ints:
+    """Divide `count` items by shares, rounding by largest remainders; of equal ones the next from `first` on is up."""
     exact = count * np.asarray(shares, float)
     counts = np.floor(exact).astype(np.int64)
-    order = np.argsort(-(exact - counts), kind="stable")
+    order = (np.argsort(-np.roll(exact - counts, -first), kind="stable") + first) % len(counts)
     counts[order[: count - counts.sum()]] += 1
     return counts
