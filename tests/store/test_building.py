@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline.store import locks
-from icm_pipeline.store.artifacts import ArtifactError, open_artifact, verify
+from icm_pipeline.store.artifacts import STAMP, ArtifactError, open_artifact, verify
 from icm_pipeline.store.building import building, building_share, is_being_built, locked_or_skip, missing_shares, tidy
 from icm_pipeline.store.manifest import Manifest
-from icm_pipeline.store.partial import partial_of
+from icm_pipeline.store.partial import partial_of, seconds_before
 from icm_pipeline.store.shards import Shard, Share
 
 FORK = multiprocessing.get_context("fork")
@@ -356,6 +356,34 @@ def test_a_forced_job_does_not_publish_what_another_left_whole(tmp_path: Path) -
     folder.rename(partial_of(folder))  # as a job leaves it that dies between manifest and rename
     with building(folder, DESCRIPTION, force=True) as partial:
         assert partial is not None and not (partial / "all.txt").exists()
+
+
+def test_the_time_of_stopped_jobs_that_one_goes_on_from_is_added_up_to_what_they_left_last(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    for seconds in (100, 20):
+        with pytest.raises(KeyError), building(folder, DESCRIPTION) as partial:
+            assert partial is not None
+            (partial / "0.txt").write_text("0")
+            begun = (partial / STAMP).stat().st_mtime
+            os.utime(partial / "0.txt", (begun + seconds, begun + seconds))
+            raise KeyError
+    with building(folder, DESCRIPTION) as partial:
+        assert partial is not None
+        assert seconds_before(partial) == pytest.approx(120, abs=1)
+    artifact = open_artifact(folder)
+    assert artifact is not None and artifact.manifest.seconds == pytest.approx(120, abs=5)
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_no_time_of_shares_or_of_what_a_job_begins_again_is_added(tmp_path: Path, forced: bool) -> None:
+    folder = tmp_path / "a"
+    make_share(folder, 0)
+    left = partial_of(folder) / "0.txt"
+    os.utime(left, (time.time() + 1000, time.time() + 1000))
+    if forced:
+        (partial_of(folder) / "shards" / f"share-0-of-{COUNT}.json").unlink()
+    with building(folder, DESCRIPTION, force=forced) as partial:
+        assert partial is not None and seconds_before(partial) == 0.0
 
 
 def test_a_clock_that_jumps_back_while_an_artifact_is_made_changes_nothing(

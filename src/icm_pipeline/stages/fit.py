@@ -12,6 +12,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.results.scores import Selection
 from icm_pipeline.results.steering import FitCost
 from icm_pipeline.stages.learning_set import learning_set
+from icm_pipeline.store.partial import seconds_before
 
 
 def run(context: StageContext) -> None:
@@ -24,7 +25,7 @@ def run(context: StageContext) -> None:
     data = _probe_data(context, method.fit) if "label" in method.fit.needs else None
     inputs = MethodInputs(settings, context.parents, layers, probe_data=data)
     num_images = method.fit.run(backbone, inputs, context.folder)
-    seconds = round(time.perf_counter() - started, 3)
+    seconds = round(seconds_before(context.folder) + time.perf_counter() - started, 3)
     FitCost(seconds, num_images, device_name(settings.compute.device)).write(context.folder)
 
 

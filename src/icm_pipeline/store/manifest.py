@@ -71,7 +71,7 @@ class Manifest:
     created: str = ""
     """In UTC, `2026-01-31T12:00:00Z`."""
     seconds: float = 0.0
-    """The time of the job that published it; shares have their own."""
+    """The time of the job that published it and of stopped ones that it went on from; shares have their own."""
 
     @property
     def config(self) -> dict[str, Any]:

@@ -93,11 +93,33 @@ def prepare(partial: Path, manifest: Manifest, force: bool = False) -> None:
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
     _remove_half_written(partial)
+    seconds = _seconds_so_far(partial)
     (partial / MANIFEST).unlink(missing_ok=True)
     forced = force or is_begun(partial, manifest.key, force=True)
-    stamp = {"key": manifest.key, "versions": _versions(), "force": forced, "parents": manifest.parents}
+    stamp = {
+        "key": manifest.key, "versions": _versions(), "force": forced, "parents": manifest.parents, "seconds": seconds,
+    }  # fmt: skip
     write_json(partial / STAMP, stamp)
     (partial / SHARDS).mkdir(exist_ok=True)
+
+
+def seconds_before(partial: Path) -> float:
+    """Return the seconds that stopped jobs spent on what this one goes on with, 0.0 if it began."""
+    seconds = _stamp(partial).get("seconds", 0.0)
+    return seconds if isinstance(seconds, float) else 0.0
+
+
+def _seconds_so_far(partial: Path) -> float:
+    """Return the seconds spent by jobs before, the last one's from its stamp to the last whole file that it left.
+
+    So a job that was killed tells as well as one that was stopped; what it lost is not counted. Shares tell their own.
+    """
+    stamp = partial / STAMP
+    if not stamp.exists() or any((partial / SHARDS).glob("share-*.json")):
+        return 0.0
+    kept = [path.stat().st_mtime for path in partial.rglob("*") if path.is_file() and path != stamp]
+    last = max(kept, default=0.0) - stamp.stat().st_mtime
+    return round(seconds_before(partial) + max(0.0, last), 3)
 
 
 def _remove_half_written(partial: Path) -> None:
@@ -109,6 +131,7 @@ def _remove_half_written(partial: Path) -> None:
 def publish(partial: Path, folder: Path, manifest: Manifest, seconds: float) -> None:
     """Complete the manifest (where it was made, every file's size and hash) and rename the folder into place."""
     spread_mode(partial / STAMP)
+    before = seconds_before(partial)
     paths = {path.relative_to(partial).as_posix(): path for path in partial.rglob("*") if path.is_file()}
     marks = sorted((partial / SHARDS).glob("share-*.json"))
     made = replace(
@@ -125,7 +148,7 @@ def publish(partial: Path, folder: Path, manifest: Manifest, seconds: float) -> 
         python=platform.python_version(),
         machine=platform.machine(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        seconds=round(seconds, 3),
+        seconds=round(before + seconds, 3),
     )
     made.write(partial)
     move(partial, folder)
