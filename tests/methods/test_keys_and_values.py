@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
-from icm_pipeline.methods import counting
+from icm_pipeline.methods import counting, keys_and_values
 from icm_pipeline.methods.concepts import concepts_of
 from icm_pipeline.methods.keys_and_values import edited, embedded, last_token, linear_layers, solved, weights_put
 from icm_pipeline.methods.time import aligned
@@ -37,7 +38,7 @@ def test_the_ridge_solution_fulfils_its_normal_equations_and_keeps_what_is_far_f
 def test_edited_layers_make_of_a_concept_what_they_made_of_its_goal(backbone: Backbone) -> None:
     layers = linear_layers(backbone)
     assert len(layers) == 2 * sum(site.kind == "cross_attention" for site in backbone.sites)
-    context, goal = embedded(backbone, ["a doctor", "a dog"]).mean(1, keepdim=False)
+    context, goal = embedded(backbone, ["a doctor", "a dog"], 2).mean(1, keepdim=False)
     found = edited(layers, context[None], goal[None], 1e-6)
     for name, layer in layers.items():
         torch.testing.assert_close(found[name] @ context, layer.weight @ goal, atol=1e-3, rtol=1e-3)
@@ -45,10 +46,24 @@ def test_edited_layers_make_of_a_concept_what_they_made_of_its_goal(backbone: Ba
 
 def test_what_is_embedded_is_what_the_text_encoder_gives(backbone: Backbone) -> None:
     prompts = ["a doctor", "dog"]
-    found = embedded(backbone, prompts)
+    found = embedded(backbone, prompts, 2)
     torch.testing.assert_close(found, backbone.pipe.encode_prompt(prompts, "cpu", 1, False)[0])
     assert last_token(backbone, "dog") == 3  # a token a letter, behind the first
     assert not torch.allclose(found[0], found[1])
+
+
+def test_prompts_are_embedded_in_batches_of_the_size_that_was_set_with_the_same_result(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, sizes, real = ["a doctor", "dog", "a cat"], list[int](), keys_and_values.given_first
+
+    def counted(backbone: Backbone, layer: Any, jobs: list[Job], take: Any) -> Any:
+        sizes.append(len(jobs))
+        return real(backbone, layer, jobs, take)
+
+    monkeypatch.setattr(keys_and_values, "given_first", counted)
+    torch.testing.assert_close(embedded(backbone, prompts, 2), embedded(backbone, prompts, 8))
+    assert sizes == [2, 1, 3]
 
 
 def test_weights_come_back_after_an_exception_and_are_others_before(backbone: Backbone, jobs: list[Job]) -> None:

@@ -8,6 +8,7 @@ References:
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,7 @@ from icm_pipeline.backbones.modules import path_to, uncompiled
 from icm_pipeline.backbones.sites import find_sites
 from icm_pipeline.generation.early import given_first
 from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import batches
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.store.files import written_whole
 
@@ -37,11 +39,15 @@ def _linear(denoiser: nn.Module, name: str) -> nn.Linear:
     return layer
 
 
-def embedded(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
+def embedded(backbone: Backbone, prompts: Sequence[str], batch_size: int) -> Tensor:
     """Return what the first cross-attention takes of prompts, [n, tokens, d] in float32, from one step of a run."""
     jobs = [Job(f"{index}", prompt, index, 0) for index, prompt in enumerate(prompts)]
     layer = next(iter(linear_layers(backbone).values()))
-    return given_first(backbone, layer, jobs, lambda args, kwargs, rows: args[0][rows].float().cpu())
+
+    def seen(args: tuple[Any, ...], kwargs: dict[str, Any], rows: slice) -> Tensor:
+        return args[0][rows].float().cpu()
+
+    return torch.cat([given_first(backbone, layer, batch, seen) for batch in batches(jobs, batch_size)])
 
 
 def token_ids(backbone: Backbone, prompt: str) -> list[int]:

@@ -62,7 +62,7 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
         for concept, option in zip(concepts, rarer, strict=True)
         for template in params["templates"]
     ]
-    old, new = (embedded(backbone, side) for side in zip(*pairs, strict=True))
+    old, new = (embedded(backbone, side, settings.compute.batch_size) for side in zip(*pairs, strict=True))
     places = [aligned(token_ids(backbone, a), token_ids(backbone, b), old.shape[1]) for a, b in pairs]
     goals = torch.stack([row[own] for row, own in zip(new, places, strict=True)])
     layers = linear_layers(backbone, ("to_k", "to_v") if params["keys"] else ("to_v",))

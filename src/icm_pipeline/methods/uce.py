@@ -50,11 +50,13 @@ def next_push(push: "Floats", shares: "Floats", target: "Floats", tolerance: flo
 class _Texts:
     """The embeddings of what is edited [n, d], of the options [K, d] and of what is kept [m, d]."""
 
-    def __init__(self, backbone: "Backbone", concepts: list[str], options: list[str], kept: list[str]) -> None:
+    def __init__(
+        self, backbone: "Backbone", batch_size: int, concepts: list[str], options: list[str], kept: list[str]
+    ) -> None:
         from icm_pipeline.methods.keys_and_values import embedded, last_token
 
         texts = [*concepts, *options, *kept]
-        found = embedded(backbone, texts)
+        found = embedded(backbone, texts, batch_size)
         rows = found[range(len(texts)), [last_token(backbone, text) for text in texts]]
         self.concepts, self.options, self.kept = rows.split([len(concepts), len(options), len(kept)])
 
@@ -81,7 +83,8 @@ def _fit(backbone: "Backbone", inputs: MethodInputs, folder: Path) -> int:
 
     settings, params = inputs.settings, inputs.settings.method.params
     concepts, target, count = concepts_of(settings), np.array(target_shares(settings)), params["images"]
-    texts = _Texts(backbone, concepts, [bare(words) for words in option_words(settings)], params["keep"])
+    said = [bare(words) for words in option_words(settings)]
+    texts = _Texts(backbone, settings.compute.batch_size, concepts, said, params["keep"])
     rounds = json.loads((folder / ROUNDS).read_text("utf-8")) if (folder / ROUNDS).exists() else []
     push = np.array(rounds[-1]["push"]) if rounds else np.zeros((len(concepts), len(target)))
     labeler, per_round = load_labeler(settings.labeler), count * len(concepts)
