@@ -58,7 +58,8 @@ def test_a_method_has_its_published_settings_and_can_be_planned_without_weights(
     if choice in WINDOWS:
         assert (settings.method.first_step, settings.method.last_step) == WINDOWS[choice]
     method = method_named(settings.method.name)
-    assert method.what_is_smaller(settings.method.params) == method.scaled_down  # no parameter is
+    smaller = method.what_is_smaller(settings.method.params, 2, settings.model.num_steps)
+    assert smaller == method.scaled_down  # no parameter is
     if settings.searched is not None:
         check_strength(settings)
     check_stage(settings)

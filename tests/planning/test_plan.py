@@ -264,7 +264,10 @@ def leave(settings: Settings, stage: str, record: Any) -> None:
     folder.mkdir(parents=True)
     record.write(folder)
     (folder / "learnt.safetensors").write_bytes(bytes(1500))
-    write_artifact(folder, stage, keys.key(stage), settings=keys.content(stage), device_name=device_name("cpu"))
+    write_artifact(
+        folder, stage, keys.key(stage), parents=keys.parents(stage), settings=keys.content(stage), seconds=12.0,
+        device_name=device_name("cpu"),
+    )  # fmt: skip
 
 
 def test_jobs_of_several_methods_are_planned_with_what_each_took_here_and_asks_for(
@@ -285,8 +288,12 @@ def test_jobs_of_several_methods_are_planned_with_what_each_took_here_and_asks_f
     leave(replace(beta, seed=1), "fit", FitCost(30.0, 40, "cpu"))
     leave(beta, "explicit", told)
     leave(prompt, "explicit", told)
+    assert planned_methods(planned(prompt, beta))[1].learning == "?"  # the probes that choose its layers
+    leave(beta, "generate", told)
+    leave(beta, "label", told)
+    leave(beta, "probe", told)
     asked, fitted = planned_methods(planned(prompt, beta))
-    assert (fitted.learning, fitted.more, fitted.size) == ("1.0 min", "+0.25 s", "1.5 kB")  # the median of both
+    assert (fitted.learning, fitted.more, fitted.size) == ("1.2 min", "+0.25 s", "1.5 kB")  # the median of both fits
     assert (asked.learning, asked.more, asked.size) == ("0.0 min", "+0.25 s", "nothing")
     slow = item_of(planned(replace(beta, seed=2)), "fit").seconds
     assert slow == item_of(planned(replace(more, seed=2)), "fit").seconds  # beta changes no fit

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.images import table
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.report.bench_page import BenchRow, benches_of
 from icm_pipeline.report.figures.bench import plot_fronts
@@ -16,7 +18,6 @@ from icm_pipeline.results.bench import ExplicitPrompts, StrengthChoice, TriedStr
 from icm_pipeline.results.evaluation import Figure
 from icm_pipeline.results.steering import FitCost
 from icm_pipeline.results.sweeps import read_sweep, write_result
-from icm_pipeline.store.manifest import MANIFEST
 from tests.helpers.results import discrepancy, evaluation, steering, write_artifact
 
 TRIED = [TriedStrength(1.0, 0.4, 0.97, 0.6), TriedStrength(3.0, 0.2, 0.92, 0.8), TriedStrength(9.0, 0.1, 0.7, 0.9)]
@@ -34,8 +35,11 @@ def add(tmp_path: Path) -> Callable[..., None]:
         **figures: Any,
     ) -> None:  # fmt: skip
         folders, name = {}, "-".join([choice, originals, *(word.split("=")[1] for word in words)])
+        seconds = figures.pop("seconds", 0.0)
+        how = {one: figures.pop(one, None) for one in ("params", "look")}
+        how |= {one: figures.pop(one) for one in ("assignment", "tries") if one in figures}
         found = evaluation(
-            figures.pop("fd", 0.2), steering=steering(method=method or choice, params=figures.pop("params", None)),
+            figures.pop("fd", 0.2), steering=steering(method=method or choice, **how),
             fd_labels=HALF, deviation_ratio=HALF, **figures,
         )  # fmt: skip
         for stage, record in {"evaluate": found, **records}.items():
@@ -45,7 +49,7 @@ def add(tmp_path: Path) -> Callable[..., None]:
             if stage == "fit":
                 (folder / "learnt.safetensors").write_bytes(bytes(1500))
             more = {"parents": {"originals": originals}, "settings": {"config": {}}} if stage == "evaluate" else {}
-            folders[stage] = str(write_artifact(folder, stage, **more))
+            folders[stage] = str(write_artifact(folder, stage, seconds=seconds, **more))
         job = tmp_path / "sweep" / name
         job.mkdir(parents=True)
         write_result(job, [f"method={choice}", *words], folders)
@@ -155,15 +159,73 @@ def test_what_a_method_cost_and_asks_for_is_in_the_table(tmp_path: Path, add: Ca
     assert "No strength was chosen" in page
 
 
+def test_what_an_image_takes_more_is_the_median_of_batches_with_its_spread(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    told = ExplicitPrompts(48, 0.75, 1.0, 0.5, 0.25, [0.1, 0.3, 0.5, 0.9])
+    add("icm", {"explicit": told})
+    add("leace", {"explicit": replace(told, more=[0.2])}, fd=0.3)
+    add("none", {"explicit": replace(told, more=None)}, fd=0.4)
+    rows, page, _ = reported(tmp_path)
+    assert [(row["more_seconds"], row["timed_batches"]) for row in rows] == [("0.4", "4"), ("0.2", "1"), ("0.25", "0")]
+    assert (rows[0]["more_seconds_low"], rows[1]["more_seconds_low"]) == (str(told.more_quartiles[0]), "")  # type: ignore[index]
+    assert "| +0.40 s (+0.25 to +0.60, 4 batches) |" in page
+    assert "| +0.20 s (1 batch) |" in page and "| +0.25 s |" in page
+
+
+def test_steering_by_what_images_show_says_which_words_and_images_that_takes(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    spared = {"method": "icm", "assignment": "least_change"}
+    add("least_change", {"steer": CHOICE}, tries=3, **spared)
+    add("look", {"steer": CHOICE}, look="auto", fd=0.3, **spared)
+    add("icm", {"steer": CHOICE, "strength": CHOICE}, fd=0.4)
+    jobs = [Job(f"{number}", "a face of a nurse", 0, number) for number in range(4)]
+    shown = ["woman", "woman", "woman", "man"]
+    for choice, tried in (("least_change", ["man", "", "man", ""]), ("look", None)):
+        folder = tmp_path / "outputs/artifacts/steer" / f"{choice}-o"
+        more = {table.SHOWN: shown} | ({table.TRIED: tried, table.TURNED: [""] * 4} if tried else {})
+        table.write_table(folder, jobs, ["man", "woman", "woman", "man"], more)
+        (folder / "images").mkdir()
+        for job in jobs:
+            (folder / "images" / f"{job.image_id}.png").touch()
+        write_artifact(folder, "steer")
+    rows, page, _ = reported(tmp_path)
+    tried, look, icm = rows
+    asked = method_named("icm").asks_for
+    assert tried["asks_for"] == (
+        f"{asked}; a labeler's word on every unsteered image; the labeler's word on up to 3 tries for each image that "
+        "changes"
+    )
+    assert look["asks_for"] == f"{asked}; readers of early steps, fitted" and icm["asks_for"] == asked
+    assert [row["steered_images"] for row in rows] == ["2", "1", ""]
+    num_images = int(icm["num_images"])
+    assert f"| {2 / num_images:.2f} steered images |" in page
+    assert f"| its first steps; {1 / num_images:.0%} are steered |" in page
+
+
 def test_only_what_was_smaller_than_published_is_said_to_be(tmp_path: Path, add: Callable[..., None]) -> None:
     add("uce", {}, obeyed=None, params={"ridge": 0.5, "rounds": 10})
     add("lora", {"strength": CHOICE}, obeyed=None, params={"rank": 50, "where": "selected", "scale": 1.0})
     add("midsteer", {}, params={"beta": 1.0})
+    add("difflens", {}, params={"features": 384, "edit": "add"})
+    add("linear_act", {}, params={"map": "linear", "strength": 1.0})
+    add("latent_direction", {}, params={"images": 1000, "updates": 300, "scale": 1.0})
+    add("fair_finetuning", {}, obeyed=None, params={"rank": 50, "steps": 5, "where": "attention", "scale": 1.0})
     rows, _, _ = reported(tmp_path)
     assert {row["method"]: row["scaled_down"] for row in rows} == {
-        "uce": "rounds 10 instead of 30", "lora": "",
+        "uce": "rounds 10 instead of 30", "lora": "own images, whose published number is not known",
         "midsteer": "mean and covariance of probe images instead of 50,000 captions",
+        "difflens": "maps of the probe dataset instead of 50,000 images; features 384 instead of 5,120",
+        "linear_act": "probe images that show an option instead of 2,048 samples a side",
+        "latent_direction": "updates 300 instead of 5,000",  # of both options together
+        "fair_finetuning": "no DINOv2 and no face in the loss; steps 5 instead of all",
     }  # fmt: skip
+    few = {"rank": 50, "images": 60, "updates": 200, "batch": 32}
+    assert method_named("lora").what_is_smaller(few, 2).endswith("known; epochs 53 instead of 100")
+    assert method_named("lora").what_is_smaller(few | {"images": 30}, 2).endswith("known")
+    assert "updates" not in method_named("latent_direction").what_is_smaller({"updates": 5000}, 2)
+    assert method_named("latent_direction").what_is_smaller({"updates": 5000}, 4) == "updates 5,000 instead of 10,000"
     both = replace(method_named("midsteer"), published={"beta": 2})
     assert both.what_is_smaller({"beta": 1}).endswith("captions; beta 1 instead of 2")
 
@@ -172,12 +234,41 @@ def test_what_probes_took_is_part_of_learning_where_they_choose_the_layers(
     tmp_path: Path, add: Callable[..., None]
 ) -> None:
     cost = FitCost(30.0, 40, "cpu")
-    add("leace", {"strength": CHOICE, "fit": cost, "probe": cost})
-    manifest = tmp_path / "outputs/artifacts/probe/leace-o" / MANIFEST
-    manifest.write_text(manifest.read_text().replace('"seconds": 0.0', '"seconds": 12.0'))
+    add("leace", {"strength": CHOICE, "fit": cost, "probe": cost}, seconds=12.0)
     (row,) = rows_of(tmp_path)
     assert learning_seconds(row.method, row.job) == 42.0
     assert learning_seconds(method_named("uce"), row.job) == 30.0
+
+
+def test_maps_that_are_made_for_a_fit_alone_are_part_of_learning_and_the_shared_images_are_not(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    cost = FitCost(30.0, 40, "cpu")
+    add("latent_editing", {"fit": cost, "maps": cost, "probe": cost, "generate": cost}, seconds=12.0)
+    (row,) = rows_of(tmp_path)
+    assert learning_seconds(row.method, row.job) == 42.0
+    assert learning_seconds(method_named("uce"), row.job) == 30.0
+
+
+@pytest.mark.parametrize(("where", "seconds"), [("selected", 42.0), ("self_attention", 30.0)])
+def test_a_lora_learns_by_probes_only_where_they_choose_its_layers(
+    tmp_path: Path, add: Callable[..., None], where: str, seconds: float
+) -> None:
+    cost = FitCost(30.0, 40, "cpu")
+    add("lora", {"fit": cost, "probe": cost}, params={"rank": 8, "where": where, "scale": 1.0}, seconds=12.0)
+    (row,) = rows_of(tmp_path)
+    assert learning_seconds(row.method, row.job) == seconds
+
+
+def test_what_foretells_is_part_of_learning_where_images_are_read_early(
+    tmp_path: Path, add: Callable[..., None]
+) -> None:
+    add("look", {"probe": CHOICE, "foretell": CHOICE}, method="icm", look="auto", seconds=12.0)
+    add("icm", {"probe": CHOICE, "foretell": CHOICE}, seconds=12.0)
+    add("latent_editing", {"fit": FitCost(30.0, 40, "cpu")})  # its maps were removed
+    assert {row.name: learning_seconds(row.method, row.job) for row in rows_of(tmp_path)} == {
+        "look": 24.0, "icm": 12.0, "latent_editing": None,
+    }  # fmt: skip
 
 
 def test_a_method_that_failed_is_listed_and_the_others_are_reported(tmp_path: Path, add: Callable[..., None]) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,42 @@ def test_prompts_that_name_an_option_are_steered_to_another_and_the_judge_says_w
     assert told.seconds is not None and told.seconds_unsteered is not None
     pushed = {row["prompt"]: row["option"] for row in rows if row["id"].startswith("changed")}
     assert all(("female" in prompt) == (option == "man") for prompt, option in pushed.items())
+
+
+def test_ways_take_turns_in_equal_batches_after_one_of_each_that_is_not_timed_and_that_changes_no_image(
+    benched: Pipeline, pipeline_in: Callable[..., Pipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(benched.settings.paths.outputs, tmp_path / "outputs")
+    run, made = pipeline_in(tmp_path / "outputs", "generate.shard_size=1"), list[str]()
+    run.settings = replace(run.settings, compute=replace(run.settings.compute, batch_size=1, grow_batch=True))
+    shutil.rmtree(run.keys.folder("explicit"))
+    real = ways.denoise, image_sets.denoise
+
+    def counted(number: int) -> Callable[..., Any]:
+        def denoise(backbone: Any, jobs: list[Any]) -> Any:
+            made.append(f"{jobs[0].image_id.replace('changed', 'C').replace('unsteered', 'U')} of {len(jobs)}")
+            if len(made) == 5 and not is_again:
+                raise KeyboardInterrupt
+            return real[number](backbone, jobs)
+
+        return denoise
+
+    is_again = False
+    monkeypatch.setattr(ways, "denoise", counted(0))
+    monkeypatch.setattr(image_sets, "denoise", counted(1))
+    with pytest.raises(KeyboardInterrupt):
+        run.run("explicit")
+    first = [name.split("-")[0] for name in made]
+    assert first == ["U", "C", "U", "C", "C"]
+    is_again = True
+    made.clear()
+    run.run("explicit")  # the first pair is kept
+    assert [name.split("-")[0] for name in made] == ["U", "C", "C", "U"]
+    assert all(name.endswith("of 1") for name in made)
+    told = ExplicitPrompts.read(found(run, "explicit"))
+    assert told.more is not None and len(told.more) == 1
+    assert told.kept == ExplicitPrompts.read(found(benched, "explicit")).kept
+    assert pictures(found(run, "explicit")).keys() == pictures(found(benched, "explicit")).keys()
 
 
 def test_without_a_bench_nothing_of_it_runs_and_with_one_the_strength_is_in_the_keys(settings_with: Compose) -> None:

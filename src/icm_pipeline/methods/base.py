@@ -4,6 +4,7 @@ A module is imported when a run names its method. What is heavy, as torch, is im
 module is to be read without it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ ACTIVATIONS = "activations"  # in Fit.needs: of `generate`, or of `extract`
 DRAWN = ("method.name", "method.params", "method.assignment", "method.draw_size", "method.target_shares")
 WINDOW = ("method.first_step", "method.last_step")
 LENGTH = ("alpha", "method.alpha_unit")
+ALL_STEPS = -1  # in Method.published: as many as the run has
 # In Fit.needs, for what learns from images, their prompts and what they show.
 LABELLED = ("generate", "label")
 
@@ -134,10 +136,12 @@ class Method:
     """The names that method.params may have."""
     in_layers: bool = False
     """Whether it acts in the selected layers and nowhere else."""
+    selects: Callable[[Mapping[str, Any]], bool] = lambda params: True
+    """Whether it takes layers from the selection that it or its fit needs: with other params it may leave it alone."""
     from_first_step: bool = False
     """Whether it leaves prompts and the steps before method.first_step alone, which the originals can then lend."""
     whole_prompts: bool = False
-    """Whether all images of a prompt must be made in one batch."""
+    """Whether all images of a prompt must be made in one batch; one that has a parameter `group` lets it be parts."""
     draws: Callable[[Settings], bool] = lambda settings: True
     """Whether an option is drawn for each image; where none is, nobody can say whether it was obeyed."""
     changes_weights: bool = False
@@ -152,7 +156,11 @@ class Method:
     scaled_down: str = ""
     """What is smaller here than where it was published whatever the settings, in a few words; empty if nothing is."""
     published: Mapping[str, int] = field(default_factory=dict)
-    """Of params that may be smaller than where it was published, what they are there."""
+    """Of params that may be smaller than where it was published, what they are there; and of `counted`."""
+    for_each_option: tuple[str, ...] = ()
+    """Those of which `published` says what they are for each option, where here they are for all together."""
+    counted: Callable[[Mapping[str, Any], int], Mapping[str, int]] = lambda params, num_options: {}
+    """What follows from params and the number of options and may be smaller than published, as epochs of updates."""
     keep: Callable[[MethodInputs, Path], None] = lambda inputs, folder: None
     """Writes what steering elsewhere takes beside the images."""
 
@@ -161,12 +169,49 @@ class Method:
         """The stages that steering needs."""
         return (*self.needs, *(("fit",) if self.fit else ()))
 
-    def what_is_smaller(self, params: Mapping[str, Any] | None) -> str:
+    def learning(self, params: Mapping[str, Any] | None, look: int | str | None) -> tuple[str, ...]:
+        """Return the stages whose time its learning is: what others do not share, as they do images and labels.
+
+        look: how many steps run before images are read; None if none are.
+        """
+        fits = self.fit.needs if self.fit else ()
+        takes_layers = self.in_layers or ("select" in fits and self.selects(params or {}))
+        asked = {"probe": takes_layers, "foretell": look is not None, "maps": "maps" in fits, "fit": bool(self.fit)}
+        return tuple(stage for stage, is_asked in asked.items() if is_asked)
+
+    def what_it_asks(self, how: Any) -> str:
+        """Return in a few words what it takes, with what steering by what images show adds to that.
+
+        how: the method's settings, or results.steering.Steering, which has the same names.
+        """
+        if how.assignment != "least_change":
+            return self.asks_for
+        read = "a labeler's word on every unsteered image" if how.look is None else "readers of early steps, fitted"
+        tries = f"the labeler's word on up to {how.tries} tries for each image that changes"
+        return "; ".join([self.asks_for, read, *([tries] if how.tries > 1 else [])])
+
+    def what_is_smaller(
+        self, params: Mapping[str, Any] | None, num_options: int = 2, num_steps: int | None = None
+    ) -> str:
         """Return in a few words what is smaller than where the method was published; empty if nothing is."""
-        given = {name: (params or {}).get(name, there) for name, there in self.published.items()}
-        less = [f"{name} {given[name]:,} instead of {there:,}" for name, there in self.published.items()
-                if given[name] < there]  # fmt: skip
+        own, there = {**(params or {}), **self.counted(params or {}, num_options)}, dict[str, float]()
+        for name, number in self.published.items():
+            of_all = number * (num_options if name in self.for_each_option else 1)
+            there[name] = (num_steps or math.inf) if number == ALL_STEPS else of_all
+        less = [f"{name} {own[name]:,} instead of {'all' if self.published[name] == ALL_STEPS else f'{most:,}'}"
+                for name, most in there.items() if own.get(name, most) < most]  # fmt: skip
         return "; ".join([*([self.scaled_down] if self.scaled_down else []), *less])
+
+    def batch_size(self, settings: Settings, num_images: int) -> int:
+        """Return how many images are one batch where a prompt has so many.
+
+        Where a prompt's images must be, all of them, or with method.params.group the most that fit into it without a
+        rest: an equal part of them.
+        """
+        if not self.whole_prompts:
+            return settings.compute.batch_size
+        most = min(settings.method.params.get("group") or num_images, num_images)
+        return next(size for size in range(most, 0, -1) if num_images % size == 0)
 
     def is_tuned(self, settings: Settings) -> bool:
         """Say whether the alpha of each option is searched."""

@@ -175,4 +175,5 @@ METHOD = Method(
     ),
     asks_for="labelled probe images and their bottleneck maps; training of an autoencoder; a UNet",
     scaled_down="maps of the probe dataset instead of 50,000 images",
+    published={"features": 5120},
 )

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job, first_seed, tuning_prompts
-from icm_pipeline.methods.base import Fit, Method, MethodInputs
+from icm_pipeline.methods.base import ALL_STEPS, Fit, Method, MethodInputs
 from icm_pipeline.methods.concepts import COUNTED_BY
 
 if TYPE_CHECKING:
@@ -237,5 +237,6 @@ METHOD = Method(
         ),
     ),
     asks_for="a labeler that gives gradients; training through the sampler",
-    published={"rank": 50, "images": 24, "updates": 10000},
+    scaled_down="no DINOv2 and no face in the loss",
+    published={"rank": 50, "images": 24, "updates": 10000, "steps": ALL_STEPS},
 )  # fmt: skip

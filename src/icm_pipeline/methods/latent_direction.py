@@ -82,5 +82,6 @@ METHOD = Method(
     why_not=no_bottleneck,
     fit=Fit(_fit, reads=trained_by("shape", "images", "updates", "batch", "learning_rate")),
     asks_for="images of prompts that name options; training; a UNet",
-    published={"images": 1000, "updates": 2500},
+    published={"images": 1000, "updates": 2500},  # of each option, images here too
+    for_each_option=("updates",),
 )

@@ -113,4 +113,5 @@ METHOD = Method(
     draws=_draws,
     fit=Fit(_fit, needs=(*LABELLED, ACTIVATIONS, "select"), reads=("method.name",)),
     asks_for="labelled probe images with activations",
+    scaled_down="probe images that show an option instead of 2,048 samples a side",
 )

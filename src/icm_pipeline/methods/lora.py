@@ -16,10 +16,10 @@ in place of 50; a constant learning rate; the error is that of what the model pr
 steps. The published fit runs 100 epochs in batches of 4 at a learning rate of 5e-5.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
@@ -157,6 +157,13 @@ def _draws(settings: Settings) -> bool:
     return False
 
 
+def _counted(params: Mapping[str, Any], num_options: int) -> dict[str, int]:
+    """Return how often the updates see every image; images are of each option."""
+    if not {"updates", "batch", "images"} <= params.keys():
+        return {}
+    return {"epochs": params["updates"] * params["batch"] // (params["images"] * num_options)}
+
+
 METHOD = Method(
     name="lora",
     applied=_applied,
@@ -167,10 +174,13 @@ METHOD = Method(
     params=("scale", "where", "rank", "images", "updates", "batch", "learning_rate", "weight_decay"),
     draws=_draws,
     changes_weights=True,
+    selects=lambda params: params.get("where", WHERE[0]) == WHERE[0],
     why_not=takes_lists,
     fit=Fit(_fit, needs=("select",), reads=(*trained_by(
         "where", "rank", "images", "updates", "batch", "learning_rate", "weight_decay",
     ), "method.target_shares")),
     asks_for="images of prompts that name options; training",
-    published={"rank": 50},
+    scaled_down="own images, whose published number is not known",
+    published={"rank": 50, "epochs": 100},
+    counted=_counted,
 )  # fmt: skip

@@ -25,7 +25,7 @@ class MethodPlan:
     images: int
     """That the job is the first to make."""
     learning: str
-    """Minutes of fitting."""
+    """Minutes of its fit, and of what is made for that or chooses its layers."""
     more: str
     """Seconds an image beyond an unsteered one."""
     size: str
@@ -57,12 +57,14 @@ def _planned(job: JobPlan) -> MethodPlan:
     method = method_named(job.settings.method.name)
     words = [word.removeprefix("method=") for word in job.words if word.startswith("method=")]
     measured = job.measured
-    learning = "0.0 min" if method.fit is None else _in_minutes(measured.learning)
+    learning = _in_minutes(measured.learning)
     more = UNKNOWN if measured.more_seconds is None else f"{measured.more_seconds:+.2f} s"
     size = NOTHING if method.fit is None else UNKNOWN if measured.size is None else size_text(measured.size)
     name = words[-1] if words else method.name
-    smaller = method.what_is_smaller(job.settings.method.params)
-    return MethodPlan(name, job.images, learning, more, size, method.asks_for, smaller)
+    params, num_options = job.settings.method.params, len(job.settings.attribute.options)
+    smaller = method.what_is_smaller(params, num_options, job.settings.model.num_steps)
+    asks_for = method.what_it_asks(job.settings.method)
+    return MethodPlan(name, job.images, learning, more, size, asks_for, smaller)
 
 
 def _in_minutes(seconds: float | None) -> str:

@@ -16,8 +16,7 @@ from icm_pipeline.methods.registry import method_named
 from icm_pipeline.pipeline.stage import Stage
 from icm_pipeline.pipeline.table import STAGES, kinds_of_stages
 from icm_pipeline.pipeline.workload import Workload, bytes_kept, passes_per_run
-from icm_pipeline.results.bench import ExplicitPrompts, tensors_of
-from icm_pipeline.results.steering import FitCost
+from icm_pipeline.results.bench import ExplicitPrompts, device_seconds, seconds_of, tensors_of
 from icm_pipeline.store.artifacts import Artifact, ArtifactError
 from icm_pipeline.store.caches import PICTURES
 from icm_pipeline.store.shelf import read_shelf
@@ -30,7 +29,7 @@ class MeasuredMethod:
     """What a method took where it was run before; None where it was not."""
 
     learning: float | None
-    """Seconds of its fit."""
+    """Seconds of its fit, and of what is made for that or chooses its layers."""
     more_seconds: float | None
     """An image takes beyond an unsteered one."""
     size: float | None
@@ -40,8 +39,8 @@ class MeasuredMethod:
 class Rates:
     """The speed and the size of pictures that the artifacts of an outputs folder show; the median of several.
 
-    Only artifacts made on a device of the same name count. A resumed stage's time is that of its last job, so that the
-    median of few artifacts may be too low.
+    Only artifacts made on a device of the same name count. A resumed stage's time is that of all its jobs, each up to
+    the last file that it left.
     """
 
     def __init__(self, outputs: Path) -> None:
@@ -58,26 +57,26 @@ class Rates:
             return None
         alike = self._alike(stage, settings)
         if not (work.values or work.num_images):
-            return _median(_seconds(artifact) for artifact in alike)
+            return _median(device_seconds(artifact) for artifact in alike)
         count = _num_activations if work.values else _num_images
         done = [(artifact, sum(count(parent) for parent in self._parents(artifact))) for artifact in alike]
-        rate = _median(_seconds(artifact) / amount for artifact, amount in done if amount)
+        rate = _median(device_seconds(artifact) / amount for artifact, amount in done if amount)
         return None if rate is None else rate * (work.values or work.num_images)
 
     def of_method(self, settings: Settings) -> MeasuredMethod:
         """Return what the method took on a model of the same speed; medians where it was run several times."""
-        fits = self._alike(STAGES["fit"], settings)
-        how = relevant(settings, "method", method_named(settings.method.name).reads)
+        fits, method = self._alike(STAGES["fit"], settings), method_named(settings.method.name)
+        how = relevant(settings, "method", method.reads)
         tried = [each for each in self._alike(STAGES["explicit"], settings) if each.manifest.config["method"] == how]
         told = [ExplicitPrompts.read(artifact) for artifact in tried]
-        more = (
-            each.seconds - each.seconds_unsteered
-            for each in told
-            if each.seconds is not None and each.seconds_unsteered is not None
-        )
-        return MeasuredMethod(
-            _median(FitCost.read(artifact).seconds for artifact in fits), _median(more), _median(map(tensors_of, fits))
-        )
+        more = (each.more_seconds for each in told if each.more_seconds is not None)
+        parts = [
+            _median(seconds_of(artifact) for artifact in self._alike(STAGES[stage], settings))
+            for stage in method.learning(settings.method.params, settings.method.look)
+        ]
+        known = [seconds for seconds in parts if seconds is not None]
+        learning = sum(known) if len(known) == len(parts) else None
+        return MeasuredMethod(learning, _median(more), _median(map(tensors_of, fits)))
 
     def picture_bytes(self, settings: Settings) -> float | None:
         """Return what a picture of this model took on disk, None if there is none."""
@@ -117,7 +116,7 @@ class Rates:
         itself, pictures_alone = [stage] * (stage in unsteered), [one for one in unsteered if one.makes == ("images",)]
         for stages in (itself, pictures_alone, unsteered):
             alike = [artifact for one in stages for artifact in self._alike(one, settings)]
-            rate = _median(_seconds(artifact) / passes for artifact in alike if (passes := _num_passes(artifact)))
+            rate = _median(device_seconds(artifact) / passes for artifact in alike if (passes := _num_passes(artifact)))
             if rate is not None:
                 return rate
         return None
@@ -148,11 +147,6 @@ def _num_activations(artifact: Artifact) -> float:
     sizes = [entry.size for name, entry in artifact.manifest.files.items() if name.startswith("activations/")]
     num_images = int(_num_images(artifact))
     return sum(sizes) * num_images / bytes_kept(read_recording(artifact).dtype, num_images, 1) if sizes else 0
-
-
-def _seconds(artifact: Artifact) -> float:
-    """Return the device time an artifact took: that of the job that published it and of all shares."""
-    return artifact.manifest.seconds + sum(share.seconds for share in artifact.manifest.shares)
 
 
 def _agree(config: Mapping[str, Any], settings: Settings, names: Iterable[str]) -> bool:

@@ -20,6 +20,7 @@ from icm_pipeline.results.bench import (
     learning_images,
     learning_seconds,
     learnt_bytes,
+    steered_images,
 )
 from icm_pipeline.results.evaluation import mean_of
 from icm_pipeline.results.sweeps import STEERING_FACTORS, Sweep, SweepJob, varied_among
@@ -47,6 +48,11 @@ class BenchRow:
         return str(self.job.factors["method"])
 
     @property
+    def asks_for(self) -> str:
+        """What it takes of labels, images and training."""
+        return self.method.what_it_asks(self.job.evaluation.steering)
+
+    @property
     def setting(self) -> str:
         """What tells the row from others of its method; empty where there are none."""
         return phrase(self.job.factors, self.varied)
@@ -59,16 +65,11 @@ class BenchRow:
     @property
     def smaller(self) -> str:
         """What is smaller than where the method was published."""
-        assert self.job.evaluation.steering is not None
-        return self.method.what_is_smaller(self.job.evaluation.steering.params)
-
-    @property
-    def more_seconds(self) -> float | None:
-        """What an image takes beyond one of the unchanged model."""
-        told = self.explicit
-        if told is None or told.seconds is None or told.seconds_unsteered is None:
-            return None
-        return told.seconds - told.seconds_unsteered
+        found = self.job.evaluation
+        assert found.steering is not None
+        shown = [shares for of_prompts in found.shares.values() for shares in of_prompts.values()]
+        num_steps = self.job.steered.manifest.config.get("model.num_steps") if self.job.steered else None
+        return self.method.what_is_smaller(found.steering.params, max(map(len, shown), default=2), num_steps)
 
 
 @dataclass(frozen=True)
@@ -225,9 +226,29 @@ def _costs(row: BenchRow) -> list[str]:
     assert row.job.evaluation.steering is not None
     return [
         describe(row.job.evaluation.steering), _learning(seconds, learning_images(row.job)),
-        "" if row.more_seconds is None else f"{row.more_seconds:+.2f} s", size_text(size) if size else "nothing",
-        row.method.asks_for, row.smaller,
+        _more(row.explicit) or _spared(row), size_text(size) if size else "nothing",
+        row.asks_for, row.smaller,
     ]  # fmt: skip
+
+
+def _more(told: ExplicitPrompts | None) -> str:
+    """Return what an image takes beyond an unsteered one; of when ways did not take turns, without the batches."""
+    if told is None or told.more_seconds is None:
+        return ""
+    if not told.more:
+        return f"{told.more_seconds:+.2f} s"
+    inside = "" if told.more_quartiles is None else "{:+.2f} to {:+.2f}, ".format(*told.more_quartiles)
+    return f"{told.more_seconds:+.2f} s ({inside}{len(told.more)} {'batch' if len(told.more) == 1 else 'batches'})"
+
+
+def _spared(row: BenchRow) -> str:
+    """Return what is made beside an image where only some are steered, by what they show or would show."""
+    steered, steering = steered_images(row.job), row.job.evaluation.steering
+    assert steering is not None
+    if steered is None:
+        return ""
+    share = steered / row.job.evaluation.num_images
+    return f"{share:.2f} steered images" if steering.look is None else f"its first steps; {share:.0%} are steered"
 
 
 def _learning(seconds: float | None, images: int) -> str:
@@ -239,7 +260,7 @@ def _learning(seconds: float | None, images: int) -> str:
 def _cells(row: BenchRow, bench: str) -> dict[str, Any]:
     found, fair, choice, told = row.job.evaluation, row.job.evaluation.fairness, row.choice, row.explicit
     assert found.steering is not None
-    seconds = learning_seconds(row.method, row.job)
+    seconds, (low, high) = learning_seconds(row.method, row.job), (told and told.more_quartiles) or (None, None)
     return {
         "job": row.job.name, "model": found.model, "attribute": found.attribute, "bench": bench, "method": row.name,
         "setting": row.setting, "kind": row.kind, "as_steered": describe(found.steering),
@@ -254,5 +275,8 @@ def _cells(row: BenchRow, bench: str) -> dict[str, Any]:
         "explicit_images": told and told.num_images, "learning_minutes": None if seconds is None else seconds / 60,
         "learning_images": learning_images(row.job),
         "seconds_per_image": told and told.seconds, "seconds_per_image_unsteered": told and told.seconds_unsteered,
-        "bytes": learnt_bytes(row.job), "asks_for": row.method.asks_for, "scaled_down": row.smaller,
+        "more_seconds": told and told.more_seconds, "more_seconds_low": low, "more_seconds_high": high,
+        "timed_batches": told and len(told.more or ()),
+        "bytes": learnt_bytes(row.job), "steered_images": steered_images(row.job),
+        "asks_for": row.asks_for, "scaled_down": row.smaller,
     }  # fmt: skip

@@ -1,8 +1,10 @@
 """What a bench finds out of a method beside its evaluation."""
 
 from dataclasses import dataclass
+from statistics import median, quantiles
 from typing import Self
 
+from icm_pipeline.images.table import read_table
 from icm_pipeline.methods.base import Method
 from icm_pipeline.results.records import Record
 from icm_pipeline.results.steering import FitCost
@@ -83,8 +85,27 @@ class ExplicitPrompts(Record):
     kept_unsteered: float
     """The same without the method."""
     seconds: float | None
-    """An image with the method took; None if an interrupted job made them."""
+    """An image with the method took, the median of batches; None if an interrupted job made them."""
     seconds_unsteered: float | None
+    more: list[float] | None = None
+    """What an image took beyond an unsteered one, of each batch; None too of when ways did not take turns."""
+
+    @property
+    def more_seconds(self) -> float | None:
+        """What an image takes beyond one of the unchanged model, the median of batches."""
+        if self.more:
+            return median(self.more)
+        if self.seconds is None or self.seconds_unsteered is None:
+            return None
+        return self.seconds - self.seconds_unsteered
+
+    @property
+    def more_quartiles(self) -> tuple[float, float] | None:
+        """The lower and the upper quartile of that; None of fewer than two batches."""
+        if self.more is None or len(self.more) < 2:
+            return None
+        low, _, high = quantiles(self.more, method="inclusive")
+        return low, high
 
 
 def best_strength(tried: list[TriedStrength], clip_i: float) -> tuple[TriedStrength, bool]:
@@ -127,21 +148,38 @@ def explicit_of(job: SweepJob) -> ExplicitPrompts | None:
 
 
 def learning_seconds(method: Method, job: SweepJob) -> float | None:
-    """Return how long a method learnt: its fit, and the probes if it takes layers from them; None if that is not known.
-
-    Images that every method shares, as the probe dataset, do not count.
-    """
-    parts = [*(["probe"] if method.in_layers else []), *(["fit"] if method.fit else [])]
-    if not set(parts) <= job.artifacts.keys():
+    """Return how long a method learnt: its fit, and what was made for that or chose its layers; None if not known."""
+    steering = job.evaluation.steering
+    assert steering is not None
+    stages = method.learning(steering.params, steering.look)
+    if not set(stages) <= job.artifacts.keys():
         return None
-    probes = [job.artifacts[name].manifest for name in parts if name == "probe"]
-    seconds = sum(manifest.seconds + sum(share.seconds for share in manifest.shares) for manifest in probes)
-    return seconds + (FitCost.read(job.artifacts["fit"]).seconds if method.fit else 0.0)
+    return sum(seconds_of(job.artifacts[stage]) for stage in stages)
+
+
+def seconds_of(artifact: Artifact) -> float:
+    """Return the device time of what is learnt: of a fit what it notes itself, without loading the model."""
+    return FitCost.read(artifact).seconds if artifact.stage == "fit" else device_seconds(artifact)
+
+
+def device_seconds(artifact: Artifact) -> float:
+    """Return the device time an artifact took: that of the job that published it and of all shares."""
+    return artifact.manifest.seconds + sum(share.seconds for share in artifact.manifest.shares)
 
 
 def learning_images(job: SweepJob) -> int:
     """Return how many images a method's fit made or read."""
     return FitCost.read(job.artifacts["fit"]).images if "fit" in job.artifacts else 0
+
+
+def steered_images(job: SweepJob) -> int | None:
+    """Return how many images were steered, tries included; None where all are, once, or where they were removed."""
+    steering = job.evaluation.steering
+    assert steering is not None
+    if steering.assignment != "least_change" or job.steered is None:
+        return None
+    rows = read_table(job.steered)
+    return sum(not row.is_original if row.tried is None else bool(row.tried) for row in rows)
 
 
 def learnt_bytes(job: SweepJob) -> int:

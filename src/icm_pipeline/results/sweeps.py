@@ -23,7 +23,9 @@ from icm_pipeline.store.fingerprints import make_key
 RESULT = "result.json"
 SAME = 6  # decimals of FD and CLIP-I that are compared
 STOPPED = "stopped"  # the error of a job that a signal ended
-BESIDE = ("steer", "originals", "probe", "fit", "strength", "explicit")  # what a report takes beside an evaluation
+BESIDE = (  # what a report takes beside an evaluation
+    "steer", "originals", "probe", "foretell", "maps", "fit", "strength", "explicit",
+)  # fmt: skip
 STEERING_FACTORS = (
     "method", "kind", "rule", "alpha_unit", "direction", "assignment", "vector", "norm_preserving", "target_shares",
     "look", "tries",

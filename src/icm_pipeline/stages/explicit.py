@@ -1,10 +1,11 @@
 """Make images of prompts that name an option, without the method and with it, and ask the judge whether they keep it.
 
 Where an option is drawn for each image, it is another one than the prompt names. Beside that, what an image costs: both
-are made by one job, one after the other.
+are made by one job, batch by batch in turns.
 """
 
 import logging
+from statistics import median
 
 import numpy as np
 
@@ -38,18 +39,22 @@ def run(context: StageContext) -> None:
     jobs, names = by_prompt(method, made), list(attribute.options)
     named = [named_in[job.image_id] for job in jobs]
     others = [names[index] for index in other_options(settings, named)] if method.draws(settings) else []
-    pace = make_ways(context, "explicit", jobs, [Way(UNSTEERED, settings), Way(CHANGED, settings, others)])
+    pace = make_ways(context, "explicit", jobs, [Way(UNSTEERED, settings), Way(CHANGED, settings, others)], paced=True)
     if pace is None:
         return
     judging = Judging(settings, RowCache(judged_folder(context.folder), context.folder))
     asked = {attribute.name: attribute.options}
-    seen = judging.label(settings.judge, "judge", read_made(context.folder), asked)[attribute.name]
+    rows = {row.image_id: row for row in read_made(context.folder)}
+    in_order = [rows[f"{way}-{job.image_id}"] for way in (UNSTEERED, CHANGED) for job in jobs]
+    seen = judging.label(settings.judge, "judge", in_order, asked)[attribute.name]
     before, after = seen.reshape(2, len(jobs), -1)
     wanted = np.array([names.index(option) for option in named])
     kept = share_obeying(after, wanted)
-    ExplicitPrompts(
-        len(jobs), kept, share_obeying(before, wanted), pace.of(CHANGED), pace.of(UNSTEERED)
-    ).write(context.folder)  # fmt: skip
+    pairs = pace.pairs(CHANGED, UNSTEERED)
+    seconds, unsteered = map(median, zip(*pairs, strict=True)) if pairs else (None, None)
+    more = [changed - plain for changed, plain in pairs] or None
+    found = ExplicitPrompts(len(jobs), kept, share_obeying(before, wanted), seconds, unsteered, more)
+    found.write(context.folder)
     log.info("explicit: %.0f %% of %d images show what their prompts name", 100 * kept, len(jobs))
 
 

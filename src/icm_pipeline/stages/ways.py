@@ -11,7 +11,7 @@ from itertools import groupby
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.batches import Batch, fitting
 from icm_pipeline.generation.jobs import Job
-from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.generation.sampling import batches, decode, denoise
 from icm_pipeline.images.making import ImageSet
 from icm_pipeline.methods.base import Method, MethodInputs
 from icm_pipeline.methods.registry import method_named
@@ -38,18 +38,18 @@ class Way:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long the images of each way took, as far as this job made them."""
+    """How long batches took of which this job made the same images in every way, one way after the other."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    images: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, dict[tuple[str, ...], float]] = field(default_factory=dict)
+    """{way: {ids of a batch's twins: seconds an image}}"""
 
-    def add(self, way: str, seconds: float, num_images: int) -> None:
-        self.seconds[way] = self.seconds.get(way, 0.0) + seconds
-        self.images[way] = self.images.get(way, 0) + num_images
+    def add(self, way: str, jobs: Sequence[Job], seconds: float) -> None:
+        self.seconds.setdefault(way, {})[_twins(jobs)] = seconds / len(jobs)
 
-    def of(self, way: str) -> float | None:
-        """Return the seconds an image of a way took; None if an earlier job made them all."""
-        return self.seconds[way] / self.images[way] if way in self.images else None
+    def pairs(self, one: str, other: str) -> list[tuple[float, float]]:
+        """Return the seconds an image of every batch that was made in both ways."""
+        first, second = self.seconds.get(one, {}), self.seconds.get(other, {})
+        return [(first[twins], second[twins]) for twins in first if twins in second]
 
 
 def strengthened(settings: Settings, parents: Mapping[str, Artifact]) -> Settings:
@@ -64,35 +64,63 @@ def by_prompt(method: Method, jobs: list[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: job.prompt_index) if method.whole_prompts else jobs
 
 
-def make_ways(context: StageContext, title: str, jobs: list[Job], ways: Sequence[Way]) -> Pace | None:
-    """Make all ways' images that are not there; None if the set is not complete, as other jobs have shares of it."""
-    every = [replace(job, image_id=f"{way.name}-{job.image_id}") for way in ways for job in jobs]
-    options = [option for way in ways for option in way.options or [""] * len(jobs)]
-    images, pace = planned(context, every, options, len(jobs)), Pace()  # shards end where ways do
-    return pace if store(images, _made(context, ways, images, pace), title) else None
+def make_ways(
+    context: StageContext, title: str, jobs: list[Job], ways: Sequence[Way], paced: bool = False
+) -> Pace | None:
+    """Make all ways' images that are not there; None if the set is not complete, as other jobs have shares of it.
+
+    paced: take turns batch by batch, so that times can be compared, and begin with a batch of each that counts for
+    none. Batches hold the same jobs either way.
+    """
+    size = _size(context.settings, jobs)
+    turns = list(_turns(ways, jobs, size)) if paced else [(way, jobs) for way in ways]
+    every = [replace(job, image_id=f"{way.name}-{job.image_id}") for way, batch in turns for job in batch]
+    steered = {way.name: dict(zip((job.image_id for job in jobs), way.options, strict=False)) for way in ways}
+    options = [steered[way.name].get(job.image_id, "") for way, batch in turns for job in batch]
+    unit = size * len(ways) if paced else len(jobs)  # shards end where ways do, or where all had their turn
+    images, pace = planned(context, every, options, unit), Pace()
+    return pace if store(images, _made(context, ways, images, size, pace, paced), title) else None
 
 
-def _made(context: StageContext, ways: Sequence[Way], images: ImageSet, pace: Pace) -> Iterator[Batch]:
+def _size(settings: Settings, jobs: Sequence[Job]) -> int:
+    """Return how many images a batch has; it does not grow, so that ways are compared in batches of one size."""
+    num_prompts = len({job.prompt_index for job in jobs})
+    return method_named(settings.method.name).batch_size(settings, len(jobs) // num_prompts)
+
+
+def _turns(ways: Sequence[Way], jobs: list[Job], size: int) -> Iterator[tuple[Way, list[Job]]]:
+    """Yield every batch in every way, each way first in turn: the first encodes the prompts."""
+    for number, batch in enumerate(batches(jobs, size)):
+        first = number % len(ways)
+        yield from ((way, batch) for way in (*ways[first:], *ways[:first]))
+
+
+def _made(
+    context: StageContext, ways: Sequence[Way], images: ImageSet, size: int, pace: Pace, paced: bool
+) -> Iterator[Batch]:
     """Yield the missing images batch by batch, each of one way; the model is loaded for the first."""
     settings, method = context.settings, method_named(context.settings.method.name)
-    prompts = {job.prompt_index for job in images.jobs}
-    size = len(images.jobs) // (len(ways) * len(prompts)) if method.whole_prompts else settings.compute.batch_size
     backbone = context.models.load(settings.model, settings.compute)
     method.check_family(backbone.family, backbone.name)
     given = {way.name: _inputs(context, method, way, images) for way in ways}
 
+    def made(way: str, jobs: list[Job]) -> Batch:
+        if way == UNSTEERED:
+            return Batch(jobs, decode(backbone, jobs, denoise(backbone, jobs)))
+        return changed(backbone, method, given[way], jobs)
+
     def make(jobs: list[Job]) -> Batch:
         check_whole(method, jobs, size)
+        if paced and not pace.seconds:
+            for way in given:  # what only the first batch of a process takes
+                made(way, [replace(job, image_id=f"{way}-{arm_of(job.image_id)[1]}") for job in jobs])
         way, started = _way(jobs[0]), time.perf_counter()
-        if way == UNSTEERED:
-            made = Batch(jobs, decode(backbone, jobs, denoise(backbone, jobs)))
-        else:
-            made = changed(backbone, method, given[way], jobs)
-        pace.add(way, time.perf_counter() - started, len(jobs))
-        return made
+        batch = made(way, jobs)
+        pace.add(way, jobs, time.perf_counter() - started)
+        return batch
 
     runs = (list(run) for jobs in images.missing for _, run in groupby(jobs, _way))
-    yield from fitting(runs, make, size, settings.compute.grow_batch and not method.whole_prompts)
+    yield from fitting(runs, make, size)
 
 
 def _inputs(context: StageContext, method: Method, way: Way, images: ImageSet) -> MethodInputs:
@@ -109,3 +137,7 @@ def _inputs(context: StageContext, method: Method, way: Way, images: ImageSet) -
 
 def _way(job: Job) -> str:
     return arm_of(job.image_id)[0]
+
+
+def _twins(jobs: Sequence[Job]) -> tuple[str, ...]:
+    return tuple(arm_of(job.image_id)[1] for job in jobs)
