@@ -16,7 +16,7 @@ from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.h_distribution import METHOD, moved_to
 from icm_pipeline.methods.learnt import FILE, Learnt
-from icm_pipeline.methods.registry import check_method
+from icm_pipeline.methods.registry import check_method, method_named
 from icm_pipeline.pipeline.keys import Keys
 from tests.helpers.results import as_artifact
 from tests.helpers.running import Run, pixels
@@ -135,3 +135,32 @@ def test_rows_are_part_of_the_key_only_where_they_are_not_the_conditional_ones(
     assert before == told != both
     with pytest.raises(ConfigError, match=r"method\.params\.rows=all is not known; choose from conditional, both"):
         check_method(settings_with(*name, "method.params.rows=all"))
+
+
+@pytest.mark.parametrize(("group", "num_images", "size"), [(None, 500, 500), (32, 500, 25), (32, 96, 32), (8, 6, 6)])
+def test_a_group_is_an_equal_part_of_a_prompts_images(
+    settings_with: Callable[..., Settings], group: int | None, num_images: int, size: int
+) -> None:
+    words = [] if group is None else [f"method.params={{rows: conditional, group: {group}}}"]
+    settings = settings_with("method.name=h_distribution", f"evaluate.images_per_prompt={num_images}", *words)
+    assert METHOD.batch_size(settings, num_images) == size
+    assert not METHOD.draws(settings)
+    assert method_named("icm").batch_size(settings, num_images) == settings.compute.batch_size
+
+
+def test_a_group_that_leaves_batches_of_hardly_any_image_is_refused_beforehand(
+    settings_with: Callable[..., Settings],
+) -> None:
+    words = ("method.name=h_distribution", "evaluate.images_per_prompt=97", "method.params={group: 32}")
+    with pytest.raises(ConfigError, match=r"group=32 makes batches of fewer than 4 of evaluate.images_per_prompt=97"):
+        check_method(settings_with(*words))
+
+
+def test_a_group_is_part_of_the_key_only_where_it_is_set(
+    settings_with: Callable[..., Settings],
+) -> None:
+    plain = settings_with("method.name=h_distribution", "method.params={rows: conditional}")
+    grouped = settings_with("method.name=h_distribution", "method.params={rows: conditional, group: 2}")
+    assert Keys(plain).key("steer") != Keys(grouped).key("steer")
+    assert Keys(plain).key("fit") == Keys(grouped).key("fit")
+    assert "group" not in str(Keys(plain).content("steer"))

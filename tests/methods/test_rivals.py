@@ -260,7 +260,7 @@ def test_a_prompt_that_does_not_fit_into_memory_is_not_cut(rival: Rival, monkeyp
         raise MemoryError(f"{len(jobs)} image(s) at once do not fit into memory.")
 
     monkeypatch.setattr(image_sets, "denoise", full)
-    with pytest.raises(ValueError, match="all 2 images of a prompt in one batch"):
+    with pytest.raises(ValueError, match="needs 2 images of a prompt in one batch"):
         made(rival("coupled", WHOLE))
 
 

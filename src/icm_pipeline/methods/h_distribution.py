@@ -3,8 +3,8 @@ gradient of the distance between a batch's mean prediction and the target shares
 
 p = mean over the images of a prompt of softmax(W_t h + b_t); h - alpha |h| TV(p, target) g / mean |g|, g the
 gradient of KL(p || target) by each image's h, at every step of the window. No option is drawn for an image, and an
-image depends on the others of its prompt. With `rows=both` the mean is over both halves of guidance, and both are
-moved, as the published code does.
+image depends on the others of its prompt, or with `group` on those of its part of them. With `rows=both` the mean is
+over both halves of guidance, and both are moved, as the published code does.
 
 References:
     Balancing Act: Distribution-Guided Debiasing in Diffusion Models, 2024, https://arxiv.org/abs/2402.18206, section 4
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from icm_pipeline.localization.foretelling import Foretelling
 
 ROWS = ("conditional", "both")
+FEWEST = 4  # images whose shares a batch can balance
 log = logging.getLogger(__name__)
 
 
@@ -121,12 +122,20 @@ def _rows(settings: Settings) -> str:
 def _draws(settings: Settings) -> bool:
     if (rows := _rows(settings)) not in ROWS:
         raise ConfigError(f"method.params.rows={rows} is not known; choose from {', '.join(ROWS)}.")
+    group, num_images = settings.method.params.get("group"), settings.evaluate.images_per_prompt
+    if group is not None and (not isinstance(group, int) or METHOD.batch_size(settings, num_images) < FEWEST):
+        raise ConfigError(
+            f"method.params.group={group} makes batches of fewer than {FEWEST} of evaluate.images_per_prompt="
+            f"{num_images}, of which a batch must be an equal part: give a number of images that divides it."
+        )
     return False
 
 
 def _words(steering: Any) -> list[str]:
     is_both = (steering.params or {}).get("rows") == "both"  # runs from before the setting have none
-    return ["H-Distribution", *(["both halves of guidance"] if is_both else []), f"alpha {steering.alpha:g}"]
+    group = (steering.params or {}).get("group")
+    parts = [*(["both halves of guidance"] if is_both else []), *([f"in groups of {group}"] if group else [])]
+    return ["H-Distribution", *parts, f"alpha {steering.alpha:g}"]
 
 
 METHOD = Method(
@@ -134,7 +143,7 @@ METHOD = Method(
     applied=_applied,
     words=_words,
     reads=(*LENGTH, *WINDOW, "method.name", "method.params", "method.target_shares"),
-    params=("rows",),
+    params=("rows", "group"),
     from_first_step=True,
     whole_prompts=True,
     draws=_draws,

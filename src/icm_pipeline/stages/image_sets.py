@@ -33,7 +33,7 @@ def planned(
 def make_images(context: StageContext, method: Method, inputs: MethodInputs, images: ImageSet) -> Iterator[Batch]:
     """Yield the missing evaluation images, changed by a method, batch by batch; the model is loaded for the first."""
     settings = context.settings
-    size = settings.evaluate.images_per_prompt if method.whole_prompts else settings.compute.batch_size
+    size = method.batch_size(settings, settings.evaluate.images_per_prompt)
     folder = Keys(settings).prefix_folder()
     prefixes = PrefixStore(folder) if folder else None  # shared by all runs with these images
     backbone = context.models.load(settings.model, settings.compute)
@@ -49,9 +49,10 @@ def make_images(context: StageContext, method: Method, inputs: MethodInputs, ima
 def check_whole(method: Method, jobs: list[Job], size: int) -> None:
     """Raise ValueError for a part of a prompt's images, where a method must have all of them in one batch."""
     if method.whole_prompts and len(jobs) < size:
+        lower = "set a smaller method.params.group" if "group" in method.params else "lower evaluate.images_per_prompt"
         raise ValueError(
-            f"method={method.name} needs all {size} images of a prompt in one batch, and they do not fit into "
-            "memory: lower evaluate.images_per_prompt."
+            f"method={method.name} needs {size} images of a prompt in one batch, and they do not fit into memory: "
+            f"{lower}."
         )
 
 

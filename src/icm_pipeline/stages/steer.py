@@ -55,7 +55,13 @@ def run(context: StageContext) -> None:
     )  # fmt: skip
     option_of = {job.image_id: names.index(option) for job, option in zip(steered, options, strict=True) if option}
     inputs = MethodInputs(settings, context.parents, layers, option_of, tuned)
-    size = settings.evaluate.images_per_prompt if method.whole_prompts else None
+    size = method.batch_size(settings, settings.evaluate.images_per_prompt)
+    if size > settings.compute.batch_size:
+        lower = "; method.params.group limits them" if "group" in method.params else ""
+        log.warning(
+            "steer: %s makes %d images of a prompt in one batch, whatever compute.batch_size=%d is%s",
+            method.name, size, settings.compute.batch_size, lower,
+        )  # fmt: skip
     images = planned(context, steered, options, size)
     if context.share == WHOLE:
         _leave(context, [job for job in jobs if job.image_id not in tried])
