@@ -21,6 +21,7 @@ from icm_pipeline.config.conf_folder import conf_path, register_schema
 from icm_pipeline.config.saved import primary_config
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.machine.memory import keep_freed_memory
+from icm_pipeline.methods.registry import log_choice
 from icm_pipeline.pipeline.checks import check_stage
 from icm_pipeline.pipeline.table import stages_help, stages_of
 from icm_pipeline.results.sweeps import read_sweep, write_result
@@ -75,6 +76,8 @@ def main(sweep: RunningSweep, cfg: Any) -> float | tuple[float, float] | None:
         settings = to_settings(cfg)
         if not job.words:
             tell_what_begins(settings)
+        if not any(word.startswith("method.name=") for word in overrides):
+            log_choice(known.runtime.choices.get("method") or settings.method.name, settings.method.name)
         outcome = run_job(settings, job, sweep)
         tell(outcome)
         return outcome.objective(job.takes_two)

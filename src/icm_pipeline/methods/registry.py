@@ -1,14 +1,24 @@
 """Methods by name. A method is a module of this package that defines METHOD, imported when it is asked for."""
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from math import isfinite
+from pathlib import Path
 from pkgutil import iter_modules
 
 from icm_pipeline import methods
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import AUTO, Settings
 from icm_pipeline.methods.base import Method
+
+log = logging.getLogger(__name__)
+
+SHIPPED = frozenset({
+    "casteer", "difflens", "equisteer", "fair_finetuning", "h_distribution", "icm", "latent_direction",
+    "latent_editing", "leace", "linear_act", "lora", "midsteer", "none", "pairs", "prompt", "respodiff", "sega",
+    "slider", "time", "uce",
+})  # fmt: skip
 
 
 def method_named(name: str) -> Method:
@@ -18,6 +28,29 @@ def method_named(name: str) -> Method:
         known = [module.name for module in iter_modules(methods.__path__) if _method_of(module.name)]
         raise ConfigError(f"method.name={name} is not known. Choose one of: {', '.join(sorted(known))}.")
     return method
+
+
+def own_file(name: str) -> Path | None:
+    """Return the file of a method that is not this package's own, whose code a key stands for; None for a shipped one.
+
+    What such a file imports counts for nothing.
+    """
+    found = find_spec(f"{methods.__name__}.{name}") if name.isidentifier() and name not in SHIPPED else None
+    return Path(found.origin) if found is not None and found.origin else None
+
+
+def log_choice(choice: str, name: str) -> None:
+    """Say which method a choice of conf/method/ is where its file gives none of its own name."""
+    own = choice.rpartition("/")[2]
+    if own == name:
+        return
+    if _method_of(own) is not None:
+        log.warning(
+            "method=%s: conf/method/%s.yaml has no `name:` of its own, so this is method.name=%s and not "
+            "methods/%s.py: add `name: %s`.", choice, choice, name, own, own,
+        )  # fmt: skip
+    else:
+        log.info("method=%s is method.name=%s with settings of its own", choice, name)
 
 
 def check_method(settings: Settings) -> None:

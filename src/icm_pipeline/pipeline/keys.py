@@ -12,7 +12,7 @@ from icm_pipeline.config.relevance import YOUNGER, relevant
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.values import value_at
 from icm_pipeline.images.folders import content_key, folder_of, list_images
-from icm_pipeline.methods.registry import method_named
+from icm_pipeline.methods.registry import method_named, own_file
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.results.comparisons import comparable_evaluations
 from icm_pipeline.store.artifacts import Artifact
@@ -67,7 +67,9 @@ class Keys:
         given = [dotted for dotted in stage.images if value_at(settings, dotted) is not None]
         content = {"images": {dotted: self._content(dotted) for dotted in given}} if given else {}
         shown = {"compared": [artifact.key for artifact in self.compared]} if stage.compares else {}
-        made_by = {"format": FORMAT_VERSION, **({"version": stage.version} if stage.version else {})}
+        own = own_file(settings.method.name) if name == "fit" or {"method", "method.name"} & set(reads) else None
+        made_by: dict[str, Any] = {"format": FORMAT_VERSION, **({"version": stage.version} if stage.version else {})}
+        made_by |= {"code": fingerprint(own)} if own else {}  # a method of one's own may change under its name
         return {"stage": name, **made_by, "config": values, "weights": weights, **content, **shown}
 
     def _hash_of(self, setting: str, value: str) -> str | None:
