@@ -2,20 +2,27 @@
 
 import csv
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
+from icm_pipeline.arrays import Floats
 from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.sana import SANA
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
-from icm_pipeline.methods import counting, keys_and_values
+from icm_pipeline.methods import counting, keys_and_values, time, uce
+from icm_pipeline.methods.base import Method, MethodInputs
 from icm_pipeline.methods.concepts import concepts_of
-from icm_pipeline.methods.keys_and_values import edited, embedded, last_token, linear_layers, solved, weights_put
+from icm_pipeline.methods.keys_and_values import FILE, edited, embedded, last_token, linear_layers, solved, weights_put
 from icm_pipeline.methods.time import aligned
 from icm_pipeline.methods.uce import next_push, no_cross_attention
 from tests.helpers.running import Run, pixels
@@ -117,6 +124,70 @@ def test_words_are_aligned_with_themselves_and_padding_with_padding(
 def test_families_without_cross_attention_are_told_apart(backbone: Backbone) -> None:
     assert no_cross_attention(backbone.family) == no_cross_attention(SANA) == ""
     assert "no cross-attention" in no_cross_attention(FLUX)
+
+
+@pytest.fixture
+def fitted(
+    backbone: Backbone, tmp_path: Path, settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Tensor]]:
+    """Give a function that fits a method where images of its concepts show shares, and returns weights by layer."""
+
+    def fit(method: Method, shares_of: Callable[[int], Floats], **params: Any) -> dict[str, Tensor]:
+        monkeypatch.setattr("icm_pipeline.labelers.registry.load_labeler", lambda config: None)
+        monkeypatch.setattr(counting, "shares_of", lambda *args: shares_of(args[5]))
+        settings = settings_with(f"method.name={method.name}")
+        settings.method.params = {"images": 10, "ridge": 1e-6, **params}
+        assert method.fit is not None
+        method.fit.run(backbone, MethodInputs(settings, {}), tmp_path)
+        return load_file(tmp_path / FILE)
+
+    return fit
+
+
+@pytest.mark.parametrize(("shares", "rarer", "other"), [((0.8, 0.2), "man", "woman"), ((0.3, 0.7), "woman", "man")])
+def test_time_makes_of_a_prompts_tokens_what_was_made_of_those_that_name_the_rarer_option(
+    backbone: Backbone, fitted: Callable[..., dict[str, Tensor]], shares: tuple[float, float], rarer: str, other: str
+) -> None:
+    with_keys = rarer == "man"
+    params = {"concepts": ["a dog"], "templates": ["the {}"], "keys": with_keys}
+    found = fitted(time.METHOD, lambda turn: np.array([shares]), **params)
+    assert {name.rpartition(".")[2] for name in found} == {"to_v", *(["to_k"] if with_keys else [])}
+    old, named, frequent = embedded(backbone, ["the a dog", f"the a {rarer} dog", f"the a {other} dog"])
+    for name, weight in found.items():
+        layer = linear_layers(backbone)[name]
+        for place in range(len(old)):
+            more = [place + (len(option) if place > 4 else 0) for option in (rarer, other)]  # behind "the a"
+            own, wrong = (text[min(at, 15)] for text, at in zip((named, frequent), more, strict=True))
+            torch.testing.assert_close(weight @ old[place], layer.weight @ own, atol=1e-3, rtol=1e-2)
+            if 4 < place < 9:  # "dog" and the end
+                assert not torch.allclose(weight @ old[place], layer.weight @ wrong, atol=1e-2)
+
+
+def test_uce_adds_to_a_concept_what_lacks_of_each_option_and_leaves_what_is_kept(
+    backbone: Backbone, fitted: Callable[..., dict[str, Tensor]]
+) -> None:
+    layers, judged = linear_layers(backbone), list[Tensor]()
+    name = next(iter(layers))
+    shown = np.array([[[0.2, 0.8], [0.9, 0.1]], [[0.5, 0.5], [0.5, 0.5]]])
+
+    def shares_of(turn: int) -> Floats:
+        judged.append(layers[name].weight.detach().clone())
+        shares: Floats = shown[turn]
+        return shares
+
+    params = {"keep": ["a fox"], "rounds": 9, "tolerance": 0.05, "integrate": True}
+    found = fitted(uce.METHOD, shares_of, concepts=["a dog", "a cat"], **params)
+    assert len(judged) == 2  # until all are fair
+    torch.testing.assert_close(judged[0], layers[name].weight.detach())
+    assert torch.equal(judged[1], found[name])
+    texts = {"a dog": 4, "a cat": 4, "a fox": 4, "woman": 5, "man": 3}  # the place of the last letter
+    rows = embedded(backbone, list(texts))[range(5), list(texts.values())]
+    dog, cat, fox, woman, man = rows
+    for layer, weight in found.items():
+        own = layers[layer].weight
+        torch.testing.assert_close(weight @ dog, own @ (dog + 0.3 * (woman - man)), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(weight @ cat, own @ (cat - 0.4 * (woman - man)), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(weight @ fox, own @ fox, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["uce", "time"])
