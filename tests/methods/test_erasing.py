@@ -47,6 +47,15 @@ def test_a_probe_is_at_chance_after_leace_and_is_not_without_or_with_shuffled_la
         assert accuracy(erased(x, numbers(fit_erasure(x, shuffled))), labels) > 0.8
 
 
+def test_each_options_direction_of_leace_points_from_the_mean_over_options_to_its_own() -> None:
+    x, labels = planted(3)
+    found = fit_erasure(x, labels)
+    means = torch.stack([x[labels == option, 0].mean(0) for option in range(3)])
+    expected = torch.nn.functional.normalize(means - means.mean(0), dim=1)
+    torch.testing.assert_close(found["direction"][0], expected)
+    torch.testing.assert_close(found["norm"][0], x[:, 0].norm(dim=1).mean())
+
+
 def test_what_is_erased_has_no_covariance_with_the_labels_and_erasing_again_changes_nothing() -> None:
     x, labels = planted(3)
     found = numbers(fit_erasure(x, labels))
