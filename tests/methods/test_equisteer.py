@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Site
@@ -16,8 +18,10 @@ from icm_pipeline.generation.jobs import Job
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.equisteer import METHOD, Gated, auroc, magnitudes, switched
-from icm_pipeline.methods.learnt import Learnt, Moving
+from icm_pipeline.methods.learnt import FILE, Learnt, Moving
+from icm_pipeline.methods.prompt_pairs import prompt_jobs
 from icm_pipeline.methods.registry import check_method
+from tests.helpers.planted_fits import LAYERS, TOLD, named_in, plant_prompts, tokens_of, with_layers
 from tests.helpers.running import Run, pixels
 
 FEW = ("method=equisteer", "method.params.pairs=2")
@@ -58,6 +62,30 @@ def test_magnitudes_are_midway_between_prompts_that_name_nothing_and_those_that_
         torch.testing.assert_close(found["mean"][:, option], named)
         neutral = maxima[[0, 3], :, option].mean(0)
         torch.testing.assert_close(found["threshold"][:, option], (named + neutral) / 2)
+
+
+def test_the_fit_spans_the_planted_direction_and_asks_the_layer_that_tells_prompts_apart(
+    settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_prompts(monkeypatch)
+    settings = settings_with("method.name=equisteer")
+    settings.method.params = {"pairs": 3}
+    assert METHOD.fit is not None and METHOD.fit.run(with_layers(), MethodInputs(settings, {}), tmp_path) == 6 + 9
+    found = {
+        name: load_file(tmp_path / FILE)[f"{name}/telling"] for name in ("basis", "direction", "mean", "threshold")
+    }
+    told = torch.stack([TOLD, -TOLD], 1)  # [T, K, d]
+    torch.testing.assert_close(found["direction"], told)
+    torch.testing.assert_close(found["basis"].abs(), TOLD[:, None])  # of the options' line, and of nothing else
+    maxima: dict[int, list[Tensor]] = {-1: [], 0: [], 1: []}
+    for job in prompt_jobs(settings, 3).jobs:
+        maxima[named_in(job.prompt)].append((tokens_of(job, "telling") @ told.mT).amax(1))
+    neutral, *own = (torch.stack(rows).mean(0) for rows in maxima.values())  # [T, K]
+    mean = torch.stack([own[option][:, option] for option in range(2)], 1)
+    torch.testing.assert_close(found["mean"], mean)
+    torch.testing.assert_close(found["threshold"], (mean + neutral) / 2)
+    gate = json.loads((tmp_path / "gate.json").read_text())
+    assert gate == {"layer": "telling", "auroc": dict(zip(LAYERS, (0.5, 1.0), strict=True))}
 
 
 def test_auroc_is_one_for_scores_apart_and_half_for_scores_alike() -> None:
