@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from icm_pipeline import load_vectors
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.hooks.recording import Recording
+from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.fitting import fit_vectors
+from icm_pipeline.methods.icm import VECTORS
 from icm_pipeline.methods.learnt import directions_and_norm
-from icm_pipeline.methods.pairs import chosen
+from icm_pipeline.methods.pairs import METHOD, chosen
 from icm_pipeline.methods.prompt_pairs import directions_of
 from icm_pipeline.methods.vectors import SteeringVectors
 from icm_pipeline.pipeline.keys import Keys
+from tests.helpers.planted_fits import KIND, LEVELS, TOLD, plant_prompts, with_layers
 from tests.helpers.running import Run, pixels
 
 OPTIONS = ("woman", "man")
@@ -143,6 +147,20 @@ def test_the_method_takes_the_k_best_layers_of_a_kind_or_those_named() -> None:
     assert layers(names=["noise", "other"]) == ["noise", "other"]
     with pytest.raises(ConfigError, match=r"k=3: mine has 2 layers of the kind self_attention"):
         layers(k=3)
+
+
+def test_the_fit_points_to_the_option_that_prompts_name_and_ranks_the_layer_that_tells_them(
+    settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_prompts(monkeypatch)
+    settings = settings_with("method.name=pairs")
+    settings.method.params = {"pairs": 3}
+    assert METHOD.fit is not None and METHOD.fit.run(with_layers(), MethodInputs(settings, {}), tmp_path) == 6
+    vectors = load_vectors(tmp_path / VECTORS)
+    assert isinstance(vectors, SteeringVectors)
+    assert (vectors.options, vectors.noise_levels, set(vectors.kinds.values())) == (OPTIONS, LEVELS, {KIND})
+    torch.testing.assert_close(vectors.directions["telling"], torch.stack([TOLD, -TOLD], 1))
+    assert vectors.best(1).layers == ["telling"]
 
 
 def test_it_runs_through_the_stages_without_a_label_and_keeps_its_vectors(run: Run, outputs: Any) -> None:
