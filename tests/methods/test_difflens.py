@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from icm_pipeline.arrays import Ints
 from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.methods import difflens
+from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.difflens import METHOD, attributed, chosen_features, edited
+from icm_pipeline.methods.learnt import FILE
 from icm_pipeline.methods.registry import check_method
 from icm_pipeline.methods.sparse_codes import SparseCodes, fit_codes, top
+from tests.helpers.planted_fits import probe_data, with_bottleneck
 from tests.helpers.running import Run, pixels
 
 FEW = ("method=difflens", "method.params.updates=20", "method.params.features=24", "method.params.active=6")
@@ -96,6 +101,24 @@ def test_features_that_an_option_hangs_on_are_chosen_and_with_shuffled_labels_th
     shuffled = attributed(codes, weights, np.random.default_rng(0).permutation(labels), sparse)
     assert shuffled.abs().max() < found.abs().max() / 4
     assert chosen_features(-found.abs(), 3).sum() == 0  # what speaks against an option is not turned up
+
+
+def test_the_fit_to_planted_maps_chooses_their_features_and_keeps_the_vector_that_these_add_up_to(
+    settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse, (codes, labels) = planted(), labelled()
+    monkeypatch.setattr(difflens, "_codes_of", lambda *args: sparse)
+    maps = torch.stack([maps_of(size * top(codes, 2), sparse) for size in (1, 3)], 1)[:80]
+    settings = settings_with("method.name=difflens", "probe.group_by_prompt=false")
+    settings.method.params = {"features": FEATURES, "per_option": 1}
+    inputs = MethodInputs(settings, {}, probe_data=probe_data(maps, labels[:80]))
+    assert METHOD.fit is not None and METHOD.fit.run(with_bottleneck(), inputs, tmp_path) == 80
+    found = load_file(tmp_path / FILE)
+    for step in range(2):
+        assert found["chosen/mid"][step].nonzero().tolist() == [[0, 1], [1, 4]]
+        torch.testing.assert_close(found["direction/mid"][step], sparse.decoder[[1, 4]])
+        torch.testing.assert_close(found["length/mid"][step], torch.full((2,), 2.0))  # of one unit of each feature
+        torch.testing.assert_close(found["norm/mid"][step], maps[:, step].norm(dim=1).mean())
 
 
 def test_adding_a_constant_to_fixed_features_is_adding_one_fixed_vector_of_the_length_asked_for() -> None:
