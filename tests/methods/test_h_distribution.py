@@ -4,8 +4,10 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone
@@ -18,6 +20,7 @@ from icm_pipeline.methods.h_distribution import METHOD, moved_to
 from icm_pipeline.methods.learnt import FILE, Learnt
 from icm_pipeline.methods.registry import check_method, method_named
 from icm_pipeline.pipeline.keys import Keys
+from tests.helpers.planted_fits import probe_data, with_bottleneck
 from tests.helpers.results import as_artifact
 from tests.helpers.running import Run, pixels
 
@@ -78,6 +81,27 @@ def test_a_fair_batch_is_left_alone_and_an_image_depends_on_its_batch() -> None:
     torch.testing.assert_close(moved_to(fair, NUMBERS, None, EVEN, 0.3, "relative"), fair, atol=1e-3, rtol=0)
     whole, half = (moved_to(rows, NUMBERS, None, EVEN, 0.3, "relative")[:4] for rows in (tokens, tokens[:4]))
     assert not torch.allclose(whole, half)
+
+
+def test_classifiers_fitted_to_planted_maps_tell_the_options_and_moving_to_one_is_moving_along_its_direction(
+    tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    labels, signs = np.arange(80) % 2, torch.tensor([1.0, -1.0]).repeat(40)
+    maps = torch.randn(80, 2, 6, generator=torch.Generator().manual_seed(0))
+    for step in range(2):  # along another direction at each
+        maps[:, step, step] += 2 + 4 * signs
+    settings = settings_with("method.name=h_distribution", "probe.group_by_prompt=false")
+    inputs = MethodInputs(settings, {}, probe_data=probe_data(maps, labels))
+    assert METHOD.fit is not None and METHOD.fit.run(with_bottleneck(), inputs, tmp_path) == 80
+    found = load_file(tmp_path / FILE)
+    for step in range(2):
+        own = {name.removesuffix("/mid"): values[step] for name, values in found.items()}
+        told = (maps[:, step] @ own["weights"].mT + own["bias"]).argmax(1)
+        assert (told == torch.from_numpy(labels)).float().mean() > 0.95
+        torch.testing.assert_close(own["norm"], maps[:, step].norm(dim=1).mean())
+        moved = moved_to(maps[:, step, None], own, None, torch.tensor([0.9, 0.1]), 0.5, "relative")[:, 0]
+        towards = (moved - maps[:, step]).mean(0)
+        assert towards[step] == towards.abs().max()
 
 
 def test_it_runs_through_the_stages_a_prompt_a_batch_and_draws_nothing(run: Run) -> None:
