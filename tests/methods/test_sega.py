@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,30 @@ def test_momentum_grows_from_what_it_was_added_to() -> None:
     assert (float(guided), float(momentum)) == (2.0, pytest.approx(0.8))
     guided, momentum = with_momentum(torch.tensor(1.0), momentum, 0.5, 0.6)
     assert (float(guided), float(momentum)) == (pytest.approx(1.4), pytest.approx(0.6 * 0.8 + 0.4 * 1.4))
+
+
+def test_what_is_added_goes_on_from_step_to_step_and_grows_before_the_warm_up_ends() -> None:
+    rng = torch.Generator().manual_seed(0)
+    latents, text, texts = (torch.randn(n, 1, 2, 2, generator=rng) for n in (4, 4, 3))
+
+    def predict(latents: Tensor, timestep: float, text: Tensor) -> tuple[Tensor]:
+        return (latents + timestep * text,)
+
+    params = {"scale": 3.0, "threshold": 0.0, "warmup": 1, "momentum": 0.5, "beta": 0.6}
+    signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])  # of three options and two images
+    clock: Any = SimpleNamespace(call=SimpleNamespace(rows_per_image=2), rows=slice(2, 4), step=0)
+    backbone: Any = SimpleNamespace(sampling=SimpleNamespace(guidance_scale=2.0))
+    guidance = sega._Guidance(backbone, clock, {"text": texts}, signs, params)
+    momentum = torch.zeros(2, 1, 2, 2)
+    for step in range(3):
+        clock.step, time = step, 1.0 + step
+        plain, found = predict(latents, time, text)[0], guidance.forward(predict, latents, time, text=text)[0]
+        young, grown, old = (latents[2:] + time * each - plain[:2] for each in texts)
+        edit = 3 * torch.stack([(young - grown - old)[0], (grown - young - old)[1]])
+        added = edit + 0.5 * momentum
+        momentum = 0.6 * momentum + 0.4 * added
+        assert torch.equal(found[:2], plain[:2])
+        torch.testing.assert_close(found[2:] - plain[2:], (added / 2) * (step >= 1))
 
 
 @pytest.fixture
