@@ -52,6 +52,8 @@ def test_tokens_move_with_their_mean_and_not_beyond_what_was_seen(how: str, expe
     torch.testing.assert_close(half - tokens, (moved - tokens) / 2)
     beyond = transported(tokens + 5, numbers, towards, 1.0, how)
     assert torch.equal(beyond, tokens + 5) == (how == "linear")
+    below = transported(tokens - 5, numbers, towards, 1.0, how)
+    assert torch.equal(below, tokens - 5) == (how == "linear")
 
 
 def test_each_option_has_maps_of_its_own_at_every_step() -> None:
@@ -63,6 +65,21 @@ def test_each_option_has_maps_of_its_own_at_every_step() -> None:
     assert found["slope"].shape == found["target"].shape == (2, 2, 4)
     moved = found["slope"][1, 1] * x[:, 1] + found["intercept"][1, 1]
     torch.testing.assert_close(moved.mean(0), x[labels == 1, 1].mean(0), atol=0.05, rtol=0)
+
+
+def test_maps_lead_from_all_images_those_that_show_no_option_too_and_hold_where_there_are_some() -> None:
+    labels = np.arange(90) % 3 - 1
+    x = torch.randn(90, 2, 4, generator=torch.Generator().manual_seed(0))
+    x[labels < 0] -= 4
+    found = fit_transport(x, labels)
+    for step in range(2):
+        for option in range(2):
+            slope, intercept = transport(x[:, step], x[labels == option, step])
+            torch.testing.assert_close(found["slope"][step, option], slope)
+            torch.testing.assert_close(found["intercept"][step, option], intercept)
+            torch.testing.assert_close(found["target"][step, option], x[labels == option, step].mean(0))
+    torch.testing.assert_close(found["mean"], x.mean(0))
+    assert torch.equal(found["low"], x.min(0).values) and torch.equal(found["high"], x.max(0).values)
 
 
 def test_it_runs_through_the_stages_and_another_map_is_refused(run: Run) -> None:
