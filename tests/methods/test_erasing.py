@@ -82,7 +82,19 @@ def test_images_without_a_label_count_for_nothing_in_leace() -> None:
     x, labels = planted(2)
     strange = torch.cat([x, torch.full((50, 1, 8), 1e3)])
     found = fit_erasure(strange, np.concatenate([labels, np.full(50, -1)]))
-    torch.testing.assert_close(found["left"], fit_erasure(x, labels)["left"])
+    for name, expected in fit_erasure(x, labels).items():
+        torch.testing.assert_close(found[name], expected)
+
+
+def test_midsteers_coordinates_are_counted_from_the_mean_of_all_images_and_are_one_at_an_options_own() -> None:
+    x, labels = planted(3)
+    labels[:200] = -1
+    found = fit_switch(x, labels)
+    means = torch.stack([x[labels == option, 0].mean(0) for option in range(3)])
+    torch.testing.assert_close(found["mean"], x.mean(0))
+    torch.testing.assert_close(found["centre"][0], means - x[:, 0].mean(0))
+    held = (means - found["mean"][0]).double() @ found["reader"][0].mT
+    torch.testing.assert_close(held.diagonal(), torch.ones(3).double(), atol=1e-3, rtol=0)
 
 
 def test_the_shrunk_covariance_has_the_samples_trace_and_is_theirs_for_many_samples() -> None:
@@ -113,6 +125,10 @@ def test_midsteers_tokens_move_together() -> None:
     found, tokens = numbers(fit_switch(x, labels)), x[:8].reshape(2, 4, 8)
     moved = switched(tokens, found, torch.tensor([0, 1]), 1.0) - tokens
     torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), atol=1e-4, rtol=1e-4)
+    mean = tokens.mean(1, keepdim=True)
+    by_mean = switched(mean, found, torch.tensor([0, 1]), 1.0) - mean
+    torch.testing.assert_close(moved[:, :1], by_mean, atol=1e-4, rtol=1e-4)
+    assert by_mean.abs().max() > 0.1
 
 
 def test_both_run_through_the_stages_and_erasure_alone_draws_nothing(run: Run) -> None:
