@@ -4,6 +4,9 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,9 +21,10 @@ from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.prompt_embeddings import other_prompts
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.labelers.clip import ClipJudge
+from icm_pipeline.methods import fair_finetuning, through_sampling
 from icm_pipeline.methods.fair_finetuning import METHOD, _judge, loss_of, targets_of, trained_layers
 from icm_pipeline.methods.registry import check_method
-from icm_pipeline.methods.through_sampling import adjusted, low_rank, new_factors, run_sampled
+from icm_pipeline.methods.through_sampling import SampledRun, adjusted, low_rank, new_factors, run_sampled
 from tests.helpers.models import load
 from tests.helpers.pipelines import BUILDERS, build
 from tests.helpers.running import Run, pixels
@@ -57,6 +61,59 @@ def test_the_loss_is_the_cross_entropy_of_sure_targets_and_the_distance_from_the
             total -= float(logits[image].log_softmax(0)[targets[image]])
         total += 8.0 * weight * (1 - float(now[image] @ before[image]))
     assert float(loss_of(logits, now, before, targets, is_sure, shown, 8.0)) == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_an_update_asks_for_what_its_images_lack_and_compares_them_with_the_unchanged_ones_of_the_same_seeds(
+    settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a judge that reads the first two colours, and changed weights that turn the first three images."""
+    made, judge, steps = list[list[Job]](), Mock(), list[list[int]]()
+    settings = settings_with("method.name=fair_finetuning")
+    settings.method.params = {"images": 8, "steps": 2, "similarity": 8.0}
+    backbone: Any = SimpleNamespace(sampling=SimpleNamespace(height=1, width=1), pipe=None, family=Mock())
+    backbone.family.to_pixels = lambda pipe, latents, height, width: latents
+    judge.embed_pixels = lambda pixels: torch.nn.functional.normalize(pixels.flatten(1), dim=1)
+    judge.logits = lambda embedded, options: 9 * embedded[:, :2]
+
+    def latents_of(seed: int, place: int, scale: float) -> Tensor:
+        noise = torch.rand(3, 1, 1, generator=torch.Generator().manual_seed(seed)) / 5
+        shown = 1 if scale and place < 3 else 0
+        noise[shown] += 0.3 + 0.05 * place
+        return noise + 0.1 * scale
+
+    def run_sampled(backbone: Any, jobs: list[Job]) -> SampledRun:
+        made.append(jobs)
+        latents = torch.stack([latents_of(job.seed, i, objective.scale) for i, job in enumerate(jobs)])
+        return SampledRun(latents, [latents] * 5, [])
+
+    def adjusted(run: SampledRun, loss: Tensor, chosen: list[int]) -> Tensor:
+        steps.append(chosen)
+        return 3 * loss
+
+    monkeypatch.setattr(through_sampling, "run_sampled", run_sampled)
+    monkeypatch.setattr(through_sampling, "adjusted", adjusted)
+    objective = fair_finetuning._Objective(backbone, settings, judge, ["a nurse"])
+    found = float(objective(4, torch.Generator().manual_seed(0)))
+    assert made[0] == made[1] and {job.prompt for job in made[0]} == {"a nurse"}
+    now, before = (
+        torch.stack([judge.embed_pixels(latents_of(job.seed, i, scale)[None])[0] for i, job in enumerate(made[0])])
+        for scale in (1.0, 0.0)
+    )
+    probabilities = (9 * now[:, :2]).softmax(1).double()
+    targets, is_sure = targets_of(probabilities.numpy(), [0.5, 0.5], np.random.default_rng([settings.seed, 4]))
+    shown = before[:, :2].argmax(1)
+    assert (probabilities.argmax(1).tolist(), shown.tolist()) == ([1, 1, 1, 0, 0, 0, 0, 0], [0] * 8)
+    assert targets[:3].tolist() == [1, 1, 1] and is_sure.any()  # they show what is lacking
+    total = 0.0
+    for image, (target, sure) in enumerate(zip(targets.tolist(), is_sure.tolist(), strict=True)):
+        if sure:
+            total -= float((9 * now[image, :2]).log_softmax(0)[target])
+        is_changed = sure and target != shown[image]
+        total += 8 * (0.2 if is_changed else 1.0) * (1 - float(now[image] @ before[image]))
+    assert found == pytest.approx(total / 8, rel=1e-4)
+    assert len(set(steps[0])) == 2 and steps[0] == sorted(steps[0])
+    objective(5, torch.Generator().manual_seed(0))
+    assert not {job.seed for job in made[0]} & {job.seed for job in made[2]}
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDERS if name != "z_image"])
@@ -106,6 +163,18 @@ def test_every_steps_gradient_has_an_equal_share(backbone: Backbone, jobs: list[
         assert expected is not None
         torch.testing.assert_close(gradient, expected, atol=1e-4 * float(expected.abs().max() + 1e-6), rtol=1e-3)
     assert any(gradient.abs().max() > 0 for gradient in found.values())
+
+
+def test_layers_have_so_many_times_their_low_rank_change_and_none_at_scale_zero() -> None:
+    layer, scale, rng = torch.nn.Linear(6, 5), [3.0], torch.Generator().manual_seed(0)
+    factors = {f"a/{part}": torch.randn(*shape, generator=rng) for part, shape in (("up", (5, 2)), ("down", (2, 6)))}
+    own, x = layer.weight.detach().clone(), torch.randn(4, 6, generator=rng)
+    with torch.no_grad(), low_rank({"a": layer}, factors, lambda: scale[0]):
+        changed = own + 3 * factors["a/up"] @ factors["a/down"]
+        torch.testing.assert_close(layer(x), x @ changed.mT + layer.bias)
+        scale[0] = 0.0
+        torch.testing.assert_close(layer(x), x @ own.mT + layer.bias)
+    assert torch.equal(layer.weight, own)
 
 
 def test_weights_and_remembered_prompts_come_back_after_an_exception(backbone: Backbone, jobs: list[Job]) -> None:
