@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from icm_pipeline.backbones.base import Backbone
@@ -18,12 +18,13 @@ from icm_pipeline.backbones.families.z_image import Z_IMAGE
 from icm_pipeline.backbones.modules import path_to
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.jobs import Job, first_seed
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.methods import latent_direction, lora, low_rank, respodiff, slider
 from icm_pipeline.methods.base import Method, MethodInputs
 from icm_pipeline.methods.bottleneck import map_shape, save_shifts, shifted
-from icm_pipeline.methods.denoising import Denoiser
+from icm_pipeline.methods.denoising import Denoiser, seen_run
+from icm_pipeline.methods.examples import Examples
 from icm_pipeline.methods.learnt import FILE, Learnt
 from icm_pipeline.methods.registry import check_method, method_named
 from icm_pipeline.pipeline.keys import Keys
@@ -78,8 +79,6 @@ def test_a_latent_direction_finds_a_planted_shift(
     backbone: Backbone, tmp_path: Path, settings_with: SettingsWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the model predicts with a shift of h is what is to be predicted, so that the least error is that shift."""
-    from icm_pipeline.methods.examples import Examples
-
     planted = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(0)) / 2
     own = Examples.noised
 
@@ -103,16 +102,21 @@ def test_a_latent_direction_finds_a_planted_shift(
 
 def losses_of(module: Any, backbone: Backbone, inputs: MethodInputs, folder: Path, at: dict[str, float]) -> Any:
     """Return the loss of a fit's first update where its parameters are `at`, its parameters and their gradients."""
+    return trained_by(module, backbone, inputs, folder, at)[:3]
+
+
+def trained_by(module: Any, backbone: Backbone, inputs: MethodInputs, folder: Path, at: dict[str, float]) -> Any:
+    """Return also the learning rate, or that of each parameter."""
     caught = list[Any]()
 
-    def train(parameters: Any, loss: Any, *args: Any, **kwargs: Any) -> None:
+    def train(parameters: Any, loss: Any, updates: int, rates: Any, *args: Any, **kwargs: Any) -> None:
         for index, (name, value) in enumerate(parameters.items()):
             noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(index))
             value.data.copy_(noise * at.get(name.rpartition("/")[2], 0.0))
         generator = torch.Generator().manual_seed(7)
         value = loss(0, generator)
         value.backward()
-        caught.append((value.item(), parameters, {name: each.grad.clone() for name, each in parameters.items()}))
+        caught.append((value.item(), parameters, {name: each.grad.clone() for name, each in parameters.items()}, rates))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("icm_pipeline.methods.training.train", train)
@@ -136,9 +140,13 @@ def watched_draws(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_respodiffs_vectors_learn_the_guided_prediction_and_the_neutral_one(
     backbone: Backbone, tmp_path: Path, settings_with: SettingsWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = {"updates": 1, "batch": 4, "refresh": 1, "guidance": 4.0, "learning_rate": 0.01, "stay_rate": 0.01}
+    params = {"updates": 1, "batch": 4, "refresh": 1, "guidance": 4.0, "learning_rate": 0.01, "stay_rate": 0.001}
     inputs, drawn = inputs_of(settings_with, "respodiff", **params), watched_draws(monkeypatch)
-    value, parameters, gradients = losses_of(respodiff, backbone, inputs, tmp_path, {"turn": 0.3, "stay": 0.2})
+    value, parameters, gradients, rates = trained_by(respodiff, backbone, inputs, tmp_path, {"turn": 0.3, "stay": 0.2})
+    assert rates == {"turn": 0.01, "stay": 0.001}
+    torch.testing.assert_close(
+        load_file(tmp_path / FILE)["shift/mid_block"][0], (parameters["turn"] + parameters["stay"]).detach()
+    )
     (noisy, chosen, options), turn, stay = drawn[0], parameters["turn"].detach(), parameters["stay"].detach()
     neutral = [each.neutral for each in chosen]
     named = [each.named[option] for each, option in zip(chosen, options.tolist(), strict=True)]
@@ -162,6 +170,10 @@ def test_respodiffs_vectors_learn_the_guided_prediction_and_the_neutral_one(
     assert value == pytest.approx((first + second).item(), rel=1e-4)
     torch.testing.assert_close(gradients["turn"], by_turn, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(gradients["stay"], by_stay, atol=1e-5, rtol=1e-3)
+    start = [Job(f"{i}", text, i, first_seed(inputs.settings.seed, "fit") + i) for i, text in enumerate(neutral)]
+    with torch.no_grad(), shifted(backbone, (turn + stay)[options]):
+        run, _ = seen_run(backbone, start)
+    torch.testing.assert_close(noisy.latents, run.latents[noisy.steps, torch.arange(4)], atol=1e-4, rtol=1e-4)
 
 
 def test_a_slider_learns_the_neutral_prediction_and_what_its_option_differs_by(
@@ -187,7 +199,20 @@ def test_a_slider_learns_the_neutral_prediction_and_what_its_option_differs_by(
     assert gradients[f"{layer}/up"].flatten(1).any(1).all() and f"{layer}/up" in gradients
     assert {name.rpartition("/")[0].rpartition(".")[2] for name in parameters} >= {"to_q", "conv1", "conv"}
     assert not any("attn2" in name or name.startswith("conv_") for name in parameters)
-    assert plain.shape == own.shape
+    wanted, layers = plain + 3 * (own - other), ("down", "up")
+
+    def per_row(num_rows: int) -> tuple[Tensor, Tensor]:
+        return options.repeat(num_rows // 4), torch.ones(num_rows)
+
+    adapters = {
+        name.removesuffix("/up"): {each: parameters[f"{name.removesuffix('up')}{each}"] for each in layers}
+        for name in parameters
+        if name.endswith("/up")
+    }
+    with low_rank.adapted(backbone, adapters, per_row):
+        expected = (denoiser.predict(noisy, neutral) - wanted).square().mean()
+    (by_up,) = torch.autograd.grad(expected, parameters[f"{layer}/up"])
+    torch.testing.assert_close(gradients[f"{layer}/up"], by_up, atol=1e-5, rtol=1e-3)  # it learns towards its option
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv"])
@@ -238,8 +263,13 @@ def test_a_batch_may_slide_to_different_options_from_a_step_on_and_leaves_no_hoo
     inputs.settings.method.first_step = 2
     late = steered(slider.METHOD, backbone, jobs, inputs, fit, [0, 1, 1, 0])
     assert not torch.allclose(late, mixed, atol=1e-3)
-    plain = denoise(backbone, jobs)
+    plain, before = denoise(backbone, jobs), list[Tensor]()
     assert not torch.allclose(late, plain, atol=1e-3)
+    handle = backbone.denoiser.register_forward_hook(lambda module, args, output: before.append(output[0].clone()))
+    steered(slider.METHOD, backbone, jobs, inputs, fit, [0, 1, 1, 0])
+    denoise(backbone, jobs)
+    handle.remove()
+    assert [torch.equal(a, b) for a, b in zip(before[:4], before[4:], strict=True)] == [True, True, False, False]
     inputs.settings.method.params["scale"] = 0.0
     assert torch.equal(steered(slider.METHOD, backbone, jobs, inputs, fit, [0, 1, 1, 0]), plain)
 
@@ -291,6 +321,39 @@ def test_a_lora_trains_the_chosen_layers_alone_and_puts_the_denoiser_back(
     inputs.settings.method.params["scale"] = 0.0
     nothing = steered(lora.METHOD, backbone, jobs, inputs, as_artifact(tmp_path, "", lora.FILE), [0] * 4)
     torch.testing.assert_close(nothing, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_a_lora_learns_what_is_to_be_predicted_of_pictures_of_which_each_option_has_its_share(
+    backbone: Backbone, tmp_path: Path, settings_with: SettingsWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, own = list[tuple[Examples, Any]](), Examples.noised
+
+    def noised(self: Examples, denoiser: Denoiser, size: int, generator: torch.Generator) -> Any:
+        drawn.append((self, own(self, denoiser, size, generator)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(Examples, "noised", noised)
+    inputs = lora_inputs(settings_with)
+    inputs.settings.method.target_shares = [0.75, 0.25]
+    value, _, _ = losses_of(lora, backbone, inputs, tmp_path, {})
+    examples, (noisy, prompts, _, target) = drawn[0]
+    assert examples.options.tolist() == [0, 0, 0, 1]
+    with torch.no_grad():
+        plain = Denoiser(backbone, prompts).predict(noisy, prompts)  # at zero the adapters change nothing
+    assert value == pytest.approx((plain - target).square().mean().item(), rel=1e-4)
+
+
+def test_a_loras_scale_is_that_of_what_its_layers_add(
+    backbone: Backbone, tmp_path: Path, settings_with: SettingsWith
+) -> None:
+    layer, rng = "mid_block.attentions.0.transformer_blocks.0.attn1.to_v", torch.Generator().manual_seed(0)
+    a, b, x = (torch.randn(*shape, generator=rng) for shape in ((2, 64), (64, 2), (3, 64)))
+    save_file({f"unet.{layer}.lora_A.weight": a, f"unet.{layer}.lora_B.weight": b}, tmp_path / lora.FILE)
+    own: Any = path_to(backbone.denoiser, layer)[-1]
+    inputs = MethodInputs(lora_inputs(settings_with, scale=3.0).settings, {"fit": as_artifact(tmp_path, "", lora.FILE)})
+    with torch.no_grad(), lora.METHOD.applied(backbone, inputs, []):
+        found = path_to(backbone.denoiser, layer)[-1](x)  # type: ignore[operator]
+        torch.testing.assert_close(found, own(x) + 3 * x @ a.mT @ b.mT, atol=1e-4, rtol=1e-4)
 
 
 def test_a_loras_layers_come_back_after_an_exception(backbone: Backbone) -> None:
