@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from icm_pipeline import load_vectors
+from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.generation.jobs import Job
+from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks.recording import Recording
 from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.fitting import fit_vectors
@@ -23,6 +26,7 @@ from icm_pipeline.methods.prompt_pairs import directions_of
 from icm_pipeline.methods.vectors import SteeringVectors
 from icm_pipeline.pipeline.keys import Keys
 from tests.helpers.planted_fits import KIND, LEVELS, TOLD, plant_prompts, with_layers
+from tests.helpers.results import as_artifact
 from tests.helpers.running import Run, pixels
 
 OPTIONS = ("woman", "man")
@@ -161,6 +165,32 @@ def test_the_fit_points_to_the_option_that_prompts_name_and_ranks_the_layer_that
     assert (vectors.options, vectors.noise_levels, set(vectors.kinds.values())) == (OPTIONS, LEVELS, {KIND})
     torch.testing.assert_close(vectors.directions["telling"], torch.stack([TOLD, -TOLD], 1))
     assert vectors.best(1).layers == ["telling"]
+
+
+def test_each_image_is_shifted_by_alpha_times_the_direction_to_its_own_option_in_the_best_layer(
+    backbone: Backbone, jobs: list[Job], settings_with: Callable[..., Settings], tmp_path: Path
+) -> None:
+    names = [f"{block}.attentions.0.transformer_blocks.0.attn1" for block in ("mid_block", "down_blocks.0")]
+    drawn = torch.randn(4, 2, 64, generator=torch.Generator().manual_seed(0))
+    SteeringVectors(
+        {names[0]: drawn, names[1]: drawn[..., :32]}, {name: torch.ones(4) for name in names}, (0, 1, 2, 3),
+        (0.998, 0.961, 0.694, 0.015), OPTIONS, "random", "gender", kinds=dict.fromkeys(names, "self_attention"),
+        scores={names[0]: 0.9, names[1]: 0.1},
+    ).save(tmp_path / VECTORS)  # fmt: skip
+    settings = settings_with("method.name=pairs", "alpha=2", "method.alpha_unit=activation")
+    settings.method.params = {"names": [], "kind": "self_attention", "k": 1}
+    given = {job.image_id: (0, 1, 0, 0)[place] for place, job in enumerate(jobs)}
+    inputs, steps = MethodInputs(settings, {"fit": as_artifact(tmp_path, "", VECTORS)}, option_of=given), iter(drawn)
+    with METHOD.applied(backbone, inputs, jobs):
+        found = denoise(backbone, jobs)
+
+    def add(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        return torch.cat([output[:4], output[4:] + 2 * next(steps)[[0, 1, 0, 0], None]])
+
+    handle = backbone.denoiser.get_submodule(names[0]).register_forward_hook(add)
+    expected = denoise(backbone, jobs)
+    handle.remove()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_it_runs_through_the_stages_without_a_label_and_keeps_its_vectors(run: Run, outputs: Any) -> None:
