@@ -152,7 +152,7 @@ def test_time_makes_of_a_prompts_tokens_what_was_made_of_those_that_name_the_rar
     params = {"concepts": ["a dog"], "templates": ["the {}"], "keys": with_keys}
     found = fitted(time.METHOD, lambda turn: np.array([shares]), **params)
     assert {name.rpartition(".")[2] for name in found} == {"to_v", *(["to_k"] if with_keys else [])}
-    old, named, frequent = embedded(backbone, ["the a dog", f"the a {rarer} dog", f"the a {other} dog"])
+    old, named, frequent = embedded(backbone, ["the a dog", f"the a {rarer} dog", f"the a {other} dog"], 4)
     for name, weight in found.items():
         layer = linear_layers(backbone)[name]
         for place in range(len(old)):
@@ -181,7 +181,7 @@ def test_uce_adds_to_a_concept_what_lacks_of_each_option_and_leaves_what_is_kept
     torch.testing.assert_close(judged[0], layers[name].weight.detach())
     assert torch.equal(judged[1], found[name])
     texts = {"a dog": 4, "a cat": 4, "a fox": 4, "woman": 5, "man": 3}  # the place of the last letter
-    rows = embedded(backbone, list(texts))[range(5), list(texts.values())]
+    rows = embedded(backbone, list(texts), 8)[range(5), list(texts.values())]
     dog, cat, fox, woman, man = rows
     for layer, weight in found.items():
         own = layers[layer].weight
