@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from icm_pipeline.backbones.loaded import ModelCache
+from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.sources import opened
@@ -87,6 +88,34 @@ def test_a_run_is_explored_by_its_saved_configuration(
     job(tmp_path / "run", settings_with(*TINY, f"paths.outputs={outputs}", "alpha=2.5"), outputs)
     (material,) = opened(settings_with(f"explore.of={tmp_path / 'run'}"))
     assert (material.alpha, material.settings.model.num_steps, len(material.chosen)) == (2.5, 4, 2)
+
+
+def test_a_run_that_an_earlier_version_saved_is_explored(
+    outputs: Path, settings_with: SettingsWith, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job(tmp_path / "run", settings_with(*TINY, f"paths.outputs={outputs}", "alpha=2.5"), outputs)
+    path = tmp_path / "run" / ".hydra" / "config.yaml"
+    saved = OmegaConf.load(path)
+    del saved.audit.sizes.half, saved.plan, saved.probe.solver, saved.method.tries
+    saved.probe.forgotten = 1
+    OmegaConf.save(saved, path)
+    (material,) = opened(settings_with(f"explore.of={tmp_path / 'run'}"))
+    assert (material.alpha, material.settings.model.num_steps, len(material.chosen)) == (2.5, 4, 2)
+    assert (material.settings.probe.solver, material.settings.method.tries) == ("batched", 1)
+    assert list(material.settings.attribute.options) == ["woman", "man"]
+    assert "left out: probe.forgotten" in caplog.text
+
+
+def test_a_saved_configuration_that_cannot_be_is_named(
+    outputs: Path, settings_with: SettingsWith, tmp_path: Path
+) -> None:
+    job(tmp_path / "run", settings_with(*TINY, f"paths.outputs={outputs}"), outputs)
+    path = tmp_path / "run" / ".hydra" / "config.yaml"
+    saved = OmegaConf.load(path)
+    saved.layers.k = -1
+    OmegaConf.save(saved, path)
+    with pytest.raises(ConfigError, match=f"the run in {tmp_path / 'run'} cannot be read: layers.k"):
+        opened(settings_with(f"explore.of={tmp_path / 'run'}"))
 
 
 def test_methods_of_a_sweep_are_rivals_of_its_probes(

@@ -174,7 +174,7 @@ def _check_audit(audit: AuditConfig) -> None:
         if claim not in CLAIMS:
             raise ConfigError(f"audit.claims has {claim!r}, which is not known. Choose from: {', '.join(CLAIMS)}.")
     if missing := [size for size in SIZES if size not in audit.sizes]:
-        raise ConfigError(f"audit.sizes lacks {', '.join(missing)}.")
+        raise ConfigError(f"audit.sizes lacks {', '.join(missing)}. Give what conf/config.yaml has of it.")
     for text in audit.other_subjects:
         _check_text("audit.other_subjects", text)
         if not text.strip():

@@ -1,6 +1,7 @@
 """From YAML and words to checked settings, and back to words."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from icm_pipeline.config.checks import check
 from icm_pipeline.config.conf_folder import conf_path
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.help_page import choices_of, groups_help
-from icm_pipeline.config.saved import primary_words
+from icm_pipeline.config.saved import laid_over, primary_words
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.config.shares import read_shares
 from icm_pipeline.text import with_article
+
+log = logging.getLogger(__name__)
 
 
 def config_words(hydra: Any) -> list[str]:
@@ -142,12 +145,21 @@ def to_settings(cfg: Any) -> Settings:
     return settings
 
 
-def saved_settings(folder: Path) -> Settings:
-    """Return the settings of a run, from the configuration that Hydra saved in its folder; raises ConfigError."""
+def saved_settings(folder: Path, today: Settings) -> Settings:
+    """Return the settings of a run, from the configuration that Hydra saved in its folder; raises ConfigError.
+
+    today: where a setting without a default in the schema comes from that an earlier version did not save.
+    """
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
     try:
-        return to_settings(OmegaConf.load(folder / ".hydra" / "config.yaml"))
-    except (OSError, YAMLError) as error:
-        raise ConfigError(f"The configuration of the run in {folder} cannot be read: {error}") from error
+        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        laid, unknown = laid_over(today, OmegaConf.to_container(saved, resolve=False))
+        if unknown:
+            log.warning("%s was saved by another version; left out: %s", folder, ", ".join(unknown))
+        return to_settings(OmegaConf.create(laid))
+    except (OSError, YAMLError, ConfigError) as error:
+        raise ConfigError(
+            f"The configuration of the run in {folder} cannot be read: {error} It stands in .hydra/config.yaml."
+        ) from error

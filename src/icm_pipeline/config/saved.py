@@ -1,13 +1,18 @@
-"""Running again from the configuration that Hydra saved of a run: --config-path=<run>/.hydra --config-name=config."""
+"""What Hydra saved of a run: running again from it, --config-path=<run>/.hydra --config-name=config, and reading it."""
 
 from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from icm_pipeline.config.conf_folder import conf_path
 
 SAVED = ("config.yaml", "hydra.yaml", "overrides.yaml")  # what Hydra writes into a run's folder `.hydra`
 SLASH = quote("/", safe="")
+OF_FIXED_NAMES = ("audit.sizes", "bench.sizes", "pretrain.steps", "pretrain.batch_sizes", "pretrain.learning_rates")
+"""Mappings whose names the package chose, not a user."""
 
 
 def primary_config(words: list[str]) -> tuple[list[str], str]:
@@ -39,3 +44,37 @@ def primary_words(name: str | None) -> list[str]:
     if name is not None and name.startswith(SLASH):
         return [f"--config-path={unquote(name)}", "--config-name=config"]
     return [] if name in (None, "config") else [f"--config-name={name}"]
+
+
+def laid_over(today: Any, saved: Any, place: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Return what an earlier version saved as today's version reads it, and the dotted names it knows no more.
+
+    today: a group of the settings, composed today. What was not saved has the schema's default, which says what its
+    absence meant, or, where the schema has none, today's value.
+    """
+    names = {each.name: each for each in fields(today)}
+    unknown = [f"{place}{name}" for name in saved if name not in names]
+    laid = dict[str, Any]()
+    for name, each in names.items():
+        own, dotted = getattr(today, name), f"{place}{name}"
+        if name not in saved:
+            laid |= {} if _has_default(each) else {name: asdict(own) if is_dataclass(own) else _plain(own)}
+        elif is_dataclass(own) and isinstance(saved[name], Mapping):
+            laid[name], more = laid_over(own, saved[name], f"{dotted}.")
+            unknown += more
+        elif dotted in OF_FIXED_NAMES and isinstance(saved[name], Mapping):
+            laid[name] = {**_plain(own), **saved[name]}
+        else:
+            laid[name] = saved[name]
+    return laid, unknown
+
+
+def _has_default(each: Field[Any]) -> bool:
+    return each.default is not MISSING or each.default_factory is not MISSING
+
+
+def _plain(value: Any) -> Any:
+    """Return a mapping's dataclasses as mappings; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: asdict(inner) if is_dataclass(inner) else inner for key, inner in value.items()}  # type: ignore[arg-type]

@@ -101,20 +101,20 @@ def _made_at(settings: Settings, place: str) -> list[Made]:
         results = sorted(folder.rglob(RESULT))
         if not results:
             raise ValueError(f"{place} is no artifact, and no folder of a run or a sweep: it holds no {RESULT}.")
-        return [_of_job(result, Path(settings.paths.outputs)) for result in results]
+        return [_of_job(settings, result) for result in results]
     outputs = folder.resolve().parents[2] if folder.is_dir() else Path(settings.paths.outputs)
     shelf = read_shelf(outputs, kinds_of_stages())
     return [_behind(settings, shelf, shelf.find(place))]
 
 
-def _of_job(result: Path, outputs: Path) -> Made:
+def _of_job(settings: Settings, result: Path) -> Made:
     """Return what a job of a run or a sweep has made, by the configuration that Hydra saved of it."""
     try:
         told: JobResult = from_json(JobResult, json.loads(result.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{result} cannot be read ({error}).") from error
-    found = {stage: told.find(stage, outputs) for stage in told.artifacts}
-    return Made(saved_settings(result.parent), {stage: each for stage, each in found.items() if each is not None})
+    found = {stage: told.find(stage, Path(settings.paths.outputs)) for stage in told.artifacts}
+    return Made(saved_settings(result.parent, settings), {stage: each for stage, each in found.items() if each is not None})
 
 
 def _behind(settings: Settings, shelf: Shelf, artifact: Artifact) -> Made:
