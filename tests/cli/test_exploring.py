@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from icm_pipeline.cli.exploring import job_words, words_or_end
+from icm_pipeline.pipeline.table import kinds_of_stages
+from icm_pipeline.store.artifacts import ArtifactError
+from icm_pipeline.store.shelf import read_shelf
 from tests.helpers.shelf import KEYS, make
 
 
@@ -40,3 +43,31 @@ def test_an_artifact_that_is_not_there_ends_in_one_message(tmp_path: Path) -> No
     make(tmp_path, "probe", KEYS["probe"], {})
     with pytest.raises(SystemExit, match="error: No artifact"):
         words_or_end(["ffff", f"paths.outputs={tmp_path}"])
+
+
+@pytest.mark.parametrize("content", ["{}", '{"stage": "pro'])
+def test_a_half_written_manifest_is_told_with_its_folder(tmp_path: Path, content: str) -> None:
+    folder = make(tmp_path, "probe", KEYS["probe"], {})
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(SystemExit, match=f"error: The artifact {folder} is damaged: its manifest.json cannot be read"):
+        words_or_end([str(folder)])
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "alpha=3,k=2"
+    folder.mkdir()
+    assert job_words([str(folder)]) == ["stage=explore", f"explore.of='{folder}'"]
+    assert job_words(["alpha=3", "hydra/launcher=x"]) == ["stage=explore", "alpha=3", "hydra/launcher=x"]
+    with pytest.raises(SystemExit, match="error: There is no nowhere/k=2"):
+        words_or_end(["nowhere/k=2"])
+
+
+def test_a_path_that_is_not_there_is_named_and_opens_nothing_of_the_same_name(tmp_path: Path) -> None:
+    folder = make(tmp_path, "probe", KEYS["probe"], {})
+    for place in ("nowhere/at/all", f"nowhere/{folder.name}"):
+        with pytest.raises(SystemExit, match=f"error: There is no {place}"):
+            words_or_end([place, f"paths.outputs={tmp_path}"])
+    shelf = read_shelf(tmp_path, kinds_of_stages())
+    assert shelf.find(f"probe/{folder.name}").folder == folder
+    with pytest.raises(ArtifactError, match="No artifact"):
+        shelf.find(f"nowhere/{folder.name}")

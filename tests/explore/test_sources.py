@@ -82,6 +82,11 @@ def test_an_artifact_that_is_not_there_is_refused(outputs: Path, settings_with: 
         opened(settings_with("explore.of=ffff", f"paths.outputs={outputs}"))
 
 
+def test_an_artifact_without_folders_above_it_has_no_shelf(settings_with: SettingsWith) -> None:
+    with pytest.raises(ArtifactError, match="There is no /nowhere"):
+        opened(settings_with("explore.of=/nowhere"))
+
+
 def test_a_run_is_explored_by_its_saved_configuration(
     outputs: Path, settings_with: SettingsWith, tmp_path: Path
 ) -> None:

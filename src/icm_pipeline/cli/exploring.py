@@ -1,5 +1,6 @@
 """`icm explore`: its words, as those of a job of stage=explore."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -7,12 +8,14 @@ from pathlib import Path
 
 from icm_pipeline.cli.errors import USER_ERRORS
 from icm_pipeline.config.compose import quoted
+from icm_pipeline.config.conf_folder import conf_path
 from icm_pipeline.config.exploring import ExploreConfig
 from icm_pipeline.config.help_page import choices_of
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.table import kinds_of_stages
-from icm_pipeline.store.manifest import MANIFEST, Manifest, read_manifest
-from icm_pipeline.store.shelf import read_shelf
+from icm_pipeline.store.artifacts import open_artifact
+from icm_pipeline.store.manifest import MANIFEST, Manifest
+from icm_pipeline.store.shelf import check_there, read_shelf
 
 OWN = {each.name for each in fields(ExploreConfig)} - {each.name for each in fields(Settings)}
 
@@ -23,7 +26,7 @@ def job_words(words: Sequence[str]) -> list[str]:
     Of an artifact its model, attribute and method are set, unless other words set them. Raises ValueError for two words
     alone, ArtifactError for an artifact that is not there.
     """
-    alone = [word for word in words if "=" not in word and not word.startswith("-")]
+    alone = [word for word in words if _is_place(word)]
     settings = [f"explore.{word}" if word.partition("=")[0] in OWN else word for word in words if word not in alone]
     if len(alone) > 1:
         raise ValueError(f"icm explore opens one thing, not {' and '.join(alone)}.")
@@ -34,18 +37,27 @@ def job_words(words: Sequence[str]) -> list[str]:
     return ["stage=explore", *(f"explore.of={quoted(word)}" for word in alone), *told, *settings]
 
 
+def _is_place(word: str) -> bool:
+    """Say whether a word is what to open: a path that is there, though it has a =, or no setting's name before one."""
+    if word.startswith("-"):
+        return False
+    before, equals, _ = word.partition("=")
+    group = re.split(r"[./@:]", before.lstrip("+~"))[0]
+    is_elsewhere = "/" in before and not (conf_path() / group).is_dir()
+    return not equals or is_elsewhere or Path(word).expanduser().exists()
+
+
 def _told(place: str, settings: Sequence[str]) -> list[str]:
     """Return the words for the model, the attribute and the method of an artifact; none for the folder of runs."""
     folder = Path(place).expanduser()
     if folder.is_dir() and not (folder / MANIFEST).exists():
         return []
     outputs = [word.removeprefix("paths.outputs=").strip("'") for word in settings if word.startswith("paths.outputs=")]
-    manifest = (
-        read_manifest(folder)
-        if folder.is_dir()
-        else read_shelf(Path(outputs[0] if outputs else "outputs"), kinds_of_stages()).find(place).manifest
-    )
-    return [*_model(manifest), *_choice("attribute", manifest.attribute)]
+    check_there(place)
+    artifact = open_artifact(folder) if folder.is_dir() else None
+    if artifact is None:
+        artifact = read_shelf(Path(outputs[0] if outputs else "outputs"), kinds_of_stages()).find(place)
+    return [*_model(artifact.manifest), *_choice("attribute", artifact.manifest.attribute)]
 
 
 def _model(manifest: Manifest) -> list[str]:

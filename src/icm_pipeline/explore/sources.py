@@ -30,7 +30,7 @@ from icm_pipeline.results.tuning import Tuning
 from icm_pipeline.stages.ways import strengthened
 from icm_pipeline.store.artifacts import Artifact, ArtifactError, open_artifact
 from icm_pipeline.store.manifest import MANIFEST
-from icm_pipeline.store.shelf import Shelf, read_shelf
+from icm_pipeline.store.shelf import Shelf, check_there, read_shelf
 
 OVERLAID = ("model", "attribute", "method", "layers", "judge", "labeler", "compute", "alpha", "seed")
 log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ def _made_at(settings: Settings, place: str) -> list[Made]:
         if not results:
             raise ValueError(f"{place} is no artifact, and no folder of a run or a sweep: it holds no {RESULT}.")
         return [_of_job(settings, result) for result in results]
-    outputs = folder.resolve().parents[2] if folder.is_dir() else Path(settings.paths.outputs)
+    check_there(place)
+    outputs = folder.resolve().parents[:3][-1] if folder.is_dir() else Path(settings.paths.outputs)
     shelf = read_shelf(outputs, kinds_of_stages())
     return [_behind(settings, shelf, shelf.find(place))]
 
@@ -114,7 +115,8 @@ def _of_job(settings: Settings, result: Path) -> Made:
     except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{result} cannot be read ({error}).") from error
     found = {stage: told.find(stage, Path(settings.paths.outputs)) for stage in told.artifacts}
-    return Made(saved_settings(result.parent, settings), {stage: each for stage, each in found.items() if each is not None})
+    made = {stage: each for stage, each in found.items() if each is not None}
+    return Made(saved_settings(result.parent, settings), made)
 
 
 def _behind(settings: Settings, shelf: Shelf, artifact: Artifact) -> Made:

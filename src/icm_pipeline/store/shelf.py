@@ -80,10 +80,14 @@ class Shelf:
 
     def find(self, word: str) -> Artifact:
         """Return the artifact of a folder, a folder's name, a key or the beginning of one; raises ArtifactError."""
-        path = Path(word)
+        path = Path(word).expanduser()
         if (path / MANIFEST).exists() and (artifact := open_artifact(path)) is not None:
             return artifact
-        found = [a for key, a in self.artifacts.items() if key.startswith(word) or a.folder.name.startswith(path.name)]
+        every = self.artifacts.items()
+        if len(path.parts) > 1:  # a place, where a mere name could be that of an artifact elsewhere
+            found = [artifact for _, artifact in every if self._begins(artifact, path)]
+        else:
+            found = [a for key, a in every if key.startswith(word) or a.folder.name.startswith(path.name)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -91,15 +95,31 @@ class Shelf:
             raise ArtifactError(f"{word!r} is the beginning of several artifacts' keys: {names}. Give more of the key.")
         raise ArtifactError(
             f"No artifact in {self.folder} has the key or folder {word!r}. `icm ls` lists what there is; "
-            "--outputs says where to look."
+            "--outputs FOLDER, of `icm explore` paths.outputs=FOLDER, says where to look."
         )
+
+    def _begins(self, artifact: Artifact, path: Path) -> bool:
+        """Say whether a path, from here or from the outputs folder, is an artifact's or the beginning of it."""
+        places = [base / path for base in (Path(), self.folder, self.folder / "artifacts")]
+        folder = artifact.folder.resolve()
+        return any(folder.parent == p.resolve().parent and folder.name.startswith(p.name) for p in places)
+
+
+def check_there(place: str) -> None:
+    """Refuse a path that is not there; a word alone may be the key of an artifact. Raises ArtifactError."""
+    path = Path(place).expanduser()
+    if len(path.parts) > 1 and not path.exists():
+        raise ArtifactError(f"There is no {place}. Give a folder that is there, or the key of an artifact (`icm ls`).")
 
 
 def read_shelf(outputs: Path, kinds: Mapping[str, str]) -> Shelf:
     """Read every manifest below an outputs folder; raises ArtifactError if there is no such folder."""
     root = outputs / "artifacts"
     if not root.is_dir():
-        raise ArtifactError(f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER.")
+        raise ArtifactError(
+            f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER, of `icm explore` "
+            "paths.outputs=FOLDER."
+        )
     artifacts: dict[str, Artifact] = {}
     damaged: list[Damaged] = []
     for folder in artifact_folders(root):
