@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.report.html import run_page
+from icm_pipeline.report.html.sweep_page import _commands
 from icm_pipeline.report.page import write_page
 from icm_pipeline.report.rows import figure_rows
 from icm_pipeline.stages import report
@@ -55,6 +58,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("sweep")
     return written_sweep(folder, made_sweep(folder))
+
+
+def test_the_command_of_a_sweep_is_read_back_by_hydra_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for folder in (tmp_path / "alpha=3,k=(2) today", Path("multirun/night-1")):
+        (_, command), _ = _commands(replace(made_sweep(tmp_path / folder.name), folder=folder))
+        words = shlex.split(command)[3:]
+        assert [override.value() for override in OverridesParser.create().parse_overrides(words)] == [
+            "report", str(folder)
+        ]  # fmt: skip
+    assert command.endswith("sweep=multirun/night-1")
 
 
 def test_both_pages_of_a_run_have_the_same_figures(tmp_path: Path, page: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from icm_pipeline.cli.errors import USER_ERRORS
 from icm_pipeline.cli.running import RunningSweep
-from icm_pipeline.config.compose import to_settings
+from icm_pipeline.config.compose import as_value, to_settings
 from icm_pipeline.pipeline.table import STAGES
 from icm_pipeline.report.tables import print_metrics, print_ranking, print_sweep
 from icm_pipeline.results.evaluation import Evaluation
@@ -56,7 +56,8 @@ def report_started(started: RunningSweep) -> None:
     except USER_ERRORS as error:
         print(f"No report on the sweep: {error}")
         return
-    print(f"The sweep's report again: python -m icm_pipeline stage=report sweep={shlex.quote(str(started.folder))}")
+    again = shlex.join(["python", "-m", "icm_pipeline", "stage=report", f"sweep={as_value(started.folder)}"])
+    print(f"The sweep's report again: {again}")
 
 
 @dataclass(frozen=True)

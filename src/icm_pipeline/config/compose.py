@@ -47,6 +47,11 @@ def quoted(text: Path | str) -> str:
     return f"'{doubled}{at_the_end * chr(92)}'"
 
 
+def as_value(text: Path | str) -> str:
+    """Return a path as the value of a setting on a command line: as it is, or quoted where Hydra reads it otherwise."""
+    return str(text) if re.fullmatch(r"[\w./-]+", str(text), re.ASCII) else quoted(text)
+
+
 def register_resolvers() -> None:
     """Tell OmegaConf what configurations compute, as `${times:0.5,${model.steering.k}}` and `${plus:1,2}`."""
     from omegaconf import OmegaConf

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
+from icm_pipeline.config.compose import as_value
 from icm_pipeline.images.table import ImageRow, read_table
 from icm_pipeline.report.bench_page import bench_tables, benches_of
 from icm_pipeline.report.figures.sweep import drawn_axes, fate_in_words, is_line, sweep_series
@@ -193,6 +194,6 @@ def _commands(sweep: Sweep) -> list[tuple[str, str]]:
     folder = sweep.folder.relative_to(Path.cwd()) if sweep.folder.is_relative_to(Path.cwd()) else sweep.folder
     jobs = [shlex.join([*begin, *job.overrides]) for job in sweep.jobs]
     return [
-        ("this report", shlex.join([*begin, "stage=report", f"sweep={folder}"])),
+        ("this report", shlex.join([*begin, "stage=report", f"sweep={as_value(folder)}"])),
         ("each job, with what is there already reused", "\n".join(jobs)),
     ]
