@@ -1,11 +1,15 @@
 """The server gives the page and a setting's vectors, no file of the disk, and nothing to a page of another name."""
 
 import json
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from icm_pipeline.explore.material import Material
@@ -36,12 +40,31 @@ def test_the_page_names_no_other_host(client: Any) -> None:
 @pytest.mark.parametrize(
     "path",
     ["file=/etc/passwd", "file=pyproject.toml", "file/etc/passwd", "upload", "proxy=http://127.0.0.1/", "runs",
-     "run-history/buckets", "deep_link", "../etc/passwd"],
+     "run-history/buckets", "deep_link", "../etc/passwd", "openapi.json"],
 )  # fmt: skip
 @pytest.mark.parametrize("before", ["/", "/gradio_api/"])
 def test_no_file_and_no_other_address_can_be_read_through_it(client: Any, before: str, path: str) -> None:
     assert client.get(f"{before}{path}").status_code == 404
     assert client.post(f"{before}{path}").status_code in (404, 405)
+
+
+def test_it_ends_at_once_though_a_tab_is_open(shipped: list[Material]) -> None:
+    pytest.importorskip("gradio")
+    from icm_pipeline.explore.serving import application, server_of
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = server_of(application(Studio(shipped), "127.0.0.1"), "127.0.0.1", port)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    with httpx.stream("GET", f"http://127.0.0.1:{port}/gradio_api/heartbeat/tab", timeout=60) as tab:
+        assert tab.status_code == 200
+        server.should_exit = True
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 def test_a_page_of_another_name_gets_nothing(client: Any) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +19,10 @@ from icm_pipeline.explore.setting import Setting, checked, saved_vectors
 from icm_pipeline.explore.studio import Studio
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# Gradio's routes that take files, give files, or fetch from elsewhere: the page needs none of them.
+# Gradio's routes that take files, give files, fetch from elsewhere or list the routes: the page needs none of them.
 CLOSED = (
     "/upload", "/file", "/proxy", "/stream", "/deep_link", "/custom_component", "/process_recording", "/run", "/vibe",
-    "/undo",
+    "/undo", "/openapi.json",
 )  # fmt: skip
 STYLE = Path(__file__).resolve().parent / "page.css"
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none that is fetched
@@ -82,7 +82,24 @@ def serve(studio: Studio, host: str, port: int) -> None:
             trial.bind((host, port))
         except OSError as error:
             raise ValueError(f"explore.host={host} explore.port={port} cannot be listened on ({error}).") from error
-    app = application(studio, host)
+    server = server_of(application(studio, host), host, port)
     shown = f"[{host}]" if ":" in host else host
     log.info("explore: open http://%s:%d in a browser; Ctrl-C ends it", shown, port)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with suppress(KeyboardInterrupt):
+        server.run()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends within a second: an open tab's heartbeat would hold it for half a minute, silently."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("explore: stopping")
+        for mounted in (getattr(route, "app", None) for route in self.config.app.routes):
+            if (stop := getattr(mounted, "stop_event", None)) is not None:
+                stop.set()
+        await super().shutdown(sockets)
+
+
+def server_of(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+    """Return the server of an application, which does not wait for its open tabs when it ends."""
+    return _Server(uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1))
