@@ -86,8 +86,11 @@ def is_cuda_for_nothing() -> bool:
 def install_by_pip(python: Path, wanted: list[str], log: Path) -> int:
     """Let pip install, tell in short what it says and keep all of it; where it fails, tell the end of that."""
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install"]
-    if "--group" in wanted:  # Python 3.11's own pip does not know groups
-        subprocess.run([*pip, "--quiet", "--upgrade", "pip"], check=True)
+    if "--group" in wanted and not knows_groups(python):  # as Python 3.11's own pip
+        subprocess.run([*pip, "--quiet", "--upgrade", "pip"])
+        if not knows_groups(python):
+            print("error: pip could not be upgraded, and groups need pip 25.1. Does it reach a package index?")
+            return 1
     command = [*pip, "--progress-bar", "off", *wanted]
     with (
         log.open("w", encoding="utf-8") as kept,
@@ -100,6 +103,12 @@ def install_by_pip(python: Path, wanted: list[str], log: Path) -> int:
         last = log.read_text("utf-8").splitlines()[-15:]
         print("\n".join(last), f"\nerror: pip gave up (exit code {process.returncode}); all it said is in {log}.")
     return process.returncode
+
+
+def knows_groups(python: Path) -> bool:
+    """Say whether an environment's pip installs a group of pyproject.toml."""
+    told = subprocess.run([str(python), "-m", "pip", "install", "--help"], capture_output=True, text=True)
+    return "--group" in told.stdout
 
 
 def _kept(lines: Iterable[str], log: TextIO) -> Iterator[str]:

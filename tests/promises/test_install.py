@@ -45,6 +45,17 @@ def test_a_failure_is_told_with_the_last_that_pip_said(tmp_path: Path, capsys: p
     assert f"error: pip gave up (exit code 1); all it said is in {log}" in told
 
 
+@pytest.mark.parametrize(("helps", "code", "told"), [("", 1, "error: pip could not be upgraded"), ("--group", 0, "")])
+def test_a_pip_without_groups_that_cannot_be_upgraded_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], helps: str, code: int, told: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *--help*) echo "{helps}";; *--upgrade*) exit 1;; esac\n')
+    python.chmod(0o755)
+    assert install_by_pip(python, ["-e", ".", "--group", "dev"], tmp_path / "install.log") == code
+    assert capsys.readouterr().out.startswith(told)
+
+
 @pytest.mark.parametrize(
     ("system", "tool", "said"), [("Linux", None, True), ("Linux", "/bin/smi", False), ("Darwin", None, False)]
 )
