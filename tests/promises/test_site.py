@@ -38,6 +38,11 @@ def test_every_setting_is_on_the_page_with_what_it_means(settings: list[Setting]
     assert by_name["timesteps.count"].may_be == "at least 1; null: every step"
 
 
+def test_an_attributes_words_are_told_by_what_they_are_for(settings: list[Setting]) -> None:
+    (words,) = (setting for setting in settings if setting.name == "attribute.words")
+    assert words.meaning.startswith("of each option: a prompt with one of them names it")
+
+
 def test_no_setting_is_left_to_its_name_alone(settings: list[Setting]) -> None:
     bare = [setting.name for setting in settings if not setting.meaning]
     assert bare == []
