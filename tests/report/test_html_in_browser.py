@@ -225,11 +225,13 @@ def test_on_paper_there_are_all_pictures_and_nothing_to_click(at: Open, tmp_path
     assert page.pdf(path=tmp_path / "report.pdf", format="A4").startswith(b"%PDF")
 
 
-def test_on_paper_a_legend_stays_with_its_maps_and_nothing_says_to_choose(at: Open) -> None:
-    for name, left_out in (("run", "Choose a pair to look closer."), ("sweep", "Choose a point for its pictures.")):
-        page = at(name)
-        assert page.get_by_text(left_out).is_visible()
-        page.emulate_media(media="print")
-        assert not page.get_by_text(left_out).is_visible()
-        if name == "run":
-            assert page.evaluate("getComputedStyle(document.querySelector('#where .colors')).breakAfter") == "avoid"
+@pytest.mark.parametrize(
+    ("name", "told"), [("run", "Choose a pair to look closer."), ("sweep", "Choose a point for its pictures.")]
+)
+def test_on_paper_a_legend_stays_with_its_maps_and_nothing_says_to_choose(at: Open, name: str, told: str) -> None:
+    page = at(name)
+    assert page.get_by_text(told).is_visible()
+    page.emulate_media(media="print")
+    assert not page.get_by_text(told).is_visible()
+    if name == "run":
+        assert page.evaluate("getComputedStyle(document.querySelector('#where .colors')).breakAfter") == "avoid"
