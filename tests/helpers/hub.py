@@ -48,7 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path).path.strip("/").split("/", 4)
         if parts[:2] == ["api", "models"]:
             is_there = "/".join(parts[2:4]) in self.hub.repositories
-            return self._json(200, {"id": "/".join(parts[2:4])}) if is_there else self._answer(401, code="RepoNotFound")
+            names = [{"rfilename": name} for name in self.hub.repositories.get("/".join(parts[2:4]), ())]
+            about = {"id": "/".join(parts[2:4]), "siblings": names}
+            return self._json(200, about) if is_there else self._answer(401, code="RepoNotFound")
         if len(parts) < 5 or parts[2] != "resolve":
             return self._answer(200)
         repo_id, revision, name = "/".join(parts[:2]), parts[3], parts[4]
@@ -113,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.commits.append(value["summary"])
         elif key == "file":
             files[value["path"]] = base64.b64decode(value["content"])
+        elif key == "deletedFile":
+            del files[value["path"]]
         elif key == "lfsFile":
             files[value["path"]] = self.hub.stored[value["oid"]]
 

@@ -59,6 +59,37 @@ def test_publishing_again_is_a_second_commit_to_the_same_repository(hub: StandIn
     assert load_vectors(ME).scores == {"mid.attn1": 0.7}
 
 
+def test_publishing_again_keeps_the_licence_and_leaves_no_picture_of_before(
+    hub: StandIn, vectors: SteeringVectors
+) -> None:
+    red = Image.new("RGB", (4, 4), "red")
+    vectors.push_to_hub(ME, license="mit", pictures=[red, red])
+    hub.repositories[ME]["notes.png"] = b"mine"
+    vectors.push_to_hub(ME, pictures=[red])
+    assert 'license: "mit"' in hub.repositories[ME]["README.md"].decode()
+    assert sorted(hub.repositories[ME]) == ["README.md", "notes.png", "pictures/0.png", FILE_NAME]
+    vectors.push_to_hub(ME, license="cc-by-4.0")
+    assert 'license: "cc-by-4.0"' in hub.repositories[ME]["README.md"].decode()
+
+
+def test_a_readme_of_somebody_else_is_kept_unless_it_may_be_lost(hub: StandIn, vectors: SteeringVectors) -> None:
+    own = {"README.md": b"---\nlicense: apache-2.0\n---\n# Mine", "pictures/0.png": b"mine"}
+    hub.repositories[ME] = dict(own)
+    with pytest.raises(HubError, match=rf"{ME} was not published: it has a README\.md that icm_pipeline did not write"):
+        vectors.push_to_hub(ME)
+    assert hub.repositories[ME] == own
+    vectors.push_to_hub(ME, replace_card=True)
+    assert b"library_name: icm_pipeline" in hub.repositories[ME]["README.md"]
+    assert hub.repositories[ME]["pictures/0.png"] == b"mine"
+
+
+def test_names_in_a_card_are_names_and_no_markdown(vectors: SteeringVectors) -> None:
+    text = card(replace(vectors, attribute="a\n# b", options=("*x*", "<script>")), ME, About())
+    assert "\n# b" not in text.replace("# Steering", "")
+    assert r"towards *\*x\** or *\<script\>*" in text
+    assert r"| options | \*x\*, \<script\> |" in text
+
+
 def test_a_file_or_folder_of_that_name_comes_before_the_hub(
     hub: StandIn, vectors: SteeringVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +162,10 @@ def test_where_there_is_no_hub_publishing_says_so(
     hub: StandIn, vectors: SteeringVectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE keeps this program off the hub"):
+        vectors.push_to_hub(ME)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("icm_pipeline.methods.publishing.hub_answers", lambda: False)
     with pytest.raises(HubError, match="cannot be reached from here"):
         vectors.push_to_hub(ME)
 

@@ -23,6 +23,7 @@ def run_push(words: Sequence[str]) -> int:
     parser.add_argument("repository", help="user/name; it is made if it is not there")
     parser.add_argument("--license", help="of the vectors, as mit or cc-by-4.0")
     parser.add_argument("--private", action="store_true", default=None, help="make the repository for you alone")
+    parser.add_argument("--replace-card", action="store_true", help="write over a README.md that is not icm_pipeline's")
     parser.add_argument("--card", action="store_true", help="only print the card; nothing is sent")
     parser.add_argument("--outputs", default="outputs", metavar="FOLDER", help="the outputs folder (default: outputs)")
     arguments = parser.parse_args(words)
@@ -39,6 +40,7 @@ def run_push(words: Sequence[str]) -> int:
         page = vectors.push_to_hub(
             arguments.repository, judge=about.judge, license=about.license, figures=about.figures,
             verdicts=about.verdicts, pictures=pictures, private=arguments.private,
+            replace_card=arguments.replace_card,
         )  # fmt: skip
     except (ArtifactError, HubError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -174,22 +174,24 @@ class SteeringVectors:
         private: bool | None = None,
         token: str | None = None,
         message: str = "Steering vectors",
+        replace_card: bool = False,
     ) -> str:
         """Publish them on the hub as `user/name`, with a card that says what they are; return the page's address.
 
         judge: who said what the images show that they were fitted to; license: as `mit`, of the vectors; figures,
         verdicts: {what was measured: figure} and {claim: what an audit found}, for the card; pictures: images or their
         files, shown by the card. The repository is made if it is not there (private: for nobody else to see); token:
-        None for the one that `hf auth login` or HF_TOKEN gave. `icm push` fills all of this in from a finished run.
+        None for the one that `hf auth login` or HF_TOKEN gave; replace_card: write over a README.md that is not ours.
+        A licence that was given earlier stays where none is given. `icm push` fills all of this in from a finished run.
 
         Example:
             vectors.push_to_hub("me/gender-of-my-model", judge="FairFace", license="mit", pictures=["twins.png"])
             load_vectors("me/gender-of-my-model").options  # ("woman", "man")
 
-        Raises HubError, a ValueError, without a token and where the hub cannot be reached or refuses.
+        Raises HubError, a ValueError, without a token, for a README.md that is not ours and where the hub cannot be reached or refuses.
         """
         about = About(judge, license, figures or {}, verdicts or {})
-        return publish(self, repo_id, about, pictures, private, token, message)
+        return publish(self, repo_id, about, pictures, private, token, message, replace_card)
 
     def _packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {f"direction/{layer}": values.float().contiguous() for layer, values in self.directions.items()}

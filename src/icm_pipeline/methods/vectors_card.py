@@ -1,6 +1,7 @@
 """The card of published steering vectors: what they are, how well they read and steer, how they are used."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,11 +42,12 @@ def named_publicly(vectors: "SteeringVectors") -> "SteeringVectors":
 def card(vectors: "SteeringVectors", repo_id: str, about: About, pictures: Sequence[str] = ()) -> str:
     """Return a repository's README.md, with the hub's metadata at its head; pictures: their paths in the repository."""
     vectors = named_publicly(vectors)
+    named = _escaped(vectors.attribute.replace("_", " "))
     sections = [
         _metadata(vectors, about),
-        f"# Steering vectors: {vectors.attribute.replace('_', ' ')} of {vectors.model}",
-        f"They steer what `{_model(vectors)}` makes of prompts that leave {vectors.attribute.replace('_', ' ')} open, "
-        f"towards {' or '.join(f'*{option}*' for option in vectors.options)}: the method ICM of "
+        f"# Steering vectors: {named} of {_escaped(vectors.model)}",
+        f"They steer what `{_model(vectors)}` makes of prompts that leave {named} open, "
+        f"towards {' or '.join(f'*{_escaped(option)}*' for option in vectors.options)}: the method ICM of "
         "[Attention, May I Have Your Decision?](https://arxiv.org/abs/2604.06052), by "
         f"`icm_pipeline`. They hold directions, no weights of the model.",
         *(f"![Pictures made with and without these vectors]({path})" for path in pictures),
@@ -96,8 +98,8 @@ def _facts(vectors: "SteeringVectors", about: About) -> str:
     made = {name: value for name, value in vectors.made_with.items() if name != "path" and value is not None}
     facts = {
         "model": f"`{_model(vectors)}`",
-        "attribute": vectors.attribute,
-        "options": ", ".join(vectors.options),
+        "attribute": _escaped(vectors.attribute),
+        "options": ", ".join(map(_escaped, vectors.options)),
         "alpha": _alpha(vectors),
         "steered steps": _window(vectors.strength),
         "judge of the images they were fitted to": about.judge or "not known",
@@ -115,7 +117,9 @@ def _alpha(vectors: "SteeringVectors") -> str:
         return "not chosen yet"
     unit = "times the layer's mean activation" if strength.alpha_unit == "relative" else "in activation units"
     if vectors.tuned:
-        return ", ".join(f"{option} {found.alpha:.3g}" for option, found in vectors.tuned.items()) + f" {unit}"
+        return (
+            ", ".join(f"{_escaped(option)} {found.alpha:.3g}" for option, found in vectors.tuned.items()) + f" {unit}"
+        )
     return f"{strength.alpha} {unit}"
 
 
@@ -144,6 +148,11 @@ def _listed(title: str, what: str, value: str, rows: Mapping[str, Any]) -> str:
         return ""
     body = "\n".join(f"| {_cell(name)} | {_cell(said)} |" for name, said in rows.items())
     return f"## {title}\n\n| {what} | {value} |\n|---|---|\n{body}"
+
+
+def _escaped(text: str) -> str:
+    """Return a name on one line, as Markdown shows it: no emphasis, no HTML."""
+    return " ".join(re.sub(r"[\\`*<>\[\]&]", r"\\\g<0>", text).split())
 
 
 def _cell(text: Any) -> str:
