@@ -188,7 +188,8 @@ class SteeringVectors:
             vectors.push_to_hub("me/gender-of-my-model", judge="FairFace", license="mit", pictures=["twins.png"])
             load_vectors("me/gender-of-my-model").options  # ("woman", "man")
 
-        Raises HubError, a ValueError, without a token, for a README.md that is not ours and where the hub cannot be reached or refuses.
+        Raises HubError, a ValueError, without a token, for such a README.md, and where the hub cannot be reached or
+        refuses.
         """
         about = About(judge, license, figures or {}, verdicts or {})
         return publish(self, repo_id, about, pictures, private, token, message, replace_card)
