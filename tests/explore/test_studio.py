@@ -187,6 +187,26 @@ def test_the_strip_goes_from_one_option_through_the_original_to_the_other(
     assert len(set(pixels(strip))) == 7
 
 
+def test_the_strip_steers_by_its_way_of_steering(
+    shipped: list[Material], models: ModelCache, studio: Studio, gender: Material, setting: Setting
+) -> None:
+    own = replace(setting, way=LEAST_CHANGE)
+    original = made(studio, gender, own).originals[0]
+    shows = gender.options[int(np.argmax(original.probabilities))]  # type: ignore[arg-type]
+    strip = studio.strip(gender, own, "woman", "man", lambda done, total: None)
+    other = next(option for option in gender.options if option != shows)
+    sides = {"woman": strip[:3], "man": strip[4:]}
+    assert [picture.steered_to for picture in sides[shows]] == [""] * 3
+    assert pixels(sides[shows]) == pixels([original] * 3)
+    assert [picture.steered_to for picture in sides[other]] == [other] * 3
+    how = replace(gender.settings.method, name="prompt", params={"text": "option"}, strength=None)
+    material = replace(shipped[0], rivals={"prompt": Rival(replace(gender.settings, method=how), {})})
+    told = made(studio, material, replace(setting, way="prompt", option="man", alpha=material.alpha))
+    strip = studio.strip(material, replace(setting, way="prompt"), "woman", "man", lambda done, total: None)
+    assert pixels(strip[5:6]) == pixels(told.steered)[:1]
+    assert (material.has_strength("prompt"), material.has_strength("published")) == (False, True)
+
+
 def test_without_a_judge_pictures_come_without_probabilities(
     studio: Studio, gender: Material, setting: Setting
 ) -> None:

@@ -94,5 +94,10 @@ class Material:
         of = {kind: [name for name in self.vectors.layers if self.kind(name) == kind] for kind in kinds}
         return [layer for kind in kinds for layer in of[kind]]
 
+    def has_strength(self, way: str) -> bool:
+        """Say whether a way of steering goes further or less far: a rival may have no such number."""
+        rival = self.rivals.get(way)
+        return rival is None or rival.settings.method.strength is not None or bool(rival.tuned)
+
     def kind(self, layer: str) -> str:
         return self.vectors.kinds.get(layer, "other")

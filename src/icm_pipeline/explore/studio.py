@@ -16,7 +16,7 @@ from icm_pipeline.backbones.loaded import ModelCache
 from icm_pipeline.explore.kept import Kept
 from icm_pipeline.explore.making import Run, Tell, changed_runs, plain_runs
 from icm_pipeline.explore.material import Material
-from icm_pipeline.explore.setting import LEAST_CHANGE, LOOK, PUBLISHED, Setting, checked
+from icm_pipeline.explore.setting import LEAST_CHANGE, LOOK, PUBLISHED, Setting, at_position, checked
 from icm_pipeline.explore.steering import changed_to, noted, scaled, steering_of
 from icm_pipeline.explore.turns import Turns
 from icm_pipeline.generation.batches import fitting
@@ -103,18 +103,23 @@ class Studio:
         self._lock.give_way()
 
     def strip(self, material: Material, setting: Setting, left: str, right: str, tell: Tell) -> list[Picture]:
-        """Return the first picture of a setting along alpha, from one option through none to the other."""
+        """Return the first picture of a setting along alpha, by its way of steering, from one option to the other."""
         checked(setting, material)
-        wanted = [(right if share > 0 else left, abs(share) * material.alpha) for share in STRIP]
+        places = [at_position(setting, share * material.alpha, left, right) for share in STRIP]
         with self._lock:
-            original = self._plain(material, setting.prompt, [setting.seed], tell)[0]
-            shifts = [self._shift(setting, setting.seed, option, alpha) for option, alpha in wanted if alpha > 0]
-            made = dict(zip(shifts, self._shifted(material, shifts, {setting.seed: original}, tell), strict=True))
+            runs, originals = self._originals_of(material, setting, tell)
+            if setting.way not in (PUBLISHED, LEAST_CHANGE):
+                return [self._changed(material, place, runs, originals, tell)[0] for place in places]
+            wanted = [self._options(material, place, originals)[0] if place.alpha else "" for place in places]
+            shift_of = {
+                place: self._shift(place, setting.seed, option, place.alpha)
+                for place, option in zip(places, wanted, strict=True) if option
+            }  # fmt: skip
+            shifts = list(shift_of.values())
+            made = dict(zip(shifts, self._shifted(material, shifts, {setting.seed: runs[0]}, tell), strict=True))
             return [
-                self._picture(material, setting.seed, made[self._shift(setting, setting.seed, option, alpha)], option)
-                if alpha > 0
-                else self._picture(material, setting.seed, original)
-                for option, alpha in wanted
+                self._picture(material, setting.seed, made[shift_of[place]], option) if option else originals[0]
+                for place, option in zip(places, wanted, strict=True)
             ]
 
     def _originals_of(self, material: Material, setting: Setting, tell: Tell) -> tuple[list[Run], list[Picture]]:
