@@ -36,12 +36,23 @@ def chart_html(shown: Shown, material: Material) -> str:
     )
     names = dict(zip(material.layers, short_names(material.layers), strict=True))
     layer = "" if material.reading is None else names.get(material.reading.layer, material.reading.layer)
-    title = escape(f"P({shown.setting.option}) by the probes of {layer}, at each denoising step")
+    count = len(shown.originals)
+    mean = f"mean of {count} images" if count > 1 else "one image"
+    title = escape(f"P({shown.setting.option}) by the probes of {layer}, at each denoising step, {mean}")
+    is_rival = shown.setting.way in material.rivals
     return (
         f'<figure class="icm-chart"><figcaption>The choice being made: {title}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
-        f"{_window(shown, num_steps)}{_axes(num_steps)}{drawn}</svg></figure>"
+        f"{'' if is_rival else _window(shown, num_steps)}{_axes(num_steps, is_rival)}{drawn}</svg>"
+        f'<p class="icm-note">{_told(shown, material, is_rival)}</p></figure>'
     )
+
+
+def _told(shown: Shown, material: Material, is_rival: bool) -> str:
+    """Return what the chart is of, and what it is not."""
+    is_steered = material.reading is not None and material.reading.layer in shown.setting.layers
+    whose = "one layer" if is_rival else "one layer, steered here" if is_steered else "one layer, not steered here"
+    return f"What {whose}, holds at each step; the judge sees the finished picture, and may see another option."
 
 
 def _x(step: float, num_steps: int) -> float:
@@ -62,7 +73,7 @@ def _window(shown: Shown, num_steps: int) -> str:
     return f'<rect class="icm-window" x="{first:.1f}" y="{TOP}" width="{last - first:.1f}" height="{_y(0) - TOP}"/>'
 
 
-def _axes(num_steps: int) -> str:
+def _axes(num_steps: int, is_rival: bool) -> str:
     drawn = "".join(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{_y(value):.1f}" y2="{_y(value):.1f}"/>'
         f'<text x="{LEFT - 6}" y="{_y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
@@ -72,8 +83,9 @@ def _axes(num_steps: int) -> str:
     steps = "".join(
         f'<text x="{_x(step, num_steps):.1f}" y="{_y(0) + 14:.1f}" text-anchor="middle">{step}</text>' for step in told
     )
+    words = "step" if is_rival else "step (shaded: steered)"
     middle = (LEFT + WIDTH - RIGHT) / 2
-    return f'{drawn}{steps}<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">step (shaded: steered)</text>'
+    return f'{drawn}{steps}<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{words}</text>'
 
 
 def _spread(places: dict[str, float]) -> dict[str, float]:

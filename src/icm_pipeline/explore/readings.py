@@ -40,9 +40,9 @@ class LayerReading:
 
 
 def read_layer(path: Path, scores: Mapping[str, float], noise_levels: Sequence[float]) -> LayerReading:
-    """Return the probes of the layer with the highest score among those that the file holds."""
+    """Return the probes of the layer with the highest score; scores: of layers that may be read."""
     with safe_open(path, framework="pt") as file:
         held = [name.removeprefix("weights/") for name in file.keys() if name.startswith("weights/")]  # noqa: SIM118
-        layer = max(held, key=lambda name: scores[name])
+        layer = max((name for name in held if name in scores), key=lambda name: scores[name])
         weights, bias = file.get_tensor(f"weights/{layer}"), file.get_tensor(f"bias/{layer}")
     return LayerReading(layer, weights, bias, tuple(noise_levels))

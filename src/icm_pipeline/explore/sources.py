@@ -175,9 +175,10 @@ def _material(made: Made, foretold: Artifact | None) -> Material:
     chosen = tuple(
         Selection.read(made.artifacts["select"]).layers if "select" in made.artifacts else _top(made, scores)
     )
-    reading = read_layer(
-        probe.path(PROBES), {layer: row.score for layer, row in scores.layers.items()}, vectors.noise_levels
-    )
+    # Of a steered layer: one that is not need not show what steering does.
+    known = {layer: scores.layers[layer].score for layer in chosen if layer in scores.layers}
+    known = known or {layer: row.score for layer, row in scores.layers.items()}
+    reading = read_layer(probe.path(PROBES), known, vectors.noise_levels)
     how = settings.method
     material = Material(settings.attribute.name, settings, vectors, chosen, scores, reading)
     strength = Strength(
