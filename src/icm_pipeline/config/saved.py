@@ -58,7 +58,7 @@ def laid_over(today: Any, saved: Any, place: str = "") -> tuple[dict[str, Any], 
     for name, each in names.items():
         own, dotted = getattr(today, name), f"{place}{name}"
         if name not in saved:
-            laid |= {} if _has_default(each) else {name: asdict(own) if is_dataclass(own) else _plain(own)}
+            laid |= {} if _has_default(each) else {name: _plain(own)}
         elif is_dataclass(own) and isinstance(saved[name], Mapping):
             laid[name], more = laid_over(own, saved[name], f"{dotted}.")
             unknown += more
@@ -74,7 +74,7 @@ def _has_default(each: Field[Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a mapping's dataclasses as mappings; anything else as it is."""
-    if not isinstance(value, Mapping):
-        return value
-    return {key: asdict(inner) if is_dataclass(inner) else inner for key, inner in value.items()}  # type: ignore[arg-type]
+    """Return a dataclass, and those in a mapping, as mappings; anything else as it is."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
