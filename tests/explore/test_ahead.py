@@ -95,3 +95,10 @@ def test_the_thread_makes_what_it_was_told_last(studio: Studio, gender: Material
     while len(studio._steered._found) < len(wanted) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert [shift.alpha for _, shift in studio._steered._found] == [7.0, 6.0]  # type: ignore[misc, has-type]
+
+
+def test_at_the_end_of_the_program_nothing_is_in_the_model(studio: Studio, gender: Material, setting: Setting) -> None:
+    ahead = Ahead(studio)
+    ahead.tell(gender, next_places(setting, gender, "woman", "man"))
+    ahead.end()
+    assert not ahead._thread.is_alive()

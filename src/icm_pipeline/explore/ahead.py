@@ -1,5 +1,6 @@
 """The slider's next places, made while nobody asks, so that going there costs nothing."""
 
+import atexit
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from icm_pipeline.explore.setting import NOTCHES, REACH, Setting, at_position, p
 from icm_pipeline.explore.studio import Studio
 from icm_pipeline.explore.turns import GaveWayError
 
+LONGEST_STEP = 30  # seconds of a denoising step that is waited for
 MOST_NOTCHES = 3  # to each side of where the slider stands
 
 
@@ -26,16 +28,24 @@ class Ahead:
     """A thread that makes settings nobody asked for yet, of those that were told last."""
 
     def __init__(self, studio: Studio) -> None:
-        self._studio, self._told = studio, SimpleQueue[tuple[Material, Sequence[Setting]]]()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._studio, self._told = studio, SimpleQueue[tuple[Material, Sequence[Setting]] | None]()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+        atexit.register(self.end)
 
     def tell(self, material: Material, settings: Sequence[Setting]) -> None:
         """Say what is to be made next."""
         self._told.put((material, settings))
 
+    def end(self) -> None:
+        """Leave what is being made: a thread inside of the model when the program ends would abort it."""
+        self._told.put(None)
+        self._studio.leave_unasked()
+        self._thread.join(timeout=LONGEST_STEP)
+
     def _work(self) -> None:
-        while True:
-            material, settings = self._told.get()
+        while (told := self._told.get()) is not None:
+            material, settings = told
             # What cannot be made is told to the user who asks for it.
             with suppress(GaveWayError, ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError):
                 for setting in settings:

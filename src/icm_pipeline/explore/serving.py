@@ -89,7 +89,7 @@ def serve(studio: Studio, host: str, port: int) -> None:
         server.run()
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.Server):  # type: ignore[misc]  # where uvicorn is not installed
     """A server that ends within a second: an open tab's heartbeat would hold it for half a minute, silently."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

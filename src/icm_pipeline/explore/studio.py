@@ -99,6 +99,10 @@ class Studio:
             runs, originals = self._originals_of(material, setting, self._give_way)
             self._changed(material, setting, runs, originals, self._give_way)
 
+    def leave_unasked(self) -> None:
+        """Have whatever nobody asked for give way, from now on."""
+        self._lock.close()
+
     def _give_way(self, done: int, total: int) -> None:
         self._lock.give_way()
 

@@ -34,6 +34,10 @@ class Turns:
         if self._asking:
             raise GaveWayError
 
+    def close(self) -> None:
+        """Have `give_way` raise from now on."""
+        self._count(1)
+
     def _count(self, more: int) -> None:
         with self._counting:
             self._asking += more
