@@ -20,6 +20,13 @@ from icm_pipeline.explore.studio import Studio
 from tests.helpers.browser import SIZES, opened_browser
 
 pytestmark = pytest.mark.browser
+NOTE_TOASTS = """() => {
+  window.toasts = [];
+  new MutationObserver((all) => all.forEach((one) => one.addedNodes.forEach((node) => {
+    const toast = node.nodeType === 1 && (node.matches('.toast-body') ? node : node.querySelector('.toast-body'));
+    if (toast) window.toasts.push(toast.innerText);
+  }))).observe(document.body, {childList: true, subtree: true});
+}"""
 PATIENCE = 120_000  # milliseconds, on a busy machine
 STEERED = "#icm-shown .icm-row:first-child figure:nth-child(2) img"
 
@@ -66,6 +73,12 @@ class Visit:
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(address)
         self.page.wait_for_selector(STEERED)
+        self.page.evaluate(NOTE_TOASTS)
+
+    def toasts(self) -> list[str]:
+        """Return what errors and warnings the page has shown so far."""
+        found: list[str] = self.page.evaluate("window.toasts")
+        return found
 
     def pictures(self) -> list[str]:
         return [picture.get_attribute("src") for picture in self.page.query_selector_all("#icm-shown .icm-row img")]
@@ -143,6 +156,61 @@ def test_the_strip_and_another_attribute_are_shown(visit: Visit, skin_tone: Mate
     assert visit.page.locator("#icm-strip figure").count() == 0
     assert visit.page.get_by_label("To the left").is_visible()
     assert visit.page.locator('#icm-map-box [aria-pressed="true"]').count() == len(skin_tone.chosen)
+    visit.page.get_by_label("To the right").click()
+    visit.page.get_by_role("option", name="light", exact=True).click()  # what is to the left
+    left = skin_tone.options[(skin_tone.options.index("light") + 1) % len(skin_tone.options)]
+    visit.until(f"() => document.querySelector('#icm-position').innerText.includes('{left}')")
+    visit.page.get_by_label("Attribute").click()
+    visit.page.get_by_role("option", name="gender").click()
+    visit.until_command_has("attribute=gender")
+    assert visit.toasts() == []
+    assert visit.wrong == []
+
+
+def test_clicks_that_follow_each_other_at_once_all_count(visit: Visit, gender: Material) -> None:
+    others = [layer for layer in gender.layers if layer not in gender.chosen][:8]
+    visit.page.evaluate(
+        """(layers) => layers.forEach((layer, place) => setTimeout(() =>
+        document.querySelector(`#icm-map-box button[data-layer="${layer}"]`).click(), 40 * place))""",
+        others,
+    )
+    visit.until(
+        "(layers) => layers.every((each) => document.querySelector(`[data-layer='${each}'][aria-pressed=true]`))",
+        *others,
+    )
+    visit.page.locator('#icm-map-box button[data-step="3"]').click()
+    visit.page.locator('#icm-map-box button[data-step="2"]').click()
+    visit.until_command_has("last_step=2")
+    assert visit.page.locator('#icm-map-box [aria-pressed="true"]').count() == len(gender.chosen) + 8
+    assert visit.wrong == []
+
+
+def test_controls_show_what_was_used_and_an_empty_one_is_told(visit: Visit) -> None:
+    visit.page.get_by_role("button", name=re.compile("along the slider")).click()
+    visit.page.wait_for_selector("#icm-strip figure:nth-child(7) img")
+    seed = visit.page.get_by_label("First seed")
+    for typed, told in (("", "The first seed is empty"), ("-1", "The seed is -1: give 0 to"), ("1e30", "give 0 to")):
+        seed.fill(typed)
+        visit.page.get_by_text(told).first.wait_for()
+    seed.fill("1.6")
+    visit.until_command_has("image_seed=2")
+    assert seed.input_value() == "2"
+    assert visit.page.locator("#icm-strip figure").count() == 0  # that was of another seed
+    first, last = (visit.page.locator(f"#icm-{end}-step input[type=number]") for end in ("first", "last"))
+    first.fill("3")
+    first.blur()
+    visit.until_command_has("first_step=3 last_step=3")
+    last.fill("1")
+    last.blur()
+    visit.until_command_has("first_step=1 last_step=3")
+    assert (first.input_value(), last.input_value()) == ("1", "3")
+    visit.slide_to(2)
+    visit.until_command_has("explore.alpha=2")
+    number = visit.page.locator("#icm-position input[type=number]")
+    number.fill("")
+    number.blur()
+    visit.until_command_has("explore.alpha=0")
+    assert any("The first seed is empty" in told for told in visit.toasts())
     assert visit.wrong == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from icm_pipeline.explore.chart import chart_html, readings_of
-from icm_pipeline.explore.material import Material
+from icm_pipeline.explore.material import Material, Rival
 from icm_pipeline.explore.rendering import map_html, shown_html, strip_html
 from icm_pipeline.explore.setting import Setting, first_setting
 from icm_pipeline.explore.studio import STRIP, Picture, Shown
@@ -75,6 +75,18 @@ def test_the_chart_draws_the_mean_of_each_set_for_the_option_that_is_steered_to(
     lines = dict(re.findall(r'<polyline class="icm-(\w+)" points="([^"]+)"', drawn))
     assert [float(point.split(",")[1]) for point in lines["steered"].split()] == [10.0] * 4
     assert [float(point.split(",")[1]) for point in lines["original"].split()] == [83.0] * 4
+
+
+def test_a_chart_says_what_it_is_of_and_shades_no_steps_of_another_method(gender: Material, setting: Setting) -> None:
+    shown = Shown(setting, [picture(0, 0.25), picture(1, 0.75)], [picture(0, 1.0, "man")] * 2)
+    own = chart_html(shown, gender)
+    assert "mean of 2 images" in own
+    assert "icm-window" in own
+    assert "one layer, steered here" in own
+    others = tuple(layer for layer in gender.layers if layer not in setting.layers)
+    assert "not steered here" in chart_html(replace(shown, setting=replace(setting, layers=others)), gender)
+    rival = replace(gender, rivals={"uce": Rival(gender.settings, {})})
+    assert "icm-window" not in chart_html(replace(shown, setting=replace(setting, way="uce")), rival)
 
 
 def test_there_is_no_chart_without_readings(gender: Material, setting: Setting) -> None:

@@ -18,9 +18,7 @@ from icm_pipeline.explore.setting import (
     own_setting,
     position_of,
     saved_vectors,
-    toggled,
     ways_of,
-    with_end_at,
 )
 from icm_pipeline.methods.vectors import load_vectors
 
@@ -72,19 +70,6 @@ def test_the_slider_goes_from_one_option_through_none_to_the_other(setting: Sett
     ends = [at_position(setting, position, "woman", "man") for position in (-7.0, 0.0, 3.5)]
     assert [(each.option, each.alpha) for each in ends] == [("woman", 7.0), ("man", 0.0), ("man", 3.5)]
     assert [position_of(each, "woman") for each in ends] == [-7.0, 0.0, 3.5]
-
-
-def test_a_click_on_a_layer_adds_it_or_takes_it_away_but_never_the_last() -> None:
-    assert toggled(["a"], "b") == ("a", "b")
-    assert toggled(["a", "b"], "a") == ("b",)
-    assert toggled(["a"], "a") == ("a",)
-
-
-@pytest.mark.parametrize(
-    ("step", "window"), [(1, (1, 9)), (8, (3, 8)), (12, (3, 12)), (6, (6, 9)), (0, (0, 9)), (3, (3, 9))]
-)
-def test_a_click_on_a_step_moves_the_nearer_end_of_the_window(step: int, window: tuple[int, int]) -> None:
-    assert with_end_at((3, 9), step) == window
 
 
 def test_saved_vectors_hold_the_layers_and_how_they_steer(gender: Material, setting: Setting, tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def strip_html(pictures: Sequence[Picture], material: Material) -> str:
     """Return one picture along alpha, from one option through none to the other."""
     cells = []
     for share, picture in zip(STRIP, pictures, strict=True):
-        told = f"{picture.steered_to} {abs(share) * material.alpha:g}" if picture.steered_to else "original"
+        strength = f"{abs(share) * material.alpha:g}"
+        left_out = f"left as it is, {strength}" if share else "original"
+        told = f"{picture.steered_to} {strength}" if picture.steered_to else left_out
         cells.append(_figure(picture.image, told, picture.probabilities, material))
     return f'<div class="icm-strip">{"".join(cells)}</div>'
 
@@ -77,7 +79,7 @@ def _bars(probabilities: Floats | None, material: Material) -> str:
         f'<span>{escape(name)}</span><meter min="0" max="1" value="{value:.3f}"></meter><span>{value:.2f}</span>'
         for name, value in zip(material.options, probabilities, strict=True)
     ]
-    return f'<div class="icm-bars" title="what the judge sees">{"".join(bars)}</div>'
+    return f'<div class="icm-bars"><b>what the judge sees</b>{"".join(bars)}</div>'
 
 
 def _columns(material: Material) -> dict[str, list[float]]:
@@ -133,7 +135,13 @@ def _step_button(step: int, setting: Setting, num_steps: int) -> str:
 
 
 def _legend(material: Material) -> str:
+    click = "Outlined: steered. Click a layer to steer it or not, a step to move the window."
     if material.scores is None:
-        return "Click a layer to steer it or not, a step to move the window. The file tells each layer's mean alone."
-    chance = f"dark: at chance ({material.scores.chance:.2f}), yellow: 1.00"
-    return f"Held-out accuracy of the probes, {chance}. Click a layer to steer it or not, a step to move the window."
+        return f"Held-out accuracy {_colour_bar('0')}: the file tells each layer's mean alone. {click}"
+    return f"Held-out accuracy of the probes {_colour_bar(f'{material.scores.chance:.2f}, chance')}. {click}"
+
+
+def _colour_bar(lowest: str) -> str:
+    colours = ",".join(_palette()[::51])
+    bar = f'<i style="background:linear-gradient(90deg,{colours})"></i>'
+    return f'<span class="icm-colours">{lowest} {bar} 1.00</span>'

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from icm_pipeline.config.compose import quoted
@@ -118,21 +117,6 @@ def position_of(setting: Setting, left: str) -> float:
 def at_position(setting: Setting, position: float, left: str, right: str) -> Setting:
     """Return the setting with the slider at another place."""
     return replace(setting, option=left if position < 0 else right, alpha=abs(position))
-
-
-def toggled(layers: Sequence[str], layer: str) -> tuple[str, ...]:
-    """Return the layers without a layer, or with it if it is none of them; the last one stays."""
-    if layer not in layers:
-        return (*layers, layer)
-    return tuple(other for other in layers if other != layer) or (layer,)
-
-
-def with_end_at(window: tuple[int, int], step: int) -> tuple[int, int]:
-    """Return a window of which the nearer end is moved to a step, of two that are equally near the first."""
-    first, last = window
-    if abs(step - first) <= abs(step - last):
-        return (step, max(step, last))
-    return (min(first, step), step)
 
 
 def saved_vectors(setting: Setting, material: Material) -> SteeringVectors:
