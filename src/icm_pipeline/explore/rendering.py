@@ -79,7 +79,7 @@ def _bars(probabilities: Floats | None, material: Material) -> str:
         f'<span>{escape(name)}</span><meter min="0" max="1" value="{value:.3f}"></meter><span>{value:.2f}</span>'
         for name, value in zip(material.options, probabilities, strict=True)
     ]
-    return f'<div class="icm-bars"><b>what the judge sees</b>{"".join(bars)}</div>'
+    return f'<div class="icm-bars"><b>the judge sees</b>{"".join(bars)}</div>'
 
 
 def _columns(material: Material) -> dict[str, list[float]]:
