@@ -88,8 +88,8 @@ def test_what_stays_behind_is_found_out(chroma: Caller, monkeypatch: pytest.Monk
 
 
 def test_a_call_that_fails_is_told_with_its_arguments(chroma: Caller) -> None:
-    with pytest.raises(BackboneError, match=r"ended in TypeError: .*'nothing'.* another --size or --call may do"):
-        replace(chroma, more={"nothing": 1}).make()
+    with pytest.raises(BackboneError, match=r"ended in TypeError: .*'str'.* another --size or --call may do"):
+        replace(chroma, more={"guidance_scale": "nothing"}).make()
 
 
 def test_a_pipeline_that_wants_a_picture_is_named() -> None:

@@ -57,7 +57,9 @@ def test_families_of_installed_packages_are_listed_by_their_entry_points(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own: list[Family] = []
-    entry = SimpleNamespace(name="packaged", load=lambda: replace(FLUX, name="packaged", pipelines=("Mine",), also=()))
+    entry = SimpleNamespace(
+        name="packaged", value="mine:FAMILY", load=lambda: replace(FLUX, name="packaged", pipelines=("Mine",), also=())
+    )
     monkeypatch.setattr(registry, "OWN", own)
     monkeypatch.setattr(models, "OWN", own)
     monkeypatch.setattr(registry, "_LOOKED_UP", set())

@@ -94,7 +94,7 @@ CHANGED_BY: dict[str, set[str]] = {
 }  # fmt: skip
 # Where and how fast things run, how they are named and told, and what only other stages or commands read.
 CHANGES_NOTHING = [
-    *under("attribute", "trial_subjects", "named"),
+    *under("attribute", "trial_subjects", "named", "said"),
     *under("audit", "included", "size", "sizes", "claims", "labelled", "other_subjects"),
     *under("localizers", "injection", "contribution", "intervention", "causal", "images", "windows"),
     *under("bench", "size", "sizes", "clip_i"), *under("method", "strength", "strengths", "shares_table"),
