@@ -137,7 +137,7 @@ def test_a_click_in_the_map_changes_layers_and_window(visit: Visit, gender: Mate
     visit.until_command_has(f",{layer}]")
     visit.until("([layer]) => document.querySelector(`[data-layer='${layer}'][aria-pressed=true]`)", layer)
     visit.page.locator(f'#icm-map-box button[data-layer="{gender.chosen[0]}"]').click()
-    visit.until_command_has(f"[{gender.chosen[1]}")
+    visit.until("([layer]) => document.querySelector(`[data-layer='${layer}'][aria-pressed=false]`)", gender.chosen[0])
     visit.page.locator('#icm-map-box button[data-step="1"]').click()
     visit.until_command_has("first_step=1 last_step=3")
     assert visit.page.locator("#icm-map-box thead .icm-inside").count() == 3
