@@ -71,7 +71,9 @@ def test_settings_of_format_5_are_read_as_the_mappings_they_were(old: Path) -> N
 def test_artifacts_of_format_5_are_listed_shown_verified_kept_and_compared(
     old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert [call(tmp_path, *words) for words in (["ls"], ["show", "8624"], ["verify"], ["gc"])] == [0, 0, 0, 0]
+    assert [
+        call(tmp_path, *words) for words in (["ls"], ["show", "8624"], ["verify"], ["gc", "--older-than", "1e6"])
+    ] == [0, 0, 0, 0]
     text = capsys.readouterr().out
     assert "woman: a photo of a woman, a portrait of a lady; man: a photo of a man" in text
     assert "2026-11-28 04:58:14" in text
