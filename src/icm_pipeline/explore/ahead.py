@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 from icm_pipeline.explore.material import Material
 from icm_pipeline.explore.setting import NOTCHES, REACH, Setting, at_position, position_of
-from icm_pipeline.explore.studio import Studio
+from icm_pipeline.explore.studio import USER_ERRORS, Studio
 from icm_pipeline.explore.turns import GaveWayError
 
 LONGEST_STEP = 30  # seconds of a denoising step that is waited for
@@ -47,7 +47,7 @@ class Ahead:
         while (told := self._told.get()) is not None:
             material, settings = told
             # What cannot be made is told to the user who asks for it.
-            with suppress(GaveWayError, ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError):
+            with suppress(GaveWayError, *USER_ERRORS):
                 for setting in settings:
                     if self._told.empty():
                         self._studio.make_ahead(material, setting)

@@ -27,13 +27,12 @@ from icm_pipeline.explore.setting import (
     position_of,
     ways_of,
 )
-from icm_pipeline.explore.studio import Studio
+from icm_pipeline.explore.studio import USER_ERRORS, Studio
 from icm_pipeline.report.figures.style import short_names
 
 VECTORS_ROUTE = "vectors.safetensors"
 MADE_BY_TURNS = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 MOST_WAITING = 16  # requests of all users; one more is told to come again
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
 
 
 class Page:

@@ -28,6 +28,8 @@ from icm_pipeline.methods.looking import Look
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.metrics.outcomes import hard_labels
 
+# Why a setting cannot be made, as whoever asks for it is told.
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
 MOST_ORIGINALS, MOST_STEERED = 48, 192  # images that are kept
 STRIP = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # of the run's own alpha
 
@@ -114,16 +116,13 @@ class Studio:
             runs, originals = self._originals_of(material, setting, tell)
             if setting.way not in (PUBLISHED, LEAST_CHANGE):
                 return [self._changed(material, place, runs, originals, tell)[0] for place in places]
-            wanted = [self._options(material, place, originals)[0] if place.alpha else "" for place in places]
-            shift_of = {
-                place: self._shift(place, setting.seed, option, place.alpha)
-                for place, option in zip(places, wanted, strict=True) if option
-            }  # fmt: skip
-            shifts = list(shift_of.values())
-            made = dict(zip(shifts, self._shifted(material, shifts, {setting.seed: runs[0]}, tell), strict=True))
+            options = [self._options(material, place, originals)[0] if place.alpha else "" for place in places]
+            wanted = [(place, option) for place, option in zip(places, options, strict=True) if option]
+            shifts = [self._shift(place, setting.seed, option) for place, option in wanted]
+            made = iter(self._shifted(material, shifts, {setting.seed: runs[0]}, tell))
             return [
-                self._picture(material, setting.seed, made[shift_of[place]], option) if option else originals[0]
-                for place, option in zip(places, wanted, strict=True)
+                self._picture(material, setting.seed, next(made), option) if option else originals[0]
+                for option in options
             ]
 
     def _originals_of(self, material: Material, setting: Setting, tell: Tell) -> tuple[list[Run], list[Picture]]:
@@ -156,14 +155,9 @@ class Studio:
         else:
             options = self._options(material, setting, originals)
             wanted = {seed: option for seed, option in zip(setting.seeds, options, strict=True) if option}
-            shifts = [self._shift(setting, seed, option, setting.alpha) for seed, option in wanted.items()]
-            made = dict(
-                zip(
-                    wanted,
-                    self._shifted(material, shifts, dict(zip(setting.seeds, runs, strict=True)), tell),
-                    strict=True,
-                )
-            )
+            shifts = [self._shift(setting, seed, option) for seed, option in wanted.items()]
+            original_of = dict(zip(setting.seeds, runs, strict=True))
+            made = dict(zip(wanted, self._shifted(material, shifts, original_of, tell), strict=True))
             found = [(made.get(seed, run), wanted.get(seed, "")) for seed, run in zip(setting.seeds, runs, strict=True)]
         return [
             self._picture(material, seed, run, option) if option else original
@@ -182,9 +176,9 @@ class Studio:
             "" if option == shown else names[option] for option, shown in zip(options, hard_labels(seen), strict=True)
         ]
 
-    def _shift(self, setting: Setting, seed: int, option: str, alpha: float) -> _Shift:
+    def _shift(self, setting: Setting, seed: int, option: str) -> _Shift:
         window = setting.first_step, setting.last_step
-        return _Shift(setting.prompt, seed, option, round(alpha, 6), setting.layers, *window)
+        return _Shift(setting.prompt, seed, option, round(setting.alpha, 6), setting.layers, *window)
 
     def _shifted(
         self, material: Material, shifts: Sequence[_Shift], originals: Mapping[int, Run], tell: Tell
