@@ -171,6 +171,11 @@ class Family:
             raise BackboneError(f"No gate is known behind {module}: use the layer itself.")
         return Site(layer, f"gated_{kind}")
 
+    @property
+    def orders(self) -> Mapping[str, str]:
+        """Return `tokens` as names by a pattern, also where one is that of all modules."""
+        return {".*": self.tokens} if isinstance(self.tokens, str) else self.tokens
+
     def timestep_of(self, pipe: Any, inputs: Mapping[str, Any]) -> Any:
         """Return `timestep` of a denoiser call's inputs by name; raises BackboneError for one that is not there."""
         try:

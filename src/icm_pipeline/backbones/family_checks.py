@@ -1,7 +1,7 @@
 """Whether a family that somebody wrote can be one, told before it meets a pipeline."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from icm_pipeline.backbones.base import BackboneError, Family
@@ -26,10 +26,10 @@ def check_family(family: Any) -> None:
     if family.rows not in LAYOUTS:
         raise BackboneError(f"{family.name} has the rows {family.rows!r}; choose from: {', '.join(LAYOUTS)}.")
     _check_sites(family)
-    for order in [family.tokens] if isinstance(family.tokens, str) else family.tokens.values():
+    for order in family.orders.values():
         if order not in ORDERS:
             raise BackboneError(f"{family.name} has the tokens {order!r}; choose from: {', '.join(ORDERS)}.")
-    for pattern in _patterns(family):
+    for pattern in (*family.sites.values(), family.text, *family.orders):
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
@@ -54,9 +54,3 @@ def _check_sites(family: Family) -> None:
         )
     if unknown := [kind for kind in family.sites if kind not in SITE_KINDS]:
         raise BackboneError(f"{family.name} has sites of the kind {unknown[0]!r}; choose from {', '.join(SITE_KINDS)}.")
-
-
-def _patterns(family: Family) -> Iterator[str]:
-    yield from family.sites.values()
-    yield family.text
-    yield from () if isinstance(family.tokens, str) else family.tokens

@@ -184,9 +184,7 @@ WITH_REFERENCES = {pattern: f"{name}, references last" for pattern, name in DOUB
 
 def order_of(family: Family, site: Site) -> Order:
     """Return the order of a site's output; raises BackboneError for a module that no pattern of the family names."""
-    if isinstance(family.tokens, str):
-        return ORDERS[family.tokens]
-    for pattern, name in family.tokens.items():
+    for pattern, name in family.orders.items():
         if re.fullmatch(pattern, site.module):
             return ORDERS[name]
     raise BackboneError(f"Where the image's tokens are in the output of {site.layer} is not known for {family.name}.")

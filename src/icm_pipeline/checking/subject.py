@@ -80,4 +80,4 @@ def spans(calls: list[list[int]]) -> str:
 def span(rows: list[int]) -> str:
     if len(rows) < 2:
         return f"row {rows[0]}" if rows else "no row"
-    return f"rows {rows[0]} to {rows[-1]}" if rows and rows == list(range(rows[0], rows[-1] + 1)) else f"rows {rows}"
+    return f"rows {rows[0]} to {rows[-1]}" if rows == list(range(rows[0], rows[-1] + 1)) else f"rows {rows}"

@@ -86,14 +86,13 @@ def _imported(name: str) -> ModuleType:
 
 def row_of(family: Family) -> tuple[str, ...]:
     """Return what the table says of a family."""
-    tokens = [family.tokens] if isinstance(family.tokens, str) else list(dict.fromkeys(family.tokens.values()))
     return (
         family.name,
         ", ".join(name.removesuffix("Pipeline") for name in family.pipelines) or "-",
         ", ".join(name.removesuffix("Pipeline") for name in family.also) or "-",
         ", ".join(KIND_NAMES[kind] for kind in family.sites),
         family.rows,
-        "; ".join(tokens),
+        "; ".join(dict.fromkeys(family.orders.values())),
         "yes" if family.to_pixels else "no",
     )
 
