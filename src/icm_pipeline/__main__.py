@@ -1,9 +1,9 @@
 """`python -m icm_pipeline` and `icm`: a job through Hydra, or a command that looks after its artifacts."""
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 from icm_pipeline.cli.stopping import stopping_cleanly
+from icm_pipeline.store.versions import library_versions
 
 COMMANDS = ("show", "ls", "gc", "verify")
 # Options of Hydra's whose value may be the next word.
@@ -19,22 +19,11 @@ def flags_first(words: list[str]) -> list[str]:
     return others + settings
 
 
-def versions() -> str:
-    """Return what is installed here of what decides a picture; nothing is imported."""
-    told = []
-    for package in ("icm_pipeline", "diffusers", "transformers", "torch"):
-        try:
-            told.append(f"{package} {version(package)}")
-        except PackageNotFoundError:  # run from a checkout
-            told.append(f"{package} (not installed)")
-    return ", ".join(told)
-
-
 def run() -> None:
     """Entry point of the `icm` command; each part is imported when it is asked for, and under its watch for signals."""
     words = sys.argv[1:]
     if words[:1] == ["--version"]:
-        print(versions())
+        print(", ".join(f"{package} {version}" for package, version in library_versions().items()))
         return
     with stopping_cleanly(words):
         if words and words[0] in COMMANDS:

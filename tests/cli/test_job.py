@@ -43,4 +43,4 @@ def test_the_version_is_told_of_what_decides_a_picture_without_importing_it() ->
         "assert not {'torch', 'diffusers', 'hydra'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"icm_pipeline \S.*, diffusers \d\S+, transformers \d\S+, torch \d\S+\n", done.stdout)
+    assert re.fullmatch(r"icm_pipeline \S.*, torch \d\S+, diffusers \d\S+, transformers \d\S+, numpy .*\n", done.stdout)
