@@ -131,7 +131,7 @@ def test_a_module_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_a_module_that_ends_in_an_error_is_named_with_it(
-    registered: Path, capsys: pytest.CaptureFixture[str], body: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    registered: Path, capsys: pytest.CaptureFixture[str], body: str, reason: str
 ) -> None:
     name = f"broken_{zlib.crc32(body.encode())}"
     (registered / f"{name}.py").write_text(body)

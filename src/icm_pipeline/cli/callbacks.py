@@ -115,8 +115,7 @@ def _values(config: Any, name: str) -> list[Any]:
     """Return what a multirun gives a setting: one value, or those that it varies."""
     task = list(config.hydra.overrides.task)
     task += [f"{key}={value}" for key, value in _varied(config, {word.partition("=")[0] for word in task}).items()]
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader()) if task else None
-    words = parser.parse_overrides(task) if parser else []
+    words = OverridesParser.create().parse_overrides(task)
     varied = [word for word in words if word.get_key_element() == name and word.is_sweep_override()]
     found = [None if value == "null" else value for word in varied for value in word.sweep_string_iterator()]
     return found or [OmegaConf.select(config, name)]

@@ -15,7 +15,7 @@ from types import FrameType
 
 from icm_pipeline.config.choices import COMMANDS
 
-FINISHING = tuple(command for command in COMMANDS if command != "explore")  # keep nothing of what they have begun
+KEEPING_NOTHING = tuple(command for command in COMMANDS if command != "explore")  # of what they have begun
 SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
@@ -54,5 +54,5 @@ def _tell(number: int, words: Sequence[str]) -> None:
     program = "icm" if Path(sys.argv[0]).name == "icm" else "python -m icm_pipeline"
     name, cursor = signal.Signals(number).name, SHOW_CURSOR if os.isatty(2) else ""
     again = f"; what is done is kept. To go on: {program} {shlex.join(words)}".rstrip()
-    text = f"{cursor}\nstopped by {name}{'' if words and words[0] in FINISHING else again}\n"
+    text = f"{cursor}\nstopped by {name}{'' if words and words[0] in KEEPING_NOTHING else again}\n"
     os.write(2, text.encode())  # not through a buffer that the signal may have found in use
