@@ -32,14 +32,14 @@ def predict(model):
 LAYERS = [f"{block}.attentions.0.transformer_blocks.0.attn1" for block in ("mid_block", "down_blocks.1")]
 
 
-def lora(scale=1.0, biased=LAYERS):
+def lora(biased=LAYERS):
     weights = {}
     for layer in LAYERS:
         name = f"unet.{layer}.to_out.0"
         weights[f"{name}.lora_A.weight"] = torch.zeros(1, 64)
         weights[f"{name}.lora_B.weight"] = torch.zeros(64, 1)
         if layer in biased:
-            weights[f"{name}.lora_B.bias"] = torch.full((64,), scale)
+            weights[f"{name}.lora_B.bias"] = torch.ones(64)
     return weights
 
 
@@ -58,9 +58,9 @@ def tried(weights, **options):
 one = LAYERS[:1]
 found = {
     "both biases": tried(lora()),
-    "no bias": tried(lora(biased=[])),
-    "one bias, low_cpu_mem_usage=True (default with accelerate)": tried(lora(biased=one), low_cpu_mem_usage=True),
-    "one bias, low_cpu_mem_usage=False": tried(lora(biased=one), low_cpu_mem_usage=False),
+    "no bias": tried(lora([])),
+    "one bias, low_cpu_mem_usage=True (default with accelerate)": tried(lora(one), low_cpu_mem_usage=True),
+    "one bias, low_cpu_mem_usage=False": tried(lora(one), low_cpu_mem_usage=False),
     "biases without lora_A and lora_B": tried({key: value for key, value in lora().items() if key.endswith("bias")}),
 }
 print(f"diffusers {diffusers.__version__}, peft {peft.__version__}, torch {torch.__version__}")

@@ -34,14 +34,13 @@ def predict(model):
 LAYERS = [f"{block}.attentions.0.transformer_blocks.0.attn1" for block in ("mid_block", "down_blocks.1")]
 
 
-def lora(scale=1.0, biased=LAYERS):
+def lora(scale):
     weights = {}
     for layer in LAYERS:
         name = f"unet.{layer}.to_out.0"
         weights[f"{name}.lora_A.weight"] = torch.zeros(1, 64)
         weights[f"{name}.lora_B.weight"] = torch.zeros(64, 1)
-        if layer in biased:
-            weights[f"{name}.lora_B.bias"] = torch.full((64,), scale)
+        weights[f"{name}.lora_B.bias"] = torch.full((64,), scale)
     return weights
 
 
