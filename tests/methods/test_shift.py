@@ -142,6 +142,15 @@ def test_several_alphas_in_one_batch_give_what_each_gives_in_a_run_of_its_own(
     assert len({float(latents.abs().sum()) for latents in apart}) == len(alphas)
 
 
+def test_vectors_of_zeros_are_refused_rather_than_steering_nothing(vectors: SteeringVectors) -> None:
+    zeros = replace(vectors, directions={LAYER: torch.zeros(4, NUM_OPTIONS, WIDTH)})
+    with pytest.raises(ValueError, match=r"directions are 0 in all layers, which steers nothing: .* Fit them to"):
+        Shift(zeros, 1, Strength(2.0))
+    some = {**zeros.directions, "another": vectors.directions[LAYER]}
+    assert moved_by(Shift(replace(vectors, directions=some), 1, Strength(2.0)), tokens_of(2), 1).eq(0).all()
+    assert Shift(zeros, 1, Strength(0.0))(tokens_of(2), SITE, at(1)) is None
+
+
 def test_an_alpha_for_each_image_must_be_one_for_each(vectors: SteeringVectors) -> None:
     with pytest.raises(ValueError, match=r"2 alphas were given for 3 image"):
         Shift(vectors, 0, Strength([1.0, 2.0]))(tokens_of(3), SITE, at(0))

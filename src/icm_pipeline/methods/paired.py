@@ -80,6 +80,7 @@ def check_differ(directions: Iterable[Tensor]) -> None:
     """Raise ValueError if the directions of all layers [T, K, d] are 0."""
     if not any(each.any() for each in directions):
         raise ValueError(
-            "The prompts of every set gave the same activations in all layers and steps, so that nothing tells the "
-            "options apart. Do the prompts name them, among the tokens that the text encoder reads (CLIP's: 77)?"
+            "The directions are 0 in all layers, which steers nothing: the prompts that they were fitted to gave the "
+            "same activations in every step. Fit them to prompts that name the options, among the tokens that the text "
+            "encoder reads (CLIP's: 77)."
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Site
 from icm_pipeline.hooks.clock import StepClock
+from icm_pipeline.methods.paired import check_differ
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 
@@ -26,8 +27,8 @@ class Shift:
     options: an option's index for each of a batch's images, or one for all. Steps outside of the strength's window are
     left alone. A layer's shifts at all steps go to the device once, when the layer is first reached in its window;
     every step takes its own by an index. Raises ValueError for a run that takes no step inside the window, for another
-    number of options or alphas than of images, for vectors of another width than the layer's, and for a shift that is
-    not finite.
+    number of options or alphas than of images, for vectors that are 0 in all layers or of another width than the
+    layer's, and for a shift that is not finite.
     """
 
     def __init__(self, vectors: SteeringVectors, options: Sequence[int] | int, strength: Strength) -> None:
@@ -36,6 +37,8 @@ class Shift:
         self._options = torch.tensor(options).reshape(-1)
         self._alphas = torch.tensor(strength.alpha, dtype=torch.float64).reshape(-1)
         self._is_nothing = not self._alphas.any()
+        if not self._is_nothing:
+            check_differ(vectors.directions.values())
         given = {"options": options, "alphas": strength.alpha}
         self._per_image = {name: len(values) for name, values in given.items() if isinstance(values, Sequence)}
         self._slot, self._window = cache(vectors.slot), cache(strength.window)
