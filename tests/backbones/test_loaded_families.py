@@ -233,7 +233,10 @@ def compare(backbone: Backbone, name: str, job: Job) -> None:
     assert settings is not None and family.latent_shape is not None
     size = settings.height
     assert PIPELINES[name] is family
-    ours = decode(backbone, [job], denoise(backbone, [job]))[0].image
+    latents = denoise(backbone, [job])
+    ours = decode(backbone, [job], latents)[0].image
+    twice = denoise(backbone, [replace(job, seed=job.seed + 1), job])  # whatever shares its batch
+    assert torch.allclose(twice[1], latents[0], atol=1e-3)
     shape = family.latent_shape(backbone.pipe, size, size)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(job.seed))[None]
     takes = inspect.signature(type(backbone.pipe).__call__).parameters
