@@ -1,12 +1,30 @@
 """Classes that a run can load beside those of test_families: what it makes is what the pipeline would have made."""
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLQwenImage, ChromaPipeline, LCMScheduler, SCMScheduler
+from diffusers import (
+    AdaptiveProjectedMixGuidance,
+    AutoencoderKLHunyuanImage,
+    AutoencoderKLQwenImage,
+    AutoencoderKLWan,
+    ChromaPipeline,
+    LCMScheduler,
+    SCMScheduler,
+)
 from torch import Tensor
+from transformers import (
+    ByT5Tokenizer,
+    Siglip2ImageProcessor,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    T5Config,
+    T5EncoderModel,
+)
 
 from icm_pipeline.backbones.base import Backbone
 from icm_pipeline.backbones.registry import PIPELINES
@@ -15,6 +33,7 @@ from icm_pipeline.generation.sampling import decode, denoise
 from tests.helpers.denoisers import TINY, flux2_autoencoder
 from tests.helpers.models import load
 from tests.helpers.pipelines import autoencoder, build
+from tests.helpers.stand_ins import layers_of_text
 from tests.helpers.tiny import LENGTH, WIDTH, embedded
 from tests.helpers.tiny import build as build_tiny
 from tests.helpers.with_picture import of_class
@@ -28,12 +47,56 @@ def chroma() -> Any:
     )  # fmt: skip
 
 
-def on(name: str, parts_of: str, vae: Any = None) -> Any:
-    """Return a tiny denoiser's pipeline with the text encoder of a whole one."""
+def on(name: str, parts_of: str, vae: Any = None, **more: Any) -> Any:
+    """Return a tiny denoiser's pipeline with the text encoder of a whole one; more: other parts."""
     parts, pipe = build(parts_of).components, build_tiny(TINY[name])
     return type(pipe)(
         transformer=pipe.transformer, scheduler=pipe.scheduler, vae=vae or autoencoder(4, shift=0.1),
-        text_encoder=parts["text_encoder"], tokenizer=parts["tokenizer"],
+        text_encoder=parts["text_encoder"], tokenizer=parts["tokenizer"], **more,
+    )  # fmt: skip
+
+
+def kontext() -> Any:
+    return type(build_tiny(TINY["flux_kontext"]))(
+        **{name: part for name, part in build("flux").components.items() if name != "transformer"},
+        transformer=build_tiny(TINY["flux_kontext"]).transformer,
+    )
+
+
+def siglip() -> Siglip2VisionModel:
+    return Siglip2VisionModel(
+        Siglip2VisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
+
+
+def words() -> Any:
+    """Return a tokenizer in the place of a processor, which texts alone do not reach."""
+    return build("z_image").tokenizer
+
+
+def nucleus_image() -> Any:
+    pipe, parts = build_tiny(TINY["nucleus_image"]), build("z_image").components
+    return type(pipe)(
+        transformer=pipe.transformer, scheduler=pipe.scheduler, vae=qwen_autoencoder(),
+        text_encoder=parts["text_encoder"], processor=words(),
+    )  # fmt: skip
+
+
+def hunyuan_image(**denoiser: Any) -> Any:
+    """Return a pipeline with guiders; denoiser: other values of its configuration."""
+    name, config = TINY["hunyuan_image"].denoiser
+    pipe = build_tiny(replace(TINY["hunyuan_image"], denoiser=(name, {**config, **denoiser})))
+    vae = AutoencoderKLHunyuanImage(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32), layers_per_block=1,
+        spatial_compression_ratio=2, sample_size=16, scaling_factor=0.7,
+    )  # fmt: skip
+    parts = build("z_image").components
+    text_encoder_2 = T5EncoderModel(T5Config(vocab_size=384, d_model=WIDTH, d_kv=8, d_ff=64, num_layers=1, num_heads=4))
+    return type(pipe)(
+        transformer=pipe.transformer, scheduler=pipe.scheduler, vae=vae, text_encoder=parts["text_encoder"],
+        tokenizer=parts["tokenizer"], text_encoder_2=text_encoder_2, tokenizer_2=ByT5Tokenizer(),
+        guider=AdaptiveProjectedMixGuidance(guidance_scale=3.0, adaptive_projected_guidance_start_step=1),
+        ocr_guider=AdaptiveProjectedMixGuidance(),
     )  # fmt: skip
 
 
@@ -41,6 +104,14 @@ def qwen_autoencoder() -> AutoencoderKLQwenImage:
     return AutoencoderKLQwenImage(
         base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False],
         latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[2.0, 1.5, 1.0, 3.0],
+    )  # fmt: skip
+
+
+def wan_autoencoder() -> AutoencoderKLWan:
+    """Return an autoencoder of places of 16 pixels, as FIBO's pipeline takes for granted."""
+    return AutoencoderKLWan(
+        base_dim=8, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False] * 3, in_channels=12,
+        out_channels=12, patch_size=2,
     )  # fmt: skip
 
 
@@ -75,6 +146,21 @@ CLASSES: dict[str, tuple[Any, ...]] = {  # how it is built, its size, what its c
     "QwenImagePipeline": (
         lambda: on("qwen_image", "z_image", qwen_autoencoder()), 16, {"true_cfg_scale": 3.0, "negative_prompt": "bad"},
     ),
+    "LongCatImagePipeline": (
+        lambda: on("longcat_image", "z_image", autoencoder(16, shift=0.1), text_processor=words()), 16,
+    ),
+    "FluxKontextPipeline": (kontext, 16, {"max_sequence_length": 16}),
+    "BriaPipeline": (lambda: on("bria", "pixart"), 16),
+    "HunyuanImagePipeline": (hunyuan_image, 16),
+    "ErnieImagePipeline": (lambda: on("ernie_image", "z_image", scaled_autoencoder()), 16),
+    "ZImageOmniPipeline": (
+        lambda: on("z_image_omni", "z_image", siglip=siglip(), siglip_processor=Siglip2ImageProcessor()), 16,
+        {"max_sequence_length": 64},
+    ),
+    "Flux2KleinKVPipeline": (
+        lambda: on("flux2_klein_kv", "z_image", scaled_autoencoder()), 16,
+        {"max_sequence_length": 32, "text_encoder_out_layers": [1]},
+    ),
     "Flux2KleinPipeline": (
         lambda: on("flux2_klein", "z_image", scaled_autoencoder()), 16,
         {"max_sequence_length": 32, "text_encoder_out_layers": [1]},
@@ -85,7 +171,9 @@ CLASSES: dict[str, tuple[Any, ...]] = {  # how it is built, its size, what its c
 @pytest.mark.parametrize("name", CLASSES)
 def test_what_a_run_makes_is_what_the_pipeline_would_have_made(name: str, tmp_path: Path, jobs: list[Job]) -> None:
     builder, size, *call = CLASSES[name]
-    builder().save_pretrained(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        builder().save_pretrained(tmp_path)
     compare(load(tmp_path, size, num_steps=2, call=call[0] if call else {}), name, jobs[0])
 
 
@@ -101,17 +189,63 @@ def test_flux2_dev_makes_in_a_run_what_it_makes_of_the_same_embeddings(tmp_path:
     compare(backbone, "Flux2Pipeline", jobs[0])
 
 
+def test_a_distilled_hunyuan_image_is_told_its_guidance(tmp_path: Path, jobs: list[Job]) -> None:
+    hunyuan_image(guidance_embeds=True).save_pretrained(tmp_path)
+    pictures = []
+    for scale in (3.0, 6.0):
+        backbone = load(tmp_path, 16, num_steps=2, guidance_scale=scale)
+        compare(backbone, "HunyuanImagePipeline", jobs[0])
+        pictures.append(decode(backbone, jobs[:1], denoise(backbone, jobs[:1]))[0].image.tobytes())
+    assert pictures[0] != pictures[1]
+
+
+def encoded(*shape: int) -> Any:
+    """Return what gives a prompt's embeddings [n, *shape] and their mask."""
+    return lambda prompt, *args, **more: (
+        embedded(prompt, shape), torch.ones(len(prompt), LENGTH, dtype=torch.bool)
+    )  # fmt: skip
+
+
+EMBEDDED: dict[str, tuple[Any, ...]] = {  # how it is built, its size, what is called in its encoder's place
+    "Krea2Pipeline": (
+        lambda: on("krea2", "z_image", qwen_autoencoder()), 16, "get_text_hidden_states", encoded(LENGTH, 3, WIDTH),
+    ),
+    "NucleusMoEImagePipeline": (nucleus_image, 16, "encode_prompt", encoded(LENGTH, WIDTH)),
+    "BriaFiboPipeline": (
+        lambda: on("bria_fibo", "z_image", wan_autoencoder()), 32, "get_prompt_embeds", layers_of_text,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_what_a_run_makes_of_embeddings_is_what_the_pipeline_makes_of_them(
+    name: str, tmp_path: Path, jobs: list[Job]
+) -> None:
+    builder, size, encoder, encode = EMBEDDED[name]
+    builder().save_pretrained(tmp_path)
+    backbone = load(tmp_path, size, num_steps=2)
+    setattr(backbone.pipe, encoder, encode)
+    compare(backbone, name, jobs[0])
+
+
 def compare(backbone: Backbone, name: str, job: Job) -> None:
     settings, family = backbone.sampling, backbone.family
     assert settings is not None and family.latent_shape is not None
     size = settings.height
     assert PIPELINES[name] is family
-    ours = decode(backbone, [job], denoise(backbone, [job]))[0].image
+    latents = denoise(backbone, [job])
+    ours = decode(backbone, [job], latents)[0].image
+    twice = denoise(backbone, [replace(job, seed=job.seed + 1), job])  # whatever shares its batch
+    assert torch.allclose(twice[1], latents[0], atol=1e-3)
     shape = family.latent_shape(backbone.pipe, size, size)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(job.seed))[None]
+    takes = inspect.signature(type(backbone.pipe).__call__).parameters
+    scale = settings.guidance_scale
+    told = {"guidance_scale": scale, "distilled_guidance_scale": scale, "max_area": size * size}
     theirs = backbone.pipe(
-        prompt=[job.prompt], latents=family.pack(backbone.pipe, noise), num_inference_steps=2,
-        guidance_scale=settings.guidance_scale, height=size, width=size,
-        generator=[torch.Generator().manual_seed(job.seed + 2**31)], **settings.options,
+        prompt=[job.prompt], latents=family.pack(backbone.pipe, noise), num_inference_steps=2, height=size, width=size,
+        generator=[torch.Generator().manual_seed(job.seed + 2**31)],
+        **{key: value for key, value in told.items() if key in takes}, **settings.options,
     ).images[0]  # fmt: skip
     assert ours.tobytes() == theirs.tobytes()
+    assert len(set(ours.getdata())) > 1

@@ -2,12 +2,19 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
+    AutoencoderKLQwenImage,
+)
 
 from icm_pipeline.backbones.base import BackboneError
 from icm_pipeline.backbones.outline import outline_of, read_outline
@@ -46,10 +53,20 @@ SHIPPED = {
     "cogview4": ("cogview4", "CogView4Pipeline", 8, 16),
     "flux2_dev": ("flux2", "Flux2Pipeline", 8, 32),
     "flux2_klein": ("flux2_klein", "Flux2KleinPipeline", 8, 32),
+    "flux_kontext": ("flux", "FluxKontextPipeline", 8, 16),
+    "krea2": ("krea2", "Krea2Pipeline", 8, 16),
+    "hunyuan_image": ("hunyuan_image", "HunyuanImagePipeline", 32, 64),
+    "nucleus_image": ("nucleus_image", "NucleusMoEImagePipeline", 8, 16),
 }
 
 OWN_AUTOENCODERS: dict[str, Any] = {
-    "qwen_image": AutoencoderKLQwenImage, "flux2": AutoencoderKLFlux2, "flux2_klein": AutoencoderKLFlux2
+    "qwen_image": AutoencoderKLQwenImage, "krea2": AutoencoderKLQwenImage, "nucleus_image": AutoencoderKLQwenImage,
+    "flux2": AutoencoderKLFlux2, "flux2_klein": AutoencoderKLFlux2,
+    "hunyuan_image": partial(
+        AutoencoderKLHunyuanImage, in_channels=3, out_channels=3, latent_channels=64,
+        block_out_channels=(128, 256, 512, 512, 1024, 1024), layers_per_block=2, spatial_compression_ratio=32,
+        sample_size=384,
+    ),
 }  # fmt: skip
 
 
@@ -107,10 +124,11 @@ def _write_published(folder: Path, architecture: str, pipeline: str, factor: int
         part: ["diffusers", type(denoiser).__name__],
         "vae": ["diffusers", type(vae).__name__],
     }
-    others = ["scheduler", "text_encoder", "tokenizer"]
+    others = ["scheduler", "text_encoder", "processor" if architecture == "nucleus_image" else "tokenizer"]
     others += ["feature_extractor", "safety_checker"] if architecture == "sd15" else []
     others += ["image_encoder", "feature_extractor"] if architecture == "chroma" else []
-    others += ["text_encoder_2", "tokenizer_2"] if architecture in ("sdxl", "flux", "sd3", "sd35_medium") else []
+    two = ("sdxl", "flux", "sd3", "sd35_medium", "hunyuan_image")
+    others += ["text_encoder_2", "tokenizer_2"] if architecture in two else []
     others += ["text_encoder_3", "tokenizer_3"] if architecture.startswith("sd3") else []
     write_json(folder / "model_index.json", index | {name: [None, None] for name in others})
 

@@ -99,7 +99,8 @@ def test_a_pattern_of_sites_that_is_none_is_refused_by_name(compose_settings: Co
 @pytest.mark.parametrize(
     ("name", "instead"),
     [("prompt", "attribute.evaluation_prompts"), ("height", "model.height"), ("generator", "seed"), ("latents", "seed"),
-     ("num_images_per_prompt", "generate.images_per_prompt"), ("return_dict", "Leave it out")],
+     ("num_images_per_prompt", "generate.images_per_prompt"), ("return_dict", "Leave it out"),
+     ("max_area", "model.height and model.width"), ("distilled_guidance_scale", "model.guidance_scale")],
 )  # fmt: skip
 def test_what_is_set_for_every_call_is_refused_with_its_own_setting(
     settings_with: Compose, name: str, instead: str
@@ -123,7 +124,8 @@ def test_nothing_that_sampling_sets_can_be_set_in_the_configuration(
 
     monkeypatch.setattr(type(backbone.pipe), "__call__", call)
     denoise(backbone, jobs)
-    assert given.keys() == SET_FOR_EVERY_CALL.keys() - {"num_images_per_prompt"}
+    of_some = {"distilled_guidance_scale", "max_area"}  # which HunyuanImage and Kontext are given
+    assert given.keys() == SET_FOR_EVERY_CALL.keys() - {"num_images_per_prompt"} - of_some
 
 
 @pytest.mark.parametrize("mapping", ["steps", "batch_sizes", "learning_rates"])

@@ -11,7 +11,10 @@ from diffusers import (
     CogView4Transformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HunyuanImageTransformer2DModel,
+    Krea2Transformer2DModel,
     Lumina2Transformer2DModel,
+    NucleusMoEImageTransformer2DModel,
     OvisImageTransformer2DModel,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
@@ -27,7 +30,10 @@ from icm_pipeline.backbones.families.chroma import CHROMA
 from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
+from icm_pipeline.backbones.families.hunyuan_image import HUNYUAN_IMAGE
+from icm_pipeline.backbones.families.krea2 import KREA2
 from icm_pipeline.backbones.families.lumina2 import LUMINA2
+from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
 from icm_pipeline.backbones.families.ovis_image import OVIS_IMAGE
 from icm_pipeline.backbones.families.pixart import PIXART
 from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
@@ -91,6 +97,13 @@ def flux2_klein() -> Flux2Transformer2DModel:
     )
 
 
+def nucleus_image() -> NucleusMoEImageTransformer2DModel:
+    return NucleusMoEImageTransformer2DModel(
+        out_channels=16, num_layers=32, num_key_value_heads=4, joint_attention_dim=4096, num_experts=64,
+        dense_moe_strategy="leave_first_three_blocks_dense",
+    )  # fmt: skip
+
+
 CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]]] = {
     # family, denoiser, sites by kind, self-attention layers by width
     "sd15": (
@@ -120,5 +133,10 @@ CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]
     "ovis_image": (OVIS_IMAGE, OvisImageTransformer2DModel, {"self_attention": 33, "feed_forward": 6}, {3072: 33}),
     "cogview4": (COGVIEW4, cogview4, {"self_attention": 28}, {4096: 28}),
     "flux2": (FLUX2, Flux2Transformer2DModel, {"self_attention": 56, "feed_forward": 8}, {6144: 56}),
+    "krea2": (KREA2, Krea2Transformer2DModel, {"self_attention": 28, "feed_forward": 28}, {6144: 28}),
+    "hunyuan_image": (
+        HUNYUAN_IMAGE, HunyuanImageTransformer2DModel, {"self_attention": 60, "feed_forward": 20}, {3584: 60},
+    ),
+    "nucleus_image": (NUCLEUS_IMAGE, nucleus_image, {"self_attention": 32, "feed_forward": 32}, {2048: 32}),
     "flux2_klein": (FLUX2_KLEIN, flux2_klein, {"self_attention": 25, "feed_forward": 5}, {3072: 25}),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """A pipeline's prompts are known for each of its images, whatever the family and however they are given."""
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -132,5 +133,44 @@ def test_classes_with_methods_of_other_names_are_steered_to_shares(name: str) ->
 
 
 def test_a_class_that_does_not_tell_its_images_prompts_is_refused_with_what_it_lacks() -> None:
-    with pytest.raises(BackboneError, match="ErnieImagePipeline has none of prepare_latents, prepare_intermediate"):
-        steered_to_shares("ernie_image")
+    class Silent:
+        def encode_prompt(self, prompt: str) -> None: ...
+
+    with pytest.raises(BackboneError, match="Silent has none of prepare_latents, prepare_intermediate"):
+        prompts_seen(Silent()).__enter__()
+
+
+def each_encoded(prompt: str | list[str], device: Any = None, num_images_per_prompt: int = 1) -> list[torch.Tensor]:
+    """Return embeddings as ERNIE-Image's pipeline does: a list with an item for each image."""
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    return list(
+        tiny.embedded([text for text in texts for _ in range(num_images_per_prompt)], (tiny.LENGTH, tiny.WIDTH))
+    )
+
+
+ERNIE = replace(TINY["ernie_image"], text={}, attributes={"encode_prompt": each_encoded})
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_a_class_that_prepares_nothing_tells_its_prompts_where_it_sets_its_scheduler(guidance_scale: float) -> None:
+    pipe, given = tiny.build(ERNIE), {"guidance_scale": guidance_scale, "use_pe": False}
+    with prompts_seen(pipe) as seen:
+        for _ in range(2):
+            run(pipe, "ernie_image", ["a face", "a dog"], num_images_per_prompt=2, negative_prompt="a car", **given)
+            assert seen.prompts == ["a face", "a face", "a dog", "a dog"]
+            run(pipe, "ernie_image", None, prompt_embeds=each_encoded("a face"), negative_prompt="a car", **given)
+            assert seen.prompts is None
+        with pytest.raises(AttributeError):
+            run(pipe, "ernie_image", "a nurse", generator="none", **given)
+        run(pipe, "ernie_image", "a doctor", **given)
+        assert seen.prompts == ["a doctor"]
+        pipe.scheduler.set_timesteps(2)  # as a loop of one's own does
+        assert seen.prompts is None
+    assert "set_timesteps" not in vars(pipe.scheduler)
+
+
+def test_a_class_that_prepares_nothing_is_steered_to_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TINY, "ernie_image", ERNIE)
+    options = steered_to_shares("ernie_image")
+    assert sorted(map(str, options[:2])) == ["cat", "dog"]
+    assert options[2:] == (None, None)

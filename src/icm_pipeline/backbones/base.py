@@ -148,6 +148,8 @@ class Family:
     """Whether the pipeline keeps its latents in float32 whatever the denoiser's dtype."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to every call of the pipeline."""
+    arguments: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda pipe, given: given
+    """(pipe, what a call is given) -> the same as this class takes it."""
     shared_inputs: tuple[str, ...] = ()
     """The denoiser's inputs that have no rows, whatever their length, as the places of tokens."""
     inputs_by_row: tuple[str, ...] = ()

@@ -15,6 +15,13 @@ def decode_shifted(pipe: Any, latents: Tensor, height: int, width: int) -> Tenso
     return pipe.vae.decode(shifted, return_dict=False)[0]
 
 
+def decode_by_channel(pipe: Any, latents: Tensor) -> Tensor:
+    """Decode latents [b, c, 1, h, w], which were scaled channel by channel, as the first frame of a film."""
+    config = pipe.vae.config
+    mean, std = (latents.new_tensor(each).view(1, -1, 1, 1, 1) for each in (config.latents_mean, config.latents_std))
+    return pipe.vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0][:, :, 0]
+
+
 def describe_sample(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
     """Describe a call whose first argument is the batch of latents."""
     sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))

@@ -147,8 +147,8 @@ def _hollow_part(folder: Path, name: str, part_class: Any) -> Any:
 
 def _width(module: nn.Module, layer: str) -> int:
     """Return the width of a layer's tokens: what it adds to a block's tokens is as wide as what it first reads."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear) and name != "gate":  # which chooses experts, by the tokens and more
             return part.in_features
         if isinstance(part, nn.Conv2d):
             return part.in_channels

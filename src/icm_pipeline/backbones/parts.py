@@ -46,7 +46,7 @@ def folder_index(folder: Path, path: str) -> dict[str, Any]:
 
 def check_parts(folder: Path, index: dict[str, Any], variant: str | None) -> None:
     """Raise BackboneError naming what the index promises and the folder lacks, has only as pickles or not whole."""
-    parts = [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
+    parts = [name for name, entry in index.items() if isinstance(entry, list) and isinstance(entry[0], str)]
     promised = [name for name in parts if name not in ("safety_checker", "feature_extractor")]
     if missing := [name for name in promised if not (folder / name).is_dir()]:
         raise BackboneError(f"The pipeline in {folder} is not complete: {', '.join(missing)} missing. Save it again.")

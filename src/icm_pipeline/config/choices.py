@@ -32,6 +32,8 @@ SET_FOR_EVERY_CALL = {
     "generator": "seed",
     "num_inference_steps": "model.num_steps",
     "guidance_scale": "model.guidance_scale",
+    "distilled_guidance_scale": "model.guidance_scale",
+    "max_area": "model.height and model.width",
     "height": "model.height",
     "width": "model.width",
     "output_type": "",

@@ -59,13 +59,14 @@ def pipeline_arguments(backbone: Backbone, jobs: list[Job]) -> dict[str, Any]:
         for name, value in sampling.options.items()
     }
     dtype = torch.float32 if family.float32_latents else next(backbone.denoiser.parameters()).dtype
-    return dict(
+    given = dict(
         prompt=[job.prompt for job in jobs],
         latents=family.pack(pipe, noise).to(pipe._execution_device, dtype),
         generator=[torch.Generator().manual_seed(job.seed + SAMPLER_SEED) for job in jobs],
         num_inference_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale,
         height=sampling.height, width=sampling.width, output_type="latent", return_dict=False, **options,
     )  # fmt: skip
+    return family.arguments(pipe, given)
 
 
 @torch.no_grad()

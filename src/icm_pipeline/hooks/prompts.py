@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from icm_pipeline.backbones.base import BackboneError
-from icm_pipeline.hooks.clock import PREPARE
+from icm_pipeline.hooks.clock import PREPARE, StepClock
 from icm_pipeline.hooks.wrapping import wrapped
 
 ARGUMENTS = ("prompt", "prompt_2", "prompt_3")  # one text encoder may be given words of its own
@@ -22,7 +22,7 @@ class SeenPrompts:
         """Forget the call before."""
         self._texts: list[str] | None = None
         self._num_images = 0
-        self._is_seen = False
+        self._is_seen = self._is_of_schedule = False
 
     @property
     def is_numbered(self) -> bool:
@@ -40,13 +40,18 @@ class SeenPrompts:
             return None
         return [text for text in texts for _ in range(self._num_images // len(texts))]
 
+    def prompts_of(self, clock: StepClock) -> list[str] | None:
+        """Return the prompts of a run's images, None for a run that is another's, such as a loop of one's own."""
+        return self.prompts if clock.is_pipelines or self._is_of_schedule else None
+
     def tell(self, texts: list[str] | None) -> None:
         """Take a call's first prompts; what else it encodes are negative ones."""
         if not self._is_seen:
             self._texts, self._is_seen = texts, True
 
-    def tell_number(self, num_images: int) -> None:
-        self._num_images = num_images
+    def tell_number(self, num_images: int, of_schedule: bool = False) -> None:
+        """Take the number of images; of_schedule: told with the schedule of their run, which is no other's then."""
+        self._num_images, self._is_of_schedule = num_images, of_schedule
 
 
 @contextmanager
@@ -55,7 +60,9 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
 
     A call begins where the pipeline checks its inputs or, where it has no such method, encodes its prompts, the
     negative ones along with them, or prepares latents again without having encoded any. A pipeline without an
-    `encode_prompt` tells its prompts where it checks them. Raises BackboneError for one that tells neither.
+    `encode_prompt` tells its prompts where it checks them. One that neither checks nor prepares (ERNIE-Image) has
+    encoded them, then its negative ones, when it sets its scheduler; guided but having encoded once, it was given
+    embeddings of either, and has no known prompts. Raises BackboneError for a pipeline that tells its prompts nowhere.
 
     Example:
         with prompts_seen(pipe) as seen:
@@ -64,12 +71,15 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
     """
     seen, checks, encodes = SeenPrompts(), hasattr(pipe, "check_inputs"), hasattr(pipe, "encode_prompt")
     prepares = next((name for name in PREPARE if hasattr(pipe, name)), None)
-    if prepares is None or not (encodes or checks):
+    guides = encodes and not checks and hasattr(type(pipe), "do_classifier_free_guidance")
+    if not (encodes or checks) or (prepares is None and not guides):
         lacks = f"none of {', '.join(PREPARE)}" if prepares is None else "no encode_prompt or check_inputs"
         raise BackboneError(
             f"A {type(pipe).__name__} has {lacks}, so which prompt each of its images has is not known, and shares "
             "leave alone whom a prompt names. Steer towards an option."
         )
+
+    encoded: list[int] = []  # how many images each encoding was for, since the scheduler was set
 
     def checking(check_inputs: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         seen.begin()
@@ -78,10 +88,26 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
         return check_inputs(*args, **kwargs)
 
     def encoding(encode_prompt: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if not checks:
+        if not checks and (prepares or not encoded or is_all_encoded()):
             seen.begin()
-        seen.tell(_texts(inspect.signature(encode_prompt).bind(*args, **kwargs).arguments))
+            encoded.clear()
+        given = inspect.signature(encode_prompt).bind(*args, **kwargs).arguments
+        texts = _texts(given)
+        seen.tell(texts)
+        if prepares is None:
+            encoded.append(len(texts or ()) * given.get("num_images_per_prompt", 1))
         return encode_prompt(*args, **kwargs)
+
+    def is_all_encoded() -> bool:
+        return len(encoded) == 1 + bool(getattr(pipe, "do_classifier_free_guidance", False))
+
+    def scheduling(set_timesteps: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if is_all_encoded():
+            seen.tell_number(encoded[0], of_schedule=True)
+        else:
+            seen.begin()
+        encoded.clear()
+        return set_timesteps(*args, **kwargs)
 
     def preparing(prepare_latents: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not checks and seen.is_numbered:
@@ -95,7 +121,10 @@ def prompts_seen(pipe: Any) -> Iterator[SeenPrompts]:
             stack.enter_context(wrapped(pipe, "check_inputs", checking))
         if encodes:
             stack.enter_context(wrapped(pipe, "encode_prompt", encoding))
-        stack.enter_context(wrapped(pipe, prepares, preparing))
+        if prepares:
+            stack.enter_context(wrapped(pipe, prepares, preparing))
+        else:
+            stack.enter_context(wrapped(pipe.scheduler, "set_timesteps", scheduling))
         yield seen
 
 

@@ -177,7 +177,7 @@ class LookAndSteerJointly:
             reader.probabilities({layer: recording.activations[layer][:, 0] for layer in reader.layers})
             for reader in self._readers
         )
-        prompts = self.seen.prompts if self.seen is not None and clock.is_pipelines else None
+        prompts = self.seen.prompts_of(clock) if self.seen is not None else None
         prompts = [""] * len(found[0]) if prompts is None else prompts
         options = self._assigned(found, prompts)
         steered: Bools = (options >= 0) & (options != shown_options(found))

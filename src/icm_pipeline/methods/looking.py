@@ -84,7 +84,7 @@ class LookAndSteer:
         reader = self._reader
         assert reader is not None
         found = reader.probabilities({layer: recording.activations[layer][:, 0] for layer in reader.layers})
-        prompts = self.seen.prompts if self.seen is not None and clock.is_pipelines else None
+        prompts = self.seen.prompts_of(clock) if self.seen is not None else None
         options = self._assigned(found, [""] * len(found) if prompts is None else prompts)
         steered: Bools = (options >= 0) & (options != hard_labels(found))
         names = tuple(None if option < 0 else self._vectors.options[option] for option in options)

@@ -4,9 +4,32 @@ FIBO's editing pipeline puts the tokens of its pictures behind the image's.
 """
 
 from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from icm_pipeline.backbones.families.flux import FLUX, FLUX_KONTEXT
+from icm_pipeline.backbones.latents import decode_by_channel, latent_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
+
+
+def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
+    """Return the shape before packing: the pipeline's factor is that of its tokens, of two places a side."""
+    factor = pipe.vae_scale_factor
+    return pipe.transformer.config.in_channels // 4, 2 * (height // factor), 2 * (width // factor)
+
+
+def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    unpacked, config = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor), pipe.vae.config
+    scaled = unpacked.to(torch.float32) / config.scaling_factor + config.shift_factor
+    return pipe.vae.decode(scaled.to(pipe.vae.dtype), return_dict=False)[0]
+
+
+def _fibo_to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    unpacked = pipe._unpack_latents_no_patch(latents, height, width, pipe.vae_scale_factor)
+    return decode_by_channel(pipe, unpacked.unsqueeze(2))
+
 
 BRIA = replace(
     FLUX,
@@ -16,8 +39,10 @@ BRIA = replace(
     timestep=lambda pipe, inputs: inputs["timestep"],
     rows="unconditional first",
     gate=None,
-    latent_shape=None,
-    to_pixels=None,
+    tokenizer="tokenizer",
+    size_step=lambda pipe: pipe.vae_scale_factor,
+    latent_shape=_latent_shape,
+    to_pixels=_to_pixels,
 )
 BRIA_FIBO = replace(
     FLUX_KONTEXT,
@@ -28,4 +53,10 @@ BRIA_FIBO = replace(
     timestep=BRIA.timestep,
     rows="unconditional first",
     gate=None,
+    tokenizer="tokenizer",
+    size_step=BRIA.size_step,
+    latent_shape=latent_shape,
+    pack=lambda pipe, latents: pipe._pack_latents_no_patch(latents, *latents.shape),
+    to_pixels=_fibo_to_pixels,
+    arguments=BRIA.arguments,
 )

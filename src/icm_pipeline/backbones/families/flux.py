@@ -76,6 +76,5 @@ FLUX_KONTEXT = replace(  # whose tokens of a reference picture are left alone
     describe=describe_references,
     check_run=lambda inputs: None,
     tokens=WITH_REFERENCES,
-    latent_shape=None,
-    to_pixels=None,
+    arguments=lambda pipe, given: {**given, "max_area": given["height"] * given["width"]},  # to which it resizes
 )

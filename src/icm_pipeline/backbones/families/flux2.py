@@ -60,6 +60,6 @@ FLUX2_KLEIN_KV = replace(
     name="flux2_klein_kv",
     pipelines=("Flux2KleinKVPipeline",),
     tokens={r"single_transformer_blocks\..*": "image last", ".*": "pair, references first"},
-    latent_shape=None,
-    to_pixels=None,
+    to_pixels=_decode,
+    arguments=lambda pipe, given: {name: value for name, value in given.items() if name != "guidance_scale"},
 )

@@ -1,8 +1,20 @@
 """Nucleus-MoE-Image: image tokens alone in every block, which read the text beside them; guided in two calls."""
 
+from typing import Any
+
+from torch import Tensor
+
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import describe_packed
+from icm_pipeline.backbones.families.flux import packed_shape
+from icm_pipeline.backbones.latents import decode_by_channel, describe_packed
 from icm_pipeline.backbones.sites import JOINT_TEXT
+
+
+def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    patch = pipe.transformer.config.patch_size
+    unpacked = pipe._unpack_latents(latents, height, width, patch, pipe.vae_scale_factor)
+    return decode_by_channel(pipe, unpacked.to(pipe.vae.dtype))
+
 
 NUCLEUS_IMAGE = Family(
     name="nucleus_image",
@@ -13,4 +25,8 @@ NUCLEUS_IMAGE = Family(
     timestep=lambda pipe, inputs: inputs["timestep"] * pipe.scheduler.config.num_train_timesteps,
     rows="two calls",
     tokens="image only",
+    tokenizer="",  # behind a chat template
+    latent_shape=packed_shape,
+    pack=lambda pipe, latents: pipe._pack_latents(latents, *latents.shape, pipe.transformer.config.patch_size),
+    to_pixels=_to_pixels,
 )

@@ -17,4 +17,8 @@ LONGCAT_IMAGE = replace(
     pipelines=("LongCatImagePipeline",),
     also=("LongCatImageEditPipeline",),
     gate=None,
+    tokenizer="",  # behind a chat template
+    arguments=FLUX.arguments,
+    # Rewriting draws words from torch's one generator; a negative prompt of its own is one, for however many images.
+    options={"enable_prompt_rewrite": False, "negative_prompt": ""},
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Described, Family
 from icm_pipeline.backbones.families.flux import pack, packed_shape
-from icm_pipeline.backbones.latents import describe_packed
+from icm_pipeline.backbones.latents import decode_by_channel, describe_packed
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
@@ -22,11 +22,8 @@ def _describe_edit(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
 
 def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-    """Decode packed latents, which were scaled channel by channel, as the first frame of a film."""
-    unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor).to(pipe.vae.dtype)
-    config = pipe.vae.config
-    mean, std = (unpacked.new_tensor(each).view(1, -1, 1, 1, 1) for each in (config.latents_mean, config.latents_std))
-    return pipe.vae.decode(unpacked / (1.0 / std) + mean, return_dict=False)[0][:, :, 0]
+    unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+    return decode_by_channel(pipe, unpacked.to(pipe.vae.dtype))
 
 
 QWEN_IMAGE = Family(

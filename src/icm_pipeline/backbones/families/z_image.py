@@ -78,7 +78,5 @@ Z_IMAGE_OMNI = replace(
     text=r"(context_refiner|cap_embedder|siglip_refiner|siglip_embedder)(\..*)?",
     describe=_describe_omni,
     tokens={r"layers\..*": "text first"},
-    latent_shape=None,
-    to_pixels=None,
     inputs_by_row=("x", "cap_feats", "siglip_feats", "image_noise_mask"),
 )
