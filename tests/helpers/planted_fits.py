@@ -1,6 +1,7 @@
 """What methods are fitted to, with options planted in it, in place of what a model gives."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from icm_pipeline.arrays import Ints
 from icm_pipeline.backbones.base import Site
+from icm_pipeline.config.schema import Settings
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.hooks.recording import RecordedAt
 from icm_pipeline.localization.pooled import Pooled
-from icm_pipeline.methods.base import ProbeData
+from icm_pipeline.methods.base import Method, MethodInputs, ProbeData
 from icm_pipeline.progress import Work
 
 LEVELS = (1.0, 0.5)
@@ -52,8 +54,8 @@ def tokens_of(job: Job, layer: str) -> Tensor:
     return tokens
 
 
-def plant_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let prompts give `tokens_of` them in LAYERS."""
+def fit_to_prompts(method: Method, settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Fit a method to three sets of prompts that give `tokens_of` them in LAYERS; return how many images it made."""
 
     def recorded(
         backbone: Any, layers: Sequence[str], jobs: Sequence[Job], settings: Any, folder: Any, work: Work,
@@ -73,3 +75,6 @@ def plant_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("icm_pipeline.methods.prompt_pairs.recorded", recorded)
     monkeypatch.setattr("icm_pipeline.backbones.text_attention.cross_attentions", lambda backbone: list(LAYERS))
+    settings.method.params = {"pairs": 3}
+    assert method.fit is not None
+    return method.fit.run(with_layers(), MethodInputs(settings, {}), folder)

@@ -13,12 +13,11 @@ from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
-from icm_pipeline.methods.base import MethodInputs
 from icm_pipeline.methods.casteer import METHOD, added, removed
 from icm_pipeline.methods.learnt import FILE
 from icm_pipeline.methods.registry import check_method
 from icm_pipeline.pipeline.keys import Keys
-from tests.helpers.planted_fits import TOLD, plant_prompts, with_layers
+from tests.helpers.planted_fits import TOLD, fit_to_prompts
 from tests.helpers.running import Run, pixels
 
 FEW = ("method=casteer", "method.params.pairs=2")
@@ -69,10 +68,7 @@ def test_the_drawn_option_of_several_is_not_removed() -> None:
 def test_the_planted_direction_is_fitted_and_points_to_the_option_that_prompts_name(
     settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant_prompts(monkeypatch)
-    settings = settings_with("method.name=casteer")
-    settings.method.params = {"pairs": 3}
-    assert METHOD.fit is not None and METHOD.fit.run(with_layers(), MethodInputs(settings, {}), tmp_path) == 6
+    assert fit_to_prompts(METHOD, settings_with("method.name=casteer"), tmp_path, monkeypatch) == 6
     found = load_file(tmp_path / FILE)
     torch.testing.assert_close(found["direction/telling"], torch.stack([TOLD, -TOLD], 1))
     assert not found["direction/dull"].any()

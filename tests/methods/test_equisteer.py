@@ -21,7 +21,7 @@ from icm_pipeline.methods.equisteer import METHOD, Gated, auroc, magnitudes, swi
 from icm_pipeline.methods.learnt import FILE, Learnt, Moving
 from icm_pipeline.methods.prompt_pairs import prompt_jobs
 from icm_pipeline.methods.registry import check_method
-from tests.helpers.planted_fits import LAYERS, TOLD, named_in, plant_prompts, tokens_of, with_layers
+from tests.helpers.planted_fits import LAYERS, TOLD, fit_to_prompts, named_in, tokens_of
 from tests.helpers.running import Run, pixels
 
 FEW = ("method=equisteer", "method.params.pairs=2")
@@ -67,10 +67,8 @@ def test_magnitudes_are_midway_between_prompts_that_name_nothing_and_those_that_
 def test_the_fit_spans_the_planted_direction_and_asks_the_layer_that_tells_prompts_apart(
     settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant_prompts(monkeypatch)
     settings = settings_with("method.name=equisteer")
-    settings.method.params = {"pairs": 3}
-    assert METHOD.fit is not None and METHOD.fit.run(with_layers(), MethodInputs(settings, {}), tmp_path) == 6 + 9
+    assert fit_to_prompts(METHOD, settings, tmp_path, monkeypatch) == 6 + 9
     found = {
         name: load_file(tmp_path / FILE)[f"{name}/telling"] for name in ("basis", "direction", "mean", "threshold")
     }

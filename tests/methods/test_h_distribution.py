@@ -178,6 +178,9 @@ def test_a_group_that_leaves_batches_of_hardly_any_image_is_refused_beforehand(
     words = ("method.name=h_distribution", "evaluate.images_per_prompt=97", "method.params={group: 32}")
     with pytest.raises(ConfigError, match=r"group=32 makes batches of fewer than 4 of evaluate.images_per_prompt=97"):
         check_method(settings_with(*words))
+    for group in ("-8", "0", "2.5"):
+        with pytest.raises(ConfigError, match=rf"group={group} makes batches of fewer than 4"):
+            check_method(settings_with(*words[:2], f"method.params={{group: {group}}}"))
 
 
 def test_a_group_is_part_of_the_key_only_where_it_is_set(

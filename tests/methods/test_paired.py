@@ -25,7 +25,7 @@ from icm_pipeline.methods.pairs import METHOD, chosen
 from icm_pipeline.methods.prompt_pairs import directions_of
 from icm_pipeline.methods.vectors import SteeringVectors
 from icm_pipeline.pipeline.keys import Keys
-from tests.helpers.planted_fits import KIND, LEVELS, TOLD, plant_prompts, with_layers
+from tests.helpers.planted_fits import KIND, LEVELS, TOLD, fit_to_prompts
 from tests.helpers.results import as_artifact
 from tests.helpers.running import Run, pixels
 
@@ -156,10 +156,7 @@ def test_the_method_takes_the_k_best_layers_of_a_kind_or_those_named() -> None:
 def test_the_fit_points_to_the_option_that_prompts_name_and_ranks_the_layer_that_tells_them(
     settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant_prompts(monkeypatch)
-    settings = settings_with("method.name=pairs")
-    settings.method.params = {"pairs": 3}
-    assert METHOD.fit is not None and METHOD.fit.run(with_layers(), MethodInputs(settings, {}), tmp_path) == 6
+    assert fit_to_prompts(METHOD, settings_with("method.name=pairs"), tmp_path, monkeypatch) == 6
     vectors = load_vectors(tmp_path / VECTORS)
     assert isinstance(vectors, SteeringVectors)
     assert (vectors.options, vectors.noise_levels, set(vectors.kinds.values())) == (OPTIONS, LEVELS, {KIND})

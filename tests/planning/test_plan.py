@@ -328,6 +328,23 @@ def test_layers_that_a_model_does_not_have_are_refused(made: Settings) -> None:
         Plan().add(replace(made, layers=replace(made.layers, k=99)), [])
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ("injection", r"localizers\.windows=\[1, 99\]: \d+ cross-attention layers have none of 99"),
+        ("intervention", r"localizers\.windows=\[1, 99\]: 99 of \d+ cross-attention layers leave none"),
+    ],
+)
+def test_windows_that_are_too_wide_for_a_model_are_refused_before_anything_is_planned(
+    made: Settings, asked: str, reason: str
+) -> None:
+    plan = Plan()
+    with pytest.raises(ValueError, match=reason):
+        plan.add(replace(made, localizers=replace(made.localizers, windows=[1, 99], **{asked: True})), [])
+    assert not plan.items and not plan.jobs
+    plan.add(replace(made, localizers=replace(made.localizers, windows=[1], **{asked: True})), [])
+
+
 def test_what_goes_again_counts_while_it_is_there() -> None:
     def item(stored: int, temporary: int) -> Item:
         return Item("generate", False, Workload(stored=stored, temporary=temporary))

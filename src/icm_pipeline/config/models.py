@@ -45,6 +45,11 @@ class OutlineConfig:
     guided_above: float | None
     """The guidance scale above which an image has one row more; None if the scale is an input."""
 
+    @property
+    def num_layers(self) -> dict[str, int]:
+        """Layers by kind."""
+        return {kind: sum(count for _, count in pairs) for kind, pairs in self.widths.items()}
+
 
 @dataclass
 class ModelConfig:

@@ -4,6 +4,7 @@ import re
 
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
+from icm_pipeline.text import with_article
 
 SUBJECT = re.compile(r"(?P<before>(?:.*\bof )?)(?P<article>an?|the) (?P<noun>.+)")
 # The settings that counted options of concepts' images depend on, for a fit's key.
@@ -34,8 +35,8 @@ def with_option(prompt: str, option: str) -> str:
     phrase = option.replace("{}", found["noun"]) if "{}" in option else f"{option} {found['noun']}"
     if phrase.startswith(found["noun"]):
         return f"{found['before']}{found['article']} {phrase}"
-    article = found["article"] if found["article"] == "the" else "an" if phrase[0] in "aeiouAEIOU" else "a"
-    return f"{found['before']}{article} {phrase}"
+    article = "the" if found["article"] == "the" else "a"
+    return with_article(f"{found['before']}{article} {phrase}")
 
 
 def bare(option: str) -> str:

@@ -123,7 +123,9 @@ def _draws(settings: Settings) -> bool:
     if (rows := _rows(settings)) not in ROWS:
         raise ConfigError(f"method.params.rows={rows} is not known; choose from {', '.join(ROWS)}.")
     group, num_images = settings.method.params.get("group"), settings.evaluate.images_per_prompt
-    if group is not None and (not isinstance(group, int) or METHOD.batch_size(settings, num_images) < FEWEST):
+    if group is not None and (
+        not isinstance(group, int) or group < FEWEST or METHOD.batch_size(settings, num_images) < FEWEST
+    ):
         raise ConfigError(
             f"method.params.group={group} makes batches of fewer than {FEWEST} of evaluate.images_per_prompt="
             f"{num_images}, of which a batch must be an equal part: give a number of images that divides it."

@@ -8,7 +8,6 @@ References:
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -43,11 +42,10 @@ def embedded(backbone: Backbone, prompts: Sequence[str], batch_size: int) -> Ten
     """Return what the first cross-attention takes of prompts, [n, tokens, d] in float32, from one step of a run."""
     jobs = [Job(f"{index}", prompt, index, 0) for index, prompt in enumerate(prompts)]
     layer = next(iter(linear_layers(backbone).values()))
-
-    def seen(args: tuple[Any, ...], kwargs: dict[str, Any], rows: slice) -> Tensor:
-        return args[0][rows].float().cpu()
-
-    return torch.cat([given_first(backbone, layer, batch, seen) for batch in batches(jobs, batch_size)])
+    return torch.cat([
+        given_first(backbone, layer, batch, lambda args, kwargs, rows: args[0][rows].float().cpu())
+        for batch in batches(jobs, batch_size)
+    ])  # fmt: skip
 
 
 def token_ids(backbone: Backbone, prompt: str) -> list[int]:

@@ -80,28 +80,30 @@ class Plan:
         self._outlines: dict[str, OutlineConfig | None] = {}
 
     def add(self, settings: Settings, words: Sequence[str]) -> JobPlan:
-        """Add a job; raises ValueError for layers that its model does not have, as the job would."""
+        """Add a job; raises ValueError for layers that its model does not have, as the job would, and adds nothing."""
         source = repr((settings.model.path, settings.model.revision, settings.model.sites, settings.model.outline))
         if source not in self._outlines:
             self._outlines[source] = outline_of(settings.model)
         outline = self._outlines[source]
         _check_layers(settings, outline)
         keys = Keys(settings)
+        wanted = [(name, keys.key(name)) for name in stages_of(settings)]
+        works = {key: STAGES[key[0]].work(settings, outline) for key in wanted if key not in self.items}
         makes: list[str] = []
         images = 0
         shares: list[str] = []
-        for name in stages_of(settings):
-            key = (name, keys.key(name))
-            stages = shares if key in self.items else makes
-            self.items[key] = self.items.get(key) or self._item(STAGES[name], keys, outline)
-            images += self.items[key].work.num_pictures if stages is makes else 0
-            stages += [] if self.items[key].done else [name]
+        for name, key in wanted:
+            stages = shares
+            if (work := works.get((name, key))) is not None:
+                stages, self.items[name, key] = makes, self._item(STAGES[name], keys, outline, work)
+                images += self.items[name, key].work.num_pictures
+            stages += [] if self.items[name, key].done else [name]
         measured = self._rates_of(settings).of_method(settings)
         job = JobPlan(tuple(words), settings, outline, tuple(makes), tuple(shares), images, measured)
         self.jobs.append(job)
         return job
 
-    def _item(self, stage: Stage, keys: Keys, outline: OutlineConfig | None) -> Item:
+    def _item(self, stage: Stage, keys: Keys, outline: OutlineConfig | None, work: Workload) -> Item:
         settings, folder = keys.settings, keys.folder(stage.name)
         problem = ""
         try:  # files are not hashed again
@@ -109,7 +111,6 @@ class Plan:
                 return Item(stage.name, done=True)
         except ArtifactError as error:
             problem = str(error)
-        work = stage.work(settings, outline)
         if work.prefix_passes and self._has_prefix(keys, work):
             work = replace(work, passes=work.passes - work.prefix_passes)
         rates = self._rates_of(settings)
@@ -159,8 +160,6 @@ def _check_layers(settings: Settings, outline: OutlineConfig | None) -> None:
     if outline is None or layers.rule == "named":  # their names are known only to the model itself
         return
     unscored = [
-        LayerScore(str(number), kind, 0.0)
-        for kind, pairs in outline.widths.items()
-        for number in range(sum(count for _, count in pairs))
+        LayerScore(str(number), kind, 0.0) for kind, count in outline.num_layers.items() for number in range(count)
     ]
     select_layers(unscored, layers.kind, layers.rule, layers.k, layers.names, layers.seed)

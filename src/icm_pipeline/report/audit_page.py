@@ -95,7 +95,7 @@ def claim_cells(claim: Claim) -> list[str]:
     return [
         found.says, f"{found.effect:z.3f} ({low:z.3f} to {high:z.3f}) {found.unit}",
         f"{found.least:g}" + (" (margin)" if found.null == found.least < 0 else ""), found.control,
-        f"{found.num} {found.of}", "< 0.001" if claim.p_adjusted < LEAST_P else f"{claim.p_adjusted:.3f}",
+        f"{found.num} {found.of}", f"< {LEAST_P}" if claim.p_adjusted < LEAST_P else f"{claim.p_adjusted:.3f}",
         claim.verdict,
     ]  # fmt: skip
 

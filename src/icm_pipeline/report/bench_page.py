@@ -50,7 +50,7 @@ class BenchRow:
     @property
     def asks_for(self) -> str:
         """What it takes of labels, images and training."""
-        return self.method.what_it_asks(self.job.evaluation.steering)
+        return self.method.what_it_asks(self.job.steering)
 
     @property
     def setting(self) -> str:
@@ -65,11 +65,9 @@ class BenchRow:
     @property
     def smaller(self) -> str:
         """What is smaller than where the method was published."""
-        found = self.job.evaluation
-        assert found.steering is not None
-        shown = [shares for of_prompts in found.shares.values() for shares in of_prompts.values()]
+        shown = [shares for of_prompts in self.job.evaluation.shares.values() for shares in of_prompts.values()]
         num_steps = self.job.steered.manifest.config.get("model.num_steps") if self.job.steered else None
-        return self.method.what_is_smaller(found.steering.params, max(map(len, shown), default=2), num_steps)
+        return self.method.what_is_smaller(self.job.steering.params, max(map(len, shown), default=2), num_steps)
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,7 @@ def _settings_of(jobs: Sequence[SweepJob]) -> list[tuple[str, ...]]:
 
 
 def _row(job: SweepJob, varied: tuple[str, ...]) -> BenchRow:
-    assert job.evaluation.steering is not None
-    method = method_named(job.evaluation.steering.method)
+    method = method_named(job.steering.method)
     return BenchRow(job, method, kind_of(method, job), choice_of(job), explicit_of(job), varied)
 
 
@@ -223,9 +220,8 @@ def _strength(choice: StrengthChoice | None) -> str:
 
 def _costs(row: BenchRow) -> list[str]:
     seconds, size = learning_seconds(row.method, row.job), learnt_bytes(row.job)
-    assert row.job.evaluation.steering is not None
     return [
-        describe(row.job.evaluation.steering), _learning(seconds, learning_images(row.job)),
+        describe(row.job.steering), _learning(seconds, learning_images(row.job)),
         _more(row.explicit) or _spared(row), size_text(size) if size else "nothing",
         row.asks_for, row.smaller,
     ]  # fmt: skip
@@ -243,12 +239,11 @@ def _more(told: ExplicitPrompts | None) -> str:
 
 def _spared(row: BenchRow) -> str:
     """Return what is made beside an image where only some are steered, by what they show or would show."""
-    steered, steering = steered_images(row.job), row.job.evaluation.steering
-    assert steering is not None
+    steered = steered_images(row.job)
     if steered is None:
         return ""
-    share = steered / row.job.evaluation.num_images
-    return f"{share:.2f} steered images" if steering.look is None else f"its first steps; {share:.0%} are steered"
+    share, look = steered / row.job.evaluation.num_images, row.job.steering.look
+    return f"{share:.2f} steered images" if look is None else f"its first steps; {share:.0%} are steered"
 
 
 def _learning(seconds: float | None, images: int) -> str:
@@ -259,11 +254,10 @@ def _learning(seconds: float | None, images: int) -> str:
 
 def _cells(row: BenchRow, bench: str) -> dict[str, Any]:
     found, fair, choice, told = row.job.evaluation, row.job.evaluation.fairness, row.choice, row.explicit
-    assert found.steering is not None
     seconds, (low, high) = learning_seconds(row.method, row.job), (told and told.more_quartiles) or (None, None)
     return {
         "job": row.job.name, "model": found.model, "attribute": found.attribute, "bench": bench, "method": row.name,
-        "setting": row.setting, "kind": row.kind, "as_steered": describe(found.steering),
+        "setting": row.setting, "kind": row.kind, "as_steered": describe(row.job.steering),
         "strength_setting": choice and choice.setting, "strength": choice and choice.value,
         "within_budget": choice and choice.within_budget, "tuning_fd": choice and choice.chosen.fd,
         "tuning_clip_i": choice and choice.chosen.clip_i, "num_images": found.num_images,

@@ -149,9 +149,7 @@ def explicit_of(job: SweepJob) -> ExplicitPrompts | None:
 
 def learning_seconds(method: Method, job: SweepJob) -> float | None:
     """Return how long a method learnt: its fit, and what was made for that or chose its layers; None if not known."""
-    steering = job.evaluation.steering
-    assert steering is not None
-    stages = method.learning(steering.params, steering.look)
+    stages = method.learning(job.steering.params, job.steering.look)
     if not set(stages) <= job.artifacts.keys():
         return None
     return sum(seconds_of(job.artifacts[stage]) for stage in stages)
@@ -174,9 +172,7 @@ def learning_images(job: SweepJob) -> int:
 
 def steered_images(job: SweepJob) -> int | None:
     """Return how many images were steered, tries included; None where all are, once, or where they were removed."""
-    steering = job.evaluation.steering
-    assert steering is not None
-    if steering.assignment != "least_change" or job.steered is None:
+    if job.steering.assignment != "least_change" or job.steered is None:
         return None
     rows = read_table(job.steered)
     return sum(not row.is_original if row.tried is None else bool(row.tried) for row in rows)

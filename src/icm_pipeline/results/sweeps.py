@@ -59,6 +59,12 @@ class SweepJob:
         return self.artifacts.get("originals")
 
     @property
+    def steering(self) -> Steering:
+        """How the pipeline steered its images; a job whose images it did not steer is left out of a sweep."""
+        assert self.evaluation.steering is not None
+        return self.evaluation.steering
+
+    @property
     def fd(self) -> float:
         return self.evaluation.after.mean
 

@@ -51,7 +51,7 @@ def run(context: StageContext) -> None:
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
     """Return what it takes; unknown layers count as none."""
-    num_layers = sum(count for pairs in outline.widths.values() for _, count in pairs) if outline else 0
+    num_layers = sum(outline.num_layers.values()) if outline else 0
     return pushed_work(settings, settings.audit.chosen.layer_images * (1 + num_layers))
 
 

@@ -23,7 +23,7 @@ from icm_pipeline.pipeline.stage import StageContext
 from icm_pipeline.pipeline.workload import Workload, passes_per_run
 from icm_pipeline.results.localizers import Contributions, LayerContribution
 from icm_pipeline.stages.image_sets import planned, store
-from icm_pipeline.stages.withhold import sets_of
+from icm_pipeline.stages.withhold import check_windows
 from icm_pipeline.store.artifacts import Artifact
 from icm_pipeline.tracking.base import Tracker
 
@@ -66,8 +66,7 @@ def _check_windows(context: StageContext) -> None:
     """Raise ValueError for a number of layers that stage=withhold could not take, before anything is made for it."""
     backbone = context.models.load(context.settings.model, context.settings.compute)
     if not no_injection(backbone.family):
-        layers = cross_attentions(backbone)
-        sets_of(layers, dict.fromkeys(layers, 0.0), context.settings.localizers.windows)
+        check_windows(len(cross_attentions(backbone)), context.settings.localizers.windows)
 
 
 def _made(context: StageContext, images: ImageSet, options: list[str]) -> Iterator[Batch]:

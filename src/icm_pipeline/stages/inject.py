@@ -64,10 +64,10 @@ def run(context: StageContext) -> None:
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
-    """Return what it takes; unknown layers count as none."""
-    num_layers = sum(count for _, count in outline.widths.get("cross_attention", [])) if outline else 0
-    num_windows = sum(max(0, num_layers - width + 1) for width in settings.localizers.windows)
-    return pushed_work(settings, settings.localizers.images * (2 + num_windows))
+    """Return what it takes; unknown layers count as none. Raises ValueError for windows wider than all layers."""
+    layers = list(map(str, range(outline.num_layers.get("cross_attention", 0)))) if outline else []
+    windows = windows_of(layers, settings.localizers.windows) if layers else {}
+    return pushed_work(settings, settings.localizers.images * (2 + len(windows)))
 
 
 def show(tracker: Tracker, artifact: Artifact) -> None:

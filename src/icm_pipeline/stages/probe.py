@@ -79,7 +79,7 @@ def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
     if outline is None:
         return Workload(num_probes=None, values=None, stored=None, memory=None)
     num_images, num_steps = len(probe_jobs(settings)), len(recorded_steps(settings))
-    num_layers = sum(count for pairs in outline.widths.values() for _, count in pairs)
+    num_layers = sum(outline.num_layers.values())
     num_options, total_width = len(settings.attribute.options), width_sum(outline)
     columns = 1 if num_options == 2 else num_options
     wide = (columns + len(DIRECTIONS) * num_options) * total_width

@@ -43,9 +43,7 @@ def run(context: StageContext) -> None:
         list(settings.attribute.options),
     )
     prompts, shares = [job.prompt_index for job in jobs], target_shares(settings)
-    rotated = (
-        len(names) > 2
-    )  # of two options, what is left over of an odd number stays with the first, as it always did
+    rotated = len(names) > 2  # of two, what is left over of an odd number stays with the first, as it always did
     drawn = [names[index] for index in assign_options(prompts, shares, "quota", 1, settings.seed, rotated)]
     ways = [Way(UNSTEERED, settings)]
     for number, value in enumerate(values):

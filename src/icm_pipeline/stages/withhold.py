@@ -56,9 +56,12 @@ def run(context: StageContext) -> None:
 
 
 def work(settings: Settings, outline: OutlineConfig | None) -> Workload:
+    """Return what it takes, nothing of a model without cross-attention; raises ValueError for too many layers."""
     num_sets = 1 + 2 * len(settings.localizers.windows)
-    if outline is not None and not outline.widths.get("cross_attention"):
-        return Workload()
+    if outline is not None:
+        if not (num_layers := outline.num_layers.get("cross_attention", 0)):
+            return Workload()
+        check_windows(num_layers, settings.localizers.windows)
     return pushed_work(settings, settings.localizers.images * (1 + num_sets))
 
 
@@ -67,16 +70,21 @@ def show(tracker: Tracker, artifact: Artifact) -> None:
     tracker.table("withhold/sets", [str(title) for title in titles], list(map(list, rows)))
 
 
+def check_windows(num_layers: int, numbers: Sequence[int]) -> None:
+    """Raise ValueError for a number of all layers or more."""
+    if (largest := max(numbers)) >= num_layers:
+        raise ValueError(
+            f"localizers.windows={list(numbers)}: {largest} of {num_layers} cross-attention layers leave none to "
+            "hold them against."
+        )
+
+
 def sets_of(layers: Sequence[str], contributions: Mapping[str, float], numbers: Sequence[int]) -> dict[str, list[str]]:
     """Return all layers, and as many as each number of those that contribute most and least, in the model's order.
 
     Raises ValueError for a number of all layers or more.
     """
-    if (largest := max(numbers)) >= len(layers):
-        raise ValueError(
-            f"localizers.windows={list(numbers)}: {largest} of {len(layers)} cross-attention layers leave none to "
-            "hold them against."
-        )
+    check_windows(len(layers), numbers)
     ranked = sorted(layers, key=lambda layer: -contributions[layer])
     chosen = {f"{word}_{number}": part for number in numbers for word, part in
               (("most", ranked[:number]), ("least", ranked[-number:]))}  # fmt: skip

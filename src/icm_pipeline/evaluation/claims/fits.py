@@ -13,7 +13,7 @@ def num_fits(settings: Settings, outline: OutlineConfig) -> int:
     One probe tells all options of one layer at one step on one split.
     """
     size, asked, chosen = settings.audit.chosen, settings.audit.asked, settings.layers
-    counts = {kind: sum(count for _, count in pairs) for kind, pairs in outline.widths.items()}
+    counts = outline.num_layers
     widths = {width for kind in (SELF, CROSS, FEED_FORWARD) for width, _ in outline.widths.get(kind, [])}
     everywhere, folds = sum(counts.values()), max(2, round(1 / settings.probe.test_share))
     splits = -(-size.num_splits // folds) * folds
