@@ -51,10 +51,10 @@ def test_a_key_stands_for_the_words_and_that_of_names_is_as_it_was(compose_setti
 
     for words in (["attribute=gender"], ["attribute=age"], ["attribute=skin_tone", "method.params.option_words=null"]):
         assert all("option_words" not in params for params in read(*words))
-    for params in read("attribute=skin_tone"):
+    tones = read("attribute=skin_tone")
+    for params in tones:
         assert params["option_words"]["light"] == "light-skinned {}"  # type: ignore[index]
-    other = read("attribute=skin_tone", "attribute.named.light='pale {}'")
-    assert other != read("attribute=skin_tone")
+    assert read("attribute=skin_tone", "attribute.named.light='pale {}'") != tones
 
 
 def test_a_prompt_that_names_no_option_has_no_words_in_its_key(compose_settings: Compose) -> None:
