@@ -36,6 +36,7 @@ from tests.helpers.pipelines import autoencoder, build
 from tests.helpers.stand_ins import layers_of_text
 from tests.helpers.tiny import LENGTH, WIDTH, embedded
 from tests.helpers.tiny import build as build_tiny
+from tests.helpers.whole import hunyuan_dit, kolors, lumina, omnigen
 from tests.helpers.with_picture import of_class
 
 
@@ -130,6 +131,12 @@ def with_scheduler(pipe: Any, scheduler: Any) -> Any:
 
 CLASSES: dict[str, tuple[Any, ...]] = {  # how it is built, its size, what its calls are given besides
     "ChromaPipeline": (chroma, 16),
+    "KolorsPipeline": (lambda: kolors("kolors"), 16),
+    "KolorsPAGPipeline": (lambda: kolors("kolors_pag"), 16),
+    "HunyuanDiTPipeline": (lambda: hunyuan_dit("hunyuan_dit"), 64),
+    "HunyuanDiTPAGPipeline": (lambda: hunyuan_dit("hunyuan_dit_pag"), 64),
+    "LuminaPipeline": (lumina, 64, {"negative_prompt": "bad"}),  # its Gemma begins an empty text with no token
+    "OmniGenPipeline": (omnigen, 64),
     "AuraFlowPipeline": (lambda: on("auraflow", "pixart"), 16),
     "CogView3PlusPipeline": (lambda: on("cogview3plus", "pixart"), 16),
     "Lumina2Pipeline": (lambda: on("lumina2", "sana"), 16),

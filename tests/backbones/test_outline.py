@@ -44,6 +44,10 @@ SHIPPED = {
     "chroma": ("chroma", "ChromaPipeline", 8, 16),
     "pixart_alpha": ("pixart", "PixArtAlphaPipeline", 8, 4),
     "sana_sprint": ("sana", "SanaSprintPipeline", 32, 32),
+    "kolors": ("kolors", "KolorsPipeline", 8, 4),
+    "hunyuan_dit": ("hunyuan_dit", "HunyuanDiTPipeline", 8, 4),
+    "lumina": ("lumina", "LuminaPipeline", 8, 4),
+    "omnigen": ("omnigen", "OmniGenPipeline", 8, 4),
     "auraflow": ("auraflow", "AuraFlowPipeline", 8, 4),
     "cogview3plus": ("cogview3plus", "CogView3PlusPipeline", 8, 16),
     "lumina2": ("lumina2", "Lumina2Pipeline", 8, 16),
@@ -124,8 +128,9 @@ def _write_published(folder: Path, architecture: str, pipeline: str, factor: int
         part: ["diffusers", type(denoiser).__name__],
         "vae": ["diffusers", type(vae).__name__],
     }
-    others = ["scheduler", "text_encoder", "processor" if architecture == "nucleus_image" else "tokenizer"]
-    others += ["feature_extractor", "safety_checker"] if architecture == "sd15" else []
+    others = ["scheduler", "processor" if architecture == "nucleus_image" else "tokenizer"]
+    others += ["text_encoder"] * (architecture != "omnigen")
+    others += ["feature_extractor", "safety_checker"] if architecture in ("sd15", "hunyuan_dit") else []
     others += ["image_encoder", "feature_extractor"] if architecture == "chroma" else []
     two = ("sdxl", "flux", "sd3", "sd35_medium", "hunyuan_image")
     others += ["text_encoder_2", "tokenizer_2"] if architecture in two else []

@@ -11,10 +11,13 @@ from diffusers import (
     CogView4Transformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HunyuanDiT2DModel,
     HunyuanImageTransformer2DModel,
     Krea2Transformer2DModel,
     Lumina2Transformer2DModel,
+    LuminaNextDiT2DModel,
     NucleusMoEImageTransformer2DModel,
+    OmniGenTransformer2DModel,
     OvisImageTransformer2DModel,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
@@ -30,16 +33,19 @@ from icm_pipeline.backbones.families.chroma import CHROMA
 from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
+from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT
 from icm_pipeline.backbones.families.hunyuan_image import HUNYUAN_IMAGE
 from icm_pipeline.backbones.families.krea2 import KREA2
+from icm_pipeline.backbones.families.lumina import LUMINA
 from icm_pipeline.backbones.families.lumina2 import LUMINA2
 from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
+from icm_pipeline.backbones.families.omnigen import OMNIGEN
 from icm_pipeline.backbones.families.ovis_image import OVIS_IMAGE
 from icm_pipeline.backbones.families.pixart import PIXART
 from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
 from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.backbones.families.sd3 import SD3
-from icm_pipeline.backbones.families.stable_diffusion import SDXL, STABLE_DIFFUSION
+from icm_pipeline.backbones.families.stable_diffusion import KOLORS, SDXL, STABLE_DIFFUSION
 from icm_pipeline.backbones.families.z_image import Z_IMAGE
 from tests.helpers.pipelines import WIDTH, build
 
@@ -58,6 +64,24 @@ def sdxl(**more: Any) -> UNet2DConditionModel:
         projection_class_embeddings_input_dim=2816,
     )  # fmt: skip
     return UNet2DConditionModel(**{**published, **more})
+
+
+def kolors() -> UNet2DConditionModel:
+    return sdxl(
+        encoder_hid_dim=4096, encoder_hid_dim_type="text_proj", projection_class_embeddings_input_dim=4096 + 6 * 256
+    )
+
+
+def hunyuan_dit() -> HunyuanDiT2DModel:
+    return HunyuanDiT2DModel(sample_size=128, in_channels=4, patch_size=2, num_layers=40)
+
+
+def lumina() -> LuminaNextDiT2DModel:
+    return LuminaNextDiT2DModel(num_layers=24, num_kv_heads=8)
+
+
+def omnigen() -> OmniGenTransformer2DModel:
+    return OmniGenTransformer2DModel(rope_scaling={"short_factor": [1.0] * 48, "long_factor": [1.0] * 48})
 
 
 def narrow(name: str) -> Any:
@@ -123,6 +147,14 @@ CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]
     "pixart": (
         PIXART, PixArtTransformer2DModel, {"self_attention": 28, "cross_attention": 28, "feed_forward": 28}, {1152: 28},
     ),
+    "kolors": (
+        KOLORS, kolors, {"self_attention": 70, "cross_attention": 70, "feed_forward": 70}, {640: 10, 1280: 60},
+    ),
+    "hunyuan_dit": (
+        HUNYUAN_DIT, hunyuan_dit, {"self_attention": 40, "cross_attention": 40, "feed_forward": 40}, {1408: 40},
+    ),
+    "lumina": (LUMINA, lumina, {"self_attention": 24, "feed_forward": 24}, {2304: 24}),
+    "omnigen": (OMNIGEN, omnigen, {"self_attention": 32, "feed_forward": 32}, {3072: 32}),
     "auraflow": (AURAFLOW, AuraFlowTransformer2DModel, {"self_attention": 36, "feed_forward": 36}, {3072: 36}),
     "cogview3plus": (
         COGVIEW3PLUS, CogView3PlusTransformer2DModel, {"self_attention": 30, "feed_forward": 30}, {2560: 30},

@@ -52,7 +52,8 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
     size, config = family.default_size(pipe), denoiser.config
     assert family.latent_shape is not None
     channels = family.latent_shape(pipe, size, size)[0]
-    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    inputs = config.get("in_channels")
+    outputs = config.get("out_channels") or (2 * inputs if config.get("learn_sigma") else inputs)
     return OutlineConfig(
         widths={kind: [[width, count] for width, count in sorted(counts.items())] for kind, counts in widths.items()},
         size=size,

@@ -41,7 +41,10 @@ _ENCODED: WeakKeyDictionary[Any, _Encoded] = WeakKeyDictionary()
 
 @contextmanager
 def remembered_prompts(pipe: Any) -> Iterator[None]:
-    """Let a pipeline encode no prompts twice that it encoded in an earlier such context."""
+    """Let a pipeline encode no prompts twice that it encoded in an earlier such context; OmniGen encodes none apart."""
+    if not hasattr(pipe, "encode_prompt"):
+        yield
+        return
     encoded = _ENCODED.setdefault(pipe, _Encoded())
     with wrapped(pipe, "encode_prompt", encoded.encode):
         yield

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import describe_patches
+from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
 from icm_pipeline.backbones.sites import CROSS_TEXT
 
 HUNYUAN_DIT = Family(
@@ -16,9 +16,13 @@ HUNYUAN_DIT = Family(
         "feed_forward": r"blocks\.\d+\.ff",
     },
     text=CROSS_TEXT,
+    tokenizer="",  # two texts, one behind the other
     describe=describe_patches,
     rows="unconditional first",
     tokens="image only",
+    latent_shape=latent_shape,
+    to_pixels=decode_scaled,
+    options={"use_resolution_binning": False},
 )
 HUNYUAN_DIT_PAG = replace(
     HUNYUAN_DIT, name="hunyuan_dit_pag", pipelines=("HunyuanDiTPAGPipeline",), also=(), rows="perturbed"

@@ -1,7 +1,7 @@
 """Lumina-Next: the conditional rows come first; both attentions of a block end in attn2's output map."""
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import describe_patches
+from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
 
 LUMINA = Family(
     name="lumina",
@@ -13,4 +13,7 @@ LUMINA = Family(
     rows="conditional first",
     tokens="image only",
     shared_inputs=("image_rotary_emb",),
+    latent_shape=latent_shape,
+    to_pixels=decode_scaled,
+    options={"clean_caption": False},
 )

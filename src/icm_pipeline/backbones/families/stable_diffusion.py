@@ -15,17 +15,26 @@ from icm_pipeline.backbones.latents import decode_scaled, describe_sample, laten
 from icm_pipeline.backbones.sites import CROSS_TEXT
 
 
+def _upcast(vae: Any) -> Any:
+    """Return SDXL's autoencoder, which overflows in float16 and is kept in float32 from the first time on."""
+    return vae.to(torch.float32) if vae.dtype == torch.float16 and vae.config.force_upcast else vae
+
+
 def _decode_xl(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-    """Decode SDXL's latents: its autoencoder overflows in float16 and is kept in float32 from the first time on."""
-    vae = pipe.vae
-    if vae.dtype == torch.float16 and vae.config.force_upcast:
-        vae.to(torch.float32)
+    """Decode SDXL's latents, which may also have been scaled and shifted channel by channel."""
+    vae = _upcast(pipe.vae)
     latents = latents.to(vae.dtype)
     mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
     if mean is None or std is None:
         return decode_scaled(pipe, latents, height, width)
     mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return vae.decode(latents * std / vae.config.scaling_factor + mean, return_dict=False)[0]
+
+
+def _decode_kolors(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Decode Kolors' latents, which are scaled alone, by SDXL's autoencoder."""
+    _upcast(pipe.vae)
+    return decode_scaled(pipe, latents, height, width)
 
 
 STABLE_DIFFUSION = Family(
@@ -86,8 +95,8 @@ KOLORS = replace(
     name="kolors",
     pipelines=("KolorsPipeline",),
     also=("KolorsImg2ImgPipeline",),
-    latent_shape=None,
-    to_pixels=None,
+    tokenizer="",  # which pads in front
+    to_pixels=_decode_kolors,
 )
 KOLORS_PAG = replace(KOLORS, name="kolors_pag", pipelines=("KolorsPAGPipeline",), also=(), rows="perturbed")
 INSTRUCT_PIX2PIX = replace(  # the rows of the instruction, then of the picture alone, then unconditional ones

@@ -1,0 +1,93 @@
+"""Tiny pipelines with text encoders of their families' own kinds, as a run loads them from a folder."""
+
+import io
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from tests.helpers.denoisers import TINY
+from tests.helpers.pipelines import LETTERS, autoencoder, build
+from tests.helpers.tiny import WIDTH
+from tests.helpers.tiny import build as build_tiny
+
+
+def whole(name: str, denoiser: Mapping[str, Any] | None = None, **parts: Any) -> Any:
+    """Return a tiny pipeline with further parts; denoiser: other values of its configuration."""
+    tiny, makers = TINY[name], {key: partial(_same, part) for key, part in parts.items()}
+    kind, config = tiny.denoiser
+    return build_tiny(replace(tiny, parts={**tiny.parts, **makers}, denoiser=(kind, {**config, **(denoiser or {})})))
+
+
+def _same(part: Any) -> Any:
+    return part
+
+
+def parts_of(name: str, **names: str) -> dict[str, Any]:
+    """Return parts of a whole pipeline by new names, which are given with their old ones."""
+    components = build(name).components
+    return {new: components[old] for new, old in names.items()}
+
+
+def kolors(name: str) -> Any:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    return whole(name, vae=autoencoder(4), text_encoder=_chat_glm(), tokenizer=_chat_glm_tokenizer(sentencepiece))
+
+
+def hunyuan_dit(name: str) -> Any:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    text_encoder = BertModel(
+        BertConfig(
+            vocab_size=len(words), hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=77,
+        )
+    )  # fmt: skip
+    return whole(
+        name, {"text_len": 77, "text_len_t5": 256}, vae=autoencoder(4, levels=4), text_encoder=text_encoder,
+        tokenizer=BertTokenizer(vocab={word: i for i, word in enumerate(words)}),
+        **parts_of("flux", text_encoder_2="text_encoder_2", tokenizer_2="tokenizer_2"),
+    )  # fmt: skip
+
+
+def lumina() -> Any:
+    gemma = parts_of("sana", text_encoder="text_encoder", tokenizer="tokenizer")
+    return whole("lumina", vae=autoencoder(4, levels=4), **gemma)
+
+
+def omnigen() -> Any:
+    return whole("omnigen", **parts_of("z_image", tokenizer="tokenizer"))
+
+
+def _chat_glm() -> Any:
+    from diffusers.pipelines.kolors import ChatGLMModel  # with sentencepiece
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    model = ChatGLMModel(
+        ChatGLMConfig(
+            num_layers=2, padded_vocab_size=64, hidden_size=WIDTH, ffn_hidden_size=64, kv_channels=16,
+            num_attention_heads=2, seq_length=256, original_rope=True,
+        )
+    )  # fmt: skip
+    for name, parameter in model.named_parameters():  # which it leaves empty
+        nn.init.ones_(parameter) if "norm" in name else nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def _chat_glm_tokenizer(sentencepiece: Any) -> Any:
+    """Return a tokenizer of letters."""
+    from diffusers.pipelines.kolors import ChatGLMTokenizer
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(LETTERS)]), model_writer=model, model_type="char", vocab_size=30,
+        minloglevel=2,
+    )  # fmt: skip
+    path = Path(tempfile.mkdtemp()) / "tokenizer.model"
+    path.write_bytes(model.getvalue())
+    return ChatGLMTokenizer(str(path))
