@@ -30,7 +30,9 @@ def test_a_full_size_model_has_the_sites_of_its_architecture(name: str) -> None:
 def _width(attention: Any) -> int:
     if isinstance(attention, nn.Linear):  # Lumina's output map of both attentions
         return attention.out_features
-    projection = getattr(attention, "to_out", None)
+    projection = getattr(attention, "to_out", None) or getattr(attention, "out_layer", None)  # Kandinsky 5's
+    if isinstance(projection, nn.Linear):
+        return projection.out_features
     return int(projection[0].out_features if isinstance(projection, nn.ModuleList) else attention.out_dim)
 
 

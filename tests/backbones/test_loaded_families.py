@@ -26,7 +26,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from icm_pipeline.backbones.base import Backbone
+from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.registry import PIPELINES
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import decode, denoise
@@ -36,7 +36,7 @@ from tests.helpers.pipelines import autoencoder, build
 from tests.helpers.stand_ins import layers_of_text
 from tests.helpers.tiny import LENGTH, WIDTH, embedded
 from tests.helpers.tiny import build as build_tiny
-from tests.helpers.whole import hunyuan_dit, kolors, lumina, omnigen
+from tests.helpers.whole import hidream, hunyuan_dit, kandinsky5, kolors, lumina, omnigen
 from tests.helpers.with_picture import of_class
 
 
@@ -184,6 +184,33 @@ def test_what_a_run_makes_is_what_the_pipeline_would_have_made(name: str, tmp_pa
     compare(load(tmp_path, size, num_steps=2, call=call[0] if call else {}), name, jobs[0])
 
 
+def test_hidream_makes_the_square_whose_area_is_its_own(tmp_path: Path, jobs: list[Job]) -> None:
+    hidream().save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=r"model.height=64 and model.width=32 are no size .*=256 and .*=256"):
+        load(tmp_path, 64, width=32)
+    backbone = load(tmp_path, num_steps=2, call={"max_sequence_length": 16})
+    compare(smaller(backbone, 16, default_sample_size=8), "HiDreamImagePipeline", jobs[0])
+
+
+def test_kandinsky5_makes_the_sizes_of_its_list(tmp_path: Path, jobs: list[Job]) -> None:
+    kandinsky5().save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=r"model.height=64 and model.width=32 are no size .*=1408 and .*=640"):
+        load(tmp_path, 64, width=32)
+    assert load(tmp_path, 768, width=1280).sampling is not None
+    backbone = smaller(load(tmp_path, num_steps=2), 64, resolutions=[(64, 64)])
+    compare(backbone, "Kandinsky5T2IPipeline", jobs[0])
+    with pytest.raises(BackboneError, match=r"set compute.batch_size=1"):
+        denoise(backbone, [jobs[0], replace(jobs[0], prompt="a longer text")])
+
+
+def smaller(backbone: Backbone, size: int, **attributes: Any) -> Backbone:
+    """Return a backbone that was loaded for its own size and makes another, attributes of its pipeline being others."""
+    for name, value in attributes.items():
+        setattr(backbone.pipe, name, value)
+    assert backbone.sampling is not None
+    return replace(backbone, sampling=replace(backbone.sampling, height=size, width=size))
+
+
 def test_flux2_dev_makes_in_a_run_what_it_makes_of_the_same_embeddings(tmp_path: Path, jobs: list[Job]) -> None:
     on("flux2", "z_image", scaled_autoencoder()).save_pretrained(tmp_path)  # its text encoder is a Mistral of 24 B
     backbone = load(tmp_path, 16, num_steps=2)
@@ -253,6 +280,6 @@ def compare(backbone: Backbone, name: str, job: Job) -> None:
         prompt=[job.prompt], latents=family.pack(backbone.pipe, noise), num_inference_steps=2, height=size, width=size,
         generator=[torch.Generator().manual_seed(job.seed + 2**31)],
         **{key: value for key, value in told.items() if key in takes}, **settings.options,
-    ).images[0]  # fmt: skip
+    )[0][0]  # fmt: skip
     assert ours.tobytes() == theirs.tobytes()
     assert len(set(ours.getdata())) > 1

@@ -48,6 +48,8 @@ SHIPPED = {
     "hunyuan_dit": ("hunyuan_dit", "HunyuanDiTPipeline", 8, 4),
     "lumina": ("lumina", "LuminaPipeline", 8, 4),
     "omnigen": ("omnigen", "OmniGenPipeline", 8, 4),
+    "hidream": ("hidream", "HiDreamImagePipeline", 8, 16),
+    "kandinsky5": ("kandinsky5", "Kandinsky5T2IPipeline", 8, 16),
     "auraflow": ("auraflow", "AuraFlowPipeline", 8, 4),
     "cogview3plus": ("cogview3plus", "CogView3PlusPipeline", 8, 16),
     "lumina2": ("lumina2", "Lumina2Pipeline", 8, 16),
@@ -132,9 +134,10 @@ def _write_published(folder: Path, architecture: str, pipeline: str, factor: int
     others += ["text_encoder"] * (architecture != "omnigen")
     others += ["feature_extractor", "safety_checker"] if architecture in ("sd15", "hunyuan_dit") else []
     others += ["image_encoder", "feature_extractor"] if architecture == "chroma" else []
-    two = ("sdxl", "flux", "sd3", "sd35_medium", "hunyuan_image")
+    two = ("sdxl", "flux", "sd3", "sd35_medium", "hunyuan_image", "kandinsky5", "hidream")
     others += ["text_encoder_2", "tokenizer_2"] if architecture in two else []
-    others += ["text_encoder_3", "tokenizer_3"] if architecture.startswith("sd3") else []
+    others += ["text_encoder_3", "tokenizer_3"] if architecture.startswith(("sd3", "hidream")) else []
+    others += ["text_encoder_4", "tokenizer_4"] if architecture == "hidream" else []
     write_json(folder / "model_index.json", index | {name: [None, None] for name in others})
 
 

@@ -11,8 +11,10 @@ from diffusers import (
     CogView4Transformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HiDreamImageTransformer2DModel,
     HunyuanDiT2DModel,
     HunyuanImageTransformer2DModel,
+    Kandinsky5Transformer3DModel,
     Krea2Transformer2DModel,
     Lumina2Transformer2DModel,
     LuminaNextDiT2DModel,
@@ -33,8 +35,10 @@ from icm_pipeline.backbones.families.chroma import CHROMA
 from icm_pipeline.backbones.families.cogview import COGVIEW3PLUS, COGVIEW4
 from icm_pipeline.backbones.families.flux import FLUX
 from icm_pipeline.backbones.families.flux2 import FLUX2, FLUX2_KLEIN
+from icm_pipeline.backbones.families.hidream import HIDREAM
 from icm_pipeline.backbones.families.hunyuan_dit import HUNYUAN_DIT
 from icm_pipeline.backbones.families.hunyuan_image import HUNYUAN_IMAGE
+from icm_pipeline.backbones.families.kandinsky import KANDINSKY5
 from icm_pipeline.backbones.families.krea2 import KREA2
 from icm_pipeline.backbones.families.lumina import LUMINA
 from icm_pipeline.backbones.families.lumina2 import LUMINA2
@@ -82,6 +86,18 @@ def lumina() -> LuminaNextDiT2DModel:
 
 def omnigen() -> OmniGenTransformer2DModel:
     return OmniGenTransformer2DModel(rope_scaling={"short_factor": [1.0] * 48, "long_factor": [1.0] * 48})
+
+
+def hidream() -> HiDreamImageTransformer2DModel:
+    return HiDreamImageTransformer2DModel(
+        patch_size=2, in_channels=16, caption_channels=[4096, 4096], axes_dims_rope=(64, 32, 32)
+    )  # fmt: skip
+
+
+def kandinsky5() -> Kandinsky5Transformer3DModel:
+    return Kandinsky5Transformer3DModel(
+        in_visual_dim=16, out_visual_dim=16, model_dim=2560, ff_dim=10240, num_visual_blocks=50, axes_dims=(32, 48, 48)
+    )  # fmt: skip
 
 
 def narrow(name: str) -> Any:
@@ -154,6 +170,10 @@ CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]
         HUNYUAN_DIT, hunyuan_dit, {"self_attention": 40, "cross_attention": 40, "feed_forward": 40}, {1408: 40},
     ),
     "lumina": (LUMINA, lumina, {"self_attention": 24, "feed_forward": 24}, {2304: 24}),
+    "hidream": (HIDREAM, hidream, {"self_attention": 48, "feed_forward": 48}, {2560: 48}),
+    "kandinsky5": (
+        KANDINSKY5, kandinsky5, {"self_attention": 50, "cross_attention": 50, "feed_forward": 50}, {2560: 50},
+    ),
     "omnigen": (OMNIGEN, omnigen, {"self_attention": 32, "feed_forward": 32}, {3072: 32}),
     "auraflow": (AURAFLOW, AuraFlowTransformer2DModel, {"self_attention": 36, "feed_forward": 36}, {3072: 36}),
     "cogview3plus": (

@@ -52,10 +52,10 @@ def _clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16)
 
 
-def clip(projected: bool = False) -> Any:
+def clip(projected: bool = False, length: int = 16) -> Any:
     config = CLIPTextConfig(
         vocab_size=54, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=16, projection_dim=WIDTH, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        max_position_embeddings=length, projection_dim=WIDTH, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
 

@@ -10,12 +10,24 @@ from typing import Any
 
 import pytest
 from torch import nn
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from tests.helpers.denoisers import TINY
-from tests.helpers.pipelines import LETTERS, autoencoder, build
+from tests.helpers.pipelines import LETTERS, autoencoder, build, clip
 from tests.helpers.tiny import WIDTH
 from tests.helpers.tiny import build as build_tiny
+
+SMALL = dict(
+    hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2
+)  # fmt: skip
 
 
 def whole(name: str, denoiser: Mapping[str, Any] | None = None, **parts: Any) -> Any:
@@ -62,6 +74,29 @@ def lumina() -> Any:
 
 def omnigen() -> Any:
     return whole("omnigen", **parts_of("z_image", tokenizer="tokenizer"))
+
+
+def kandinsky5() -> Any:
+    tokenizer = build("z_image").tokenizer  # in a processor's place, which texts alone do not reach
+    text = {
+        **SMALL, "vocab_size": len(tokenizer), "rope_parameters": {"mrope_section": [2, 2, 4], "rope_type": "default"}
+    }  # fmt: skip
+    seen = dict(depth=1, hidden_size=WIDTH, intermediate_size=64, num_heads=2, out_hidden_size=WIDTH)
+    text_encoder = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=seen))
+    return whole(
+        "kandinsky5", vae=autoencoder(4, levels=4), text_encoder=text_encoder, tokenizer=tokenizer,
+        text_encoder_2=clip(length=77), **parts_of("flux", tokenizer_2="tokenizer"),
+    )  # fmt: skip
+
+
+def hidream() -> Any:
+    return whole(
+        "hidream", {"text_emb_dim": 2 * WIDTH}, vae=autoencoder(4, shift=0.1),
+        text_encoder=clip(projected=True), text_encoder_2=clip(projected=True),
+        text_encoder_4=LlamaForCausalLM(LlamaConfig(**SMALL, vocab_size=64)),
+        **parts_of("flux", tokenizer="tokenizer", text_encoder_3="text_encoder_2", tokenizer_3="tokenizer_2"),
+        **parts_of("sd3", tokenizer_2="tokenizer_2"), **parts_of("z_image", tokenizer_4="tokenizer"),
+    )  # fmt: skip
 
 
 def _chat_glm() -> Any:

@@ -144,6 +144,8 @@ class Family:
     """(pipe, a batch of initial noise) -> what the pipeline takes as latents."""
     largest_size: Callable[[Any], int | None] = lambda pipe: None
     """pipe -> the most pixels of a side, None where there is no limit."""
+    made_size: Callable[[Any, int, int], tuple[int, int]] = lambda pipe, height, width: (height, width)
+    """(pipe, height, width) -> the height and width nearest to these that the pipeline makes as they are asked for."""
     float32_latents: bool = False
     """Whether the pipeline keeps its latents in float32 whatever the denoiser's dtype."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,8 @@ from icm_pipeline.backbones.formats import ORDERS
 from icm_pipeline.backbones.guidance import LAYOUTS
 from icm_pipeline.config.choices import SITE_KINDS
 
-FUNCTIONS = ("describe", "timestep", "default_size", "size_step", "largest_size", "pack", "arguments", "check_run")
+SIZES = ("default_size", "size_step", "largest_size", "made_size")
+FUNCTIONS = ("describe", "timestep", *SIZES, "pack", "arguments", "check_run")
 
 
 def check_family(family: Any) -> None:

@@ -51,14 +51,14 @@ def read_outline(folder: Path, sites: Mapping[str, str] | None = None) -> Outlin
         widths.setdefault(site.kind, Counter())[_width(denoiser.get_submodule(site.module), site.layer)] += 1
     size, config = family.default_size(pipe), denoiser.config
     assert family.latent_shape is not None
-    channels = family.latent_shape(pipe, size, size)[0]
+    channels, _, width = family.latent_shape(pipe, size, size)
     inputs = config.get("in_channels")
     outputs = config.get("out_channels") or (2 * inputs if config.get("learn_sigma") else inputs)
     return OutlineConfig(
         widths={kind: [[width, count] for width, count in sorted(counts.items())] for kind, counts in widths.items()},
         size=size,
         channels=max(channels, channels * outputs // inputs) if inputs and outputs else channels,
-        factor=pipe.vae_scale_factor,
+        factor=getattr(pipe, "vae_scale_factor", size // width),
         rows=1 + hasattr(type(pipe), "do_perturbed_attention_guidance"),
         guided_above=_guided_above(pipe, config),
     )

@@ -277,3 +277,9 @@ def _check_size(family: Family, pipe: Any, sampling: Sampling) -> None:
             )
         if largest is not None and value > largest:
             raise BackboneError(f"model.{setting}={value} is more than this model's largest size, {largest}.")
+    height, width = family.made_size(pipe, sampling.height, sampling.width)
+    if (height, width) != (sampling.height, sampling.width):
+        raise BackboneError(
+            f"model.height={sampling.height} and model.width={sampling.width} are no size that runs make with "
+            f"{type(pipe).__name__}, which has sizes of its own: set model.height={height} and model.width={width}."
+        )

@@ -1,7 +1,39 @@
 """Kandinsky 3, a UNet whose blocks have one self-attention and several of the text, and Kandinsky 5, a DiT."""
 
-from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import describe_grid, describe_sample
+from typing import Any
+
+from torch import Tensor
+
+from icm_pipeline.backbones.base import BackboneError, Family
+from icm_pipeline.backbones.latents import decode_scaled, describe_grid, describe_sample
+
+
+def _made_size(pipe: Any, height: int, width: int) -> tuple[int, int]:
+    """Return the size of Kandinsky 5's list whose shape is nearest."""
+    width, height = min(pipe.resolutions, key=lambda size: abs(size[0] / size[1] - width / height))
+    return height, width
+
+
+def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
+    factor = pipe.vae_scale_factor_spatial
+    return pipe.transformer.config.in_visual_dim, height // factor, width // factor
+
+
+def _decode(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Decode latents [b, 1, h, w, c], a film of one frame."""
+    return decode_scaled(pipe, latents[:, 0].permute(0, 3, 1, 2), height, width)
+
+
+def _arguments(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is given; raises BackboneError for texts that would be padded to another's length, without a mask."""
+    lengths = {len(pipe.tokenizer(text=[" ".join(prompt.split())])["input_ids"][0]) for prompt in set(given["prompt"])}
+    if len(lengths) > 1:
+        raise BackboneError(
+            "Kandinsky 5 attends to what pads a prompt to the longest of its batch, so that an image would depend on "
+            "the others: set compute.batch_size=1."
+        )
+    return given
+
 
 KANDINSKY3 = Family(
     name="kandinsky3",
@@ -32,4 +64,12 @@ KANDINSKY5 = Family(
     rows="two calls",
     tokens="image only",
     shared_inputs=("visual_rope_pos", "text_rope_pos", "scale_factor"),
+    tokenizer="",  # behind a template
+    default_size=lambda pipe: int(pipe.resolutions[0][0]),
+    size_step=lambda pipe: 2 * int(pipe.vae_scale_factor_spatial),
+    made_size=_made_size,
+    latent_shape=_latent_shape,
+    pack=lambda pipe, latents: latents.permute(0, 2, 3, 1)[:, None],
+    to_pixels=_decode,
+    arguments=_arguments,
 )
