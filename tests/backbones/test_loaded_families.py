@@ -190,6 +190,8 @@ def test_hidream_makes_the_square_whose_area_is_its_own(tmp_path: Path, jobs: li
         load(tmp_path, 64, width=32)
     backbone = load(tmp_path, num_steps=2, call={"max_sequence_length": 16})
     compare(smaller(backbone, 16, default_sample_size=8), "HiDreamImagePipeline", jobs[0])
+    with pytest.raises(BackboneError, match=r"not square \(its latents are 8 x 16 here\)"):
+        backbone.family.describe(backbone.pipe, (torch.zeros(2, 16, 8, 16),), {})
 
 
 def test_kandinsky5_makes_the_sizes_of_its_list(tmp_path: Path, jobs: list[Job]) -> None:
