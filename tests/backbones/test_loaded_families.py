@@ -1,6 +1,7 @@
 """Classes that a run can load beside those of test_families: what it makes is what the pipeline would have made."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from tests.helpers.pipelines import autoencoder, build
 from tests.helpers.stand_ins import layers_of_text
 from tests.helpers.tiny import LENGTH, WIDTH, embedded
 from tests.helpers.tiny import build as build_tiny
-from tests.helpers.whole import hidream, hunyuan_dit, kandinsky5, kolors, lumina, omnigen
+from tests.helpers.whole import hidream, hunyuan_dit, kandinsky5, kolors, lumina, omnigen, prx
 from tests.helpers.with_picture import of_class
 
 
@@ -264,15 +265,35 @@ def test_what_a_run_makes_of_embeddings_is_what_the_pipeline_makes_of_them(
     compare(backbone, name, jobs[0])
 
 
+@pytest.mark.parametrize(
+    ("vae", "size"), [(lambda: autoencoder(4, shift=0.1), 16), (lambda: build("sana").vae, 32)], ids=["kl", "dc"]
+)
+def test_prx_makes_in_a_run_what_it_makes_by_itself_and_guides_one_image_at_a_time(
+    vae: Callable[[], Any], size: int, tmp_path: Path, jobs: list[Job]
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prx(vae()).save_pretrained(tmp_path)
+    compare(load(tmp_path, size, num_steps=2, guidance_scale=1.0), "PRXPipeline", jobs[0])
+    guided = load(tmp_path, size, num_steps=2, call={"negative_prompt": "bad"})  # as Lumina's, in CLASSES
+    compare_alone(guided, "PRXPipeline", jobs[0])
+    with pytest.raises(BackboneError, match=r"this batch has 2: set compute.batch_size=1"):
+        denoise(guided, jobs[:2])
+
+
 def compare(backbone: Backbone, name: str, job: Job) -> None:
+    twice = denoise(backbone, [replace(job, seed=job.seed + 1), job])  # whatever shares its batch
+    assert torch.allclose(twice[1], denoise(backbone, [job])[0], atol=1e-3)
+    compare_alone(backbone, name, job)
+
+
+def compare_alone(backbone: Backbone, name: str, job: Job) -> None:
     settings, family = backbone.sampling, backbone.family
     assert settings is not None and family.latent_shape is not None
     size = settings.height
     assert PIPELINES[name] is family
     latents = denoise(backbone, [job])
     ours = decode(backbone, [job], latents)[0].image
-    twice = denoise(backbone, [replace(job, seed=job.seed + 1), job])  # whatever shares its batch
-    assert torch.allclose(twice[1], latents[0], atol=1e-3)
     shape = family.latent_shape(backbone.pipe, size, size)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(job.seed))[None]
     takes = inspect.signature(type(backbone.pipe).__call__).parameters

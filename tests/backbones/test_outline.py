@@ -50,6 +50,7 @@ SHIPPED = {
     "omnigen": ("omnigen", "OmniGenPipeline", 8, 4),
     "hidream": ("hidream", "HiDreamImagePipeline", 8, 16),
     "kandinsky5": ("kandinsky5", "Kandinsky5T2IPipeline", 8, 16),
+    "prx": ("prx", "PRXPipeline", 8, 16),
     "auraflow": ("auraflow", "AuraFlowPipeline", 8, 4),
     "cogview3plus": ("cogview3plus", "CogView3PlusPipeline", 8, 16),
     "lumina2": ("lumina2", "Lumina2Pipeline", 8, 16),

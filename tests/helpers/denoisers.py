@@ -211,6 +211,13 @@ TINY: dict[str, Tiny] = {
         ATTENDED, more={"use_resolution_binning": False},
         num_images=1,  # guided, it gives the denoiser two timesteps for however many rows
     ),
+    "prx_pixel": Tiny(
+        "PRXPixelPipeline",
+        ("PRXTransformer2DModel", dict(
+            in_channels=3, patch_size=16, context_in_dim=WIDTH, hidden_size=32, mlp_ratio=2.0, num_heads=2, depth=2,
+            axes_dim=[8, 8], bottleneck_size=16)),
+        ATTENDED, more={"use_resolution_binning": False}, num_images=1,
+    ),
     "cosmos2": Tiny(
         "Cosmos2TextToImagePipeline",
         ("CosmosTransformer3DModel", dict(

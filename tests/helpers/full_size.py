@@ -22,6 +22,7 @@ from diffusers import (
     OmniGenTransformer2DModel,
     OvisImageTransformer2DModel,
     PixArtTransformer2DModel,
+    PRXTransformer2DModel,
     QwenImageTransformer2DModel,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
@@ -46,6 +47,7 @@ from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
 from icm_pipeline.backbones.families.omnigen import OMNIGEN
 from icm_pipeline.backbones.families.ovis_image import OVIS_IMAGE
 from icm_pipeline.backbones.families.pixart import PIXART
+from icm_pipeline.backbones.families.prx import PRX
 from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE
 from icm_pipeline.backbones.families.sana import SANA
 from icm_pipeline.backbones.families.sd3 import SD3
@@ -174,6 +176,7 @@ CASES: dict[str, tuple[Family, Callable[[], Any], dict[str, int], dict[int, int]
     "kandinsky5": (
         KANDINSKY5, kandinsky5, {"self_attention": 50, "cross_attention": 50, "feed_forward": 50}, {2560: 50},
     ),
+    "prx": (PRX, PRXTransformer2DModel, {"self_attention": 16, "feed_forward": 16}, {1792: 16}),
     "omnigen": (OMNIGEN, omnigen, {"self_attention": 32, "feed_forward": 32}, {3072: 32}),
     "auraflow": (AURAFLOW, AuraFlowTransformer2DModel, {"self_attention": 36, "feed_forward": 36}, {3072: 36}),
     "cogview3plus": (

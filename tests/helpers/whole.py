@@ -72,6 +72,12 @@ def lumina() -> Any:
     return whole("lumina", vae=autoencoder(4, levels=4), **gemma)
 
 
+def prx(vae: Any) -> Any:
+    gemma = parts_of("sana", text_encoder="text_encoder", tokenizer="tokenizer")
+    gemma["tokenizer"].model_max_length = 16
+    return whole("prx", vae=vae, **gemma)
+
+
 def omnigen() -> Any:
     return whole("omnigen", **parts_of("z_image", tokenizer="tokenizer"))
 

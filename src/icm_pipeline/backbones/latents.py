@@ -9,9 +9,9 @@ from icm_pipeline.backbones.base import BackboneError, Described
 
 
 def decode_shifted(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-    """Decode latents that were scaled and shifted by the autoencoder's factors."""
+    """Decode latents that were scaled and shifted by the autoencoder's factors; DC-AE has no shift."""
     config = pipe.vae.config
-    shifted = latents.to(pipe.vae.dtype) / config.scaling_factor + config.shift_factor
+    shifted = latents.to(pipe.vae.dtype) / config.scaling_factor + getattr(config, "shift_factor", 0.0)
     return pipe.vae.decode(shifted, return_dict=False)[0]
 
 

@@ -150,7 +150,7 @@ def _width(module: nn.Module, layer: str) -> int:
     """Return the width of a layer's tokens: what it adds to a block's tokens is as wide as what it first reads."""
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear) and name != "gate":  # which chooses experts, by the tokens and more
-            return part.in_features
+            return part.out_features if part is module else part.in_features
         if isinstance(part, nn.Conv2d):
             return part.in_channels
     raise BackboneError(f"{layer} has no linear layer, so that its width is known only when it runs.")

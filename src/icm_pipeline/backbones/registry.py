@@ -30,7 +30,7 @@ from icm_pipeline.backbones.families.nucleus_image import NUCLEUS_IMAGE
 from icm_pipeline.backbones.families.omnigen import OMNIGEN
 from icm_pipeline.backbones.families.ovis_image import LONGCAT_IMAGE, OVIS_IMAGE
 from icm_pipeline.backbones.families.pixart import PIXART, PIXART_PAG
-from icm_pipeline.backbones.families.prx import PRX
+from icm_pipeline.backbones.families.prx import PRX, PRX_PIXEL
 from icm_pipeline.backbones.families.qwen_image import QWEN_IMAGE, QWEN_IMAGE_EDIT
 from icm_pipeline.backbones.families.sana import SANA, SANA_PAG, SANA_SPRINT
 from icm_pipeline.backbones.families.sd3 import SD3, SD3_PAG
@@ -60,7 +60,7 @@ FAMILIES = (
     CHROMA, AURAFLOW, LUMINA2, SANA_SPRINT, LATENT_CONSISTENCY, KOLORS, HUNYUAN_DIT, COGVIEW4, COGVIEW3PLUS,
     HIDREAM, KANDINSKY3, KANDINSKY5, STABLE_CASCADE_PRIOR, DEEPFLOYD_IF, BRIA, OVIS_IMAGE, LONGCAT_IMAGE, KREA2,
     NUCLEUS_IMAGE, HUNYUAN_IMAGE, GLM_IMAGE, ERNIE_IMAGE, LUMINA, FLUX_KONTEXT, SD3_PAG, SANA_PAG,
-    PIXART_PAG, HUNYUAN_DIT_PAG, KOLORS_PAG, PRX, COSMOS2, BRIA_FIBO, OMNIGEN, STABLE_CASCADE_DECODER, Z_IMAGE_OMNI,
+    PIXART_PAG, HUNYUAN_DIT_PAG, KOLORS_PAG, PRX, PRX_PIXEL, COSMOS2, BRIA_FIBO, OMNIGEN, STABLE_CASCADE_DECODER, Z_IMAGE_OMNI,
     FLUX2_KLEIN_KV, QWEN_IMAGE_EDIT, INSTRUCT_PIX2PIX,
 )  # fmt: skip
 # The modular pipelines, and whose denoisers they run; each of their calls is one prediction.
