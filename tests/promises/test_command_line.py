@@ -14,7 +14,7 @@ BAD = {
     "an unknown stage": (["stage=probes"], ["stage=probes", "steer", "evaluate"]),
     "an unknown model": (
         ["model=sdx"],
-        ["there is no model=sdx. Did you mean model=sdxl? Choose from: auraflow, chroma, "],
+        ["there is no model=sdx. Did you mean model=sdxl? Choose from: auraflow, bria, "],
     ),
     "an unknown attribute": (["attribute=mood"], ["mood", "gender"]),
     "a word for a number": (["layers.k=two"], ["layers.k=two must be a whole number"]),
