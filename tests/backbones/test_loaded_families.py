@@ -37,7 +37,7 @@ from tests.helpers.pipelines import autoencoder, build
 from tests.helpers.stand_ins import layers_of_text
 from tests.helpers.tiny import LENGTH, WIDTH, embedded
 from tests.helpers.tiny import build as build_tiny
-from tests.helpers.whole import hidream, hunyuan_dit, kandinsky5, kolors, lumina, omnigen, prx
+from tests.helpers.whole import hidream, hunyuan_dit, kandinsky3, kandinsky5, kolors, lumina, omnigen, prx, prx_pixel
 from tests.helpers.with_picture import of_class
 
 
@@ -195,6 +195,20 @@ def test_hidream_makes_the_square_whose_area_is_its_own(tmp_path: Path, jobs: li
         backbone.family.describe(backbone.pipe, (torch.zeros(2, 16, 8, 16),), {})
 
 
+def test_kandinsky3_makes_in_a_run_what_it_makes_by_itself_of_prompts_of_one_length(
+    tmp_path: Path, jobs: list[Job]
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kandinsky3().save_pretrained(tmp_path)
+    backbone = load(tmp_path, 64, num_steps=2)
+    compare(backbone, "Kandinsky3Pipeline", jobs[0])
+    with pytest.raises(BackboneError, match=r"set compute.batch_size=1"):
+        denoise(backbone, [jobs[0], replace(jobs[0], prompt="a longer text")])
+    with pytest.raises(BackboneError, match=r"no autoencoder .* compute.vae_slicing=false"):
+        load(tmp_path, 64, num_steps=2, vae_slicing=True)
+
+
 def test_kandinsky5_makes_the_sizes_of_its_list(tmp_path: Path, jobs: list[Job]) -> None:
     kandinsky5().save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match=r"model.height=64 and model.width=32 are no size .*=1408 and .*=640"):
@@ -279,6 +293,17 @@ def test_prx_makes_in_a_run_what_it_makes_by_itself_and_guides_one_image_at_a_ti
     compare_alone(guided, "PRXPipeline", jobs[0])
     with pytest.raises(BackboneError, match=r"this batch has 2: set compute.batch_size=1"):
         denoise(guided, jobs[:2])
+
+
+def test_prx_of_pixels_begins_from_noise_of_its_own_scale(tmp_path: Path, jobs: list[Job]) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipe = prx_pixel()
+        pipe.register_to_config(prompt_max_tokens=16)
+        pipe.save_pretrained(tmp_path)
+    assert load(tmp_path, 32).pipe.config.noise_scale == 2.0
+    compare(load(tmp_path, 32, num_steps=2, guidance_scale=1.0), "PRXPixelPipeline", jobs[0])
+    compare_alone(load(tmp_path, 32, num_steps=2, call={"negative_prompt": "bad"}), "PRXPixelPipeline", jobs[0])
 
 
 def compare(backbone: Backbone, name: str, job: Job) -> None:

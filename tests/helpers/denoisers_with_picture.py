@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 
 from tests.helpers.denoisers import TINY
-from tests.helpers.pipelines import autoencoder
+from tests.helpers.pipelines import autoencoder, movq
 from tests.helpers.stand_ins import Averaging, Untold, pooled_too
 from tests.helpers.tiny import LENGTH, WIDTH, Tiny, embedded, picture
 
@@ -30,12 +30,7 @@ def _denoiser(name: str, **changes: Any) -> tuple[str, Mapping[str, Any]]:
 
 _SEEN = {"vae": lambda: autoencoder(4, shift=0.1)}
 _SEEN_BY_QWEN = {"vae": lambda: Averaging(2)}
-_SEEN_BY_MOVQ = {
-    "movq": lambda: diffusers.VQModel(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, vq_embed_dim=4,
-    )
-}  # fmt: skip
+_SEEN_BY_MOVQ = {"movq": movq}
 
 
 def _qwen_controlnet(**more: Any) -> Any:

@@ -24,6 +24,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    VQModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -72,6 +73,13 @@ def autoencoder(channels: int, shift: float | None = None, levels: int = 2) -> A
     return AutoencoderKL(
         block_out_channels=(8,) * levels, down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels, latent_channels=channels, norm_num_groups=4, shift_factor=shift,
+    )  # fmt: skip
+
+
+def movq() -> VQModel:
+    return VQModel(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, vq_embed_dim=4,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from tests.helpers.denoisers import TINY
-from tests.helpers.pipelines import LETTERS, autoencoder, build, clip
+from tests.helpers.pipelines import LETTERS, autoencoder, build, clip, movq
 from tests.helpers.tiny import WIDTH
 from tests.helpers.tiny import build as build_tiny
 
@@ -78,8 +78,16 @@ def prx(vae: Any) -> Any:
     return whole("prx", vae=vae, **gemma)
 
 
+def prx_pixel() -> Any:
+    return whole("prx_pixel", **parts_of("sana", text_encoder="text_encoder", tokenizer="tokenizer"))
+
+
 def omnigen() -> Any:
     return whole("omnigen", **parts_of("z_image", tokenizer="tokenizer"))
+
+
+def kandinsky3() -> Any:
+    return whole("kandinsky3", movq=movq(), **parts_of("flux", text_encoder="text_encoder_2", tokenizer="tokenizer_2"))
 
 
 def kandinsky5() -> Any:

@@ -101,6 +101,11 @@ def place(pipe: Any, denoiser: str, compute: ComputeConfig) -> Any:
         pipe.enable_model_cpu_offload(device=compute.device)
     else:
         pipe.enable_sequential_cpu_offload(device=compute.device)
+    if (compute.vae_slicing or compute.vae_tiling) and not hasattr(pipe, "vae"):
+        raise BackboneError(
+            f"{type(pipe).__name__} has no autoencoder that could be sliced or tiled: set compute.vae_slicing=false "
+            "and compute.vae_tiling=false."
+        )
     if compute.vae_slicing:
         pipe.vae.enable_slicing()
     if compute.vae_tiling:

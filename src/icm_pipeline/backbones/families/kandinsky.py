@@ -24,15 +24,19 @@ def _decode(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     return decode_scaled(pipe, latents[:, 0].permute(0, 3, 1, 2), height, width)
 
 
-def _arguments(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what is given; raises BackboneError for texts that would be padded to another's length, without a mask."""
-    lengths = {len(pipe.tokenizer(text=[" ".join(prompt.split())])["input_ids"][0]) for prompt in set(given["prompt"])}
-    if len(lengths) > 1:
+def _of_one_length(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is given; raises BackboneError for texts that would be padded to another's length, which counts."""
+    tokenized = (pipe.tokenizer(text=[" ".join(prompt.split())])["input_ids"] for prompt in set(given["prompt"]))
+    if len({len(tokens[0]) for tokens in tokenized}) > 1:
         raise BackboneError(
-            "Kandinsky 5 attends to what pads a prompt to the longest of its batch, so that an image would depend on "
-            "the others: set compute.batch_size=1."
+            "Kandinsky reads what pads a prompt to the longest of its batch, so that an image would depend on the "
+            "others: set compute.batch_size=1."
         )
     return given
+
+
+def _decode_movq(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    return pipe.movq.decode(latents, force_not_quantize=True)["sample"]
 
 
 KANDINSKY3 = Family(
@@ -46,9 +50,15 @@ KANDINSKY3 = Family(
         "feed_forward": r"(down|up)_blocks\.\d+\.attentions\.\d+\.feed_forward",
     },
     text=r"(encoder_hid_proj|add_time_condition|.*\.attentions\.[1-9]\d*\.attention\.to_[kv])(\..*)?",
+    tokenizer="",  # whose text is cut to the longest of its batch
     describe=describe_sample,
     rows="unconditional first",
     tokens="image only",
+    default_size=lambda pipe: 1024,
+    size_step=lambda pipe: 64,
+    latent_shape=lambda pipe, height, width: (pipe.unet.config.in_channels, height // 8, width // 8),
+    to_pixels=_decode_movq,
+    arguments=_of_one_length,
 )
 KANDINSKY5 = Family(
     name="kandinsky5",
@@ -71,5 +81,5 @@ KANDINSKY5 = Family(
     latent_shape=_latent_shape,
     pack=lambda pipe, latents: latents.permute(0, 2, 3, 1)[:, None],
     to_pixels=_decode,
-    arguments=_arguments,
+    arguments=_of_one_length,
 )

@@ -35,4 +35,11 @@ PRX = Family(
     options={"use_resolution_binning": False},
     arguments=_one_guided,
 )
-PRX_PIXEL = replace(PRX, name="prx_pixel", pipelines=("PRXPixelPipeline",), latent_shape=None, to_pixels=None)
+PRX_PIXEL = replace(
+    PRX,
+    name="prx_pixel",
+    pipelines=("PRXPixelPipeline",),
+    default_size=lambda pipe: int(pipe.config.default_sample_size),
+    pack=lambda pipe, latents: latents * pipe.config.noise_scale,
+    to_pixels=lambda pipe, latents, height, width: latents,
+)
