@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.image_processor import VaeImageProcessor
 from safetensors import SafetensorError
 
 from icm_pipeline.backbones.base import BackboneError
@@ -57,6 +58,8 @@ def load_pipeline(model: ModelConfig, compute: ComputeConfig, denoisers: Mapping
     denoiser = denoisers[class_name]
     _check_loaded_dtype(getattr(pipe, denoiser), compute.dtype)
     pipe.set_progress_bar_config(disable=True)
+    if not hasattr(pipe, "image_processor"):  # Kandinsky 3
+        pipe.image_processor = VaeImageProcessor()
     return place(pipe, denoiser, compute)
 
 

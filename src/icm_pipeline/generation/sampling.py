@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, Sampling
@@ -92,8 +91,7 @@ def decode(backbone: Backbone, jobs: list[Job], latents: Tensor) -> list[Sample]
             log.warning("%s Decoding %d at once; compute.decode_batch_size=%d begins with that.", error, size, size)
             continue
         _check_finite(pixels, jobs[part], "pixels")
-        processor = getattr(pipe, "image_processor", None) or VaeImageProcessor()  # Kandinsky 3 has none
-        images = processor.postprocess(pixels.detach(), output_type="pil")
+        images = pipe.image_processor.postprocess(pixels.detach(), output_type="pil")
         samples += [Sample(job, image) for job, image in zip(jobs[part], images, strict=True)]
     pipe.maybe_free_model_hooks()
     return samples
