@@ -30,7 +30,7 @@ def _of_one_length(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
     if len({len(tokens[0]) for tokens in tokenized}) > 1:
         raise BackboneError(
             "Kandinsky reads what pads a prompt to the longest of its batch, so that an image would depend on the "
-            "others: set compute.batch_size=1."
+            "others: set compute.batch_size=1 and compute.grow_batch=false."
         )
     return given
 
