@@ -16,20 +16,25 @@ from tests.helpers.command_line import started as job_started
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 BODIES = {
-    "a plain wait": "time.sleep(60)",
+    "a plain wait": "wait()",
     "a library that makes another error of it": (
-        "try:\n        time.sleep(60)\n    except BaseException as error:\n        raise ImportError('no') from error"
+        "try:\n        wait()\n    except BaseException as error:\n        raise ImportError('no') from error"
     ),
 }
 SWALLOWED = """try:
         print("at work", flush=True)
-        time.sleep(60)
+        wait()
     except BaseException:
         print("swallowed", flush=True)
-    time.sleep(60)"""
+    wait()"""
 SCRIPT = """
 import sys, time
 from icm_pipeline.cli.stopping import stopping_cleanly
+
+def wait():  # one long sleep would sleep on if the signal came just before it began
+    for _ in range(6000):
+        time.sleep(0.01)
+
 with stopping_cleanly(["stage=all", "attribute.options.man=[a man]"]):
     print("ready", flush=True)
     {body}
