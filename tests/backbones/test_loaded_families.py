@@ -145,6 +145,7 @@ CLASSES: dict[str, tuple[Any, ...]] = {  # how it is built, its size, what its c
     "LatentConsistencyModelPipeline": (
         lambda: with_scheduler(of_class(build("sd"), "LatentConsistencyModelPipeline"), LCMScheduler()), 16,
     ),
+    "StableDiffusionXLPAGPipeline": (lambda: of_class(build("sdxl"), "StableDiffusionXLPAGPipeline"), 16),
     "StableDiffusion3PAGPipeline": (lambda: of_class(build("sd3"), "StableDiffusion3PAGPipeline"), 16),
     "SanaPAGPipeline": (lambda: of_class(build("sana"), "SanaPAGPipeline"), 32),
     "PixArtSigmaPAGPipeline": (lambda: of_class(build("pixart"), "PixArtSigmaPAGPipeline"), 16),

@@ -70,3 +70,9 @@ UNETS: dict[str, Tiny] = {
 UNETS["kolors_pag"] = replace(
     UNETS["kolors"], pipeline="KolorsPAGPipeline", perturbed=True, plain={"guidance_scale": 1.0, "pag_scale": 0.0}
 )
+UNETS["sdxl_pag"] = replace(
+    UNETS["kolors_pag"], pipeline="StableDiffusionXLPAGPipeline",
+    denoiser=("UNet2DConditionModel", {
+        **UNET, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": WIDTH + 6 * 8}),
+)  # fmt: skip

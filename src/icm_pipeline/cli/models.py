@@ -1,4 +1,4 @@
-"""`icm models`: the families that are known, with their pipelines, sites, guidance and formats.
+"""`icm models`: the families that are known, with their pipelines, sites, guidance, formats and what was tested.
 
 Those of installed packages are known by their entry points, a user's own by the module that registers them.
 """
@@ -14,12 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from icm_pipeline.backbones.base import BackboneError, Family
+from icm_pipeline.backbones.proofs import Proof, proofs, trained
 from icm_pipeline.backbones.registry import FAMILIES, OWN, known_families
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.text import did_you_mean
 
-TITLES = ("family", "pipelines", "with a picture", "sites", "rows of a call", "image tokens", "in runs")
-PROVED = "each is proved on random weights by tests/backbones, those with a picture for less (docs/families.md)"
+TITLES = ("family", "pipelines", "with a picture", "sites", "rows of a call", "image tokens", "in runs", "tested as")
+PROVED = (
+    "tested on random weights, those with a picture for less (`icm models <family>`), and as embedded, trained models"
+)
 
 
 def run_models(words: Sequence[str]) -> int:
@@ -95,7 +98,14 @@ def row_of(family: Family) -> tuple[str, ...]:
         family.rows,
         "; ".join(dict.fromkeys(family.orders.values())),
         "yes" if family.to_pixels else "no",
+        _tested_as(family),
     )
+
+
+def _tested_as(family: Family) -> str:
+    classes = (*family.pipelines, *family.also)
+    kinds = dict.fromkeys(proof.kind for name in classes for proof in proofs().get(name, ()))
+    return ", ".join([*kinds, *(trained()[name] for name in classes if name in trained())]) or "-"
 
 
 def markdown_table() -> str:
@@ -111,4 +121,10 @@ def _print_one(console: Console, family: Family) -> None:
     table.add_row("denoiser", family.denoiser)
     for kind, pattern in family.sites.items():
         table.add_row(f"model.sites.{kind}", pattern)
+    by_tests: dict[Proof, list[str]] = {}
+    for name in (*family.pipelines, *family.also):
+        for proof in proofs().get(name, ()):
+            by_tests.setdefault(proof, []).append(name.removesuffix("Pipeline"))
+    for (kind, tests), names in by_tests.items():
+        table.add_row(f"tested as {kind}", "\n".join([", ".join(names), *(f"- {test}" for test in tests)]))
     console.print(table, markup=False, soft_wrap=True)
