@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -23,8 +24,6 @@ from transformers import (
     Siglip2ImageProcessor,
     Siglip2VisionConfig,
     Siglip2VisionModel,
-    T5Config,
-    T5EncoderModel,
 )
 
 from icm_pipeline.backbones.base import Backbone, BackboneError
@@ -37,7 +36,20 @@ from tests.helpers.pipelines import autoencoder, build
 from tests.helpers.stand_ins import layers_of_text
 from tests.helpers.tiny import LENGTH, WIDTH, embedded
 from tests.helpers.tiny import build as build_tiny
-from tests.helpers.whole import hidream, hunyuan_dit, kandinsky3, kandinsky5, kolors, lumina, omnigen, prx, prx_pixel
+from tests.helpers.whole import (
+    byt5,
+    deepfloyd_if,
+    glm_image,
+    hidream,
+    hunyuan_dit,
+    kandinsky3,
+    kandinsky5,
+    kolors,
+    lumina,
+    omnigen,
+    prx,
+    prx_pixel,
+)
 from tests.helpers.with_picture import of_class
 
 
@@ -93,10 +105,9 @@ def hunyuan_image(**denoiser: Any) -> Any:
         spatial_compression_ratio=2, sample_size=16, scaling_factor=0.7,
     )  # fmt: skip
     parts = build("z_image").components
-    text_encoder_2 = T5EncoderModel(T5Config(vocab_size=384, d_model=WIDTH, d_kv=8, d_ff=64, num_layers=1, num_heads=4))
     return type(pipe)(
         transformer=pipe.transformer, scheduler=pipe.scheduler, vae=vae, text_encoder=parts["text_encoder"],
-        tokenizer=parts["tokenizer"], text_encoder_2=text_encoder_2, tokenizer_2=ByT5Tokenizer(),
+        tokenizer=parts["tokenizer"], text_encoder_2=byt5(), tokenizer_2=ByT5Tokenizer(),
         guider=AdaptiveProjectedMixGuidance(guidance_scale=3.0, adaptive_projected_guidance_start_step=1),
         ocr_guider=AdaptiveProjectedMixGuidance(),
     )  # fmt: skip
@@ -150,6 +161,7 @@ CLASSES: dict[str, tuple[Any, ...]] = {  # how it is built, its size, what its c
     "SanaPAGPipeline": (lambda: of_class(build("sana"), "SanaPAGPipeline"), 32),
     "PixArtSigmaPAGPipeline": (lambda: of_class(build("pixart"), "PixArtSigmaPAGPipeline"), 16),
     "SanaSprintPipeline": (lambda: with_scheduler(of_class(build("sana"), "SanaSprintPipeline"), SCMScheduler()), 32),
+    "GlmImagePipeline": (glm_image, 32),
     "OvisImagePipeline": (lambda: on("ovis_image", "z_image"), 16),
     "CogView4Pipeline": (lambda: on("cogview4", "sana"), 16, {"negative_prompt": "bad"}),
     "QwenImagePipeline": (
@@ -305,6 +317,24 @@ def test_prx_of_pixels_begins_from_noise_of_its_own_scale(tmp_path: Path, jobs: 
     assert load(tmp_path, 32).pipe.config.noise_scale == 2.0
     compare(load(tmp_path, 32, num_steps=2, guidance_scale=1.0), "PRXPixelPipeline", jobs[0])
     compare_alone(load(tmp_path, 32, num_steps=2, call={"negative_prompt": "bad"}), "PRXPixelPipeline", jobs[0])
+
+
+def test_deepfloyd_if_begins_from_the_noise_that_it_would_draw_itself(tmp_path: Path, jobs: list[Job]) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        deepfloyd_if().save_pretrained(tmp_path)
+    backbone = load(tmp_path, num_steps=2, scheduler="dpmpp_2m")  # which draws nothing
+    assert backbone.sampling is not None and backbone.sampling.height == 8
+    twice = denoise(backbone, jobs[:2])
+    ours = decode(backbone, jobs[:2], twice)[1].image
+    own = type(backbone.pipe).prepare_intermediate_images
+    assert backbone.pipe.prepare_intermediate_images.__func__ is own  # nothing stays behind
+    theirs = backbone.pipe(
+        prompt=[jobs[1].prompt], generator=[torch.Generator().manual_seed(jobs[1].seed)], num_inference_steps=2,
+        guidance_scale=backbone.sampling.guidance_scale, output_type="pil", clean_caption=False,
+    ).images[0]  # fmt: skip
+    assert not torch.equal(twice[0], twice[1])
+    assert abs(np.asarray(ours, float) - np.asarray(theirs, float)).max() <= 1
 
 
 def compare(backbone: Backbone, name: str, job: Job) -> None:

@@ -63,7 +63,7 @@ def test_it_ends_at_once_though_a_tab_is_open(shipped: list[Material]) -> None:
     with httpx.stream("GET", f"http://127.0.0.1:{port}/gradio_api/heartbeat/tab", timeout=60) as tab:
         assert tab.status_code == 200
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=40)
         assert not thread.is_alive()
 
 

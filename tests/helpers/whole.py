@@ -1,6 +1,7 @@
 """Tiny pipelines with text encoders of their families' own kinds, as a run loads them from a folder."""
 
 import io
+import string
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,10 +15,18 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
+    ByT5Tokenizer,
+    GlmImageConfig,
+    GlmImageForConditionalGeneration,
+    GlmImageImageProcessor,
+    GlmImageProcessor,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    T5Config,
+    T5EncoderModel,
 )
 
 from tests.helpers.denoisers import TINY
@@ -80,6 +89,40 @@ def prx(vae: Any) -> Any:
 
 def prx_pixel() -> Any:
     return whole("prx_pixel", **parts_of("sana", text_encoder="text_encoder", tokenizer="tokenizer"))
+
+
+def glm_image() -> Any:
+    names = dict(image_token="<|image|>", grid_bos_token="<sop>", grid_eos_token="<eop>")
+    words = ["<|endoftext|>", "<|im_start|>", *names.values(), *LETTERS, *string.digits, "\u0120"]
+    tokenizer = Qwen2Tokenizer(
+        vocab={word: i for i, word in enumerate(words)}, merges=[], bos_token="<|im_start|>",
+        pad_token="<|endoftext|>", extra_special_tokens=names,
+    )  # fmt: skip
+    template = "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}"
+    config = GlmImageConfig(
+        text_config={
+            **SMALL, "num_hidden_layers": 1, "vocab_size": len(words), "vision_vocab_size": 32, "pad_token_id": 0,
+            "eos_token_id": None, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 4]}},
+        vision_config=dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, image_size=32, patch_size=16),
+        vq_config=dict(embed_dim=8, num_embeddings=32, latent_channels=16),
+        image_token_id=2, image_start_token_id=30, image_end_token_id=31,
+    )  # fmt: skip
+    vae = autoencoder(4, levels=4)
+    vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[2.0, 1.5, 1.0, 3.0])
+    return whole(
+        "glm_image", vae=vae, text_encoder=byt5(), tokenizer=ByT5Tokenizer(),
+        processor=GlmImageProcessor(GlmImageImageProcessor(), tokenizer, template),
+        vision_language_encoder=GlmImageForConditionalGeneration(config),
+    )  # fmt: skip
+
+
+def deepfloyd_if() -> Any:
+    return whole("deepfloyd_if", **parts_of("flux", text_encoder="text_encoder_2", tokenizer="tokenizer_2"))
+
+
+def byt5() -> T5EncoderModel:
+    """Return an encoder of bytes."""
+    return T5EncoderModel(T5Config(vocab_size=384, d_model=WIDTH, d_kv=8, d_ff=64, num_layers=1, num_heads=4))
 
 
 def omnigen() -> Any:

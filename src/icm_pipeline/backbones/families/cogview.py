@@ -4,9 +4,32 @@ CogView 4 and GLM-Image send image and text through the same feed-forward one af
 """
 
 from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
 from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
+
+
+def _planned(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is given and the plan of each picture, which a language model draws from the picture's own seed.
+
+    GlmImagePipeline draws those of a whole batch from its first image's seed.
+    """
+    plans = [
+        pipe.generate_prior_tokens([prompt], given["height"], given["width"], generator=generator)[0]
+        for prompt, generator in zip(given["prompt"], given["generator"], strict=True)
+    ]
+    return given | {"prior_token_ids": torch.cat(plans)}
+
+
+def _decode_by_channel(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    config, latents = pipe.vae.config, latents.to(pipe.vae.dtype)
+    mean, std = (latents.new_tensor(each).view(1, -1, 1, 1) for each in (config.latents_mean, config.latents_std))
+    return pipe.vae.decode(latents * std + mean, return_dict=False)[0]
+
 
 COGVIEW4 = Family(
     name="cogview4",
@@ -40,6 +63,8 @@ GLM_IMAGE = replace(
     also=(),
     timestep=lambda pipe, inputs: inputs["timestep"] + 1,
     text=rf"glyph_projector(\..*)?|{COGVIEW4.text}",
-    latent_shape=None,
-    to_pixels=None,
+    default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
+    size_step=lambda pipe: 32,
+    to_pixels=_decode_by_channel,
+    arguments=_planned,
 )
