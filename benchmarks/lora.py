@@ -1,6 +1,6 @@
 """Steering as a LoRA file beside `steer` and `fold`: the table of docs/lora.md.
 
-    icm experiment=fresh stage=evaluate model=tiny
+    icm experiment=fresh model=tiny
     python benchmarks/lora.py outputs/artifacts/evaluate/tiny-gender-<key>
 
 The steered and the plain images are those of the run, of prompts and seeds that chose nothing. A LoRA file for each
