@@ -86,3 +86,9 @@ def test_a_misspelt_choice_lists_the_choices_and_nothing_else(group: str) -> Non
         compose("config", [f"{group}=nonsens"], return_hydra_config=True)
     said = explain(caught.value).rstrip(".").partition("Choose from: ")[2].split(", ")
     assert set(choices_of(group)) - {"base"} <= set(said) <= {*choices_of(group), "basic"}
+
+
+def test_a_judge_named_where_its_settings_are_is_told_how_it_is_chosen() -> None:
+    with initialize_config_dir(str(conf_path()), version_base="1.3"), pytest.raises(HydraException) as caught:
+        compose("config", ["judge=fairface"])
+    assert explain(caught.value).endswith("A file of conf/labeler is chosen by labeler@judge=fairface.")

@@ -107,5 +107,7 @@ def _about_setting(dotted: str, text: str, on_command_line: bool) -> str | None:
         return f"{dotted} is empty; give it a value, or delete the line."
     if WRONG.search(text) and (expected := KINDS.get(dict if is_dataclass(kind) else get_origin(kind) or kind)):
         said = SAID.search(text)
-        return f"{said[1] if said and said[1] else dotted} must be {expected}."
+        given = said[1] if said and said[1] else dotted
+        hint = f" A file of conf/labeler is chosen by labeler@{given}." if dotted == "judge" else ""
+        return f"{given} must be {expected}.{hint}"
     return None
