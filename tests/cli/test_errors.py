@@ -1,6 +1,7 @@
 """What is said of a mistake on the command line, with what only the methods know."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -33,3 +34,13 @@ def test_of_an_unknown_parameter_those_that_the_method_has_are_told(
         compose("config", overrides=words)
     with pytest.raises(SystemExit, match=said):
         end_with(caught.value)
+
+
+def test_a_file_whose_defaults_lead_back_to_itself_is_told_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("defaults: ['config@_here_: more']\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"), pytest.raises(RecursionError) as caught:
+        compose("config")
+    with pytest.raises(SystemExit, match="the `defaults` of a file lead back to itself"):
+        end_with(caught.value)
+    with pytest.raises(RecursionError):
+        end_with(RecursionError("of a model's own"))

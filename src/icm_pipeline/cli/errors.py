@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from traceback import extract_tb
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -67,6 +68,12 @@ def end_with(error: Exception) -> None:
         missing = [extra for plugin, extra in PLUGIN_EXTRAS.items() if plugin in str(error)]
         install = f"\nThis launcher or sweeper needs: {installing(missing[0])}" if missing else ""
         sys.exit(f"error: {_about_param(error, sys.argv[1:]) or explain(error)}{install}")
+    if isinstance(error, RecursionError) and any(
+        frame.filename.endswith("defaults_list.py") for frame in extract_tb(error.__traceback__)
+    ):
+        sys.exit(
+            "error: the `defaults` of a file lead back to itself. Choices are written `- group: choice`, unquoted."
+        )
     raise error
 
 
