@@ -5,7 +5,7 @@ import sys
 from icm_pipeline.cli.stopping import stopping_cleanly
 from icm_pipeline.store.versions import library_versions
 
-COMMANDS = ("show", "ls", "gc", "verify")
+HOUSEKEEPING = ("show", "ls", "gc", "verify")
 # Options of Hydra's whose value may be the next word.
 VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p")
 
@@ -26,7 +26,7 @@ def run() -> None:
         print(", ".join(f"{package} {version}" for package, version in library_versions().items()))
         return
     with stopping_cleanly(words):
-        if words and words[0] in COMMANDS:
+        if words and words[0] in HOUSEKEEPING:
             from icm_pipeline.cli.housekeeping import run_command
 
             sys.exit(run_command(words))

@@ -8,7 +8,7 @@ from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.help_page import choices_of
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.pipeline.checks import check_stage
-from icm_pipeline.pipeline.table import COMMANDS, STAGES
+from icm_pipeline.pipeline.table import BESIDE_STAGES, STAGES
 
 Compose = Callable[..., Settings]
 SDXL = "model.path=stabilityai/stable-diffusion-xl-base-1.0"
@@ -19,7 +19,7 @@ SHIPPED_JUDGES = {
 }
 
 
-@pytest.mark.parametrize("stage", [*STAGES, *COMMANDS])
+@pytest.mark.parametrize("stage", [*STAGES, *BESIDE_STAGES])
 def test_every_stage_and_command_there_is_passes_the_check(settings_with: Compose, stage: str) -> None:
     check_stage(settings_with(f"stage={stage}", "localizers.injection=true"))  # what stage=localize compares
 

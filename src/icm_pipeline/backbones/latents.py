@@ -73,6 +73,17 @@ def latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
     return denoiser.config.in_channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
 
 
+def packed_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
+    """Return the shape of one image's latents before `pack`, which makes a token of four places."""
+    factor = pipe.vae_scale_factor
+    return pipe.transformer.config.in_channels // 4, height // factor, width // factor
+
+
+def pack(pipe: Any, latents: Tensor) -> Tensor:
+    """Return latents [b, c, h, w] as tokens [b, s, 4 c]."""
+    return pipe._pack_latents(latents, *latents.shape)
+
+
 def decode_scaled(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     """Decode latents that were scaled by the autoencoder's factor."""
     return pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor, return_dict=False)[0]

@@ -7,7 +7,7 @@ from icm_pipeline.generation.jobs import recorded_steps, steps_to_read
 from icm_pipeline.generation.named import no_names
 from icm_pipeline.methods.registry import check_method, check_strength, method_named
 from icm_pipeline.pipeline.asked import is_asked
-from icm_pipeline.pipeline.table import COMMANDS, STAGES, stages_of
+from icm_pipeline.pipeline.table import BESIDE_STAGES, STAGES, stages_of
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
 
@@ -15,8 +15,8 @@ PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evalu
 def check_stage(settings: Settings) -> None:
     """Raise ConfigError for a stage or a method that does not exist or does not go with the other settings."""
     name, stage = settings.stage, STAGES.get(settings.stage)
-    if stage is None and name not in COMMANDS:
-        raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *COMMANDS])}.")
+    if stage is None and name not in BESIDE_STAGES:
+        raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *BESIDE_STAGES])}.")
     check_method(settings)
     _check_alpha(settings)
     _check_strength(settings)

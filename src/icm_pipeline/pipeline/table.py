@@ -261,7 +261,7 @@ STAGES: dict[str, Stage] = {
     )
 }  # fmt: skip
 # What `stage=` runs beside single stages.
-COMMANDS = {
+BESIDE_STAGES = {
     "all": "every stage that is not done, in order",
     "plan": "say what all would do, keep and take",
     "explore": "look at it in a browser: steer with a slider, see what the probes read (extra explore)",
@@ -281,5 +281,5 @@ def kinds_of_stages() -> dict[str, str]:
 
 def stages_help() -> str:
     """Return a line per stage and command, for --help."""
-    summaries = {name: stage.summary for name, stage in STAGES.items()} | COMMANDS
+    summaries = {name: stage.summary for name, stage in STAGES.items()} | BESIDE_STAGES
     return "\n".join(f"{name:<16}{summary}" for name, summary in summaries.items())

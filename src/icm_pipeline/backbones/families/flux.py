@@ -13,7 +13,7 @@ from torch import Tensor
 from icm_pipeline.backbones.base import BackboneError, Family
 from icm_pipeline.backbones.formats import DOUBLE_THEN_SINGLE, WITH_REFERENCES
 from icm_pipeline.backbones.gates import NORM_GATE
-from icm_pipeline.backbones.latents import decode_shifted, describe_packed, describe_references
+from icm_pipeline.backbones.latents import decode_shifted, describe_packed, describe_references, pack, packed_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
@@ -22,15 +22,6 @@ def _check_run(inputs: Mapping[str, Any]) -> None:
     ids = inputs.get("img_ids")
     if isinstance(ids, Tensor) and bool(ids[..., 0].any()):
         raise BackboneError("FLUX's denoiser was called with tokens of a reference picture (Kontext): not known here.")
-
-
-def packed_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
-    factor = pipe.vae_scale_factor
-    return pipe.transformer.config.in_channels // 4, height // factor, width // factor
-
-
-def pack(pipe: Any, latents: Tensor) -> Tensor:
-    return pipe._pack_latents(latents, *latents.shape)
 
 
 def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:

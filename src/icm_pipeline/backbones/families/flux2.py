@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.families.flux import packed_shape
-from icm_pipeline.backbones.latents import describe_references
+from icm_pipeline.backbones.latents import describe_references, packed_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 

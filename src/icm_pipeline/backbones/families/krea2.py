@@ -5,8 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.families.flux import pack
-from icm_pipeline.backbones.latents import decode_by_channel, describe_packed
+from icm_pipeline.backbones.latents import decode_by_channel, describe_packed, pack
 
 
 def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Described, Family
-from icm_pipeline.backbones.families.flux import pack, packed_shape
-from icm_pipeline.backbones.latents import decode_by_channel, describe_packed
+from icm_pipeline.backbones.latents import decode_by_channel, describe_packed, pack, packed_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
