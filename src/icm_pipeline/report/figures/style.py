@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from icm_pipeline.arrays import Floats
+
 KIND_COLORS = {
     "self_attention": "#0072b2", "cross_attention": "#d55e00", "feed_forward": "#7f7f7f",
     "gated_self_attention": "#56b4e9", "gated_feed_forward": "#b0a080", "block": "#cc79a7", "mixed": "#009e73",
@@ -32,34 +34,36 @@ def place_labels(axis: Any, labels: Sequence[Any], points: Sequence[tuple[float,
 
     points: every point of the panel, in its data's units. A label keeps the side that it was drawn on if it can.
     """
-    from matplotlib.transforms import Bbox
-
     axis.figure.draw_without_rendering()
     point, legend = axis.figure.dpi / 72, axis.get_legend()
     centres = axis.transData.transform(points)
-    marks = [Bbox.from_extents(*(centre - 4 * point), *(centre + 4 * point)) for centre in centres]
-    taken = marks + ([legend.get_window_extent()] if legend else [])
+    taken = np.hstack([centres - 4 * point, centres + 4 * point])  # boxes (left, bottom, right, top), as all here
+    if legend:
+        taken = np.vstack([taken, legend.get_window_extent().extents])
     for label in labels:
         label.set(va="bottom", in_layout=False)  # a long one would make the panel small
-        own, spare = axis.transData.transform(label.xy), dict[bool, dict[str, Any]]()
-        for place in _places(label, point):
-            label.set(**place)
-            box = label.get_window_extent().padded(point)
-            inside = all(axis.bbox.contains(*corner) for corner in (box.min, box.max))
-            nearest = _gap(box, own) <= min(_gap(box, centre) for centre in centres)
-            covers = any(box.overlaps(other) for other in taken)
-            if inside and nearest and not covers:
+        own, extent = axis.transData.transform(label.xy), label.get_window_extent()
+        places = _places(label, extent.height / point)
+        aside = {"left": 0.0, "center": 0.5, "right": 1.0}
+        corners = own + [
+            (place["position"][0] * point - aside[place["ha"]] * extent.width, place["position"][1] * point)
+            for place in places
+        ]
+        boxes = np.hstack([corners - point, corners + [extent.width, extent.height] + point])
+        inside = (boxes[:, :2] >= axis.bbox.min).all(1) & (boxes[:, 2:] <= axis.bbox.max).all(1)
+        nearest = _gaps(boxes, own[None])[:, 0] <= _gaps(boxes, centres).min(1)
+        covers = (boxes[:, None, :2] < taken[:, 2:]).all(2) & (boxes[:, None, 2:] > taken[:, :2]).all(2)
+        free = inside & ~covers.any(1)
+        for fitting in (free & nearest, free, inside):  # better nearer to another point, or on something, than cut
+            if fitting.any():
+                label.set(**places[int(fitting.argmax())])
                 break
-            if inside:
-                spare.setdefault(covers, place)
-        else:  # better nearer to another point, or on something, than cut
-            label.set(**spare.get(False, spare.get(True, {})))
-        taken.append(label.get_window_extent())
+        taken = np.vstack([taken, label.get_window_extent().extents])
 
 
-def _places(label: Any, point: float) -> list[dict[str, Any]]:
+def _places(label: Any, height: float) -> list[dict[str, Any]]:
     """Return where an annotation can stand: on its side, over and under its point, on the other side; then further."""
-    own, height = label.get_ha(), label.get_window_extent().height / point
+    own = label.get_ha()
     sides = {own: (3, -height / 2, -3 - height), "center": (5, -5 - height)}
     sides |= {"left" if own == "right" else "right": sides[own]}
     aside = {"right": -6, "center": 0, "left": 6}
@@ -70,9 +74,10 @@ def _places(label: Any, point: float) -> list[dict[str, Any]]:
     ]
 
 
-def _gap(box: Any, centre: Any) -> float:
-    """Return how far a point is from a box, in pixels."""
-    return float(np.hypot(*(np.clip(centre, box.min, box.max) - centre)))
+def _gaps(boxes: Floats, centres: Floats) -> Floats:
+    """Return how far points are from boxes, in pixels [boxes, points]."""
+    within = np.clip(centres, boxes[:, None, :2], boxes[:, None, 2:])
+    return np.hypot(*np.moveaxis(within - centres, 2, 0))
 
 
 def short_name(layer: str) -> str:
