@@ -49,7 +49,7 @@ def place_labels(axis: Any, labels: Sequence[Any], points: Sequence[tuple[float,
             (place["position"][0] * point - aside[place["ha"]] * extent.width, place["position"][1] * point)
             for place in places
         ]
-        boxes = np.hstack([corners - point, corners + [extent.width, extent.height] + point])
+        boxes = np.hstack([corners - point, corners + extent.size + point])
         inside = (boxes[:, :2] >= axis.bbox.min).all(1) & (boxes[:, 2:] <= axis.bbox.max).all(1)
         nearest = _gaps(boxes, own[None])[:, 0] <= _gaps(boxes, centres).min(1)
         covers = (boxes[:, None, :2] < taken[:, 2:]).all(2) & (boxes[:, None, 2:] > taken[:, :2]).all(2)
