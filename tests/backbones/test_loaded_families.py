@@ -30,6 +30,8 @@ from icm_pipeline.backbones.base import Backbone, BackboneError
 from icm_pipeline.backbones.registry import PIPELINES
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import decode, denoise
+from icm_pipeline.hooks.hooked import hooked
+from icm_pipeline.hooks.recording import Recorder
 from tests.helpers.denoisers import TINY, flux2_autoencoder
 from tests.helpers.models import load
 from tests.helpers.pipelines import autoencoder, build
@@ -198,6 +200,7 @@ def test_what_a_run_makes_is_what_the_pipeline_would_have_made(name: str, tmp_pa
     compare(load(tmp_path, size, num_steps=2, call=call[0] if call else {}), name, jobs[0])
 
 
+@pytest.mark.of_class("HiDreamImagePipeline")
 def test_hidream_makes_the_square_whose_area_is_its_own(tmp_path: Path, jobs: list[Job]) -> None:
     hidream().save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match=r"model.height=64 and model.width=32 are no size .*=256 and .*=256"):
@@ -208,6 +211,7 @@ def test_hidream_makes_the_square_whose_area_is_its_own(tmp_path: Path, jobs: li
         backbone.family.describe(backbone.pipe, (torch.zeros(2, 16, 8, 16),), {})
 
 
+@pytest.mark.of_class("Kandinsky3Pipeline")
 def test_kandinsky3_makes_in_a_run_what_it_makes_by_itself_of_prompts_of_one_length(
     tmp_path: Path, jobs: list[Job]
 ) -> None:
@@ -222,6 +226,7 @@ def test_kandinsky3_makes_in_a_run_what_it_makes_by_itself_of_prompts_of_one_len
         load(tmp_path, 64, num_steps=2, vae_slicing=True)
 
 
+@pytest.mark.of_class("Kandinsky5T2IPipeline")
 def test_kandinsky5_makes_the_sizes_of_its_list(tmp_path: Path, jobs: list[Job]) -> None:
     kandinsky5().save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match=r"model.height=64 and model.width=32 are no size .*=1408 and .*=640"):
@@ -241,6 +246,7 @@ def smaller(backbone: Backbone, size: int, **attributes: Any) -> Backbone:
     return replace(backbone, sampling=replace(backbone.sampling, height=size, width=size))
 
 
+@pytest.mark.of_class("Flux2Pipeline")
 def test_flux2_dev_makes_in_a_run_what_it_makes_of_the_same_embeddings(tmp_path: Path, jobs: list[Job]) -> None:
     on("flux2", "z_image", scaled_autoencoder()).save_pretrained(tmp_path)  # its text encoder is a Mistral of 24 B
     backbone = load(tmp_path, 16, num_steps=2)
@@ -292,6 +298,7 @@ def test_what_a_run_makes_of_embeddings_is_what_the_pipeline_makes_of_them(
     compare(backbone, name, jobs[0])
 
 
+@pytest.mark.of_class("PRXPipeline")
 @pytest.mark.parametrize(
     ("vae", "size"), [(lambda: autoencoder(4, shift=0.1), 16), (lambda: build("sana").vae, 32)], ids=["kl", "dc"]
 )
@@ -308,6 +315,7 @@ def test_prx_makes_in_a_run_what_it_makes_by_itself_and_guides_one_image_at_a_ti
         denoise(guided, jobs[:2])
 
 
+@pytest.mark.of_class("PRXPixelPipeline")
 def test_prx_of_pixels_begins_from_noise_of_its_own_scale(tmp_path: Path, jobs: list[Job]) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -319,22 +327,54 @@ def test_prx_of_pixels_begins_from_noise_of_its_own_scale(tmp_path: Path, jobs: 
     compare_alone(load(tmp_path, 32, num_steps=2, call={"negative_prompt": "bad"}), "PRXPixelPipeline", jobs[0])
 
 
-def test_deepfloyd_if_begins_from_the_noise_that_it_would_draw_itself(tmp_path: Path, jobs: list[Job]) -> None:
+@pytest.mark.of_class("IFPipeline")
+def test_deepfloyd_if_draws_each_images_noise_itself(tmp_path: Path, jobs: list[Job]) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        deepfloyd_if().save_pretrained(tmp_path)
-    backbone = load(tmp_path, num_steps=2, scheduler="dpmpp_2m")  # which draws nothing
+        pipe = deepfloyd_if()
+        pipe.save_pretrained(tmp_path / "learned")
+        pipe.scheduler.register_to_config(variance_type="fixed_small", beta_schedule="squaredcos_cap_v2")
+        pipe.save_pretrained(tmp_path / "fixed")
+    backbone = load(tmp_path / "learned", num_steps=2)
     assert backbone.sampling is not None and backbone.sampling.height == 8
     twice = denoise(backbone, jobs[:2])
-    ours = decode(backbone, jobs[:2], twice)[1].image
-    own = type(backbone.pipe).prepare_intermediate_images
-    assert backbone.pipe.prepare_intermediate_images.__func__ is own  # nothing stays behind
     theirs = backbone.pipe(
-        prompt=[jobs[1].prompt], generator=[torch.Generator().manual_seed(jobs[1].seed)], num_inference_steps=2,
-        guidance_scale=backbone.sampling.guidance_scale, output_type="pil", clean_caption=False,
+        prompt=[jobs[1].prompt], generator=[torch.Generator().manual_seed(jobs[1].seed + 2**31)], output_type="pil",
+        num_inference_steps=2, guidance_scale=backbone.sampling.guidance_scale, clean_caption=False,
     ).images[0]  # fmt: skip
+    ours = decode(backbone, jobs[:2], twice)[1].image
     assert not torch.equal(twice[0], twice[1])
     assert abs(np.asarray(ours, float) - np.asarray(theirs, float)).max() <= 1
+    for scheduler in (None, "dpmpp_2m"):
+        again = load(tmp_path / "learned", num_steps=2, scheduler=scheduler)
+        assert torch.equal(denoise(again, jobs[:2]), denoise(again, jobs[:2]))
+    with pytest.raises(BackboneError, match=r"EulerDiscreteScheduler does not read: set model.scheduler=null"):
+        denoise(load(tmp_path / "learned", num_steps=2, scheduler="euler"), jobs[:1])
+    fixed = load(tmp_path / "fixed", num_steps=3, scheduler="euler")  # whose noise scales with the schedule that is set
+    assert torch.equal(denoise(fixed, jobs[:2]), denoise(fixed, jobs[:2]))
+    recorder = Recorder([0, 1])
+    with hooked(backbone, backbone.layers[-1:], recorder):
+        denoise(backbone, jobs[:2])
+    assert len(recorder.recording().activations[backbone.layers[-1]]) == 2
+
+
+def test_glm_images_plans_are_each_of_its_own_prompt_and_seed_and_leave_the_global_stream_alone(
+    tmp_path: Path, jobs: list[Job]
+) -> None:
+    glm_image().save_pretrained(tmp_path)
+    backbone, asked = load(tmp_path, 32, num_steps=1), list[tuple[Any, int]]()
+    plan = backbone.pipe.generate_prior_tokens
+
+    def noted(prompt: Any, height: int, width: int, generator: torch.Generator) -> Any:
+        asked.append((prompt, generator.initial_seed()))
+        return plan(prompt, height, width, generator=generator)
+
+    backbone.pipe.generate_prior_tokens = noted
+    others = [jobs[0], replace(jobs[1], prompt="a dog")]
+    state = torch.get_rng_state()
+    denoise(backbone, others)
+    assert asked == [([job.prompt], job.seed + 2**31) for job in others]
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def compare(backbone: Backbone, name: str, job: Job) -> None:

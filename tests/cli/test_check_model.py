@@ -101,6 +101,9 @@ def test_a_further_argument_is_a_number_where_it_is_one() -> None:
         ("StableDiffusionpipeline", "Did you mean StableDiffusionPipeline?"),
         ("FluxModularPipeline", "is modular: .* FluxPipeline has the same denoiser, and can be."),
         ("UNet2DConditionModel", "neither a folder nor a pipeline"),
+        ("flux2_klein", "neither a folder nor a pipeline .* Give Flux2KleinPipeline"),
+        ("tiny", "neither a folder nor a pipeline .* Give embedded:tiny"),
+        ("IFPipeline", "built of defaults and may lack parts: save one of any size, and check its folder"),
         ("Kandinsky3Pipeline", "parameters by its defaults: save a smaller pipeline"),
         ("tests", "has no model_index.json"),
     ],
@@ -156,6 +159,7 @@ class Silent(StableDiffusionPipeline):
     [
         (["--call", "bogus=1"], "error: bogus is no argument of StableDiffusionPipeline. It takes: prompt, height"),
         (["--call", "eat=1"], "Did you mean eta?"),
+        (["--call", "height"], "error: --call height has no value: write height=<value>."),
         (["--steps", "0"], "error: --steps 0: give 1 or more."),
         (["--size", "-1"], "error: --size -1: give 1 or more."),
         (["--device", "cuder"], "compute.device=cuder cannot be used here (Expected one of cpu"),

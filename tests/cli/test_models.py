@@ -29,6 +29,8 @@ def test_every_family_is_listed_with_what_was_tested(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert all(family.name in text for family in FAMILIES)
     assert all(row_of(family)[-1] not in ("", "-") for family in FAMILIES)
+    classes = [name.removesuffix("Pipeline") for family in FAMILIES for name in (*family.pipelines, *family.also)]
+    assert all(name in text for name in classes)  # none is cut where the table is searched
 
 
 def test_what_docs_call_unknown_is_a_class_that_is_refused() -> None:
@@ -44,6 +46,27 @@ def test_one_family_is_told_with_its_patterns(capsys: pytest.CaptureFixture[str]
     assert r"(single_)?transformer_blocks\.\d+\.attn" in text
     assert "tested as a denoiser" in text
     assert "- the timestep of every call tells the step" in text
+
+
+def test_a_class_stands_for_its_family_and_a_family_can_be_a_table_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_models(["FluxFillPipeline"]) == 0
+    by_class = capsys.readouterr().out
+    assert run_models(["flux"]) == 0
+    assert capsys.readouterr().out == by_class
+    assert run_models(["flux", "--markdown"]) == 0
+    assert [line[:8] for line in capsys.readouterr().out.splitlines()] == ["| family", "| --- | ", "| flux |"]
+
+
+def test_in_a_terminal_names_of_families_are_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run_models([]) == 0
+    text = capsys.readouterr().out
+    assert all(f" {family.name} " in text for family in FAMILIES)
 
 
 def test_a_family_that_is_not_known_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

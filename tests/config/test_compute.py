@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -88,7 +89,12 @@ def test_a_misspelt_choice_lists_the_choices_and_nothing_else(group: str) -> Non
     assert set(choices_of(group)) - {"base"} <= set(said) <= {*choices_of(group), "basic"}
 
 
-def test_a_judge_named_where_its_settings_are_is_told_how_it_is_chosen() -> None:
+def test_a_judge_named_where_its_settings_are_is_told_how_it_is_chosen(tmp_path: Path) -> None:
     with initialize_config_dir(str(conf_path()), version_base="1.3"), pytest.raises(HydraException) as caught:
         compose("config", ["judge=fairface"])
     assert explain(caught.value).endswith("A file of conf/labeler is chosen by labeler@judge=fairface.")
+    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\njudge: fairface\n")
+    folders = f"hydra.searchpath=[file://{conf_path()}]"
+    with initialize_config_dir(str(tmp_path), version_base="1.3"), pytest.raises(HydraException) as caught:
+        compose("mine", [folders])
+    assert "Choose a file of conf/labeler in defaults: `- /labeler@judge: <name>`." in explain(caught.value)

@@ -15,11 +15,23 @@ def decode_shifted(pipe: Any, latents: Tensor, height: int, width: int) -> Tenso
     return pipe.vae.decode(shifted, return_dict=False)[0]
 
 
-def decode_by_channel(pipe: Any, latents: Tensor) -> Tensor:
+def decode_film(pipe: Any, latents: Tensor) -> Tensor:
     """Decode latents [b, c, 1, h, w], which were scaled channel by channel, as the first frame of a film."""
-    config = pipe.vae.config
-    mean, std = (latents.new_tensor(each).view(1, -1, 1, 1, 1) for each in (config.latents_mean, config.latents_std))
+    mean, std = _of_channels(pipe, latents)
     return pipe.vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0][:, :, 0]
+
+
+def decode_by_channel(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Decode latents [b, c, h, w] that were scaled channel by channel."""
+    latents = latents.to(pipe.vae.dtype)
+    mean, std = _of_channels(pipe, latents)
+    return pipe.vae.decode(latents * std + mean, return_dict=False)[0]
+
+
+def _of_channels(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation of an autoencoder's channels, for latents [b, c, ...]."""
+    shape, config = (1, -1, *(1,) * (latents.dim() - 2)), pipe.vae.config
+    return latents.new_tensor(config.latents_mean).view(shape), latents.new_tensor(config.latents_std).view(shape)
 
 
 def describe_sample(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:

@@ -14,7 +14,10 @@ import torch
 from torch import nn
 
 from icm_pipeline.backbones.base import BackboneError
+from icm_pipeline.backbones.registry import known_families
+from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.text import did_you_mean
+from icm_pipeline.zoo.paths import ZOO
 
 SMALL = {  # values of a denoiser's configuration, where it has them
     **dict.fromkeys(("num_layers", "num_single_layers", "num_refiner_layers", "num_mmdit_layers"), 2),
@@ -84,9 +87,16 @@ def _pipeline_class(class_name: str) -> Any:
     if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
         raise BackboneError(
             f"{class_name} is neither a folder nor a pipeline of diffusers {diffusers.__version__}."
-            f"{did_you_mean(class_name, names)}"
+            f"{_of_family(class_name) or did_you_mean(class_name, names)}"
         )
     return found
+
+
+def _of_family(name: str) -> str:
+    """Return a hint for the name of a family or of an embedded model; empty for others."""
+    instead = next((family.pipelines[0] for family in known_families() if family.name == name and family.pipelines), "")
+    instead = f"{EMBEDDED}{name}" if (ZOO / name / "model_index.json").is_file() else instead
+    return f" Give {instead}." if instead else ""
 
 
 def _denoiser(model_class: Any) -> Any:

@@ -22,7 +22,7 @@ DENOISERS = ("transformer", "unet", "prior", "decoder")
 # Arguments that would bring in other networks or sizes, where a call has them.
 QUIET = {
     "use_resolution_binning": False, "enable_prompt_rewrite": False, "use_pe": False, "_auto_resize": False,
-    "complex_human_instruction": None, "output_type": "latent",
+    "complex_human_instruction": None, "clean_caption": False, "output_type": "latent",
 }  # fmt: skip
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 GUIDED, PLAIN = 3.0, {"true_cfg_scale": 1.0, "guidance_scale": 0.0, "pag_scale": 0.0}
@@ -88,10 +88,12 @@ class Caller:
         except BackboneError:
             raise
         except Exception as error:
-            picture = " It takes a picture (image=), and is called here with prompts alone." if "image" in takes else ""
+            built = " It was built of defaults and may lack parts: save one of any size, and check its folder."
+            picture = " It takes a picture (image=), and is called here with prompts alone."
+            hint = f"{built if self.texts else ''}{picture if 'image' in takes else ''}"
             raise BackboneError(
-                f"A call of {type(self.pipe).__name__} ended in {type(error).__name__}: {error}. Its arguments were "
-                f"{', '.join(given)}; another --size or --call may do.{picture}"
+                f"A call of {type(self.pipe).__name__} ended in {type(error).__name__}: {str(error).rstrip('.')}. Its "
+                f"arguments were {', '.join(given)}; another --size or --call may do.{hint}"
             ) from error
 
     def _texts(self, words: list[str], negative: str, guided: bool) -> dict[str, Any]:

@@ -74,8 +74,10 @@ def _check(arguments: argparse.Namespace, modules: Sequence[ModuleType]) -> int:
 
 
 def argument_of(word: str) -> tuple[str, Any]:
-    """Return a name and its value, a text where it is no number, list or the like."""
-    name, _, value = word.partition("=")
+    """Return a name and its value, a text where it is no number, list or the like; raises BackboneError for none."""
+    name, sign, value = word.partition("=")
+    if not sign:
+        raise BackboneError(f"--call {word} has no value: write {word}=<value>.")
     try:
         return name, literal_eval(value)
     except (SyntaxError, ValueError):

@@ -69,7 +69,7 @@ def end_with(error: Exception) -> None:
         install = f"\nThis launcher or sweeper needs: {installing(missing[0])}" if missing else ""
         sys.exit(f"error: {_about_param(error, sys.argv[1:]) or explain(error)}{install}")
     if isinstance(error, RecursionError) and any(
-        frame.filename.endswith("defaults_list.py") for frame in extract_tb(error.__traceback__)
+        frame.filename.endswith("hydra/_internal/defaults_list.py") for frame in extract_tb(error.__traceback__)
     ):
         sys.exit(
             "error: the `defaults` of a file lead back to itself. Choices are written `- group: choice`, unquoted."

@@ -20,15 +20,15 @@ from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.text import did_you_mean
 
 TITLES = ("family", "pipelines", "with a picture", "sites", "rows of a call", "image tokens", "in runs", "tested as")
-PROVED = (
-    "tested on random weights, those with a picture for less (`icm models <family>`), and as embedded, trained models"
-)
+PROVED = "tested on random weights (by what: `icm models <family>`); tiny... are trained models, shipped here"
+ROOMY = ("with a picture", "in runs")
+MOST_WIDE = 10_000  # characters, where nothing is to be wrapped: what is not a terminal is searched
 
 
 def run_models(words: Sequence[str]) -> int:
     """Print the families, or one with its patterns, and return the exit code."""
     parser = argparse.ArgumentParser("icm models", description="List the families of pipelines that are known.")
-    parser.add_argument("family", nargs="?", help="one of them, with the patterns of its sites")
+    parser.add_argument("family", nargs="?", help="one of them, or a pipeline's class: its sites and tests")
     parser.add_argument("--markdown", action="store_true", help="as a table of Markdown, which docs/families.md has")
     add_module(parser)
     arguments = parser.parse_args(words)
@@ -38,27 +38,41 @@ def run_models(words: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     known = {family.name: family for family in known_families()}
-    if arguments.family is not None and arguments.family not in known:
-        near = did_you_mean(arguments.family, list(known))
-        print(f"error: {arguments.family!r} is no family.{near} `icm models` lists them.", file=sys.stderr)
+    of_class = {name: family for family in known.values() for name in (*family.also, *family.pipelines)}
+    chosen = known.get(arguments.family) or of_class.get(arguments.family)
+    if arguments.family is not None and chosen is None:
+        near = did_you_mean(arguments.family, [*known, *of_class])
+        said = f"{arguments.family!r} is no family, and no class of one.{near} `icm models` lists them."
+        print(f"error: {said}", file=sys.stderr)
         return 1
     if arguments.markdown:
-        print(markdown_table())
+        print(markdown_table([chosen] if chosen else FAMILIES))
         return 0
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    if arguments.family is not None:
-        _print_one(console, known[arguments.family])
+    console = Console() if sys.stdout.isatty() else Console(width=MOST_WIDE)
+    if chosen:
+        _print_one(console, chosen)
         return 0
-    table = Table(*TITLES, box=box.SIMPLE_HEAD, caption=PROVED)
-    for family in FAMILIES:
-        table.add_row(*row_of(family))
-    console.print(table)
+    console.print(_table(FAMILIES, console.width, PROVED))
     if OWN:
-        own = Table(*TITLES, box=box.SIMPLE_HEAD, caption="registered; `icm check-model` tries them")
-        for family in OWN:
-            own.add_row(*row_of(family))
-        console.print(own)
+        console.print(_table(OWN, console.width, "registered; `icm check-model` tries them"))
     return 0
+
+
+def _table(families: Sequence[Family], width: int, caption: str) -> Table:
+    """Return a table of families; in a terminal without columns that a family's own view has, as there is no room."""
+    titles = [title for title in TITLES if width == MOST_WIDE or title not in ROOMY]
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+    for title in titles:
+        table.add_column(
+            title,
+            no_wrap=title == "family",
+            overflow="fold",
+            min_width=16 if title == "sites" and width >= 100 else None,
+        )
+    for family in families:
+        said = dict(zip(TITLES, row_of(family), strict=True))
+        table.add_row(*(said[title] for title in titles))
+    return table
 
 
 def add_module(parser: argparse.ArgumentParser) -> None:
@@ -108,9 +122,9 @@ def _tested_as(family: Family) -> str:
     return ", ".join([*kinds, *(trained()[name] for name in classes if name in trained())]) or "-"
 
 
-def markdown_table() -> str:
+def markdown_table(families: Sequence[Family] = FAMILIES) -> str:
     """Return the table of families in Markdown."""
-    rows = [TITLES, ("---",) * len(TITLES), *map(row_of, FAMILIES)]
+    rows = [TITLES, ("---",) * len(TITLES), *map(row_of, families)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

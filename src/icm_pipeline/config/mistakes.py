@@ -62,6 +62,8 @@ def explain(error: Exception) -> str:
         )
     where = f"{place[1]}.yaml: " if (place := FILE.search(text)) else ""
     key, said = KEY.search(text), SAID.search(text)
+    if "is not a subclass of LabelerConfig" in text and not (said and said[1]):
+        return f"{where}judge holds settings. Choose a file of conf/labeler in defaults: `- /labeler@judge: <name>`."
     if key:
         return where + (_about_setting(key[1] or key[2], text, not where) or text)
     if said and "subclass of Dict" in text:  # OmegaConf does not say which
@@ -108,6 +110,7 @@ def _about_setting(dotted: str, text: str, on_command_line: bool) -> str | None:
     if WRONG.search(text) and (expected := KINDS.get(dict if is_dataclass(kind) else get_origin(kind) or kind)):
         said = SAID.search(text)
         given = said[1] if said and said[1] else dotted
-        hint = f" A file of conf/labeler is chosen by labeler@{given}." if dotted == "judge" else ""
+        is_choice = dotted == "judge" and given.partition("=")[2] in choices_of("labeler")
+        hint = f" A file of conf/labeler is chosen by labeler@{given}." if is_choice else ""
         return f"{given} must be {expected}.{hint}"
     return None

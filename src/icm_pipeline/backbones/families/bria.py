@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icm_pipeline.backbones.families.flux import FLUX, FLUX_KONTEXT
-from icm_pipeline.backbones.latents import decode_by_channel, latent_shape
+from icm_pipeline.backbones.latents import decode_film, latent_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
@@ -28,7 +28,7 @@ def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
 
 def _fibo_to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     unpacked = pipe._unpack_latents_no_patch(latents, height, width, pipe.vae_scale_factor)
-    return decode_by_channel(pipe, unpacked.unsqueeze(2))
+    return decode_film(pipe, unpacked.unsqueeze(2))
 
 
 BRIA = replace(

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import decode_scaled, describe_patches, latent_shape
+from icm_pipeline.backbones.latents import decode_by_channel, decode_scaled, describe_patches, latent_shape
 
 
 def _planned(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -18,17 +17,13 @@ def _planned(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
 
     GlmImagePipeline draws those of a whole batch from its first image's seed.
     """
-    plans = [
-        pipe.generate_prior_tokens([prompt], given["height"], given["width"], generator=generator)[0]
-        for prompt, generator in zip(given["prompt"], given["generator"], strict=True)
-    ]
+    device = pipe._execution_device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # whose seed it sets
+        plans = [
+            pipe.generate_prior_tokens([prompt], given["height"], given["width"], generator=generator)[0]
+            for prompt, generator in zip(given["prompt"], given["generator"], strict=True)
+        ]
     return given | {"prior_token_ids": torch.cat(plans)}
-
-
-def _decode_by_channel(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-    config, latents = pipe.vae.config, latents.to(pipe.vae.dtype)
-    mean, std = (latents.new_tensor(each).view(1, -1, 1, 1) for each in (config.latents_mean, config.latents_std))
-    return pipe.vae.decode(latents * std + mean, return_dict=False)[0]
 
 
 COGVIEW4 = Family(
@@ -64,7 +59,7 @@ GLM_IMAGE = replace(
     timestep=lambda pipe, inputs: inputs["timestep"] + 1,
     text=rf"glyph_projector(\..*)?|{COGVIEW4.text}",
     default_size=lambda pipe: pipe.default_sample_size * pipe.vae_scale_factor,
-    size_step=lambda pipe: 32,
-    to_pixels=_decode_by_channel,
+    size_step=lambda pipe: 32,  # of a place of the plan
+    to_pixels=decode_by_channel,
     arguments=_planned,
 )

@@ -1,23 +1,25 @@
 """DeepFloyd IF, first and second stage: UNets of pixels whose attention sees its own places and the text, as maps."""
 
+import inspect
 from typing import Any
 
-from torch import Tensor
-
-from icm_pipeline.backbones.base import Family
+from icm_pipeline.backbones.base import BackboneError, Family
 from icm_pipeline.backbones.latents import describe_sample
 
 
-def _from_noise(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what is given but the noise, which the next call begins from in place of its own."""
-    noise: Tensor = given.pop("latents") * pipe.scheduler.init_noise_sigma
+def _drawing_itself(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is given but the noise, which this class takes none of and draws from each image's generator.
 
-    def begin(*asked: Any) -> Tensor:
-        del pipe.prepare_intermediate_images
-        return noise
-
-    pipe.prepare_intermediate_images = begin
-    return given | {"output_type": "pt"}
+    Raises BackboneError for a scheduler that would take the variance that the denoiser predicts for more channels.
+    """
+    kind = type(pipe.scheduler)
+    learns = pipe.scheduler.config.get("variance_type") in ("learned", "learned_range")
+    if learns and "variance_type" not in inspect.signature(kind).parameters:
+        raise BackboneError(
+            f"DeepFloyd IF predicts a variance, which {kind.__name__} does not read: set model.scheduler=null or "
+            "model.scheduler=dpmpp_2m."
+        )
+    return {name: value for name, value in given.items() if name != "latents"} | {"output_type": "pt"}
 
 
 DEEPFLOYD_IF = Family(
@@ -42,5 +44,5 @@ DEEPFLOYD_IF = Family(
     latent_shape=lambda pipe, height, width: (pipe.unet.config.in_channels, height, width),
     to_pixels=lambda pipe, latents, height, width: latents,
     options={"clean_caption": False},
-    arguments=_from_noise,
+    arguments=_drawing_itself,
 )

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import decode_by_channel, describe_packed, pack
+from icm_pipeline.backbones.latents import decode_film, describe_packed, pack
 
 
 def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
@@ -14,7 +14,7 @@ def _latent_shape(pipe: Any, height: int, width: int) -> tuple[int, ...]:
 
 
 def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-    return decode_by_channel(pipe, pipe._unpack_latents(latents, height, width).to(pipe.vae.dtype))
+    return decode_film(pipe, pipe._unpack_latents(latents, height, width).to(pipe.vae.dtype))
 
 
 KREA2 = Family(

@@ -5,14 +5,14 @@ from typing import Any
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Family
-from icm_pipeline.backbones.latents import decode_by_channel, describe_packed, packed_shape
+from icm_pipeline.backbones.latents import decode_film, describe_packed, packed_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
 def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     patch = pipe.transformer.config.patch_size
     unpacked = pipe._unpack_latents(latents, height, width, patch, pipe.vae_scale_factor)
-    return decode_by_channel(pipe, unpacked.to(pipe.vae.dtype))
+    return decode_film(pipe, unpacked.to(pipe.vae.dtype))
 
 
 NUCLEUS_IMAGE = Family(

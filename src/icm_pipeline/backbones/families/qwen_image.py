@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from icm_pipeline.backbones.base import Described, Family
-from icm_pipeline.backbones.latents import decode_by_channel, describe_packed, pack, packed_shape
+from icm_pipeline.backbones.latents import decode_film, describe_packed, pack, packed_shape
 from icm_pipeline.backbones.sites import JOINT_TEXT
 
 
@@ -22,7 +22,7 @@ def _describe_edit(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
 def _to_pixels(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
-    return decode_by_channel(pipe, unpacked.to(pipe.vae.dtype))
+    return decode_film(pipe, unpacked.to(pipe.vae.dtype))
 
 
 QWEN_IMAGE = Family(
