@@ -53,7 +53,7 @@ def place_labels(axis: Any, labels: Sequence[Any], points: Sequence[tuple[float,
         inside = (boxes[:, :2] >= axis.bbox.min).all(1) & (boxes[:, 2:] <= axis.bbox.max).all(1)
         nearest = _gaps(boxes, own[None])[:, 0] <= _gaps(boxes, centres).min(1)
         covers = (boxes[:, None, :2] < taken[:, 2:]).all(2) & (boxes[:, None, 2:] > taken[:, :2]).all(2)
-        free = inside & ~covers.any(1)
+        free = inside & ~np.any(covers, axis=1)
         for fitting in (free & nearest, free, inside):  # better nearer to another point, or on something, than cut
             if fitting.any():
                 label.set(**places[int(fitting.argmax())])
