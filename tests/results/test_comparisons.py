@@ -23,7 +23,10 @@ def make(outputs: Path, stage: str, parents: dict[str, Artifact], config: dict[s
     return Artifact(folder, manifest)
 
 
-def evaluate(outputs: Path, alpha: float = 7.0, layers: dict[str, Any] | None = None, **changed: Any) -> Artifact:
+def evaluate(
+    outputs: Path, alpha: float = 7.0, layers: dict[str, Any] | None = None, method: dict[str, Any] | None = None,
+    **changed: Any,
+) -> Artifact:  # fmt: skip
     """Make a chain up to an evaluation; changed: settings by name, with `__` for the dot."""
     settings = {"generate.images_per_prompt": 14, **PROBING} | {
         name.replace("__", "."): value for name, value in changed.items()
@@ -33,8 +36,8 @@ def evaluate(outputs: Path, alpha: float = 7.0, layers: dict[str, Any] | None = 
     probe = make(outputs, "probe", {"generate": generate}, {name: settings[name] for name in PROBING})
     chosen = {"rule": "top", "k": 3, "seed": None, **(layers or {})}
     select = make(outputs, "select", {"probe": probe}, {"layers": chosen})
-    method = {"name": "icm", "first_step": 0, "draw_size": None}
-    steer = make(outputs, "steer", {"probe": probe, "select": select}, {"alpha": alpha, "method": method})
+    steering = {"name": "icm", "first_step": 0, "draw_size": None, **(method or {})}
+    steer = make(outputs, "steer", {"probe": probe, "select": select}, {"alpha": alpha, "method": steering})
     return make(outputs, "evaluate", {"steer": steer}, {"evaluate.fd": "probabilities"})
 
 
@@ -60,6 +63,17 @@ def test_what_is_told_is_what_differs_and_nothing_else_tells(
 ) -> None:
     runs = [evaluate(tmp_path), evaluate(tmp_path, alpha=3), evaluate(tmp_path, **changed)]
     assert differences(runs).told == ((), (), (word,) if word else ())
+
+
+def test_settings_of_a_method_tell_its_own_runs_apart_and_not_other_methods(tmp_path: Path) -> None:
+    slider: dict[str, Any] = {"name": "slider", "params": {"rank": 4}, "strengths": [1.0, 2.0]}
+    lora: dict[str, Any] = {"name": "lora", "params": {"rank": 8}, "strengths": [4.0]}
+    runs = [evaluate(tmp_path), evaluate(tmp_path, method=slider), evaluate(tmp_path, method=lora)]
+    assert differences(runs).told == ((), (), ())
+    wider = evaluate(tmp_path, method={**lora, "params": {"rank": 16}})
+    found = differences([*runs, runs[2], wider])
+    assert found.told == ((), (), (), (), ("method.params={rank:16}",))
+    assert found.usual == ("method.params={rank:8}",)
 
 
 def test_equal_runs_and_none_have_no_differences(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from icm_pipeline.store.partial import OLD, PARTIAL
 log = logging.getLogger(__name__)
 
 LONGEST_VALUE = 40  # characters
+OF_METHOD = r"method\.(params|strength)"  # settings that tell runs of one method apart, and no method from another
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,14 @@ def differences(evaluations: Sequence[Artifact]) -> Differences:
     usual = []
     for name in sorted({name for one in settings for name in one if not re.fullmatch(TOLD_BY_STEERING, name)}):
         words = [f"{name}={_text(one[name])}" if name in one else None for one in settings]
-        counts = Counter(word for word in words if word)
-        if len(counts) < 2:
-            continue
-        usual.append(min(counts, key=lambda word: (-counts[word], word)))
-        for own, word in zip(told, words, strict=True):
-            own += [word] if word and word != usual[-1] else []
+        methods = [one.get("method.name") if re.match(OF_METHOD, name) else None for one in settings]
+        for method in dict.fromkeys(methods):
+            counts = Counter(word for word, of in zip(words, methods, strict=True) if word and of == method)
+            if len(counts) < 2:
+                continue
+            usual.append(min(counts, key=lambda word: (-counts[word], word)))
+            for own, word, of in zip(told, words, methods, strict=True):
+                own += [word] if word and of == method and word != usual[-1] else []
     return Differences(tuple(map(tuple, told)), tuple(usual))
 
 
