@@ -59,6 +59,33 @@ def test_a_backbone_stands_in_a_pipelines_place(pipe: Any) -> None:
     assert set(seen.recordings[0].activations) == set(backbone.layers)
 
 
+def test_a_class_of_diffusers_is_known_without_a_look_at_what_is_installed(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`steer` attaches each time, and reading every package's entry points took half of that."""
+
+    def asked(group: str) -> list[Any]:
+        raise AssertionError(group)
+
+    monkeypatch.setattr(registry, "entry_points", asked)
+    assert attach(pipe).family.name == "chroma"
+
+
+def test_a_denoiser_that_has_got_other_layers_is_looked_at_anew() -> None:
+    pipe = build(TINY["chroma"])
+    before = attach(pipe).layers
+    blocks = pipe.transformer.single_transformer_blocks
+    removed = blocks[-1]
+    del blocks[-1]
+    fewer = attach(pipe).layers
+    assert set(before) - set(fewer) == {
+        layer for layer in before if layer.startswith(f"single_transformer_blocks.{len(blocks)}.")
+    }
+    assert len(fewer) < len(before)
+    blocks.append(removed)
+    assert attach(pipe).layers == before
+
+
 @pytest.mark.parametrize(
     ("family", "message"),
     [

@@ -1,6 +1,7 @@
 """The shift: alpha times each image's own direction, on the conditional rows, in the asked steps, and nothing else."""
 
 import math
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from icm_pipeline.backbones.base import Backbone, Site
+from icm_pipeline.backbones.base import Backbone, Call, Site
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.hooks import hooked as hooking
 from icm_pipeline.hooks.clock import StepClock, noise_levels
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.methods.shift import Shift
@@ -303,6 +305,100 @@ def test_writing_into_tokens_gives_what_a_call_gives_to_the_bit(
         moved = shift(tokens, SITE, at(step))
         shift.write_into(tokens, SITE, at(step))
         assert torch.equal(tokens, tokens_of(2, dtype) if moved is None else moved)
+
+
+def in_call(step: int, num_images: int, rows: slice, num_rows: int) -> StepClock:
+    clock = at(step)
+    clock.begin_call(Call(num_rows, num_images, index=0), rows)
+    return clock
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(2, 4), slice(2, None), slice(4, 6)])
+@pytest.mark.parametrize("options", [1, [2, 0]])
+def test_all_rows_are_shifted_as_the_conditional_ones_and_no_other_number_changes(
+    vectors: SteeringVectors, dtype: torch.dtype, rows: slice, options: int | list[int]
+) -> None:
+    shift, num_rows = Shift(vectors, options, Strength(0.3, "relative", first_step=1)), max(4, rows.stop or 0)
+    assert shift.of_all_rows is not None
+    tokens = tokens_of(num_rows, dtype)
+    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, torch.finfo(dtype).tiny / 2])
+    tokens[:, 0, : len(special)] = special.to(dtype)
+    for step in range(4):
+        moved = shift.of_all_rows(tokens, SITE, in_call(step, 2, rows, num_rows))
+        expected, one_half = tokens.clone(), shift(tokens[rows], SITE, at(step))
+        if one_half is None:
+            assert moved is None
+            continue
+        assert moved is not None
+        expected[rows] = one_half
+        bits = {2: torch.int16, 4: torch.int32}[dtype.itemsize]
+        finite = ~expected.isnan()
+        assert torch.equal(moved.isnan(), ~finite)
+        assert torch.equal(moved.view(bits)[finite], expected.view(bits)[finite])
+    assert step == 3
+
+
+def test_all_rows_are_shifted_in_one_operation(vectors: SteeringVectors) -> None:
+    shift = Shift(vectors, [0, 1], Strength(1.0, "relative"))
+    assert shift.of_all_rows is not None
+    for step in range(3):
+        clock = in_call(step, 2, slice(2, 4), 4)
+        with Operations() as operations:
+            shift.of_all_rows(tokens_of(4), SITE, clock)
+    assert [name for name in operations.names if "randn" not in name] == ["add"]
+
+
+def test_the_shift_of_all_rows_follows_the_calls_layout_and_batch(vectors: SteeringVectors) -> None:
+    shift = Shift(vectors, 2, Strength(1.0))
+    assert shift.of_all_rows is not None
+    for rows, num_images, num_rows in (
+        (slice(0, 2), 2, 4),
+        (slice(2, 4), 2, 4),
+        (slice(3, 6), 3, 6),
+        (slice(0, 1), 1, 1),
+    ):
+        tokens = tokens_of(num_rows)
+        moved = shift.of_all_rows(tokens, SITE, in_call(0, num_images, rows, num_rows))
+        assert moved is not None
+        changed = (moved != tokens).flatten(1).any(1)
+        assert changed.nonzero().flatten().tolist() == list(range(num_rows))[rows]
+
+
+def test_another_number_of_options_than_of_images_is_refused_for_all_rows_too(vectors: SteeringVectors) -> None:
+    shift = Shift(vectors, [0, 1], Strength(1.0))
+    assert shift.of_all_rows is not None
+    with pytest.raises(ValueError, match=r"2 options were given for 3 image\(s\)"):
+        shift.of_all_rows(tokens_of(6), SITE, in_call(0, 3, slice(3, 6), 6))
+
+
+def test_a_shift_that_keeps_norms_looks_at_conditional_rows_alone(vectors: SteeringVectors) -> None:
+    assert Shift(vectors, [0], Strength(1.0, norm_preserving=True)).of_all_rows is None
+
+
+@pytest.mark.parametrize("options", [1, [2, 0, 1, 1]])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_picture_is_the_same_whichever_way_outputs_are_shifted(
+    backbone: Backbone, jobs: list[Job], options: int | list[int], depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs of all rows, in place and copied; depth: contexts around one another."""
+    layers = [site.layer for site in backbone.sites if site.kind == "self_attention"]
+    generator, directions = torch.Generator().manual_seed(0), dict[str, Tensor]()
+    for layer in layers:
+        width_of = backbone.denoiser.get_submodule(layer).to_out[0].out_features  # type: ignore[index,union-attr]
+        drawn = torch.randn(4, NUM_OPTIONS, width_of, generator=generator)
+        directions[layer] = torch.nn.functional.normalize(drawn, dim=-1)
+    levels = tuple(noise_levels(backbone.pipe.scheduler)[:4])
+    vectors = SteeringVectors(directions, {layer: torch.ones(4) for layer in layers}, (0, 1, 2, 3), levels,
+                              ("a", "b", "c"), "random", "letter")  # fmt: skip
+    pictures = list[Tensor]()
+    for most in (0, 1 << 30):
+        monkeypatch.setattr(hooking, "SMALL_ON_CPU", most)
+        with ExitStack() as stack:
+            for _ in range(depth):
+                stack.enter_context(hooked(backbone, layers, Shift(vectors, options, Strength(2.0)), len(jobs)))
+            pictures.append(denoise(backbone, jobs))
+    assert torch.equal(*pictures)
 
 
 def test_a_shift_follows_tokens_of_another_precision(vectors: SteeringVectors) -> None:

@@ -46,6 +46,11 @@ def read_tokens_or_map(output: Any, site: Site, call: Call) -> Tensor:
     return read_tokens(output, site, call)
 
 
+def gives_image_alone(read: ReadTokens, site: Site) -> bool:
+    """Say whether an output of three dimensions is the image tokens as it stands, of a site whose kind is known."""
+    return site.kind != OTHER and read in (read_tokens, read_tokens_or_map)
+
+
 def write_tokens_or_map(output: Any, tokens: Tensor, site: Site, call: Call) -> Any:
     return tokens.transpose(1, 2).unflatten(2, output.shape[2:]) if output.dim() == 4 else tokens
 

@@ -213,9 +213,15 @@ def family_of_class(pipeline_class: type) -> Family:
     """
     import diffusers
 
-    own = {name: family for family in known_families()[len(FAMILIES) :] for name in (*family.pipelines, *family.also)}
-    if pipeline_class.__name__ in own:
-        return own[pipeline_class.__name__]
+    name = pipeline_class.__name__
+    exact = ATTACHABLE.get(name) or MODULAR.get(name)
+    if exact is not None and getattr(diffusers, name) is pipeline_class:  # whose name no other family may take
+        return exact
+    own = {
+        called: family for family in known_families()[len(FAMILIES) :] for called in (*family.pipelines, *family.also)
+    }
+    if name in own:
+        return own[name]
     known = f"Known pipelines: {', '.join([*ATTACHABLE, *MODULAR, *own])}."
     for base in pipeline_class.__mro__:
         if base.__name__ in MODULAR and getattr(diffusers, base.__name__) is base:
@@ -226,11 +232,11 @@ def family_of_class(pipeline_class: type) -> Family:
             if pipeline_class.__call__ is base.__call__:
                 return ATTACHABLE[base.__name__]
             raise BackboneError(
-                f"A {pipeline_class.__name__} is a {base.__name__} of diffusers with a __call__ of its own, so which "
+                f"A {name} is a {base.__name__} of diffusers with a __call__ of its own, so which "
                 f"rows of a call are conditional is not known. {known}"
             )
-    of = f" of {pipeline_class.__module__}" if pipeline_class.__name__ in ATTACHABLE else ""
-    raise BackboneError(f"A {pipeline_class.__name__}{of} is not known here. {known}")
+    of = f" of {pipeline_class.__module__}" if name in ATTACHABLE else ""
+    raise BackboneError(f"A {name}{of} is not known here. {known}")
 
 
 def load_backbone(model: ModelConfig, compute: ComputeConfig) -> Backbone:

@@ -1,7 +1,8 @@
 """The sites of a denoiser: modules found by pattern, in the network's order."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -31,15 +32,20 @@ def find_sites(denoiser: nn.Module, patterns: Mapping[str, str]) -> tuple[Site, 
 
     Raises BackboneError for an unknown kind or a pattern that matches nothing.
     """
-    names = list(dict.fromkeys(name for name, _ in walk(uncompiled(denoiser))))
+    names = tuple(dict.fromkeys(name for name, _ in walk(uncompiled(denoiser))))
+    return _sites_of(names, tuple(patterns.items()), type(denoiser).__name__)
+
+
+@lru_cache(maxsize=16)  # every `steer` and `record` asks of the same denoiser again
+def _sites_of(names: Sequence[str], patterns: Sequence[tuple[str, str]], denoiser: str) -> tuple[Site, ...]:
     sites: list[Site] = []
-    for kind, pattern in patterns.items():
+    for kind, pattern in patterns:
         if kind not in SITE_KINDS:
             raise BackboneError(f"model.sites has the kind {kind!r}; choose from {', '.join(SITE_KINDS)}.")
         matches = re.compile(pattern).fullmatch
         found = [name for name in names if matches(name)]
         if not found:
-            raise BackboneError(f"model.sites.{kind}={pattern!r} matches no module of {type(denoiser).__name__}.")
+            raise BackboneError(f"model.sites.{kind}={pattern!r} matches no module of {denoiser}.")
         sites += [Site(name + GATED if kind.startswith("gated_") else name, kind) for name in found]
     return tuple(sorted(sites, key=lambda site: _depth_order(site.layer)))
 

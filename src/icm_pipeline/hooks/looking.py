@@ -18,7 +18,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Backbone, BackboneError, Site
 from icm_pipeline.backbones.guidance import MODULAR
-from icm_pipeline.backbones.modules import is_compiled, uncompiled, walk
+from icm_pipeline.backbones.modules import is_compiled, parts_of, uncompiled
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.guiders import guiders_of
 from icm_pipeline.hooks.hooked import Hook, hooked
@@ -70,7 +70,7 @@ def looking(
             f"{backbone.name} is modular or has a guider: guiders count the loop's passes, of which look= repeats "
             "some, and go on from what they saw before. Steer towards an option, or take a pipeline without one."
         )
-    if is_compiled(denoiser) or any(is_compiled(module) for _, module in walk(uncompiled(denoiser))):
+    if is_compiled(denoiser) or any(map(is_compiled, parts_of(uncompiled(denoiser)))):
         raise BackboneError(
             f"The denoiser of {backbone.name} is compiled, and look= would compile it again for every number of images "
             "that it rewinds: use it before compiling."

@@ -8,13 +8,13 @@ References:
     https://arxiv.org/abs/2604.06052
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from icm_pipeline.backbones.base import Site
+from icm_pipeline.backbones.base import Call, Site
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.methods.paired import check_differ
 from icm_pipeline.methods.strength import Strength
@@ -44,6 +44,10 @@ class Shift:
         self._slot, self._window = cache(vectors.slot), cache(strength.window)
         self._shifts: dict[str, tuple[Tensor, ...]] = {}
         self._images: tuple[int, ...] | None = None  # that the shifts are of, None for all
+        self._wholes: dict[str, tuple[Tensor, ...]] = {}  # the shifts of all rows of a call
+        self._layout = slice(0), 0  # which rows of how many they are of
+        self._call: Call | None = None
+        self._now: int | None = None  # which of a layer's shifts belongs to the call, None for none
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         shift = self._shift(tokens, site, clock)
@@ -61,6 +65,49 @@ class Shift:
         else:
             tokens.add_(shift)
 
+    @property
+    def of_all_rows(self) -> Callable[[Tensor, Site, StepClock], Tensor | None] | None:
+        """What shifts an output of all rows; no such way keeps a row's norm to the bit."""
+        return None if self._strength.norm_preserving else self._add_to_all_rows
+
+    def _add_to_all_rows(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
+        """Return tokens [b, s, d] with the conditional rows shifted: -0.0 is added to others, which changes no number.
+
+        What is the same for all layers of a call is found out once.
+        """
+        if clock.call is not self._call:
+            self._begin_call(clock)
+        if self._now is None:
+            return None
+        at = self._wholes.get(site.layer)
+        if at is None or at[0].dtype != tokens.dtype or at[0].device != tokens.device:
+            rows, num_rows = self._layout
+            shifts = self._shifts_of(site.layer, tokens, None)
+            wholes = shifts.new_full((len(shifts), num_rows, 1, shifts.shape[-1]), -0.0)
+            wholes[:, rows] = shifts
+            at = self._wholes[site.layer] = wholes.unbind()
+        return tokens + at[self._now]
+
+    def _begin_call(self, clock: StepClock) -> None:
+        assert clock.call is not None and clock.rows is not None
+        layout = clock.rows, clock.call.num_rows
+        self._check_counts(len(range(*clock.rows.indices(clock.call.num_rows))))
+        if layout != self._layout:
+            self._layout = layout
+            self._wholes.clear()
+        self._call, self._now = clock.call, self._slot_of(clock)
+
+    def _check_counts(self, num_images: int) -> None:
+        for name, count in self._per_image.items():
+            if count != num_images:
+                raise ValueError(f"{count} {name} were given for {num_images} image(s).")
+
+    def _slot_of(self, clock: StepClock) -> int | None:
+        """Return which of a layer's shifts belongs to this step, None outside of the window."""
+        if self._is_nothing or clock.step not in self._window(clock.num_steps):
+            return None
+        return self._slot(clock.noise_level)
+
     def _moved(self, tokens: Tensor, shift: Tensor) -> Tensor:
         moved = tokens + shift
         before, after = tokens.norm(dim=-1, keepdim=True), moved.norm(dim=-1, keepdim=True)
@@ -68,18 +115,18 @@ class Shift:
 
     def _shift(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         """Return the layer's shift [n, 1, d] at this step; None if there is none."""
-        for name, count in self._per_image.items():
-            if count != len(tokens) and clock.images is None:
-                raise ValueError(f"{count} {name} were given for {len(tokens)} image(s).")
-        if self._is_nothing or clock.step not in self._window(clock.num_steps):
+        if clock.images is None:
+            self._check_counts(len(tokens))
+        slot = self._slot_of(clock)
+        if slot is None:
             return None
         if clock.images != self._images:
             self._images = clock.images
             self._shifts.clear()
         at = self._shifts.get(site.layer)
         if at is None or at[0].dtype != tokens.dtype or at[0].device != tokens.device:
-            at = self._shifts[site.layer] = self._shifts_of(site.layer, tokens).unbind()
-        return at[self._slot(clock.noise_level)]
+            at = self._shifts[site.layer] = self._shifts_of(site.layer, tokens, clock.images).unbind()
+        return at[slot]
 
     def end_run(self, clock: StepClock) -> None:
         """Raise ValueError if the run took none of the window's steps, as one that began or ended midway."""
@@ -91,7 +138,7 @@ class Shift:
                 "window of steered steps, so nothing was steered: give a wider one."
             )
 
-    def _shifts_of(self, layer: str, tokens: Tensor) -> Tensor:
+    def _shifts_of(self, layer: str, tokens: Tensor, images: tuple[int, ...] | None) -> Tensor:
         """Return the layer's shifts [slots, n, 1, d], where the tokens are and in their precision."""
         width = self._vectors.directions[layer].shape[-1]
         if width != tokens.shape[-1]:
@@ -99,7 +146,7 @@ class Shift:
                 f"The vectors of {layer} are {width} wide and its tokens {tokens.shape[-1]}: they were made on "
                 "another model."
             )
-        options, alphas = (_of_images(values, self._images) for values in (self._options, self._alphas))
+        options, alphas = (_of_images(values, images) for values in (self._options, self._alphas))
         directions = self._vectors.directions[layer][:, options]
         lengths = alphas.expand(len(directions), -1)
         if self._strength.alpha_unit == "relative":

@@ -1,0 +1,68 @@
+"""Sums over the tokens of small outputs, those of several layers in one reduction.
+
+Where a layer computes next to nothing a step takes the host's time, and a reduction for each layer is most of what
+recording adds to it. So outputs wait for those of other layers, by reference, which is right only as long as nobody
+writes into one meanwhile. That is not assumed of a class, and torch does not count what other kernels write: in the
+first call that a layer is reached in its output is pooled at once, and again when it was held for as long as it may
+wait later. A layer whose two sums differ in a bit never waits.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MOST = 32
+"""Outputs that are held at once."""
+
+
+class Alike(NamedTuple):
+    """What outputs have in common that are pooled together."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def pool(tokens: Tensor) -> Tensor:
+    """Return the sums [b, d] over tokens [b, s, d], in float32."""
+    return tokens.sum(1, dtype=torch.float32)
+
+
+def pool_together(tokens: Sequence[Tensor]) -> Tensor:
+    """Return the sums [outputs, b, d] of several outputs [b, s, d] that are alike."""
+    return pool(torch.cat(list(tokens))).unflatten(0, (len(tokens), -1))
+
+
+class Watch:
+    """Finds out whose outputs stay as they are while they are held."""
+
+    def __init__(self) -> None:
+        self._held: deque[tuple[str, Alike, Tensor, Tensor]] = deque()
+        self._verdicts: list[tuple[str, Alike, Tensor]] = []
+        self._known: dict[Alike, Alike] = {}
+
+    def hold(self, layer: str, tokens: Tensor, rows: Tensor, pooled: Tensor) -> None:
+        """Hold an output, of which some rows were pooled, and look again at the one that was held the longest."""
+        alike = Alike(tokens.shape, tokens.dtype, tokens.device)
+        self._held.append((layer, self._known.setdefault(alike, alike), rows, pooled))
+        if len(self._held) > MOST:
+            self._look_again()
+
+    def judge(self) -> list[tuple[str, Alike]]:
+        """Return the layers whose outputs stayed as they were, and what they are like; waits for the device."""
+        while self._held:
+            self._look_again()
+        if not self._verdicts:
+            return []
+        device = self._verdicts[0][2].device
+        stayed = torch.stack([verdict.to(device) for _, _, verdict in self._verdicts]).tolist()
+        found = [(layer, alike) for (layer, alike, _), stays in zip(self._verdicts, stayed, strict=True) if stays]
+        self._verdicts.clear()
+        return found
+
+    def _look_again(self) -> None:
+        layer, alike, rows, pooled = self._held.popleft()
+        self._verdicts.append((layer, alike, (pool(rows) == pooled).all()))
