@@ -5,10 +5,10 @@
 
 A UNet with the layers of SDXL (70 self-attention, 70 cross-attention, 70 feed-forward) is a few channels wide, so a
 step costs what Python and torch's dispatch cost: on a GPU that waits for its host this time is lost. Each build runs in
-a process of its own, on one core. A round takes CPU times of its thread one right after the other, as such a machine
-changes its speed within seconds: of a short and a long run, plain and not. What the long run takes beyond the short one
-is divided by layers and steps; what the short one takes beyond that (attaching, registering, bringing back) is of a
-call.
+a process of its own, on one core. As such a machine changes its speed within seconds, a round is a plain run, one in
+the context and a plain one again, and of each run the median call of the denoiser counts, from the third on: what it
+takes beyond a plain one's, divided by the layers. What a whole run of one step takes beyond a plain one is of a call of
+the pipeline: attaching, registering, a first call of every layer, bringing back.
 """
 
 import argparse
@@ -18,11 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-SHORT, STEPS = 1, 8
-WAYS = ("recorded", "steered")
+FEW = 20  # layers whose time is lost among a step's
+STEPS, SETTLED = 8, 2  # the first calls find out what holds for all others
+WAYS = ("recorded", "steered", "steered in 6")
 
 
 def worker() -> None:
@@ -58,31 +60,46 @@ def worker() -> None:
         attribute="random",
     )  # fmt: skip
 
-    def recorded(num_steps: int = STEPS) -> None:
+    def recorded(num_steps: int) -> None:
         with record(pipe) as seen:
             run(num_steps)
         assert seen.recordings
 
-    def steered(num_steps: int = STEPS) -> None:
-        with steer(pipe, vectors, option="a", alpha=1.0):
+    def steered(among: list[str], num_steps: int) -> None:
+        with steer(pipe, vectors, option="a", alpha=1.0, layers=among):
             run(num_steps)
 
-    ways: dict[str, tuple[Callable[[int], Any], int]] = {
-        "recorded": (recorded, len(recording.kinds)), "steered": (steered, len(layers)),
-    }  # fmt: skip
+    ways: dict[str, tuple[Callable[[int], None], int]] = {
+        "recorded": (recorded, len(recording.kinds)),
+        "steered": (partial(steered, layers), len(layers)),
+        "steered in 6": (partial(steered, layers[:6]), 6),
+    }
+    calls, forward = list[float](), type(pipe.unet).forward
+
+    @wraps(forward)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        started = time.thread_time()
+        result = forward(*args, **kwargs)
+        calls.append(time.thread_time() - started)
+        return result
+
+    def beyond(way: Callable[[int], None], num_steps: int) -> tuple[float, float]:
+        """Return what a whole run takes beyond a plain one, and what a settled call of the denoiser does."""
+        wholes, settled = list[float](), list[float]()
+        for work in (run, way, run):
+            calls.clear()
+            started = time.thread_time()
+            work(num_steps)
+            wholes.append(time.thread_time() - started)
+            settled.append(statistics.median(calls[min(SETTLED, num_steps - 1) :]))
+        return wholes[1] - (wholes[0] + wholes[2]) / 2, settled[1] - (settled[0] + settled[2]) / 2
+
+    type(pipe.unet).forward = timed
     with torch.inference_mode():
         print(*(count for _, count in ways.values()), flush=True)
         for line in sys.stdin:
             way, count = ways[line.strip()]
-            beyond = {steps: _seconds(way, steps) - _seconds(run, steps) for steps in (STEPS, SHORT)}
-            a_layer = (beyond[STEPS] - beyond[SHORT]) / (STEPS - SHORT) / count
-            print(a_layer, beyond[SHORT] - SHORT * count * a_layer, flush=True)
-
-
-def _seconds(work: Callable[[int], Any], num_steps: int) -> float:
-    started = time.thread_time()
-    work(num_steps)
-    return time.thread_time() - started
+            print(beyond(way, STEPS)[1] / count, beyond(way, 1)[0], flush=True)
 
 
 class Build:
@@ -128,14 +145,19 @@ def main() -> None:
         for way in WAYS:
             for build in list(builds.values())[:: 1 if number % 2 else -1]:
                 build.run(way)
-    print("| way | layers | build | us a layer and step | ms a call |\n|---|---|---|---|---|")
+    print("| way | layers | build | us a layer and step | ms a call of one step |\n|---|---|---|---|---|")
     for way in WAYS:
-        for name, build in builds.items():
-            times = f"{statistics.median(build.layers[way]):.2f} | {statistics.median(build.calls[way]):.1f}"
-            print(f"| {way} | {build.counts[way]} | {name} | {times} |")
+        of_layers, of_calls = (
+            {name: statistics.median(getattr(build, times)[way]) for name, build in builds.items()}
+            for times in ("layers", "calls")
+        )
+        count = builds["here"].counts[way]
+        told = count > FEW
+        for name in builds:
+            print(f"| {way} | {count} | {name} | {f'{of_layers[name]:.2f}' if told else ''} | {of_calls[name]:.1f} |")
         if args.against:
-            here, before = (statistics.median(build.layers[way]) for build in builds.values())
-            print(f"| {way} | | here / before | {here / before:.3f} | |")
+            a_layer = f"{of_layers['here'] / of_layers['before']:.3f}" if told else ""
+            print(f"| {way} | | here / before | {a_layer} | {of_calls['here'] / of_calls['before']:.3f} |")
 
 
 if __name__ == "__main__":

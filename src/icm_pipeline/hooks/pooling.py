@@ -41,13 +41,11 @@ class Watch:
 
     def __init__(self) -> None:
         self._held: deque[tuple[str, Alike, Tensor, Tensor]] = deque()
-        self._verdicts: list[tuple[str, Alike, Tensor]] = []
-        self._known: dict[Alike, Alike] = {}
+        self._looked_at: dict[Alike, list[tuple[str, Tensor, Tensor]]] = {}
 
     def hold(self, layer: str, tokens: Tensor, rows: Tensor, pooled: Tensor) -> None:
         """Hold an output, of which some rows were pooled, and look again at the one that was held the longest."""
-        alike = Alike(tokens.shape, tokens.dtype, tokens.device)
-        self._held.append((layer, self._known.setdefault(alike, alike), rows, pooled))
+        self._held.append((layer, Alike(tokens.shape, tokens.dtype, tokens.device), rows, pooled))
         if len(self._held) > MOST:
             self._look_again()
 
@@ -55,14 +53,14 @@ class Watch:
         """Return the layers whose outputs stayed as they were, and what they are like; waits for the device."""
         while self._held:
             self._look_again()
-        if not self._verdicts:
-            return []
-        device = self._verdicts[0][2].device
-        stayed = torch.stack([verdict.to(device) for _, _, verdict in self._verdicts]).tolist()
-        found = [(layer, alike) for (layer, alike, _), stays in zip(self._verdicts, stayed, strict=True) if stays]
-        self._verdicts.clear()
+        found = list[tuple[str, Alike]]()
+        for alike, sums in self._looked_at.items():
+            layers, before, after = zip(*sums, strict=True)
+            stayed = (torch.stack(before) == torch.stack(after)).flatten(1).all(1).tolist()
+            found += [(layer, alike) for layer, stays in zip(layers, stayed, strict=True) if stays]
+        self._looked_at.clear()
         return found
 
     def _look_again(self) -> None:
         layer, alike, rows, pooled = self._held.popleft()
-        self._verdicts.append((layer, alike, (pool(rows) == pooled).all()))
+        self._looked_at.setdefault(alike, []).append((layer, pooled, pool(rows)))
