@@ -52,16 +52,16 @@ def walk(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def parts_of(module: nn.Module) -> list[nn.Module]:
     """Return every module inside one once, the module itself included, in no order of the network.
 
-    It is asked before every run, and takes a third of the time that `walk` takes to tell names too.
+    It is asked before every run, and takes two thirds of the time that `walk` takes to tell names too.
     """
-    met = [module]
-    known = {id(module)}
-    for part in met:  # which grows as it is gone through
-        for child in part._modules.values():
-            if child is not None and id(child) not in known:
-                known.add(id(child))
-                met.append(child)
-    return met
+    met, waiting = {module: None}, [module]
+    while waiting:
+        children = vars(waiting.pop())["_modules"]
+        for child in children.values() if children else ():
+            if child is not None and child not in met:
+                met[child] = None
+                waiting.append(child)
+    return list(met)
 
 
 def splits_tokens(module: nn.Module) -> bool:
