@@ -12,10 +12,10 @@ from icm_pipeline.backbones.base import Backbone, Call, Site
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
 from icm_pipeline.hooks import hooked as hooking
-from icm_pipeline.hooks import recording
+from icm_pipeline.hooks import pooling, recording
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
-from icm_pipeline.hooks.pooling import MOST, Watch, pool, pool_together
+from icm_pipeline.hooks.pooling import MOST, Watch, most_of, pool, pool_together
 from icm_pipeline.hooks.recording import Recorder
 
 NUM_STEPS = 4
@@ -185,6 +185,20 @@ def test_a_watch_holds_no_more_outputs_than_may_wait() -> None:
     del tokens
     assert [ref() is None for ref in alive] == [True] * 3 + [False] * MOST
     assert len(watch.judge()) == MOST + 3
+
+
+def test_large_outputs_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooling, "HELD", 100)
+    watch, alive = Watch(), list[weakref.ref[Tensor]]()
+    for number in range(5):
+        tokens = torch.ones(2, 2, 10)
+        assert most_of(tokens) == 2
+        alive.append(weakref.ref(tokens))
+        watch.hold(str(number), tokens, tokens[:], pool(tokens))
+    assert most_of(torch.ones(2, 100, 10)) == 1
+    del tokens
+    assert [ref() is None for ref in alive] == [True] * 3 + [False] * 2
+    assert len(watch.judge()) == 5
 
 
 def test_pooled_together_is_pooled_in_float32() -> None:

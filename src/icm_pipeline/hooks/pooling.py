@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MOST = 32
-"""Outputs that are held at once."""
+MOST, HELD = 32, 1 << 24
+"""Outputs, and elements of them, that are held at once."""
 
 
 class Alike(NamedTuple):
@@ -36,17 +36,24 @@ def pool_together(tokens: Sequence[Tensor]) -> Tensor:
     return pool(torch.cat(list(tokens))).unflatten(0, (len(tokens), -1))
 
 
+def most_of(tokens: Tensor) -> int:
+    """Return how many outputs like one may be held."""
+    return max(1, min(MOST, HELD // max(1, tokens.numel())))
+
+
 class Watch:
     """Finds out whose outputs stay as they are while they are held."""
 
     def __init__(self) -> None:
         self._held: deque[tuple[str, Alike, Tensor, Tensor]] = deque()
+        self._num_elements = 0
         self._looked_at: dict[Alike, list[tuple[str, Tensor, Tensor]]] = {}
 
     def hold(self, layer: str, tokens: Tensor, rows: Tensor, pooled: Tensor) -> None:
-        """Hold an output, of which some rows were pooled, and look again at the one that was held the longest."""
+        """Hold an output, of which some rows were pooled, and look again at those that were held the longest."""
         self._held.append((layer, Alike(tokens.shape, tokens.dtype, tokens.device), rows, pooled))
-        if len(self._held) > MOST:
+        self._num_elements += tokens.numel()
+        while len(self._held) > MOST or (self._num_elements > HELD and len(self._held) > 1):
             self._look_again()
 
     def judge(self) -> list[tuple[str, Alike]]:
@@ -63,4 +70,5 @@ class Watch:
 
     def _look_again(self) -> None:
         layer, alike, rows, pooled = self._held.popleft()
+        self._num_elements -= alike.shape.numel()
         self._looked_at.setdefault(alike, []).append((layer, pooled, pool(rows)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Site
 from icm_pipeline.hooks.clock import StepClock
-from icm_pipeline.hooks.pooling import MOST, Alike, Watch, pool, pool_together
+from icm_pipeline.hooks.pooling import Alike, Watch, most_of, pool, pool_together
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Recorder:
         self._layers: dict[str, _Sums] = {}
         self._watch, self._waiting, self._waiting_of = Watch(), list[Tensor](), list[_Sums]()
         self._alike: Alike | None = None  # of what waits
+        self._most = 1
         self._call = -1  # that outputs were last shown of
         self._slot: int | None = None
         self._rows: slice | None = None
@@ -114,9 +115,9 @@ class Recorder:
                 self._watch.hold(site.layer, tokens, seen, pooled)
             return
         kept.call = call
-        if alike is not self._alike or len(self._waiting) == MOST:
+        if alike is not self._alike or len(self._waiting) == self._most:
             self._pool_waiting()
-            self._alike = alike
+            self._alike, self._most = alike, most_of(tokens)
         self._waiting.append(tokens)
         self._waiting_of.append(kept)
 
