@@ -325,3 +325,18 @@ def test_any_module_that_gives_tokens_can_be_a_layer(backbone: Backbone, jobs: l
         assert not torch.equal(denoise(more, jobs), plain)
     with pytest.raises(BackboneError, match="nowhere"):
         backbone.with_layers(["nowhere"])
+
+
+def test_a_hook_of_all_rows_that_gives_another_shape_is_refused(backbone: Backbone, jobs: list[Job]) -> None:
+    class Shorter:
+        def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
+            raise AssertionError("small outputs are shown with all their rows")
+
+        def of_all_rows(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor:
+            return tokens[:, 1:]
+
+    with (
+        hooked(backbone, [SELF], Shorter(), len(jobs)),
+        pytest.raises(BackboneError, match=r"was given \(8, \d+, 64\) in torch.float32 and returned .* the same shape"),
+    ):
+        denoise(backbone, jobs)

@@ -1,5 +1,6 @@
 """Recording: pooled activations equal an obvious reference, for the recorded steps and no others."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from icm_pipeline.backbones.base import Backbone, BackboneError, Call, Site
 from icm_pipeline.generation.jobs import Job
 from icm_pipeline.generation.sampling import denoise
+from icm_pipeline.hooks import hooked as hooking
 from icm_pipeline.hooks.clock import StepClock
 from icm_pipeline.hooks.hooked import hooked
 from icm_pipeline.hooks.recording import Recorder
@@ -50,6 +52,68 @@ def test_recording_equals_a_slow_reference(backbone: Backbone, jobs: list[Job]) 
     for layer, values in fast.items():
         assert values.dtype == torch.float32
         torch.testing.assert_close(values.double(), slow[layer], rtol=1e-5, atol=1e-6)
+
+
+def calls(num_steps: int) -> Iterator[StepClock]:
+    """Yield a clock in each call of a run of two images with guidance, one call a step."""
+    clock = StepClock(2)
+    clock.start([1 - step / (2 * num_steps) for step in range(num_steps)])
+    for step in range(num_steps):
+        clock.begin_call(Call(num_rows=4, num_images=2, index=0), slice(2, 4))
+        yield clock
+        clock.advance(step)
+
+
+@pytest.mark.parametrize("steps", [[0, 1, 2, 3], [0, 3], [3, 1]])
+def test_a_recording_by_all_rows_of_small_outputs_is_that_by_conditional_rows(
+    backbone: Backbone, jobs: list[Job], steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooking, "SMALL_ON_CPU", 0)
+    by_conditional = record(backbone, jobs, steps)
+    shown = list[str]()
+
+    def of_all_rows(self: Recorder, tokens: Tensor, site: Site, clock: StepClock) -> None:
+        shown.append(site.layer)
+        whole(self, tokens, site, clock)
+
+    whole = Recorder.of_all_rows
+    monkeypatch.setattr(Recorder, "of_all_rows", of_all_rows)
+    monkeypatch.setattr(hooking, "SMALL_ON_CPU", 1 << 30)
+    by_all = record(backbone, jobs, steps)
+    assert set(shown) == set(backbone.layers)
+    assert list(by_all) == list(by_conditional)
+    for layer, means in by_all.items():
+        torch.testing.assert_close(means, by_conditional[layer], rtol=1e-6, atol=1e-7)
+
+
+def test_an_output_that_is_written_into_later_was_pooled_before() -> None:
+    recorder, generator, expected = Recorder([0, 1, 2, 3]), torch.Generator().manual_seed(0), list[Tensor]()
+    with torch.no_grad():
+        for clock in calls(4):
+            tokens = torch.randn(4, 5, 3, generator=generator)
+            expected.append(tokens[2:].mean(1))
+            recorder.of_all_rows(tokens, Site("a", "self_attention"), clock)
+            tokens.mul_(0)
+    torch.testing.assert_close(recorder.recording().activations["a"], torch.stack(expected, 1))
+
+
+def test_pieces_of_small_outputs_count_as_one() -> None:
+    recorder, generator, expected = Recorder([0, 1, 2]), torch.Generator().manual_seed(0), list[Tensor]()
+    for clock in calls(3):
+        whole = torch.randn(4, 6, 3, generator=generator)
+        for piece in [whole] if clock.step == 0 else whole.split(3, dim=1):
+            recorder.of_all_rows(piece, Site("a", "feed_forward"), clock)
+        expected.append(whole[2:].mean(1))
+    torch.testing.assert_close(recorder.recording().activations["a"], torch.stack(expected, 1))
+
+
+def test_what_is_pooled_of_all_rows_needs_no_gradient() -> None:
+    recorder, weights = Recorder([0, 1]), torch.ones(3, requires_grad=True)
+    for clock in calls(2):
+        recorder.of_all_rows(torch.ones(4, 5, 3) * weights, Site("a", "self_attention"), clock)
+    means = recorder.recording().activations["a"]
+    assert not means.requires_grad
+    assert torch.equal(means, torch.ones(2, 2, 3))
 
 
 def test_a_bottleneck_is_a_site_only_if_asked_for_and_its_whole_map_is_what_the_block_gave(

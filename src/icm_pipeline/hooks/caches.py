@@ -5,7 +5,7 @@ would file it under the wrong step. Exact for steering are diffusers' caches of 
 what they kept from before the hook, in every step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,15 +35,14 @@ class Cache:
     """The modules whose outputs it keeps, if they are known and attention alone."""
 
 
-def check_caches(backbone: Backbone, ways: Sequence[Sequence[nn.Module]], reused: bool) -> list[nn.Module]:
+def check_caches(backbone: Backbone, ways: Sequence[Sequence[nn.Module]], reused: bool) -> None:
     """Raise BackboneError for an enabled cache, unless every module at the end of a way runs in every step.
 
     ways: from the denoiser down to each module; reused: whether such a module may give what was kept of its output.
-    Returns the modules for which diffusers keeps something from call to call.
     """
-    cache, keeping = _find(uncompiled(backbone.denoiser))
+    cache = _find(uncompiled(backbone.denoiser))
     if cache is None or (reused and cache.holders and not any(cache.holders.intersection(way[:-1]) for way in ways)):
-        return keeping
+        return
     raise BackboneError(
         f"{cache.name} is enabled on the denoiser of {backbone.name}. It gives outputs of earlier steps in a layer's "
         "place: recordings would be of other steps, and a shift left out of some steps and carried into others. "
@@ -51,42 +50,36 @@ def check_caches(backbone: Backbone, ways: Sequence[Sequence[nn.Module]], reused
     )
 
 
-def reset_caches(keeping: Iterable[nn.Module]) -> None:
+def reset_caches(backbone: Backbone) -> None:
     """Make diffusers' caches forget what an interrupted run left in them."""
-    for module in keeping:
-        registry = vars(module).get("_diffusers_hook")
-        if registry is not None:
-            registry.reset_stateful_hooks(recurse=False)
+    for module in parts_of(uncompiled(backbone.denoiser)):
+        if _stateful_hooks(own := vars(module)):
+            own["_diffusers_hook"].reset_stateful_hooks(recurse=False)
 
 
-def _find(denoiser: nn.Module) -> tuple[Cache | None, list[nn.Module]]:
-    """Return the cache that is enabled, and the modules for which diffusers keeps something."""
+def _find(denoiser: nn.Module) -> Cache | None:
     for mark, (name, disable) in MARKS.items():
         if getattr(denoiser, mark, False):
-            return Cache(name, disable), []
-    found, keeping = list[tuple[nn.Module, list[str]]](), list[nn.Module]()
-    packages = {type(denoiser).__module__.split(".")[0]}
+            return Cache(name, disable)
+    found, packages = list[tuple[nn.Module, list[str]]](), {type(denoiser).__module__.split(".")[0]}
     for module in parts_of(denoiser):
         own = vars(module)
         if "forward" in own:
             packages.add(_package_of(own["forward"]))
         if "_diffusers_hook" not in own:
             continue
-        stateful = [name for name, hook in own["_diffusers_hook"].hooks.items() if hook._is_stateful]
-        if stateful:
-            keeping.append(module)
-        if names := [name for name in stateful if name not in OF_TEXT]:
+        if names := [name for name in _stateful_hooks(own) if name not in OF_TEXT]:
             found.append((module, names))
     for package in packages & PACKAGES.keys():
-        return Cache(package, PACKAGES[package]), keeping
+        return Cache(package, PACKAGES[package])
     names_of_all = {name for _, names in found for name in names}
     if not names_of_all:
-        return None, keeping
+        return None
     config = getattr(denoiser, "_cache_config", None)
     called = type(config).__name__.removesuffix("Config") if config else " and ".join(sorted(names_of_all))
     holders = (module for module, _ in found) if _is_of_attention_alone(names_of_all, config) else ()
     disable = "the denoiser's disable_cache()" if config else "diffusers' HookRegistry.remove_hook()"
-    return Cache(called, disable, frozenset(holders)), keeping
+    return Cache(called, disable, frozenset(holders))
 
 
 def _is_of_attention_alone(names: set[str], config: Any) -> bool:
@@ -100,3 +93,9 @@ def _package_of(forward: Any) -> str:
     while isinstance(forward, partial):
         forward = forward.func
     return str(getattr(forward, "__module__", "")).split(".")[0]
+
+
+def _stateful_hooks(own: Mapping[str, Any]) -> list[str]:
+    """Return the names of diffusers' hooks that keep something from call to call, out of a module's attributes."""
+    registry = own.get("_diffusers_hook")
+    return [] if registry is None else [name for name, hook in registry.hooks.items() if hook._is_stateful]

@@ -37,18 +37,16 @@ class Hook(Protocol):
 
         `tokens` is a view of what the layer returned: a hook that writes into it changes the picture.
 
-        A hook may also have `write_into(tokens, site, clock)`, which changes them in place. It is called instead where
-        nobody else holds what the layer returned, and saves a copy of it. And it may have `of_all_rows(tokens, site,
-        clock)`, which is called instead where a layer's output is small, with every row of it, and returns None or a
-        whole output that differs in the conditional rows alone: where arithmetic is next to nothing one operation on
-        all rows takes less of the host's time than cutting the conditional ones out. Not in a compiled denoiser, whose
-        outputs may lie where those of the next call will. A hook with a method
-        `end_run(clock)` is told when a run has ended, unless that was interrupted.
+        A hook may also have `write_into(tokens, site, clock)`, which changes them in place: it is called instead where
+        nobody else holds what the layer returned, and saves a copy of it. It may have `of_all_rows(tokens, site,
+        clock)`: it is called instead with every row of an output that is small, and returns None or that output with
+        the conditional rows changed alone. A hook with a method `end_run(clock)` is told when a run has ended, unless
+        that was interrupted.
         """
 
 
 SMALL, SMALL_ON_CPU = 1 << 22, 1 << 15
-"""The most elements of a small output: a GPU goes through as many in about 2 us, a CPU in about 5."""
+"""The most elements of a small output: one operation on all rows takes less than the host needs to cut some out."""
 
 
 @contextmanager
@@ -98,11 +96,9 @@ def hooked(
         thread = stack.enter_context(own_turn(backbone))
         ways = [path_to(uncompiled(denoiser), site.module) for site in sites]
 
-        keeping: list[nn.Module] = []
-
         def check() -> None:
             if hook is not None:
-                keeping[:] = check_caches(backbone, ways, reused)
+                check_caches(backbone, ways, reused)
                 _check_whole(backbone)
 
         def between_runs(is_seen: bool) -> None:
@@ -117,21 +113,25 @@ def hooked(
         if hook is None:
             yield clock
             return
-        stack.callback(reset_caches, keeping)
         check_every_step(backbone, layers, clock, stack)
         gates = CaughtGates(backbone, stack)
         modules = [way[-1] for way in ways]
-        compiled = any(map(is_compiled, {denoiser, *(module for way in ways for module in way)}))
-        afters = [_after(site, backbone.family, hook, clock, gates, whole, compiled) for site in sites]
-        if compiled:
+        afters = [_after(site, backbone.family, hook, clock, gates, whole) for site in sites]
+        if any(map(is_compiled, {denoiser, *(module for way in ways for module in way)})):
             stack.enter_context(switched_on(sites, modules, afters))
         else:
             for site, module, after in zip(sites, modules, afters, strict=True):
                 if site.gated:
                     gates.watch(site)
                 stack.callback(module.register_forward_hook(after).remove)
-        yield clock
-        end_run(False)
+        is_whole = False
+        try:
+            yield clock
+            is_whole = not (clock.is_open and clock.calls_in_run)
+            end_run(False)
+        finally:
+            if not is_whole:  # diffusers has emptied them at the end of a whole run
+                reset_caches(backbone)
 
 
 def _check_whole(backbone: Backbone) -> None:
@@ -205,7 +205,7 @@ def _known_images(backbone: Backbone, scheduler: Any, clock: StepClock) -> int |
 
 
 def _after(
-    site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates, whole: bool, compiled: bool
+    site: Site, family: Family, hook: Hook, clock: StepClock, gates: CaughtGates, whole: bool
 ) -> Callable[..., Any]:
     """Return what runs after a site's module: (module, args, output) -> new output or None.
 
@@ -213,9 +213,16 @@ def _after(
     """
     layer, gated, (read, write) = site.layer, site.gated, order_of(family, site)
     write_into = None if gated else getattr(hook, "write_into", None)
-    is_plain = not (gated or whole or compiled) and gives_image_alone(read, site)
+    is_plain = not (gated or whole) and gives_image_alone(read, site)
     of_all_rows = getattr(hook, "of_all_rows", None) if is_plain else None
-    small: torch.Size | None = None  # a shape that was found to be
+    small_shape: torch.Size | None = None  # one that was found to be small
+
+    def check_alike(seen: Tensor, changed: Tensor) -> None:
+        if changed.shape != seen.shape or changed.dtype != seen.dtype:
+            raise BackboneError(
+                f"The hook at {layer} was given {tuple(seen.shape)} in {seen.dtype} and returned "
+                f"{tuple(changed.shape)} in {changed.dtype}: return the same shape and dtype, or None."
+            )
 
     def after(module: nn.Module, args: Any, output: Any) -> Any:
         call, rows = clock.call, clock.rows
@@ -223,12 +230,15 @@ def _after(
             return None
         clock.reached.add(layer)
         if of_all_rows is not None and type(output) is Tensor and clock.images is None:
-            nonlocal small
+            nonlocal small_shape
             shape = output.shape
-            if shape != small and len(shape) == 3 and shape.numel() <= (SMALL_ON_CPU if output.is_cpu else SMALL):
-                small = shape
-            if shape == small and shape[0] == call.num_rows:
-                return of_all_rows(output, site, clock)
+            if shape != small_shape and len(shape) == 3 and shape.numel() <= (SMALL_ON_CPU if output.is_cpu else SMALL):
+                small_shape = shape
+            if shape == small_shape and shape[0] == call.num_rows:
+                changed = of_all_rows(output, site, clock)
+                if changed is not None:
+                    check_alike(output, changed)
+                return changed
         rows = slice(0, call.num_rows) if whole else rows
         into = write_into if write_into and is_own(output) else None  # asked before anything here holds it too
         if type(call.num_text_tokens) is tuple:  # each row's tokens lie elsewhere, so that what is read is a copy
@@ -244,11 +254,7 @@ def _after(
         changed = hook(seen if gate is None else seen * gate, site, clock)
         if changed is None:
             return None
-        if changed.shape != seen.shape or changed.dtype != seen.dtype:
-            raise BackboneError(
-                f"The hook at {layer} was given {tuple(seen.shape)} in {seen.dtype} and returned "
-                f"{tuple(changed.shape)} in {changed.dtype}: return the same shape and dtype, or None."
-            )
+        check_alike(seen, changed)
         if gate is not None:
             changed = seen + (changed - seen * gate) / away_from_zero(gate)
         every = torch.cat([tokens[: rows.start], changed, tokens[rows.stop :]])

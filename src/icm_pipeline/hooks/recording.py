@@ -12,7 +12,6 @@ from torch import Tensor
 
 from icm_pipeline.backbones.base import Site
 from icm_pipeline.hooks.clock import StepClock
-from icm_pipeline.hooks.pooling import Alike, Watch, most_of, pool, pool_together
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,28 @@ class Recording(RecordedAt):
 class _Sums:
     """The sums of a layer's tokens [n, d] at each recorded step, and of how many."""
 
-    __slots__ = ("call", "kind", "num_tokens", "sums", "waits_with")
+    __slots__ = ("call", "kind", "num_tokens", "rows", "sums")
 
     def __init__(self, kind: str, num_steps: int) -> None:
         self.kind = kind
         self.sums: list[Tensor | None] = [None] * num_steps
+        self.rows: list[slice | None] = [None] * num_steps  # which of them count, None for all
         self.num_tokens = [1] * num_steps
         self.call = -1  # the last one that the layer was reached in
-        self.waits_with: Alike | None = None  # the outputs that the layer's own may wait for
 
     def means(self) -> Tensor:
         """Return the means [n, T, d], NaN at a step that the layer was not reached in."""
-        first = next(each for each in self.sums if each is not None)
+        found = [self.at(slot) for slot in range(len(self.sums))]
+        first = next(each for each in found if each is not None)
         missing = torch.full_like(first, float("nan"))
-        sums = torch.stack([missing if each is None else each for each in self.sums], dim=1)
+        sums = torch.stack([missing if each is None else each for each in found], dim=1)
         same = len(set(self.num_tokens)) == 1
         return sums / (self.num_tokens[0] if same else torch.tensor(self.num_tokens, device=sums.device)[:, None])
+
+    def at(self, slot: int) -> Tensor | None:
+        """Return the sums at a recorded step, None where there are none."""
+        sums, rows = self.sums[slot], self.rows[slot]
+        return sums if sums is None or rows is None else sums[rows]
 
 
 class Recorder:
@@ -67,13 +72,6 @@ class Recorder:
         self._slots = {step: slot for slot, step in enumerate(steps)}
         self._levels: list[float | None] = [None] * len(steps)
         self._layers: dict[str, _Sums] = {}
-        self._watch, self._waiting, self._waiting_of = Watch(), list[Tensor](), list[_Sums]()
-        self._alike: Alike | None = None  # of what waits
-        self._most = 1
-        self._call = -1  # that outputs were last shown of
-        self._slot: int | None = None
-        self._rows: slice | None = None
-        self._none_waits = False
         self._means: dict[str, Tensor] = {}  # what has left the device [n, T, d]
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
@@ -83,64 +81,33 @@ class Recorder:
         kept = self._layers.get(site.layer)
         if kept is None:
             kept = self._layers[site.layer] = _Sums(site.kind, len(self._slots))
-        self._pool_waiting()
         seen = tokens.detach() if tokens.requires_grad else tokens
-        pooled, count, call = pool(seen), tokens.shape[1], clock.num_calls
+        pooled, count, call = seen.sum(1, dtype=torch.float32), tokens.shape[1], clock.num_calls
         if self._whole:
             pooled, count = seen.flatten(1).float(), 1
         if clock.images is not None:  # a step made again for some images: of the others stays what was seen
-            seen_before = kept.sums[slot]
+            seen_before = kept.at(slot)
             assert seen_before is not None
             others = torch.zeros_like(seen_before) if kept.call == call else seen_before
             pooled = others.index_copy(0, torch.tensor(clock.images, device=others.device), pooled)
         if kept.call == call:  # a further piece, as of forward chunking
-            pooled, count = pooled + kept.sums[slot], count + kept.num_tokens[slot]  # type: ignore[operator]
-        kept.sums[slot], kept.num_tokens[slot], kept.call = pooled, count, call
+            pooled, count = pooled + kept.at(slot), count + kept.num_tokens[slot]  # type: ignore[operator]
+        kept.sums[slot], kept.rows[slot], kept.num_tokens[slot], kept.call = pooled, None, count, call
         self._levels[slot] = clock.noise_level
 
     def of_all_rows(self, tokens: Tensor, site: Site, clock: StepClock) -> None:
-        """Pool all rows of a small output [b, s, d], together with others where it may wait for them."""
-        call = clock.num_calls
-        if call != self._call:
-            self._begin_call(clock)
-        if self._slot is None:
+        """Pool all rows of a small output [b, s, d]; which of them count is looked at when they leave the device."""
+        slot, call = self._slots.get(clock.step), clock.num_calls
+        if slot is None:
             return
         kept = self._layers.get(site.layer)
-        alike = None if kept is None else kept.waits_with
-        if kept is None or alike is None or kept.call == call or tokens.shape != alike.shape or self._none_waits:
-            seen = tokens[clock.rows]
-            self(seen, site, clock)
-            pooled = self._layers[site.layer].sums[self._slot]
-            if kept is None and pooled is not None and not self._none_waits:
-                self._watch.hold(site.layer, tokens, seen, pooled)
+        if kept is None or kept.call == call or self._whole:
+            self(tokens[clock.rows], site, clock)
             return
-        kept.call = call
-        if alike is not self._alike or len(self._waiting) == self._most:
-            self._pool_waiting()
-            self._alike, self._most = alike, most_of(tokens)
-        self._waiting.append(tokens)
-        self._waiting_of.append(kept)
-
-    def _begin_call(self, clock: StepClock) -> None:
-        """Find out what is the same for all layers of a call; nothing waits for another call's outputs."""
-        self._pool_waiting()
-        for layer, alike in self._watch.judge():
-            self._layers[layer].waits_with = alike
-        self._call, self._slot, self._rows = clock.num_calls, self._slots.get(clock.step), clock.rows
-        self._none_waits = self._whole or torch.is_grad_enabled()
-        if self._slot is not None:
-            self._levels[self._slot] = clock.noise_level
-
-    def _pool_waiting(self) -> None:
-        if not self._waiting:
-            return
-        slot = self._slot
-        assert slot is not None and self._rows is not None
-        num_tokens, all_sums = self._waiting[0].shape[1], pool_together(self._waiting)[:, self._rows]
-        for kept, sums in zip(self._waiting_of, all_sums.unbind(), strict=True):
-            kept.sums[slot], kept.num_tokens[slot] = sums, num_tokens
-        self._waiting.clear()
-        self._waiting_of.clear()
+        seen = tokens.detach() if tokens.requires_grad else tokens
+        kept.sums[slot], kept.rows[slot] = seen.sum(1, dtype=torch.float32), clock.rows
+        kept.num_tokens[slot], kept.call = tokens.shape[1], call
+        self._levels[slot] = clock.noise_level
 
     @property
     def steps(self) -> list[int]:
@@ -158,8 +125,6 @@ class Recorder:
 
     def leave_device(self) -> None:
         """Bring what was recorded to the CPU, all layers of a device in one copy."""
-        self._pool_waiting()
-        self._watch = Watch()
         by_device: dict[torch.device, dict[str, Tensor]] = {}
         for layer, kept in self._layers.items():
             if layer not in self._means:

@@ -45,9 +45,9 @@ class Shift:
         self._shifts: dict[str, tuple[Tensor, ...]] = {}
         self._images: tuple[int, ...] | None = None  # that the shifts are of, None for all
         self._wholes: dict[str, tuple[Tensor, ...]] = {}  # the shifts of all rows of a call
-        self._layout = slice(0), 0  # which rows of how many they are of
+        self._layout: tuple[slice, int] | None = None  # which rows of how many they are of
         self._call: Call | None = None
-        self._now: int | None = None  # which of a layer's shifts belongs to the call, None for none
+        self._slot_now: int | None = None  # which of a layer's shifts belongs to the call, None for none
 
     def __call__(self, tokens: Tensor, site: Site, clock: StepClock) -> Tensor | None:
         shift = self._shift(tokens, site, clock)
@@ -77,16 +77,17 @@ class Shift:
         """
         if clock.call is not self._call:
             self._begin_call(clock)
-        if self._now is None:
+        if self._slot_now is None:
             return None
         at = self._wholes.get(site.layer)
         if at is None or at[0].dtype != tokens.dtype or at[0].device != tokens.device:
+            assert self._layout is not None
             rows, num_rows = self._layout
             shifts = self._shifts_of(site.layer, tokens, None)
             wholes = shifts.new_full((len(shifts), num_rows, 1, shifts.shape[-1]), -0.0)
             wholes[:, rows] = shifts
             at = self._wholes[site.layer] = wholes.unbind()
-        return tokens + at[self._now]
+        return tokens + at[self._slot_now]
 
     def _begin_call(self, clock: StepClock) -> None:
         assert clock.call is not None and clock.rows is not None
@@ -95,7 +96,7 @@ class Shift:
         if layout != self._layout:
             self._layout = layout
             self._wholes.clear()
-        self._call, self._now = clock.call, self._slot_of(clock)
+        self._call, self._slot_now = clock.call, self._slot_of(clock)
 
     def _check_counts(self, num_images: int) -> None:
         for name, count in self._per_image.items():
