@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import icm_pipeline
+from icm_pipeline.methods import chosen
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import SteeringVectors
 from tests.helpers.pipelines import build
@@ -270,12 +271,41 @@ def test_ones_own_intervention_stands_on_the_same_hooks(pipe: Any) -> None:
         ({"option": "man", "alpha_unit": "metres"}, "relative or activation"),
         ({"option": "man", "window": (3, 2)}, r"window=\(3, 2\) holds no step"),
         ({"option": "man", "window": (-1, None)}, "holds no step"),
+        ({"option": "man", "window": "all"}, "window='all': give the first and the last step"),
+        ({"option": "man", "window": 3}, "window=3: give the first and the last step"),
+        ({"option": "man", "window": (1, 2, 3)}, "give the first and the last step"),
         ({"option": "man", "alpha_unit": "activation"}, "alpha=3 was in units of relative: give an alpha="),
     ],
 )
 def test_what_is_not_known_is_refused(pipe: Any, vectors: SteeringVectors, wrong: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message), icm_pipeline.steer(pipe, vectors, **wrong):
         pytest.fail("the context must not be entered")
+
+
+@pytest.mark.parametrize(
+    ("made_with", "loaded", "warns"),
+    [
+        ("embedded:tiny", "/somewhere/zoo/tiny", False),
+        ("embedded:tiny", "/somewhere/zoo/tiny_sdxl", True),
+        ("stabilityai/sdxl", "/cache/models--stabilityai--sdxl/snapshots/0123abcd", False),
+        ("stabilityai/sdxl", "/cache/models--somebody--sdxl-turbo/snapshots/0123abcd", True),
+        ("C:\\models\\mine\\", "D:/models/mine", False),
+        (None, "/somewhere/tiny_sdxl", False),
+        ("embedded:tiny", None, False),
+    ],
+)
+def test_vectors_of_another_model_by_its_name_are_warned_of_once(
+    pipe: Any, vectors: SteeringVectors, made_with: Any, loaded: Any, warns: bool, monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(chosen, "_warned", set())
+    monkeypatch.setattr(type(pipe), "name_or_path", loaded)
+    of_model = replace(vectors, made_with={"path": made_with})
+    for _ in range(2):
+        with icm_pipeline.steer(pipe, of_model, option="man"):
+            pass
+    told = [record.getMessage() for record in caplog.records if "fine-tuned" in record.getMessage()]
+    assert len(told) == warns
+    assert all(str(made_with) in message and str(loaded) in message for message in told)
 
 
 def test_vectors_without_a_strength_want_an_alpha(pipe: Any, vectors: SteeringVectors) -> None:

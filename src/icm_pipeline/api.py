@@ -14,7 +14,7 @@ from icm_pipeline.hooks.looking import looking
 from icm_pipeline.hooks.prompts import prompts_seen
 from icm_pipeline.hooks.recording import Recorded
 from icm_pipeline.methods.balance import Balance
-from icm_pipeline.methods.chosen import OneAttribute, check_layers, chosen_vectors
+from icm_pipeline.methods.chosen import OneAttribute, check_layers, chosen_vectors, warn_of_another_model
 from icm_pipeline.methods.folding import Folded, FoldingError, constant_shifts
 from icm_pipeline.methods.joint import Attributes, LookAndSteerJointly
 from icm_pipeline.methods.looking import LookAndSteer
@@ -86,10 +86,15 @@ def steer(
     aim, how = (option, shares, "auto" if look is None else look), (alpha_unit, window, norm_preserving)
     if isinstance(vectors, SteeringVectors | str | Path):
         chosen, strength = chosen_vectors(vectors, option, layers, alpha, *how)
+        used = [chosen]
         changed, steering = _of_one(replace(chosen, tuned={}) if alpha is not None else chosen, strength, *aim)
     else:
-        changed, steering = _of_several(_chosen_of_several(vectors, layers, alpha, *how), *aim)
+        several = _chosen_of_several(vectors, layers, alpha, *how)
+        used = [each for each, _ in several]
+        changed, steering = _of_several(several, *aim)
     backbone = attach(pipe)
+    for each in used:
+        warn_of_another_model(each, getattr(backbone.pipe, "name_or_path", None))
     if isinstance(steering, LookAndSteer | LookAndSteerJointly):
         backbone = backbone.with_layers([*steering.read, *changed])
         with (
@@ -157,7 +162,9 @@ def fold(
         )
     chosen, strength = chosen_vectors(vectors, option, layers, alpha, alpha_unit, window, norm_preserving)
     shifts = constant_shifts(chosen, chosen.option_index(option), strength)
-    return Folded(attach(pipe).with_layers(chosen.layers), shifts)
+    backbone = attach(pipe).with_layers(chosen.layers)
+    warn_of_another_model(chosen, getattr(backbone.pipe, "name_or_path", None))
+    return Folded(backbone, shifts)
 
 
 def _chosen_of_several(

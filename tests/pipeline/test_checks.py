@@ -126,3 +126,9 @@ def test_a_look_that_no_reader_will_serve_is_refused_before_anything_is_made(
 @pytest.mark.parametrize("words", [["method.look=5", "timesteps.count=5"], ["method.look=10"], ["method.look=auto"]])
 def test_a_look_at_a_recorded_step_of_the_first_half_is_accepted(settings_with: Compose, words: list[str]) -> None:
     check_stage(settings_with(LEAST, *words))
+
+
+def test_named_layers_without_a_name_are_refused_before_anything_is_made(settings_with: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"layers\.names, which names none"):
+        check_stage(settings_with("layers.rule=named"))
+    check_stage(settings_with("layers.rule=named", "layers.names=[mid_block.attentions.0.transformer_blocks.0.attn1]"))

@@ -24,6 +24,7 @@ from tests.helpers.results import compared, steering
         ({"direction": "mean_difference"}, "best 2 self-attention, alpha 1.5, mean difference direction"),
         ({"first_step": 3}, "best 2 self-attention, alpha 1.5, steps 3 to the end"),
         ({"last_step": 9}, "best 2 self-attention, alpha 1.5, steps 0 to 9"),
+        ({"method": "of_another_branch"}, "of_another_branch"),
         ({"assignment": "batch"}, "best 2 self-attention, alpha 1.5, drawn per batch"),
     ],
 )
@@ -35,6 +36,11 @@ def test_a_way_of_steering_is_described_by_what_sets_it_apart(change: dict[str, 
 def test_settings_behind_the_steering_are_told_after_it(method: str) -> None:
     words = describe(steering(method=method), ["probe.C=1", "seed=2"])
     assert words == describe(steering(method=method)) + ", probe.C=1, seed=2"
+
+
+def test_a_result_of_a_method_whose_file_is_gone_is_labelled_by_its_name() -> None:
+    rows = [compared(steering=steering(method=method)) for method in ("icm", "of_another_branch")]
+    assert comparison._labels(rows)[0] == ["best 2 self-attention, alpha 1.5", "of_another_branch"]
 
 
 def test_many_labels_leave_out_what_all_points_share() -> None:

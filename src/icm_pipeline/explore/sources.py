@@ -16,9 +16,10 @@ from icm_pipeline.explore.readings import PROBES, read_layer
 from icm_pipeline.explore.shipped import shipped_materials
 from icm_pipeline.labelers.registry import check_labeler
 from icm_pipeline.localization.selection import LayerScore, select_layers
+from icm_pipeline.methods.chosen import warn_of_another_model
 from icm_pipeline.methods.readers import FILE_NAME as READERS
 from icm_pipeline.methods.readers import load_readers
-from icm_pipeline.methods.registry import method_named
+from icm_pipeline.methods.registry import find_method, method_named
 from icm_pipeline.methods.strength import Strength
 from icm_pipeline.methods.vectors import load_vectors
 from icm_pipeline.pipeline.keys import Keys
@@ -78,6 +79,7 @@ def opened(settings: Settings, words: Sequence[str] = ()) -> list[Material]:
 def _of_file(settings: Settings, path: str) -> Material:
     """Return the material of a file of vectors; its attribute is the configured one, or a drift's of the same name."""
     vectors = load_vectors(path)
+    warn_of_another_model(vectors, settings.model.path)
     known = [settings.attribute, *settings.evaluate.drift.values()]
     same = [each for each in known if tuple(each.options) == vectors.options]
     if not same:
@@ -157,7 +159,9 @@ def _grouped(made: Sequence[Made]) -> list[Material]:
             continue
         rivals = dict[str, Rival]()
         for each in of_subject:
-            method = method_named(each.settings.method.name)
+            method = find_method(each.settings.method.name)
+            if method is None:  # a file that is gone
+                continue
             if method.name not in ("icm", "none") and set(method.parents) <= set(each.artifacts):
                 rivals.setdefault(method.name, _rival(each))
         foretold = next((each.artifacts["foretell"] for each in of_subject if "foretell" in each.artifacts), None)

@@ -29,6 +29,7 @@ from icm_pipeline.backbones.base import Backbone, Site
 from icm_pipeline.backbones.modules import path_to, uncompiled
 from icm_pipeline.backbones.outline import folder_of, hollow_denoiser
 from icm_pipeline.backbones.registry import attach
+from icm_pipeline.methods.chosen import warn_of_another_model
 from icm_pipeline.methods.folding import (
     FoldingError,
     LastMap,
@@ -89,6 +90,8 @@ def export_lora(
     shifts = constant_shifts(vectors, vectors.option_index(option), strength)
     folder = _folder_of(vectors.made_with) if pipe is None else None
     backbone = attach(hollow_denoiser(folder) if folder else pipe).with_layers(vectors.layers)
+    if pipe is not None:
+        warn_of_another_model(vectors, getattr(backbone.pipe, "name_or_path", None))
     _check_loader(backbone, flavour)
     maps = [_shifted(backbone, backbone.site(layer), shift, folder) for layer, shift in shifts.items()]
     tensors = dict[str, Tensor]()

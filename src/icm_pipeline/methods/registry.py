@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 from icm_pipeline import methods
 from icm_pipeline.config.errors import ConfigError
@@ -21,13 +22,30 @@ SHIPPED = frozenset({
 })  # fmt: skip
 
 
+def find_method(name: str) -> Method | None:
+    """Return a method, None for a name that is not known."""
+    module = f"{methods.__name__}.{name}"
+    found = import_module(module) if name.isidentifier() and find_spec(module) else None
+    method: Method | None = getattr(found, "METHOD", None)
+    return method
+
+
 def method_named(name: str) -> Method:
     """Return a method; raises ConfigError listing all for another name."""
-    method = _method_of(name)
+    method = find_method(name)
     if method is None:
-        known = [module.name for module in iter_modules(methods.__path__) if _method_of(module.name)]
+        known = [module.name for module in iter_modules(methods.__path__) if find_method(module.name)]
         raise ConfigError(f"method.name={name} is not known. Choose one of: {', '.join(sorted(known))}.")
     return method
+
+
+def words_of(steering: Any) -> list[str]:
+    """Return how a page calls a way of steering, results.steering.Steering, in a few words each.
+
+    A result may be of a method whose file is gone, of another branch or somebody else's: it is called by its name.
+    """
+    method = find_method(steering.method)
+    return [steering.method] if method is None else method.words(steering)
 
 
 def own_file(name: str) -> Path | None:
@@ -44,7 +62,7 @@ def log_choice(choice: str, name: str) -> None:
     own = choice.rpartition("/")[2]
     if own == name:
         return
-    if _method_of(own) is not None:
+    if find_method(own) is not None:
         log.warning(
             "method=%s: conf/method/%s.yaml has no `name:` of its own, so this is method.name=%s and not "
             "methods/%s.py: add `name: %s`.", choice, choice, name, own, own,
@@ -108,10 +126,3 @@ def check_strength(settings: Settings) -> None:
             "method.assignment=least_change steers by what images show, which tuning images are not asked: set "
             "method.strength=null, which takes alpha as it is."
         )
-
-
-def _method_of(name: str) -> Method | None:
-    module = f"{methods.__name__}.{name}"
-    found = import_module(module) if name.isidentifier() and find_spec(module) else None
-    method: Method | None = getattr(found, "METHOD", None)
-    return method

@@ -18,6 +18,7 @@ def check_stage(settings: Settings) -> None:
     if stage is None and name not in BESIDE_STAGES:
         raise ConfigError(f"stage={name} is not known. Choose one of: {', '.join([*STAGES, *BESIDE_STAGES])}.")
     check_method(settings)
+    _check_layers(settings)
     _check_alpha(settings)
     _check_strength(settings)
     _check_shares(settings)
@@ -38,6 +39,16 @@ def check_stage(settings: Settings) -> None:
     if not makes_for_no_judge and settings.images is None and settings.sweep is None:
         _check_judges(settings)
         _check_bench_judges(settings)
+
+
+def _check_layers(settings: Settings) -> None:
+    """Refuse to select named layers where none are named, before anything is made for them."""
+    if settings.layers.rule == "named" and not settings.layers.names and "select" in stages_of(settings):
+        raise ConfigError(
+            "layers=named selects the layers of layers.names, which names none: give some, as "
+            "layers.names=[mid_block.attentions.0.transformer_blocks.0.attn1]. One that is not there is answered with "
+            "all that are."
+        )
 
 
 def _check_alpha(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from icm_pipeline.config.choices import KIND_NAMES
 from icm_pipeline.methods.icm import layers_in_words, window_in_words
-from icm_pipeline.methods.registry import method_named
+from icm_pipeline.methods.registry import words_of
 from icm_pipeline.results.evaluation import Evaluation
 from icm_pipeline.results.steering import Steering
 from icm_pipeline.text import count_text
@@ -26,7 +26,7 @@ def title_of(evaluation: Evaluation, told: Sequence[str] = ()) -> str:
 
 def describe(steering: Steering, told: Sequence[str] = ()) -> str:
     """Return a way of steering in a few words: which layers, how far, what is unusual about it, and `told` after it."""
-    return ", ".join([*method_named(steering.method).words(steering), *told])
+    return ", ".join([*words_of(steering), *told])
 
 
 def cautions(evaluation: Evaluation) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import fill
 
 from icm_pipeline.config.choices import KIND_NAMES
-from icm_pipeline.methods.registry import method_named
+from icm_pipeline.methods.registry import words_of
 from icm_pipeline.report.figures.style import (
     KIND_COLORS,
     ORIGINAL_COLOR,
@@ -56,7 +56,7 @@ def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
     words, many = list[list[str]](), len(results) > MOST_WHOLE_LABELS
     has_legend = len({row.steering.kind for row in results}) > 1
     for row in results:
-        kind, whole = KIND_NAMES[row.steering.kind], method_named(row.steering.method).words(row.steering)
+        kind, whole = KIND_NAMES[row.steering.kind], words_of(row.steering)
         words.append([word.replace(f" {kind}", "") if has_legend else word for word in (*whole, *row.told)])
     shared = [word for word in words[0] if many and all(word in others for others in words)]
     own = [[word for word in label if word not in shared] or label for label in words]
