@@ -83,7 +83,7 @@ def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> P
         for row, text in zip(results, texts, strict=True):
             place, (_, color) = row.place, _acts_in(row.steering)
             face = color if row.key == this_key else "white"
-            axis.plot(*place, "o", ms=7, mfc=face, mec=color, clip_on=False)  # whole also at an FD of 0
+            axis.plot(*place, "o", ms=7, mfc=face, mec=color, zorder=3, clip_on=False)  # whole also at an FD of 0
             side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}
             labels.append(axis.annotate(text, place, textcoords="offset points", fontsize=6.5, **side))
         everywhere = f"\nIn all of them: {', '.join(shared)}" if shared else ""
