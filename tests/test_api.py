@@ -337,6 +337,7 @@ def test_the_example_of_the_quick_start_runs_as_it_is_pasted_after_a_demo(
     page = Path(__file__).parents[1] / "docs" / "quick_start.md"
     example = re.search(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     assert example is not None
+    assert page.read_text("utf-8").index("--multirun") > example.end()  # after which there is more than one file
     folder = tmp_path / "outputs" / "artifacts" / "steer" / "tiny-gender-0123456789abcdef"
     folder.mkdir(parents=True)
     wide = {SELF: torch.nn.functional.normalize(torch.ones(4, 2, 96), dim=-1)}  # as the embedded model's layer is

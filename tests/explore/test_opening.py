@@ -11,6 +11,7 @@ from icm_pipeline.cli.job import run_job
 from icm_pipeline.cli.running import HydraJob, RunningSweep
 from icm_pipeline.config.schema import Settings
 from icm_pipeline.explore.opening import explore, words_to_open
+from icm_pipeline.images.folders import list_images
 from icm_pipeline.methods.vectors import load_vectors
 from tests.explore.conftest import SMALL
 
@@ -31,7 +32,7 @@ def test_pictures_and_vectors_of_a_setting_are_saved_and_the_same_again(
         paths[name] = explore(settings, [])
     assert [path.name for path in paths["once"]] == [
         "original-5.png", "steered-5.png", "difference-5.png", "original-6.png", "steered-6.png", "difference-6.png",
-        "vectors.safetensors",
+        "images.csv", "vectors.safetensors",
     ]  # fmt: skip
     assert [path.read_bytes() for path in paths["once"]] == [path.read_bytes() for path in paths["again"]]
     before, after = (np.asarray(Image.open(tmp_path / "once" / f"{name}-5.png")) for name in ("original", "steered"))
@@ -39,6 +40,15 @@ def test_pictures_and_vectors_of_a_setting_are_saved_and_the_same_again(
     strength = load_vectors(tmp_path / "once" / "vectors.safetensors").strength
     assert strength is not None
     assert strength.alpha == 3.0
+
+
+def test_differences_are_no_images_of_a_saved_folder(settings_with: Callable[..., Settings], tmp_path: Path) -> None:
+    explore(settings_with(*SMALL, "explore.num_images=1", "explore.option=man", f"explore.save={tmp_path}"), [])
+    table = list_images(settings_with(*SMALL, f"images={tmp_path}"), "images")
+    assert [(row.image_id, row.seed, row.option) for row in table.rows] == [
+        ("original-0", 0, ""), ("steered-0", 0, "man"),
+    ]  # fmt: skip
+    assert table.left_out == ["difference-0.png"]
 
 
 def test_a_page_without_the_extra_is_refused_with_its_name(
@@ -55,6 +65,6 @@ def test_a_job_of_stage_explore_tells_the_files_that_it_saved(
     settings = settings_with(*SMALL, "explore.num_images=1", f"explore.save={tmp_path / 'saved'}")
     outcome = run_job(settings, HydraJob(tmp_path, [], [], None), RunningSweep())
     assert [path.name for path in outcome.files] == [
-        "original-0.png", "steered-0.png", "difference-0.png", "vectors.safetensors",
+        "original-0.png", "steered-0.png", "difference-0.png", "images.csv", "vectors.safetensors",
     ]  # fmt: skip
     assert all(path.is_file() for path in outcome.files)

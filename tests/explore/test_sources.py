@@ -73,8 +73,10 @@ def test_an_artifact_brings_the_settings_it_was_made_with(
 
 
 def test_an_artifact_before_probes_were_fitted_is_refused(outputs: Path, settings_with: SettingsWith) -> None:
-    with pytest.raises(ValueError, match="nothing to explore yet"):
-        opened(settings_with(f"explore.of={artifact_folder(outputs, 'generate')}"))
+    folder = artifact_folder(outputs, "generate")
+    with pytest.raises(ValueError, match=rf"nothing to explore in {folder}: .* has no probes") as refused:
+        opened(settings_with(f"explore.of={folder}"), [str(folder), "model=sd15"])
+    assert "stage=select" not in str(refused.value)  # which would make other probes than those of what was given
 
 
 def test_an_artifact_that_is_not_there_is_refused(outputs: Path, settings_with: SettingsWith) -> None:

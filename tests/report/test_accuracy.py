@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from icm_pipeline.report.figures.accuracy import MOST_HEIGHT, MOST_RANKED, plot_heat_map, plot_ranking
@@ -60,6 +61,13 @@ def test_every_layer_of_a_small_model_is_named(tmp_path: Path, ticks: list[str])
     ticks.clear()
     plot_ranking(tmp_path / "ranking.png", scores_of(10), [], "gender")
     assert len(ticks) == 10
+
+
+def test_no_mark_of_the_rankings_legend_is_filled_as_a_steered_layer_is(figures: list[Figure], tmp_path: Path) -> None:
+    plot_ranking(tmp_path / "ranking.png", scores_of(10), [], "gender")
+    legend = figures[0].axes[0].get_legend()
+    assert legend is not None
+    assert [line.get_marker() for line in legend.get_lines()] == ["None", "None"]
 
 
 def test_the_maps_fill_the_page_whatever_is_marked(tmp_path: Path) -> None:

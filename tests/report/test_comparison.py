@@ -74,6 +74,23 @@ def test_the_legend_lies_below_the_panel_and_only_where_there_are_kinds_to_tell_
         assert legend.get_window_extent().y1 < drawing.axes[0].bbox.y0
 
 
+def test_the_figure_says_what_is_filled_and_where_a_method_acts_that_takes_no_selected_layers(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    ways = (
+        steering(),
+        steering(method="prompt", params={"text": "option"}, kind="mixed", layers=[]),
+        steering(kind="mixed"),
+    )
+    rows = [compared(str(n), clip_i=0.8 + n / 10, steering=way) for n, way in enumerate(ways)]
+    comparison.plot_comparison(tmp_path / "comparison.png", rows, "0")
+    (drawing,) = figures
+    assert "filled: this run" in drawing.axes[0].get_title(loc="left").replace("\n", " ")
+    (legend,) = drawing.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["self-attention", comparison.OWN_CHOICE, "mixed"]
+    assert {line.get_marker() for line in legend.get_lines()} == {"None"}  # else a hollow run would have none
+
+
 def test_labels_of_runs_that_lie_between_others_are_not_cut(figures: list[Figure], tmp_path: Path) -> None:
     long = steering(alpha=8, direction="pattern", first_step=2, last_step=16, assignment="least_change")
     places = [(0.025, 0.9495), (0.038, 0.9223), (0.054, 0.9524), (0.031, 0.9187), (0.057, 0.9534), (0.054, 0.9524)]

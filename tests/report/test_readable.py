@@ -18,6 +18,7 @@ from icm_pipeline.report.figures.twins import plot_twins
 from icm_pipeline.results.evaluation import Discrepancy
 from icm_pipeline.results.sweeps import Sweep, SweepJob
 from tests.helpers.results import compared, evaluation, scores, steering
+from tests.report.conftest import texts_of
 
 SENTENCE = "a colour photograph of the face of a person who works as a doctor in the hospital of a large town"
 SIZES = [(2, 2, 3), (12, 2, 80), (8, 2, 65), (2, 9, 80)]  # prompts, options and letters of a name
@@ -90,6 +91,29 @@ SWEEPS = {
     "corner": [job(n, 0.58 + 0.005 * n, 0.92 - 0.001 * n, alpha=n) for n in range(5)] + [job(5, 0.01, 0.96, alpha=7)],
     "long": [job(n, 0.1 + 0.05 * n, 0.9 - 0.02 * n, texts=[named(80, n), named(80, n + 1)]) for n in range(9)],
 }
+
+
+def test_figures_of_a_sweep_say_of_how_many_images_and_where_all_are_on_the_front(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    apart = tuple(job(n, 0.1 + 0.1 * n, 0.8 + 0.02 * n, alpha=n) for n in range(3))
+    for jobs, words in ((apart, "all are on the Pareto front"), (SWEEPS["close"], "filled: on the Pareto front")):
+        sweep = Sweep(tmp_path, tuple(jobs), {})
+        sweeps.plot_overview(tmp_path / "overview.png", sweep)
+        sweeps.plot_front(tmp_path / "front.png", sweep)
+        sweeps.plot_against(tmp_path / "against_alpha.png", sweep, "alpha")
+        told = [" ".join(text.get_text() for text in texts_of(figure)) for figure in figures]
+        assert all("8 images a job" in each for each in told)
+        assert words in told[0] and f"({words.partition(' ')[0].rstrip(':')}" in told[1]
+        figures.clear()
+
+
+def test_a_band_of_an_interval_has_edges_in_the_colour_of_its_line(figures: list[Figure], tmp_path: Path) -> None:
+    jobs = tuple(job(n, 0.1 + 0.1 * n, 0.9, alpha=n % 2, k=n // 2) for n in range(4))
+    sweeps.plot_against(tmp_path / "against_alpha.png", Sweep(tmp_path, jobs, {}), "alpha")
+    lines = [(line.get_color(), line.get_linestyle()) for line in figures[0].axes[0].get_lines()]
+    for color in sweeps.SERIES_COLORS[:2]:
+        assert (lines.count((color, "-")), lines.count((color, ":"))) == (1, 2)
 
 
 @pytest.mark.parametrize("name", SWEEPS)

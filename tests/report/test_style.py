@@ -32,6 +32,12 @@ def test_names_that_would_be_equal_say_what_sets_them_apart() -> None:
     assert short_names([block, f"{block}.attn1"]) == ["down 1.0 whole", "down 1.0 attn1"]
 
 
+def test_all_blocks_of_a_module_have_their_numbers() -> None:
+    blocks = [f"mid_block.attentions.0.transformer_blocks.{number}.attn1" for number in (0, 1, 10)]
+    alone = "up_blocks.1.attentions.0.transformer_blocks.0.attn1"
+    assert short_names([*blocks, alone]) == ["mid 0 block 0", "mid 0 block 1", "mid 0 block 10", "up 1.0"]
+
+
 def test_labels_keep_their_distance_and_the_wanted_come_first() -> None:
     assert spread_ticks(5, [3], 1) == [0, 1, 2, 3, 4]
     ticks = spread_ticks(70, [33, 34, 50], 3)

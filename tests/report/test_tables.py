@@ -24,6 +24,11 @@ def test_brackets_in_a_sweep_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     assert all(shown in text for shown in ("jobs of [/x]", "names[0]", "[a,b]", "[/x]", "failed: [b]"))
 
 
+def test_a_sweep_has_its_cautions_below_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_sweep("1 job", ["job"], [["0"]], {}, ["Caution: [few]"])
+    assert capsys.readouterr().out.rstrip().endswith("Caution: [few]")
+
+
 def test_brackets_in_an_evaluation_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     print_metrics(FOUND)
     text = capsys.readouterr().out

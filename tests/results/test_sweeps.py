@@ -258,6 +258,7 @@ def test_the_report_has_table_page_and_figures_and_is_the_same_twice(
     page = (folder / "sweep.md").read_text()
     assert all(f"({name})" in page for name in first if name.endswith(".png"))
     assert "| 1 | 2 | 0.600 | 0.200 | 0.10 to 0.40 | 0.900 | 75% | 50% | * |" in page
+    assert all("Caution: intervals of 8 images" in text for text in (page, (folder / "report.html").read_text("utf-8")))
     report_sweep(read(tmp_path))
     assert hashes(folder) == first
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["0", "1", "2", "report"]

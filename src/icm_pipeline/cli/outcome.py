@@ -32,7 +32,7 @@ def is_reported(stage: str) -> bool:
 
 def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:
     """Write a sweep's report, print its table and where its files lie."""
-    from icm_pipeline.report.sweep_page import sweep_cells
+    from icm_pipeline.report.sweep_page import sweep_cautions, sweep_cells
     from icm_pipeline.report.sweep_report import FOLDER, HTML_PAGE, report_sweep
     from icm_pipeline.tracking.dashboard import track_sweep
 
@@ -40,7 +40,7 @@ def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:
     track_sweep(tracker, sweep, sweep_cells(sweep), [path for path in files if path.suffix == ".png"])
     tracker.page("sweep/page", sweep.folder / FOLDER / HTML_PAGE)
     title = f"{count_text(len(sweep.jobs), 'job')} of {sweep.folder}"
-    print_sweep(title, *sweep_cells(sweep, kept=False), sweep.left_out)
+    print_sweep(title, *sweep_cells(sweep, kept=False), sweep.left_out, sweep_cautions(sweep))
     for path in files:
         print(path)
 

@@ -1,5 +1,6 @@
 """stage=explore: open the page, or make the pictures of one setting without it."""
 
+import csv
 import logging
 import re
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from icm_pipeline.explore.pictures import difference
 from icm_pipeline.explore.setting import first_setting, saved_vectors
 from icm_pipeline.explore.sources import opened
 from icm_pipeline.explore.studio import Picture, Shown, Studio
+from icm_pipeline.images.table import TABLE
 from icm_pipeline.labelers.base import require
 from icm_pipeline.methods.publishing import FILE_NAME
 
@@ -52,22 +54,31 @@ def words_to_open(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def save(studio: Studio, material: Material, folder: Path) -> list[Path]:
-    """Write the pictures and the vectors of a first setting; say what the judge sees, and return the paths."""
+    """Write the pictures and the vectors of a first setting; say what the judge sees, and return the paths.
+
+    A table names the originals and the steered pictures, so that `images=` leaves out the differences.
+    """
     setting = first_setting(material)
     shown: Shown = list(studio.show(material, setting))[-1]
     assert shown.steered is not None
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {}
+    pictures, rows = {}, []
     for before, after in zip(shown.originals, shown.steered, strict=True):
         pictures[f"original-{before.seed}.png"] = before.image
         pictures[f"steered-{before.seed}.png"] = after.image
         pictures[f"difference-{before.seed}.png"] = difference(before.image, after.image)
+        rows += [
+            (f"{name}-{picture.seed}.png", setting.prompt, picture.seed, picture.steered_to)
+            for name, picture in (("original", before), ("steered", after))
+        ]
         told = f"steered to {after.steered_to}" if after.steered_to else "left as it is"
         log.info("seed %d: %s, %s, then %s", before.seed, _seen(material, before), told, _seen(material, after))
     for name, picture in pictures.items():
         picture.save(folder / name, format="PNG")
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "prompt", "seed", "option"), *rows])
     saved_vectors(setting, material).save(folder / FILE_NAME)
-    return [folder / name for name in (*pictures, FILE_NAME)]
+    return [folder / name for name in (*pictures, TABLE, FILE_NAME)]
 
 
 def _seen(material: Material, picture: Picture) -> str:

@@ -62,6 +62,11 @@ def opened(settings: Settings, words: Sequence[str] = ()) -> list[Material]:
     else:
         own = _grouped([_made_by(settings)])
         found = own + shipped_materials(settings, [material.attribute.name for material in own])
+    if not found and asked.of is not None:
+        raise ValueError(
+            f"There is nothing to explore in {asked.of}: what it was made from has no probes. Give an artifact, a run "
+            "or a sweep of a method that fits them, such as icm, or vectors=<file>."
+        )
     if not found:
         command = shlex.join(["icm", "stage=select", *words])
         raise ValueError(

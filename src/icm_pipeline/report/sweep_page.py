@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from icm_pipeline.report.wording import caution_of_intervals
 from icm_pipeline.results.sweeps import Sweep
 from icm_pipeline.text import count_text, number_text
 
@@ -40,6 +41,7 @@ def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> None
         "|---" * len(columns) + "|",
         *(f"| {' | '.join(row)} |" for row in cells),
         "\n\\* on the Pareto front: no other job has a lower FD and a higher CLIP-I.\n",
+        *(f"{caution}\n" for caution in sweep_cautions(sweep)),
     ]
     if sweep.left_out:
         lines += ["Left out:", "", *(f"- job {name}: {reason}" for name, reason in sweep.left_out.items()), ""]
@@ -50,6 +52,11 @@ def write_sweep_page(path: Path, sweep: Sweep, figures: dict[str, Path]) -> None
 
 def sweep_title(sweep: Sweep) -> str:
     return f"Sweep {sweep.folder.name}: {count_text(len(sweep.jobs), 'job')}"
+
+
+def sweep_cautions(sweep: Sweep) -> list[str]:
+    """Return what its intervals cannot tell, by the job of the fewest images."""
+    return caution_of_intervals(min(job.evaluation.num_images for job in sweep.jobs))
 
 
 def same_in_all(sweep: Sweep) -> list[str]:

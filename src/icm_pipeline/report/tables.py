@@ -1,5 +1,7 @@
 """Tables on the terminal; light, so that a run with nothing to do prints its result at once."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -84,13 +86,17 @@ def print_ranking(selection: Selection, most: int | None = None) -> None:
     Console(width=max(needed, Console().width)).print(table)  # no layer's name is cut or folded
 
 
-def print_sweep(title: str, columns: list[str], cells: list[list[str]], left_out: dict[str, str]) -> None:
-    """Print one row per evaluated job, and below it the jobs that are left out with the reason."""
+def print_sweep(
+    title: str, columns: list[str], cells: list[list[str]], left_out: dict[str, str], cautions: Sequence[str] = ()
+) -> None:
+    """Print one row per evaluated job, and below it cautions and the jobs that are left out with the reason."""
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, caption="* on the Pareto front of FD and CLIP-I")
     for column in columns:
         table.add_column(escape(column), overflow="fold")
     for row in cells:
         table.add_row(*map(escape, row))
     Console().print(table)
+    for caution in cautions:
+        Console().print(caution, markup=False, highlight=False)
     for name, reason in left_out.items():
         Console().print(f"left out: job {name} {reason}", markup=False, highlight=False)

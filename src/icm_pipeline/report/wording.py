@@ -31,18 +31,24 @@ def describe(steering: Steering, told: Sequence[str] = ()) -> str:
 
 def cautions(evaluation: Evaluation) -> list[str]:
     """Return in a sentence each what the figures of few images cannot tell."""
-    number, reference, found = evaluation.num_images, evaluation.reference, []
-    if number < FEW_IMAGES:
-        found.append(
-            f"Caution: intervals of {number} images find only what these few show, and are too narrow where all of "
-            f"them agree. Take {FEW_IMAGES} or more."
-        )
+    number, reference = evaluation.num_images, evaluation.reference
+    found = caution_of_intervals(number)
     if reference and (few := min(number, reference.num_images)) < FEW_FEATURES:
         found.append(
             f"Caution: of {few} images, FID depends on their number, so compare it between sets of one size only; "
             f"KID varies by {reference.kid_deviation:.2g} between draws. Take {FEW_FEATURES} or more."
         )
     return found
+
+
+def caution_of_intervals(number: int) -> list[str]:
+    """Return in a sentence what intervals of a number of images cannot tell; nothing of enough."""
+    if number >= FEW_IMAGES:
+        return []
+    return [
+        f"Caution: intervals of {number} images find only what these few show, and are too narrow where all of "
+        f"them agree. Take {FEW_IMAGES} or more."
+    ]
 
 
 def phrase(factors: Mapping[str, Any], names: Sequence[str]) -> str:

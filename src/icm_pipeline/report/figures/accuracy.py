@@ -66,6 +66,6 @@ def plot_ranking(path: Path, scores: Scores, chosen: list[str], attribute: str) 
         title = wrapped(f"Layers ranked by how well they tell {attribute} ({among})", 5.4, 10, bold=True)
         axis.set(xlabel="mean held-out accuracy over timesteps", title=title, ylim=(-1, len(rows) + 0.6))
         for kind in scores.by_kind:
-            axis.plot([], [], "o", color=KIND_COLORS[kind], label=KIND_NAMES[kind])
+            axis.plot([], [], color=KIND_COLORS[kind], lw=4, label=KIND_NAMES[kind])  # neither filled nor hollow
         axis.legend(frameon=False, loc="lower right")
     return path

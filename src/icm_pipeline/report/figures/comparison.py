@@ -17,9 +17,11 @@ from icm_pipeline.report.figures.style import (
 )
 from icm_pipeline.results.comparisons import Compared
 from icm_pipeline.results.evaluation import Evaluation
+from icm_pipeline.results.steering import Steering
 
 NAME_WIDTH = 2.0  # inches of a prompt beside its bars
 LONGEST_LINE = 44  # characters of a label beside its point
+OWN_CHOICE = "the method's own choice"  # where a method acts that takes no selected layers
 MOST_WHOLE_LABELS = 6  # of more points the labels leave out what all of them share
 FD_AND_CLIP_I = {"xlabel": "FD, mean over prompts (lower is better)", "ylabel": "CLIP-I (higher is better)"}
 
@@ -54,7 +56,7 @@ def plot_discrepancy(path: Path, evaluation: Evaluation) -> Path:
 def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
     """Return a label per point, without its kind where the colour tells it, and the words that all of them share."""
     words, many = list[list[str]](), len(results) > MOST_WHOLE_LABELS
-    has_legend = len({row.steering.kind for row in results}) > 1
+    has_legend = len({_acts_in(row.steering) for row in results}) > 1
     for row in results:
         kind, whole = KIND_NAMES[row.steering.kind], words_of(row.steering)
         words.append([word.replace(f" {kind}", "") if has_legend else word for word in (*whole, *row.told)])
@@ -63,27 +65,36 @@ def _labels(results: Sequence[Compared]) -> tuple[list[str], list[str]]:
     return [fill(", ".join(label), LONGEST_LINE) for label in own], shared
 
 
+def _acts_in(steering: Steering) -> tuple[str, str]:
+    """Return in which layers a way of steering acts, and the colour of that."""
+    if steering.kind == "mixed" and not steering.layers:
+        return OWN_CHOICE, "black"
+    return KIND_NAMES[steering.kind], KIND_COLORS[steering.kind]
+
+
 def plot_comparison(path: Path, results: Sequence[Compared], this_key: str) -> Path:
     """Draw every run as a point: FD against CLIP-I, labelled by what sets it apart; the run of `this_key` is filled."""
     with figure(path, (6.4, 4.2)) as (drawing, axis):
         original = results[0].evaluation.before.mean
         mark_original(axis, original)
         furthest = max(original, *(row.place[0] for row in results))
-        labels, kinds = [], dict.fromkeys(row.steering.kind for row in results)
+        labels, kinds = [], dict.fromkeys(_acts_in(row.steering) for row in results)
         texts, shared = _labels(results)
         for row, text in zip(results, texts, strict=True):
-            place, color = row.place, KIND_COLORS[row.steering.kind]
-            axis.plot(*place, "o", ms=7, mfc=color if row.key == this_key else "white", mec=color)
+            place, (_, color) = row.place, _acts_in(row.steering)
+            face = color if row.key == this_key else "white"
+            axis.plot(*place, "o", ms=7, mfc=face, mec=color, zorder=3, clip_on=False)  # whole also at an FD of 0
             side = {"xytext": (-6, 3), "ha": "right"} if place[0] > 0.6 * furthest else {"xytext": (6, 3), "ha": "left"}
             labels.append(axis.annotate(text, place, textcoords="offset points", fontsize=6.5, **side))
         everywhere = f"\nIn all of them: {', '.join(shared)}" if shared else ""
         title = wrapped(
-            f"Ways of steering: how fair against how much of the picture stays{everywhere}", 5.8, 10, bold=True
-        )
+            f"Ways of steering: how fair against how much of the picture stays; filled: this run{everywhere}",
+            5.8, 10, bold=True,
+        )  # fmt: skip
         axis.set(xlim=(0, 1.12 * furthest), title=title, **FD_AND_CLIP_I)
         axis.margins(y=0.12)
-        if len(kinds) > 1:  # below the panel, in which a mark of the legend looks like a run
-            handles = [axis.plot([], [], "o", color=KIND_COLORS[kind], label=KIND_NAMES[kind])[0] for kind in kinds]
+        if len(kinds) > 1:  # below the panel, and no points, which would look like runs
+            handles = [axis.plot([], [], color=color, lw=4, label=name)[0] for name, color in kinds]
             drawing.legend(handles=handles, frameon=False, fontsize=7, loc="outside lower center", ncols=4)
         place_labels(axis, labels, [row.place for row in results])
     return path

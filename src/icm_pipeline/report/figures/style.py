@@ -80,19 +80,24 @@ def _gaps(boxes: Floats, centres: Floats) -> Floats:
     return np.hypot(*np.moveaxis(within - centres, 2, 0))
 
 
-def short_name(layer: str) -> str:
-    """Return a layer's name as short as a tick label needs: down_blocks.1.attentions.0...attn1 -> down 1.0."""
+def short_name(layer: str, has_more: bool = False) -> str:
+    """Return a layer's name as short as a tick label needs: down_blocks.1.attentions.0...attn1 -> down 1.0.
+
+    has_more: whether there are more blocks beside block 0, which then has its number too.
+    """
     words = layer.split(".")
     stage = words[0].split("_")[0]
     numbers = [word for word in words[1:] if word.isdigit()]
     place = numbers[:-1] if "transformer_blocks" in words else numbers
-    last = numbers[-1] if "transformer_blocks" in words and (numbers[-1] != "0" or not place) else ""
+    last = numbers[-1] if "transformer_blocks" in words and (numbers[-1] != "0" or not place or has_more) else ""
     return " ".join(part for part in (stage, ".".join(place), last and f"block {last}") if part)
 
 
 def short_names(layers: Sequence[str]) -> list[str]:
     """Return short names that tell layers apart: where two would be equal, with the last word, `whole` of a block."""
-    names = [short_name(layer) for layer in layers]
+    blocks = ".transformer_blocks."
+    long = {layer.partition(blocks)[0] for layer in layers if re.search(rf"{re.escape(blocks)}[1-9]", layer)}
+    names = [short_name(layer, layer.partition(blocks)[0] in long) for layer in layers]
     words = [re.sub(r"^\d+$", "whole", layer.rpartition(".")[2]) for layer in layers]
     return [f"{name} {word}" if names.count(name) > 1 else name for name, word in zip(names, words, strict=True)]
 

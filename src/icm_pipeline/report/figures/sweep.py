@@ -18,9 +18,11 @@ from icm_pipeline.report.figures.style import (
 )
 from icm_pipeline.report.wording import AXIS_NAMES, phrase
 from icm_pipeline.results.sweeps import Sweep, SweepJob
+from icm_pipeline.text import count_text
 
 SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 MARKERS = "osD^vPX*"
+MOST_BANDS = 4  # series whose intervals are drawn
 MOST_LABELLED = 14  # points of the front's figure that all carry their name; of more, only the front does
 LONGEST_LABEL = 22  # characters
 LABEL_WIDTH, MOST_LABEL_LINES = 1.8, 2  # inches beside a point
@@ -70,7 +72,7 @@ def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
     named = {name: wrapped(name, 6.5, 7.5) for name in series if name}
     columns = max(1, min(3, len(named), int(115 / (8 + max(map(len, named.values()), default=0)))))  # of the legend
     rows = -(-sum(1 + name.count("\n") for name in named.values()) // columns)
-    searched = list(series) == [""] and len(sweep.varied()) > 1
+    searched, has_intervals = list(series) == [""] and len(sweep.varied()) > 1, len(series) <= MOST_BANDS
     with figure(path, (7.2, 3.1 + 0.2 * rows), 1, 2) as (drawing, (left, right)):
         for (name, jobs), color, marker in zip(series.items(), SERIES_COLORS, MARKERS, strict=False):
             line = is_line(jobs, axis) and not searched
@@ -79,20 +81,23 @@ def plot_against(path: Path, sweep: Sweep, axis: str) -> Path:
             left.plot(places, [job.fd for job in jobs], label=named.get(name), **style)
             right.plot(places, [job.clip_i for job in jobs], **style)
             low, high = zip(*(job.evaluation.after.interval_95 for job in jobs), strict=True)
-            if not line:
+            if line and has_intervals:
+                left.fill_between(places, low, high, color=color, alpha=0.08, lw=0)
+                for edge in (low, high):  # where bands overlap, their edges tell whose they are
+                    left.plot(places, edge, color=color, lw=0.9, ls=":")
+            elif has_intervals:
                 left.vlines(places, low, high, color=color, lw=0.8, alpha=0.5)
-            elif len(series) <= 4:
-                left.fill_between(places, low, high, color=color, alpha=0.12, lw=0)
         _draw_original(left, sweep, vertical=False)
         short = wrapped(axis_name, 3, 9)
-        left.set(xlabel=short, ylabel="FD, 95 % interval (lower is better)")
+        left.set(xlabel=short, ylabel=f"FD{', 95 % interval' * has_intervals} (lower is better)")
         right.set(xlabel=short, ylabel=FD_AND_CLIP_I["ylabel"])
         values = sorted({job.factors[axis] for job in sweep.jobs})
         for panel in (left, right) if len(values) <= 8 else ():
             panel.set_xticks(values, [f"{value:g}" for value in values])
         left.set_ylim(0, 1.03 * left.get_ylim()[1])
         right.margins(y=0.1)
-        drawing.suptitle(wrapped(f"FD and CLIP-I against {axis_name}", 7, 10, bold=True), **HEADING)
+        title = f"FD and CLIP-I against {axis_name}, {_images(sweep)}"
+        drawing.suptitle(wrapped(title, 7, 10, bold=True), **HEADING)
         if named:
             drawing.legend(frameon=False, fontsize=7.5, loc="outside lower center", ncols=columns)
     return path
@@ -110,7 +115,7 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
             look: Any = {"ms": 7, "mfc": STEERED_COLOR, "mec": STEERED_COLOR, "zorder": 3}
             if not best:
                 look = {"ms": 5.5, "mfc": "white", "mec": QUIET_COLOR, "zorder": 2}
-            axis.plot(job.fd, job.clip_i, "o", mew=1.2, **look)
+            axis.plot(job.fd, job.clip_i, "o", mew=1.2, clip_on=False, **look)
             if told and (best or len(rows) <= MOST_LABELLED):
                 label = axis.annotate(
                     _label(sweep, job, told), (job.fd, job.clip_i), xytext=(-6, 4), textcoords="offset points",
@@ -122,8 +127,10 @@ def plot_front(path: Path, sweep: Sweep) -> Path:
             members = sorted((job.fd, job.clip_i) for job, best in rows if best and job.subject == subject)
             axis.step(*zip(*members, strict=True), where="post", color=STEERED_COLOR, lw=1, alpha=0.5, zorder=1)
         furthest = max(axis.get_xlim()[1], *(job.fd for job in sweep.jobs))
-        title = "Pareto front (filled): no other job is fairer and closer to the originals"
+        which = "all jobs" if all(best for _, best in rows) else "filled"
+        title = f"Pareto front ({which}): no other is fairer and closer to the originals"
         axis.set(xlim=(0, 1.06 * furthest), title=title, **FD_AND_CLIP_I)
+        axis.set_xlabel(f"{FD_AND_CLIP_I['xlabel']}; {_images(sweep)}")
         axis.margins(y=0.12)
         place_labels(axis, [*labels[True], *labels[False]], [(job.fd, job.clip_i) for job in sweep.jobs])
     return path
@@ -168,7 +175,8 @@ def plot_overview(path: Path, sweep: Sweep) -> Path:
             panel.grid(axis="y", color="#e5e8eb", lw=0.6)
             panel.set_axisbelow(True)
             panel.tick_params(axis="y", length=0)
-        drawing.suptitle("Every job; filled: on the Pareto front", **HEADING)
+        which = "all are" if all(sweep.front()) else "filled:"
+        drawing.suptitle(f"Every job; {which} on the Pareto front; {_images(sweep)}", **HEADING)
     return path
 
 
@@ -215,6 +223,13 @@ def fate_in_words(row: ImageRow) -> str:
     if row.is_original:
         return "left as it was"
     return f"{ARROW} {row.option}" if row.option else ""
+
+
+def _images(sweep: Sweep) -> str:
+    """Return in words how many images the figures of a job are of."""
+    numbers = [job.evaluation.num_images for job in sweep.jobs]
+    least, most = min(numbers), max(numbers)
+    return f"{count_text(most, 'image')} a job" if least == most else f"{least} to {most} images a job"
 
 
 def _draw_original(axis: Any, sweep: Sweep, vertical: bool) -> None:

@@ -16,7 +16,7 @@ from icm_pipeline.report.html.page import Series, write_html
 from icm_pipeline.report.html.thumbnails import Thumbnails
 from icm_pipeline.report.provenance import provenance
 from icm_pipeline.report.same_seeds import Columns, SameSeeds
-from icm_pipeline.report.sweep_page import same_in_all, sweep_cells, sweep_title
+from icm_pipeline.report.sweep_page import same_in_all, sweep_cautions, sweep_cells, sweep_title
 from icm_pipeline.report.wording import AXIS_NAMES, phrase
 from icm_pipeline.results.bench import is_bench
 from icm_pipeline.results.images import IMAGES_TABLE, read_steered
@@ -61,7 +61,7 @@ def write_html_sweep(path: Path, sweep: Sweep, seeds: SameSeeds) -> Path:
     return write_html(
         path, "sweep.html.j2", gallery, None, _series(seeds, there), best.name,
         title=sweep_title(sweep), subtitle=f"{best.evaluation.attribute.replace('_', ' ')} on {best.evaluation.model}",
-        front=_front(sweep),
+        front=_front(sweep), cautions=sweep_cautions(sweep),
         against=[_against(sweep, axis) for axis in drawn_axes(sweep)], strips=strips, same=same_in_all(sweep),
         titles=titles, cells=cells, left_out=sweep.left_out,
         tables=[table for bench in benches_of(sweep) for table in bench_tables(bench)] if is_bench(sweep) else (),
