@@ -51,6 +51,24 @@ BAD = {
         ["+evaluate.drift.age.option=1"],
         ["Did you mean evaluate.drift.age.options?"],
     ),
+    "a mapping for a list": (
+        ["method.target_shares={woman:0.7,man:0.3}"],
+        ["man:0.3} must be a list, as [a,b], not a mapping. One share for each of attribute.options, in their order"],
+    ),
+    "a list for a mapping": (
+        ["attribute.options=[a,b]"],
+        ["attribute.options=[a,b] must be a mapping, as {a: b}, not"],
+    ),
+    "a list for a group": (["probe=[a]"], ["probe=[a] must be a mapping"]),
+    "several values of a single run": (["layers.k=2,3"], ["layers.k=2,3 gives several values. To run each", "=[2,3]"]),
+    "several sweeps": (
+        ["experiment=alpha_sweep,k_sweep"],
+        ["error: experiment=alpha_sweep,k_sweep names several. Run one command for each: experiment=alpha_sweep, ..."],
+    ),
+    "a misspelt launcher": (
+        ["--multirun", "hydra/launcher=slurm"],
+        ["there is no hydra/launcher=slurm.", "slurm_... the extra slurm"],
+    ),
     "a reference that is not there": (
         ["stage=generate", "evaluate.reference=/no"],
         ["evaluate.reference=/no is no folder"],
@@ -145,6 +163,7 @@ def test_a_launcher_or_sweeper_that_is_not_installed_is_named_with_its_extra(
         pytest.skip(f"{package} is installed")
     result = run(tmp_path / "outputs", *words)
     assert result.returncode == 1
+    assert "Config search path" not in result.stderr
     assert f"pip install 'icm_pipeline[{extra}]'" in result.stderr
     assert f"uv pip install -e '.[{extra}]'" in result.stderr
     assert "Traceback" not in result.stderr

@@ -41,10 +41,10 @@ def run() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing a traceback
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback
     sweep, failure = RunningSweep(), None
-    sys.argv[1:], primary = primary_config(sys.argv[1:])
-    of_hydra = hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=primary)
     before = this_command.set(sweep)
     try:
+        sys.argv[1:], primary = primary_config(sys.argv[1:])
+        of_hydra = hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=primary)
         of_hydra(partial(main, sweep))()
     except Exception as error:
         failure = error
