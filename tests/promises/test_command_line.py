@@ -74,7 +74,12 @@ BAD = {
         ["evaluate.reference=/no is no folder"],
     ),
     "a second judge that is not there": (["stage=generate", "judge.path=/no"], ["judge.path=/no does not exist"]),
-    "judges of another world": (["model.path=./nothing"], ["labeler=clip labeler@judge=clip evaluate=people"]),
+    "a model that is not there": (["model.path=/nonexist"], ["error: model.path=/nonexist is not a folder"]),
+    "a text for a parameter": (
+        ["method=linear_act", "method.params.strength=two"],
+        ["method.params.strength=two must be a number; conf/method/linear_act.yaml has 1.0."],
+    ),
+    "judges of another world": (["model.path=my/model"], ["labeler=clip labeler@judge=clip evaluate=people"]),
 }
 
 
