@@ -119,6 +119,14 @@ def test_a_sweep_with_a_bad_job_does_the_others_and_ends_in_one_message(tmp_path
     assert len(list(tmp_path.glob("outputs/artifacts/originals/*/manifest.json"))) == 1
 
 
+def test_the_error_of_a_sweeps_jobs_is_told_once(tmp_path: Path) -> None:
+    result = run(tmp_path / "outputs", "model.path=/nonexist", "seed=1,2", "--multirun")
+    assert result.returncode == 1
+    said = result.stdout + result.stderr
+    assert said.count("model.path=/nonexist is not a folder") == 1
+    assert result.stderr.endswith("error: jobs of the sweep failed, as told above\n")
+
+
 def test_a_sweep_of_a_stage_before_the_evaluation_is_not_told_that_it_has_no_report(tmp_path: Path) -> None:
     result = run(tmp_path / "outputs", "stage=select", "layers.k=2,3", "--multirun")
     assert "No report" not in result.stdout + result.stderr
