@@ -1,6 +1,5 @@
 """Settings that do not suit the stage or the method that is asked for: what only their tables can tell."""
 
-from icm_pipeline.backbones.parts import folder_index
 from icm_pipeline.config.choices import EMBEDDED
 from icm_pipeline.config.errors import ConfigError
 from icm_pipeline.config.schema import Settings
@@ -117,6 +116,8 @@ def _check_judges(settings: Settings) -> None:
     wrong = [name for name, judge in judges.items() if judge.path.startswith(EMBEDDED)]
     if wrong:
         if (folder := local_folder(settings.model.path)) is not None:
+            from icm_pipeline.backbones.parts import folder_index  # imports torch
+
             folder_index(folder, settings.model.path)  # a folder that is not there needs no other judges
         found = ", ".join(f"{name}.path={judges[name].path}" for name in wrong)
         raise ConfigError(
