@@ -20,7 +20,9 @@ from icm_pipeline.config.conf_folder import conf_path, register_schema
             r"Did you mean method\.params\.beta\? It has: .*beta",
         ),
         (["method=icm", "method.params.bta=3"], r"^error: method\.params\.bta is no .*=icm\. It has: none\.$"),
-        (["method.params.bta=3"], r"^error: there is no method\.params\.bta yet"),
+        (["method.params.bta=3"], r"^error: method\.params\.bta is no .*=icm\. It has: none\.$"),
+        (["method.params={bta:3}"], r"^error: method=icm has no parameters: leave out method\.params\.$"),
+        (["experiment=bench", "method.params.bta=3"], r"^error: there is no method\.params\.bta yet"),
         (["method=midsteer", "paths.outputz=3"], r"^error: there is no paths\.outputz\. Did you mean"),
     ],
 )

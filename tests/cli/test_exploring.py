@@ -1,10 +1,12 @@
 """`icm explore` is a job of stage=explore: its own words get their group, a word alone is what to open."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from icm_pipeline.cli.exploring import job_words, words_or_end
+from icm_pipeline.cli.exploring import OWN, job_words, words_or_end
+from icm_pipeline.config.exploring import ExploreConfig
 from icm_pipeline.pipeline.table import kinds_of_stages
 from icm_pipeline.store.artifacts import ArtifactError
 from icm_pipeline.store.shelf import read_shelf
@@ -15,6 +17,23 @@ def test_words_of_its_own_get_the_group_and_others_stay() -> None:
     assert job_words(["model=tiny", "vectors=x.safetensors", "alpha=3", "port=80"]) == [
         "stage=explore", "model=tiny", "explore.vectors=x.safetensors", "alpha=3", "explore.port=80",
     ]  # fmt: skip
+
+
+def test_a_misspelt_word_is_answered_with_its_own() -> None:
+    with pytest.raises(SystemExit, match=r"error: there is no promt\. Did you mean prompt\? Known here: of, vectors, "):
+        words_or_end(["promt=x"])
+    for word in ("alpha=3", "seed=1", "experiment=bench", "probe.C=1", "+window=whole"):
+        assert job_words([word]) == ["stage=explore", word]
+
+
+def test_its_help_has_every_setting_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        words_or_end(["--help"])
+    said = capsys.readouterr().out
+    for each in fields(ExploreConfig):
+        assert f"\n  {'' if each.name in OWN else 'explore.'}{each.name}=" in said
+    assert "an artifact's folder or key" in said
+    assert max(map(len, said.splitlines())) <= 120
 
 
 def test_an_artifact_sets_model_and_attribute_unless_other_words_do(tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ def test_ls_names_a_damaged_artifact(outputs: Path, capsys: pytest.CaptureFixtur
     assert KEYS["probe"] not in text
 
 
+def test_ls_names_half_made_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    partial = tmp_path / "artifacts" / "label" / "sd1-5-gender-0000.partial"
+    partial.mkdir(parents=True)
+    assert call(tmp_path, "ls") == 0
+    assert f"half-made: {partial}\n" in capsys.readouterr().out
+    assert call(tmp_path, "ls", "--stage", "probe") == 0
+    assert "half-made" not in capsys.readouterr().out
+
+
 def test_gc_removes_what_no_result_was_made_from_and_nothing_else(outputs: Path) -> None:
     assert call(outputs, "gc", "--yes", "--older-than", "0") == 0
     assert kept_keys(outputs) == set(KEYS.values())
@@ -215,6 +224,9 @@ def test_verify_names_every_changed_file_and_exits_with_one(outputs: Path, capsy
     text = capsys.readouterr().out
     assert "images/1.png was changed" in text
     assert "data.txt has 0 bytes" in text
+    (cut / "manifest.json").write_text("{")
+    assert call(outputs, "verify") == 1
+    assert f"{len(KEYS) + 2} artifacts, " in capsys.readouterr().out  # one that cannot be read counts
     assert call(outputs, "verify", KEYS["probe"]) == 0
     assert call(outputs, "verify", KEYS["generate"]) == 1
 

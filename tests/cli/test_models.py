@@ -30,6 +30,7 @@ def test_every_family_is_listed_with_what_was_tested(capsys: pytest.CaptureFixtu
     assert all(family.name in text for family in FAMILIES)
     assert all(row_of(family)[-1] not in ("", "-") for family in FAMILIES)
     classes = [name.removesuffix("Pipeline") for family in FAMILIES for name in (*family.pipelines, *family.also)]
+    assert not [line for line in text.splitlines() if line.endswith(" ")]
     assert all(name in text for name in classes)  # none is cut where the table is searched
 
 

@@ -80,7 +80,11 @@ def test_the_card_alone_is_printed_and_nothing_is_sent(
 ) -> None:
     audit(outputs, "another")
     assert run_push([key("steer"), ME, "--card", "--outputs", str(outputs)]) == 0
-    assert "No audit of these vectors is known." in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "No audit of these vectors is known." in said.out
+    assert said.err == ""
+    assert run_push([key("steer"), "badname", "--card", "--outputs", str(outputs)]) == 0
+    assert capsys.readouterr().err == "badname is no user/name, as the hub wants it.\n"
     assert hub.asked == []
 
 

@@ -70,7 +70,7 @@ def test_a_command_that_keeps_nothing_only_says_that_it_was_stopped(
     stopping._tell(signal.SIGINT, words)
     assert capfd.readouterr().err == "\nstopped by SIGINT\n"
     stopping._tell(signal.SIGINT, [])
-    assert "what is done is kept. To go on: " in capfd.readouterr().err
+    assert "whole stages and shards are kept. To go on: " in capfd.readouterr().err
 
 
 def test_a_second_signal_ends_a_job_that_swallows_the_first() -> None:
@@ -82,7 +82,7 @@ def test_a_second_signal_ends_a_job_that_swallows_the_first() -> None:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped by SIGINT; what is done is kept. To go on:" in errors
+    assert "stopped by SIGINT; whole stages and shards are kept. To go on:" in errors
     assert "Traceback" not in errors
 
 
@@ -105,7 +105,7 @@ def wait_for(sign: str, outputs: Path, is_running: Callable[[], bool]) -> None:
 
 
 def check_stopped(outputs: Path, text: str) -> None:
-    assert "what is done is kept. To go on: python -m icm_pipeline" in text
+    assert "whole stages and shards are kept. To go on: python -m icm_pipeline" in text
     assert "Traceback" not in text
     assert not list(outputs.glob("artifacts/originals/*/manifest.json"))
 

@@ -62,3 +62,34 @@ def test_a_configuration_saved_before_a_setting_was_there_runs(saved: Path, tmp_
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     planned = run_words(["stage=plan", f"--config-path={tmp_path}", "--config-name=config"], tmp_path)
     assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--config-path=none/.hydra", "--config-name=config"], "error: there is no folder none/.hydra."),
+        (
+            ["--config-path={run}", "--config-name=config"],
+            "has no config.yaml for --config-name=config; it has: no YAML",
+        ),
+        (
+            ["--config-path={run}/.hydra", "--config-name=confg"],
+            "no confg.yaml for --config-name=confg; it has: config,",
+        ),
+        (["--config-name=confg"], "error: there is no confg.yaml for --config-name. Give --config-path"),
+        (["--config-path={run}/.hydra", "model=sdxl"], "error: model=sdxl: the configuration saved in "),
+        (["--config-path={run}/.hydra", "+labeler@judge=clip"], "has values and no groups. Set single values"),
+    ],
+)
+def test_what_is_not_saved_is_refused_in_one_line(saved: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    refused = run_words([option.format(run=saved.parent) for option in options], tmp_path)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_configuration_of_ones_own_by_a_relative_path_is_told_to_be_named_whole(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("{}")
+    refused = run_words(["--config-path=mine"], tmp_path)
+    assert refused.stderr.startswith("error: --config-path of a configuration that no run saved must be a whole path")

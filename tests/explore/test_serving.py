@@ -48,6 +48,17 @@ def test_no_file_and_no_other_address_can_be_read_through_it(client: Any, before
     assert client.post(f"{before}{path}").status_code in (404, 405)
 
 
+def test_a_port_in_use_is_told_with_its_setting() -> None:
+    pytest.importorskip("gradio")
+    from icm_pipeline.explore.serving import serve
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ValueError, match=r"cannot be listened on \(.*\): give another explore\.port\."):
+            serve(Studio([]), "127.0.0.1", taken.getsockname()[1])
+
+
 def test_it_ends_at_once_though_a_tab_is_open(shipped: list[Material]) -> None:
     pytest.importorskip("gradio")
     from icm_pipeline.explore.serving import application, server_of

@@ -51,12 +51,35 @@ BAD = {
         ["+evaluate.drift.age.option=1"],
         ["Did you mean evaluate.drift.age.options?"],
     ),
+    "a mapping for a list": (
+        ["method.target_shares={woman:0.7,man:0.3}"],
+        ["man:0.3} must be a list, as [a,b], not a mapping. One share for each of attribute.options, in their order"],
+    ),
+    "a list for a mapping": (
+        ["attribute.options=[a,b]"],
+        ["attribute.options=[a,b] must be a mapping, as {a: b}, not"],
+    ),
+    "a list for a group": (["probe=[a]"], ["probe=[a] must be a mapping"]),
+    "several values of a single run": (["layers.k=2,3"], ["layers.k=2,3 gives several values. To run each", "=[2,3]"]),
+    "several sweeps": (
+        ["experiment=alpha_sweep,k_sweep"],
+        ["error: experiment=alpha_sweep,k_sweep names several. Run one command for each: experiment=alpha_sweep, ..."],
+    ),
+    "a misspelt launcher": (
+        ["--multirun", "hydra/launcher=slurm"],
+        ["there is no hydra/launcher=slurm.", "slurm_... the extra slurm"],
+    ),
     "a reference that is not there": (
         ["stage=generate", "evaluate.reference=/no"],
         ["evaluate.reference=/no is no folder"],
     ),
     "a second judge that is not there": (["stage=generate", "judge.path=/no"], ["judge.path=/no does not exist"]),
-    "judges of another world": (["model.path=./nothing"], ["labeler=clip labeler@judge=clip evaluate=people"]),
+    "a model that is not there": (["model.path=/nonexist"], ["error: model.path=/nonexist is not a folder"]),
+    "a text for a parameter": (
+        ["method=linear_act", "method.params.strength=two"],
+        ["method.params.strength=two must be a number; conf/method/linear_act.yaml has 1.0."],
+    ),
+    "judges of another world": (["model.path=my/model"], ["labeler=clip labeler@judge=clip evaluate=people"]),
 }
 
 
@@ -94,6 +117,14 @@ def test_a_sweep_with_a_bad_job_does_the_others_and_ends_in_one_message(tmp_path
     assert "stage=select needs the artifact of stage=probe" in result.stderr
     assert "Traceback" not in result.stderr
     assert len(list(tmp_path.glob("outputs/artifacts/originals/*/manifest.json"))) == 1
+
+
+def test_the_error_of_a_sweeps_jobs_is_told_once(tmp_path: Path) -> None:
+    result = run(tmp_path / "outputs", "model.path=/nonexist", "seed=1,2", "--multirun")
+    assert result.returncode == 1
+    said = result.stdout + result.stderr
+    assert said.count("model.path=/nonexist is not a folder") == 1
+    assert result.stderr.endswith("error: jobs of the sweep failed, as told above\n")
 
 
 def test_a_sweep_of_a_stage_before_the_evaluation_is_not_told_that_it_has_no_report(tmp_path: Path) -> None:
@@ -145,6 +176,7 @@ def test_a_launcher_or_sweeper_that_is_not_installed_is_named_with_its_extra(
         pytest.skip(f"{package} is installed")
     result = run(tmp_path / "outputs", *words)
     assert result.returncode == 1
+    assert "Config search path" not in result.stderr
     assert f"pip install 'icm_pipeline[{extra}]'" in result.stderr
     assert f"uv pip install -e '.[{extra}]'" in result.stderr
     assert "Traceback" not in result.stderr

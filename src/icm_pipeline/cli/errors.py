@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from traceback import extract_tb
 
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from yaml import YAMLError
 
 from icm_pipeline.cli.running import HydraJob
-from icm_pipeline.config.help_page import choices_of
+from icm_pipeline.config.conf_folder import conf_path
+from icm_pipeline.config.help_page import GROUPS
 from icm_pipeline.config.mistakes import explain
 from icm_pipeline.methods.registry import method_named
 from icm_pipeline.results.sweeps import STOPPED, write_result
@@ -26,7 +28,8 @@ log = logging.getLogger(__name__)
 USER_ERRORS = (
     ValueError, ArtifactError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError, SafetensorError,
 )  # fmt: skip
-PARAM = re.compile(r"Could not override 'method\.params\.(\w+)'")
+CHOICE = re.compile(rf"\+?({'|'.join(GROUPS)})(@[\w.]+)?=")
+PARAM = re.compile(r"Could not override 'method\.params(?:\.(\w+))?'")
 # What names a launcher's or sweeper's plugin in an error, and the extra that brings it.
 PLUGIN_EXTRAS = {
     "launcher/submitit": "slurm", "launcher/joblib": "joblib", "launcher/ray": "ray", "sweeper/optuna": "optuna",
@@ -65,9 +68,9 @@ def end_with(error: Exception) -> None:
         # A job's own have been told; this one kept Hydra from beginning the job.
         sys.exit(f"error: {error}. Set paths.outputs, of a sweep hydra.sweep.dir too, to a folder that can be written.")
     if isinstance(error, (*USER_ERRORS, HydraException, OmegaConfBaseException, YAMLError)):
-        missing = [extra for plugin, extra in PLUGIN_EXTRAS.items() if plugin in str(error)]
-        install = f"\nThis launcher or sweeper needs: {installing(missing[0])}" if missing else ""
-        sys.exit(f"error: {_about_param(error, sys.argv[1:]) or explain(error)}{install}")
+        if missing := [extra for plugin, extra in PLUGIN_EXTRAS.items() if plugin in str(error)]:
+            sys.exit(f"error: this launcher or sweeper is not installed. It needs: {installing(missing[0])}")
+        sys.exit(f"error: {_about_param(error, sys.argv[1:]) or explain(error)}")
     if isinstance(error, RecursionError) and any(
         frame.filename.endswith("hydra/_internal/defaults_list.py") for frame in extract_tb(error.__traceback__)
     ):
@@ -80,13 +83,25 @@ def end_with(error: Exception) -> None:
 def _about_param(error: Exception, words: Sequence[str]) -> str | None:
     """Return what is said of a parameter that the method of a command line's words does not have; None if it is not."""
     unknown = PARAM.search(str(error))
-    chosen = [word.removeprefix("method=").removeprefix("published/") for word in words if word.startswith("method=")]
-    if unknown is None or len(chosen) != 1 or chosen[0] not in choices_of("method"):
+    if unknown is None or (chosen := _chosen_method(words)) is None:
         return None
-    known = list(method_named(chosen[0]).params)
+    known = list(method_named(chosen).params)
+    if unknown[1] is None:
+        return None if known else f"method={chosen} has no parameters: leave out method.params."
     if unknown[1] in known:
         return None
     return (
-        f"method.params.{unknown[1]} is no parameter of method={chosen[0]}."
+        f"method.params.{unknown[1]} is no parameter of method={chosen}."
         f"{did_you_mean(unknown[1], known, 'method.params.')} It has: {', '.join(known) or 'none'}."
     )
+
+
+def _chosen_method(words: Sequence[str]) -> str | None:
+    """Return the method that the choices of a command line come to, None where they do not tell."""
+    choices = [word for word in words if CHOICE.match(word)]
+    mended = suppress(*USER_ERRORS, HydraException, OmegaConfBaseException)
+    with mended, initialize_config_dir(str(conf_path()), version_base="1.3"):
+        found = compose("config", choices, return_hydra_config=True)
+        is_varied = "method" in (found.hydra.sweeper.get("params") or {})
+        return None if is_varied else str(found.method.name)
+    return None

@@ -1,5 +1,6 @@
 """`icm explore`: its words, as those of a job of stage=explore."""
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -16,21 +17,28 @@ from icm_pipeline.pipeline.table import kinds_of_stages
 from icm_pipeline.store.artifacts import open_artifact
 from icm_pipeline.store.manifest import MANIFEST, Manifest
 from icm_pipeline.store.shelf import check_there, read_shelf
+from icm_pipeline.text import no_setting
 
-OWN = {each.name for each in fields(ExploreConfig)} - {each.name for each in fields(Settings)}
+OF_ALL = [each.name for each in fields(Settings)]
+OWN = [each.name for each in fields(ExploreConfig) if each.name not in OF_ALL]
 
 
 def job_words(words: Sequence[str]) -> list[str]:
     """Return the words of a job that explores: `vectors=x` for explore.vectors=x, a word alone for what to open.
 
     Of an artifact its model, attribute and method are set, unless other words set them. Raises ValueError for two words
-    alone, ArtifactError for an artifact that is not there.
+    alone and for a name that is none of its own and none of a run, ArtifactError for an artifact that is not there.
     """
     alone = [word for word in words if _is_place(word)]
     settings = [f"explore.{word}" if word.partition("=")[0] in OWN else word for word in words if word not in alone]
     if len(alone) > 1:
         raise ValueError(f"icm explore opens one thing, not {' and '.join(alone)}.")
     given = {word.partition("=")[0] for word in settings}
+    for name in given:
+        if re.fullmatch(r"\w+", name) and name not in OF_ALL and not (conf_path() / name).is_dir():
+            raise ValueError(
+                f"{no_setting(name, name, OWN)} Beside these stand the settings of every run (icm --help)."
+            )
     asked = [word.partition("=")[2] for word in settings if word.startswith("explore.of=")]
     opened = alone or [word.strip("'") for word in asked]
     told = [] if not opened else [word for word in _told(opened[0], settings) if word.partition("=")[0] not in given]
@@ -70,8 +78,24 @@ def _choice(group: str, name: str) -> list[str]:
     return [f"{group}={name}"] if name in choices_of(group) else []
 
 
+def settings_help() -> str:
+    """Return what conf/config.yaml says of the settings of `explore`, a line each, as on the command line."""
+    text = (conf_path() / "config.yaml").read_text("utf-8").partition("\nexplore:")[2].partition("\n\n")[0]
+    lines = ["settings of its own, with their defaults:"]
+    for name, value, about in re.findall(r"^  (\w+): (.*?) *# (.+)$", text, re.MULTILINE):
+        word = f"{'' if name in OWN else 'explore.'}{name}={value}"
+        lines.append(f"  {word:<18} {about}")
+    return "\n".join([*lines, "Others are those of every run: icm --help."])
+
+
 def words_or_end(words: Sequence[str]) -> list[str]:
-    """Return the words of the job, or end the program with what is wrong with the command."""
+    """Return the words of the job, or end the program with its help or with what is wrong with the command."""
+    if {"-h", "--help"} & set(words):
+        argparse.ArgumentParser(
+            "icm explore", "icm explore [folder or key] [<name>=<value> ...]", "Steer in a browser while you look.",
+            settings_help(), formatter_class=argparse.RawDescriptionHelpFormatter,
+        ).print_help()  # fmt: skip
+        sys.exit(0)
     try:
         return job_words(words)
     except USER_ERRORS as error:

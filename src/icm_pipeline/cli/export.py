@@ -41,7 +41,8 @@ def run_export(words: Sequence[str]) -> int:
         )  # fmt: skip
     except (ArtifactError, ValueError, OSError) as error:
         hint = next((hint for words, hint in HINTS.items() if words in str(error)), "")
-        print(f"error: {error}{hint}", file=sys.stderr)
+        said = str(error) if not hint else str(error).partition(" Give ")[0]  # whose advice is for Python
+        print(f"error: {said}{hint}", file=sys.stderr)
         return 1
     size = size_text(written.path.stat().st_size)
     print(f"{written.path}: {arguments.option} in {count_text(len(written.modules), 'layer')}, {size}")

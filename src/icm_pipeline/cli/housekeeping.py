@@ -74,6 +74,9 @@ def _list(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
     console.print(artifact_table(shelf, chosen))
     for damaged in shelf.damaged:
         console.print(damaged.problem, markup=False)
+    for folder in shelf.half_made:
+        if arguments.stage in (None, folder.parent.name):
+            console.print(f"half-made: {folder}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -148,9 +151,12 @@ def _bytes_below(folder: Path) -> int:
 def _verify(arguments: argparse.Namespace, shelf: Shelf, console: Console) -> int:
     chosen: list[Artifact] = [shelf.find(word) for word in arguments.artifacts] or list(shelf.artifacts.values())
     problems = [problem for artifact in chosen if (problem := changed_files(artifact))]
-    problems += [] if arguments.artifacts else [damaged.problem for damaged in shelf.damaged]
+    unread = [] if arguments.artifacts else shelf.damaged
+    problems += [damaged.problem for damaged in unread]
     for problem in problems:
         console.print(problem, markup=False, soft_wrap=True)
     size = size_text(sum(artifact.manifest.size for artifact in chosen))
-    console.print(f"{count_text(len(chosen), 'artifact')}, {size}: {len(problems) or 'none'} changed or damaged.")
+    console.print(
+        f"{count_text(len(chosen) + len(unread), 'artifact')}, {size}: {len(problems) or 'none'} changed or damaged."
+    )
     return 1 if problems else 0

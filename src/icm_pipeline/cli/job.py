@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from icm_pipeline.cli.errors import clear_errors, end_with
+from icm_pipeline.cli.errors import USER_ERRORS, clear_errors, end_with
 from icm_pipeline.cli.outcome import Outcome, is_reported, outcome_of, report_started, report_sweep_of, tell
 from icm_pipeline.cli.running import HydraJob, RunningSweep, this_command
 from icm_pipeline.config.compose import config_words, register_resolvers, to_settings
@@ -40,11 +40,11 @@ def run() -> None:
     OmegaConf.register_new_resolver("run_id", lambda: run_id, replace=True)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing a traceback
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback
-    sweep, failure = RunningSweep(), None
-    sys.argv[1:], primary = primary_config(sys.argv[1:])
-    of_hydra = hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=primary)
+    sweep, failure, told = RunningSweep(), None, ""
     before = this_command.set(sweep)
     try:
+        sys.argv[1:], primary = primary_config(sys.argv[1:])
+        of_hydra = hydra.main(version_base="1.3", config_path=str(conf_path()), config_name=primary)
         of_hydra(partial(main, sweep))()
     except Exception as error:
         failure = error
@@ -55,7 +55,9 @@ def run() -> None:
 
         print_plan(sweep.plan)
     elif sweep.begun and is_reported(sweep.config.stage):
-        report_started(sweep)
+        told = report_started(sweep)
+    if isinstance(failure, USER_ERRORS) and str(failure) in told:
+        sys.exit("error: jobs of the sweep failed, as told above")
     if failure is not None:
         end_with(failure)
 

@@ -49,12 +49,15 @@ def run_models(words: Sequence[str]) -> int:
         print(markdown_table([chosen] if chosen else FAMILIES))
         return 0
     console = Console() if sys.stdout.isatty() else Console(width=MOST_WIDE)
-    if chosen:
-        _print_one(console, chosen)
-        return 0
-    console.print(_table(FAMILIES, console.width, PROVED))
-    if OWN:
-        console.print(_table(OWN, console.width, "registered; `icm check-model` tries them"))
+    with console.capture() as captured:
+        if chosen:
+            _print_one(console, chosen)
+        else:
+            console.print(_table(FAMILIES, console.width, PROVED))
+        if OWN and not chosen:
+            console.print(_table(OWN, console.width, "registered; `icm check-model` tries them"))
+    for line in captured.get().splitlines():
+        print(line.rstrip())
     return 0
 
 

@@ -1,6 +1,7 @@
 """What a job prints at its end and hands to a sweeper."""
 
 import shlex
+import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +46,11 @@ def report_sweep_of(sweep: Sweep, tracker: Tracker) -> None:
         print(path)
 
 
-def report_started(started: RunningSweep) -> None:
-    """Report on a multirun of this command; whatever keeps the report from being made is told."""
+def report_started(started: RunningSweep) -> str:
+    """Report on a multirun of this command; whatever keeps the report from being made is told.
+
+    Returns what was told as an error.
+    """
     assert started.folder is not None
     try:
         settings = replace(to_settings(started.config), stage="report", sweep=str(started.folder))
@@ -54,10 +58,11 @@ def report_started(started: RunningSweep) -> None:
         with closing(make_tracker(settings, started.folder, started.folder)) as tracker:
             report_sweep_of(sweep, tracker)
     except USER_ERRORS as error:
-        print(f"No report on the sweep: {error}")
-        return
+        print(f"No report on the sweep: {error}", file=sys.stderr)
+        return str(error)
     again = shlex.join(["python", "-m", "icm_pipeline", "stage=report", f"sweep={as_value(started.folder)}"])
     print(f"The sweep's report again: {again}")
+    return ""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def run_push(words: Sequence[str]) -> int:
         pictures = [path] if (path := artifact.folder / SAMPLES).exists() else []
         if arguments.card:
             print(card(vectors, arguments.repository, about), end="")
+            if arguments.repository.count("/") != 1:
+                print(f"{arguments.repository} is no user/name, as the hub wants it.", file=sys.stderr)
             return 0
         page = vectors.push_to_hub(
             arguments.repository, judge=about.judge, license=about.license, figures=about.figures,

@@ -53,6 +53,6 @@ def stopping_cleanly(words: Sequence[str]) -> Iterator[None]:
 def _tell(number: int, words: Sequence[str]) -> None:
     program = "icm" if Path(sys.argv[0]).name == "icm" else "python -m icm_pipeline"
     name, cursor = signal.Signals(number).name, SHOW_CURSOR if os.isatty(2) else ""
-    again = f"; what is done is kept. To go on: {program} {shlex.join(words)}".rstrip()
+    again = f"; whole stages and shards are kept. To go on: {program} {shlex.join(words)}".rstrip()
     text = f"{cursor}\nstopped by {name}{'' if words and words[0] in KEEPING_NOTHING else again}\n"
     os.write(2, text.encode())  # not through a buffer that the signal may have found in use

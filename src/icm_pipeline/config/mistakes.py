@@ -27,6 +27,10 @@ NO_NAME = "Incompatible key type 'NoneType'"
 EMPTY = re.compile(r"is not Optional|Incompatible value 'None'")
 UNKNOWN = re.compile(r"Key '[^']+' not in|Could not override")
 WRONG = re.compile(r"could not be converted|incompatible|is not a|Cannot (assign|convert)")
+MERGED = re.compile(r"Cannot merge (Dict|List)Config with (Dict|List)Config")
+SEVERAL = re.compile(r"Ambiguous value for argument '(.+)'")
+NO_PRIMARY = re.compile(r"Cannot find primary config '([^']+)'")
+NO_MODULE = "Primary config module"  # how Hydra reads a relative --config-path
 GROUPED = {"window", *get_type_hints(Settings)}  # where what a choice brings goes
 KINDS = {
     list: "a list: write [...] around it, or one `- ...` a line",
@@ -36,6 +40,8 @@ KINDS = {
     bool: "true or false",
     str: "a text",
 }
+FORMS = {list: "a list, as [a,b], not a mapping", dict: "a mapping, as {a: b}, not a list"}
+ORDERS = {"method.target_shares": " One share for each of attribute.options, in their order, as [0.7,0.3]."}
 
 
 def explain(error: Exception) -> str:
@@ -53,6 +59,12 @@ def explain(error: Exception) -> str:
             near = did_you_mean(word, list(COMMANDS), "icm ")
             return f"{word!r} sets nothing: write <name>=<value>.{near} --help lists the names and their choices."
         return f"{text}\nOn the command line such a value goes into two pairs of quotes: 'images=\"/photos/été (1)\"'."
+    if several := SEVERAL.search(text):
+        return _about_several(several[1])
+    if no_primary := NO_PRIMARY.search(text):
+        return f"there is no {no_primary[1]}.yaml for --config-name. Give --config-path, the folder in which it lies."
+    if NO_MODULE in text:
+        return "--config-path of a configuration that no run saved must be a whole path, from / on."
     if no_file := NO_FILE.search(text):
         return _about_choice(no_file[1], no_file[2], text)
     if NO_NAME in text:
@@ -71,11 +83,21 @@ def explain(error: Exception) -> str:
     return text
 
 
+def _about_several(word: str) -> str:
+    """Return what is said of a word with commas where nothing is varied."""
+    name, _, values = word.partition("=")
+    if name == "experiment":
+        return f"{word} names several. Run one command for each: {name}={values.partition(',')[0]}, ..."
+    return f"{word} gives several values. To run each of them add --multirun; to give a list, write {name}=[{values}]."
+
+
 def _about_choice(group: str, name: str, text: str) -> str:
     """Return what is said of a choice that its group does not have; text: Hydra's own, which lists them."""
     lines = [line.strip() for line in text.splitlines() if line.startswith("\t")]
     known = [choice for choice in lines if "=" not in choice and choice not in NO_CHOICES]  # and no search path
     hint = did_you_mean(name, known, f"{group}=")
+    if group == "hydra/launcher":  # slurm_gpu is offered though its plugin may not be there
+        hint += " ray_... need the extra ray, slurm_... the extra slurm."
     return f"there is no {group}={name}.{hint}" + (f" Choose from: {', '.join(known)}." if known else f"\n{text}")
 
 
@@ -107,6 +129,9 @@ def _about_setting(dotted: str, text: str, on_command_line: bool) -> str | None:
         return f"{dotted}: YAML reads a text as {wrong[1]} ({wrong[2]}); put it in quotes as it should be read."
     if EMPTY.search(text):
         return f"{dotted} is empty; give it a value, or delete the line."
+    if MERGED.search(text) and (expected := FORMS.get(dict if is_dataclass(kind) else get_origin(kind))):
+        said = SAID.search(text)
+        return f"{said[1] if said and said[1] else dotted} must be {expected}.{ORDERS.get(dotted, '')}"
     if WRONG.search(text) and (expected := KINDS.get(dict if is_dataclass(kind) else get_origin(kind) or kind)):
         said = SAID.search(text)
         given = said[1] if said and said[1] else dotted

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from icm_pipeline.config.conf_folder import conf_path
+from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.help_page import choices_of
 
 SAVED = ("config.yaml", "hydra.yaml", "overrides.yaml")  # what Hydra writes into a run's folder `.hydra`
 SLASH = quote("/", safe="")
@@ -19,7 +21,8 @@ def primary_config(words: list[str]) -> tuple[list[str], str]:
     """Return a command line without the options that name a saved configuration, and the name of the one to start from.
 
     A saved one has values and no groups: it gets the schema and the package's own settings of Hydra, and is registered
-    under its folder's name. `--config-dir` with such a folder, in which Hydra finds nothing, means the same.
+    under its folder's name. `--config-dir` with such a folder, in which Hydra finds nothing, means the same. Raises
+    ConfigError for a folder or a file that is not there, and for a choice of a group.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     for name, short in (("path", "-cp"), ("name", "-cn"), ("dir", "-cd")):
@@ -28,7 +31,11 @@ def primary_config(words: list[str]) -> tuple[list[str], str]:
     folder = Path(given.config_path or given.config_dir or "").absolute()
     is_saved = all((folder / name).is_file() for name in SAVED)
     if not is_saved or given.config_name not in (None, "config", "config.yaml"):
+        if given.config_path is not None and given.config_dir is None and "://" not in given.config_path:
+            _check_primary(Path(given.config_path), (given.config_name or "config").removesuffix(".yaml"))
         return words, "config"
+    for word in others:
+        _check_value(word, folder)
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -37,6 +44,27 @@ def primary_config(words: list[str]) -> tuple[list[str], str]:
     beneath = {"defaults": ["schema", "_self_"], "hydra": of_hydra}
     ConfigStore.instance().store(name=name, node=OmegaConf.merge(beneath, OmegaConf.load(folder / "config.yaml")))
     return others, name
+
+
+def _check_primary(folder: Path, name: str) -> None:
+    """Refuse a folder that is not there, or has no file of that name, where Hydra would look for a module."""
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}. A run's is --config-path=outputs/runs/<day>/<run>/.hydra.")
+    if not (folder / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "no YAML file"
+        inner = f" Its run was saved in {folder / '.hydra'}." if (folder / ".hydra").is_dir() else ""
+        raise ConfigError(f"{folder} has no {name}.yaml for --config-name={name}; it has: {known}.{inner}")
+
+
+def _check_value(word: str, folder: Path) -> None:
+    """Refuse a choice of a group, as model=sdxl, beside a saved configuration."""
+    name, _, value = word.lstrip("+~").partition("=")
+    group = name.partition("@")[0]
+    if "/" not in group and choices_of(group) and not value.startswith("{"):
+        raise ConfigError(
+            f"{word}: the configuration saved in {folder} has values and no groups. Set single values, as alpha=3 or "
+            "model.num_steps=20, or give the run's own words again (overrides.yaml) with this one."
+        )
 
 
 def primary_words(name: str | None) -> list[str]:

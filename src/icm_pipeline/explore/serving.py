@@ -81,7 +81,9 @@ def serve(studio: Studio, host: str, port: int) -> None:
         try:
             trial.bind((host, port))
         except OSError as error:
-            raise ValueError(f"explore.host={host} explore.port={port} cannot be listened on ({error}).") from error
+            raise ValueError(
+                f"explore.host={host} explore.port={port} cannot be listened on ({error}): give another explore.port."
+            ) from error
     server = server_of(application(studio, host), host, port)
     shown = f"[{host}]" if ":" in host else host
     log.info("explore: open http://%s:%d in a browser; Ctrl-C ends it", shown, port)

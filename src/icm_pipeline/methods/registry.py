@@ -9,9 +9,12 @@ from pkgutil import iter_modules
 from typing import Any
 
 from icm_pipeline import methods
+from icm_pipeline.config.conf_folder import params_written
 from icm_pipeline.config.errors import ConfigError
+from icm_pipeline.config.mistakes import KINDS
 from icm_pipeline.config.schema import AUTO, Settings
 from icm_pipeline.methods.base import Method
+from icm_pipeline.text import setting_text
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,21 @@ def check_method(settings: Settings) -> None:
             f"method.params.{unknown} is no parameter of method={method.name}. It has: "
             f"{', '.join(method.params) or 'none'}."
         )
+    for name, written in params_written(method.name).items():
+        value = settings.method.params.get(name, written)
+        if not _is_like(value, written):
+            kind = KINDS[float if isinstance(written, int) and not isinstance(written, bool) else type(written)]
+            raise ConfigError(
+                f"method.params.{name}={setting_text(value)} must be {kind}; conf/method/{method.name}.yaml has "
+                f"{setting_text(written)}."
+            )
+
+
+def _is_like(value: Any, written: Any) -> bool:
+    """Say whether a value is of the kind of that in a YAML file; what refers to others, or is null, may be anything."""
+    if written is None or (isinstance(written, str) and written.startswith("${")):
+        return True
+    return type(value) is type(written) or {type(value), type(written)} <= {int, float}
 
 
 def check_strength(settings: Settings) -> None:

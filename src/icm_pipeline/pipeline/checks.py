@@ -8,6 +8,7 @@ from icm_pipeline.generation.named import no_names
 from icm_pipeline.methods.registry import check_method, check_strength, method_named
 from icm_pipeline.pipeline.asked import is_asked
 from icm_pipeline.pipeline.table import BESIDE_STAGES, STAGES, stages_of
+from icm_pipeline.zoo.paths import local_folder
 
 PHOTO_JUDGES = {"labeler": "labeler=clip", "judge": "labeler@judge=clip", "evaluate.clip": "evaluate=people"}
 
@@ -125,6 +126,10 @@ def _check_judges(settings: Settings) -> None:
     judges = {"labeler": settings.labeler, "judge": settings.judge, "evaluate.clip": settings.evaluate.clip}
     wrong = [name for name, judge in judges.items() if judge.path.startswith(EMBEDDED)]
     if wrong:
+        if (folder := local_folder(settings.model.path)) is not None:
+            from icm_pipeline.backbones.parts import folder_index  # imports torch
+
+            folder_index(folder, settings.model.path)  # a folder that is not there needs no other judges
         found = ", ".join(f"{name}.path={judges[name].path}" for name in wrong)
         raise ConfigError(
             f"model.path={settings.model.path} would be judged by {found}, made for the embedded model's portraits and "

@@ -33,6 +33,11 @@ class Shelf:
     kinds: Mapping[str, str]
     """By stage, see `icm_pipeline.pipeline.stage.Stage.kind`."""
 
+    @property
+    def half_made(self) -> list[Path]:
+        """The folders of artifacts that a job makes, or has left."""
+        return [path for path in artifact_folders(self.folder / "artifacts") if path.name.endswith(PARTIAL)]
+
     @cached_property
     def results(self) -> set[str]:
         """The keys of evaluations, newest reports, labels of folders, unused probes and selections."""
@@ -94,8 +99,8 @@ class Shelf:
             names = ", ".join(sorted(f"{artifact.stage} {artifact.key}" for artifact in found))
             raise ArtifactError(f"{word!r} is the beginning of several artifacts' keys: {names}. Give more of the key.")
         raise ArtifactError(
-            f"No artifact in {self.folder} has the key or folder {word!r}. `icm ls` lists what there is; "
-            "--outputs FOLDER, of `icm explore` paths.outputs=FOLDER, says where to look."
+            f"No artifact in {self.folder} has the key or folder {word!r}. `icm ls` lists what there is. To look "
+            "elsewhere add --outputs FOLDER, or, to `icm explore`, paths.outputs=FOLDER."
         )
 
     def _begins(self, artifact: Artifact, path: Path) -> bool:
@@ -117,7 +122,7 @@ def read_shelf(outputs: Path, kinds: Mapping[str, str]) -> Shelf:
     root = outputs / "artifacts"
     if not root.is_dir():
         raise ArtifactError(
-            f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER, of `icm explore` "
+            f"{outputs} holds no artifacts. Give the outputs folder of a run: --outputs FOLDER, or, to `icm explore`, "
             "paths.outputs=FOLDER."
         )
     artifacts: dict[str, Artifact] = {}
